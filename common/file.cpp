@@ -1,0 +1,133 @@
+#include "common/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "common/error.h"
+
+namespace salient {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void fail_errno(const fs::path& path, std::string_view action, int error) {
+  if (error == ENOENT || error == ENOTDIR) fail(ErrorKind::kNotFound, "{}: no such file or folder", path.string());
+  if (error == ENOSPC || error == EDQUOT) {
+    throw Error(ErrorKind::kIo, fmt::format("{}: cannot {}: the disk is full", path.string(), action))
+        .with_code("DISK_FULL")
+        .with_hint("free some space or choose another output folder; the work done so far is kept and the same command goes on");
+  }
+  fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(error));
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const fs::path& path) : path_(path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail_errno(path, "open", errno);
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    const int error = errno;
+    ::close(descriptor);
+    if (S_ISDIR(status.st_mode)) fail(ErrorKind::kInvalidArgument, "{}: is a folder, expected a file", path.string());
+    fail_errno(path, "read", error);
+  }
+  size_ = static_cast<size_t>(status.st_size);
+  if (size_ > 0) {
+    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    const int error = errno;
+    ::close(descriptor);
+    if (mapped == MAP_FAILED) fail_errno(path, "map", error);
+    data_ = static_cast<const std::byte*>(mapped);
+  } else {
+    ::close(descriptor);
+  }
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+void MappedFile::release(size_t offset, size_t length) const {
+  if (data_ == nullptr || offset >= size_) return;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page;  // whole pages inside the range only
+  const size_t end = std::min(offset + length, size_) / page * page;
+  if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+std::string read_text_file(const fs::path& path) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
+  const fs::path folder = target_.has_parent_path() ? target_.parent_path() : fs::path(".");
+  std::error_code code;
+  fs::create_directories(folder, code);
+  if (code) fail_errno(folder, "create the folder", code.value());
+  temporary_ = folder / fmt::format(".{}.{}.partial", target_.filename().string(), ::getpid());
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail_errno(temporary_, "create", errno);
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail_errno(target_, fmt::format("write {} bytes", bytes.size()), errno);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+}
+
+void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+
+void AtomicFile::commit() {
+  if (::fsync(descriptor_) != 0) fail_errno(target_, "flush", errno);
+  const int closed = ::close(std::exchange(descriptor_, -1));
+  if (closed != 0 || ::rename(temporary_.c_str(), target_.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(temporary_.c_str());
+    fail_errno(target_, "rename to", error);
+  }
+  sync_folder(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
+}
+
+void write_file(const fs::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+void sync_folder(const fs::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail_errno(folder, "open", errno);
+  ::fsync(descriptor);  // some file systems refuse to flush a folder; the rename itself is still atomic there
+  ::close(descriptor);
+}
+
+uint64_t free_disk_bytes(const fs::path& path) {
+  fs::path probe = fs::absolute(path);
+  while (!fs::exists(probe) && probe.has_parent_path() && probe != probe.parent_path()) probe = probe.parent_path();
+  std::error_code code;
+  const fs::space_info space = fs::space(probe, code);
+  if (code) fail_errno(probe, "ask for the free space", code.value());
+  return space.available;
+}
+
+}  // namespace salient

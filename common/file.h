@@ -1,0 +1,68 @@
+// Files: memory-mapped reading, and writing in which a file appears whole or not at all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace salient {
+
+// A read-only mapping of a whole file. Movable; unmaps when destroyed. Safe to read from many threads.
+class MappedFile {
+ public:
+  // Errors: not found, io. An empty file maps to an empty span.
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&&) = delete;
+  MappedFile(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::filesystem::path& path() const { return path_; }
+
+  // Tells the kernel that [offset, offset + length) will not be needed soon, so that its pages stop counting as resident.
+  void release(size_t offset, size_t length) const;
+
+ private:
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// The whole file as a string. Errors: not found, io.
+std::string read_text_file(const std::filesystem::path& path);
+
+// A file being written under a temporary name beside its target. commit() flushes it to disk, renames it over the target and flushes
+// the folder; a writer destroyed before commit() removes the temporary file. Call order: write* commit.
+class AtomicFile {
+ public:
+  // Creates missing parent folders. Errors: io.
+  explicit AtomicFile(std::filesystem::path target);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  // Errors: io; a full disk says how many bytes were wanted and how many are free.
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  void commit();
+
+ private:
+  std::filesystem::path target_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+};
+
+// AtomicFile in one call.
+void write_file(const std::filesystem::path& path, std::string_view text);
+
+// Flushes a folder's entries to disk, so that a rename in it survives a power cut. Errors: io.
+void sync_folder(const std::filesystem::path& folder);
+
+// Bytes of disk that an ordinary user can still write where `path` (or its nearest existing parent) lies. Errors: io.
+uint64_t free_disk_bytes(const std::filesystem::path& path);
+
+}  // namespace salient
