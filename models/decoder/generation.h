@@ -1,0 +1,35 @@
+// Text generation: batches of prompts, greedy or sampled, with a KV cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/decoder/decoder.h"
+#include "models/text/tokenizer.h"
+
+namespace salient::models {
+
+struct GenerationOptions {
+  int64_t max_new_tokens = 256;
+  double temperature = 0.0;  // 0 = greedy
+  int64_t top_k = 0;         // 0 = off
+  double top_p = 1.0;        // 1 = off
+  uint64_t seed = 0;
+  std::vector<TokenId> stop_ids;           // ends a row; not part of the result
+  std::vector<std::string> stop_strings;   // ends a row as soon as its decoded text contains one; needs `tokenizer`
+  const Tokenizer* tokenizer = nullptr;
+};
+
+struct GenerationResult {
+  std::vector<TokenId> ids;  // new tokens only, without the stop id
+  bool stopped = false;      // false: max_new_tokens was reached
+};
+
+// Prompts of different lengths are left-padded into one batch; rows that end are removed from the batch. The result of a row does not depend
+// on the others up to float rounding. Errors: invalid argument for an empty prompt or one that leaves no room in max_position_embeddings.
+std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
+                                       const GenerationOptions& options);
+
+}  // namespace salient::models

@@ -1,0 +1,44 @@
+// A Hugging Face checkpoint folder: config.json, and one safetensors file or several with model.safetensors.index.json.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/json.h"
+#include "models/io/safetensors.h"
+
+namespace salient::models {
+
+// Opens every shard's mapping; reads no tensor data until asked.
+class Checkpoint {
+ public:
+  // `folder` as resolve_model_folder gives it. Errors: not found (folder, config.json, a shard that the index names), corruption.
+  explicit Checkpoint(const std::filesystem::path& folder);
+
+  const std::filesystem::path& folder() const { return folder_; }
+  const Json& config() const { return config_; }  // config.json as it is
+
+  bool contains(const std::string& name) const { return location_.contains(name); }
+  std::vector<std::string> names() const;  // sorted
+  // Errors: not found, with the nearest existing names.
+  const TensorInfo& info(const std::string& name) const;
+  // The stored tensor: a view of the mapping, see SafetensorsFile::view.
+  at::Tensor view(const std::string& name) const;
+  // A checked copy: expected shape, converted to `dtype`, on `device`; NaN and Inf are refused by name and index. The mapping's pages
+  // are released afterwards. Errors: not found, corruption.
+  at::Tensor load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
+                  at::Device device = at::kCPU) const;
+  uint64_t total_bytes() const;  // of all tensors on disk
+
+ private:
+  std::filesystem::path folder_;
+  Json config_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, size_t> location_;  // tensor name -> index in files_
+};
+
+}  // namespace salient::models

@@ -1,0 +1,58 @@
+// Writes a checkpoint folder in shards, in an order fixed beforehand, so that a stopped job can go on at the first missing shard.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/io/safetensors.h"
+
+namespace salient::models {
+
+struct PlannedTensor {
+  std::string name;
+  at::ScalarType dtype;
+  std::vector<int64_t> shape;
+};
+
+// Splits the tensors, in the given order, into shards of at most `max_shard_bytes` (a larger tensor gets a shard of its own). Names are
+// "model.safetensors" for one shard, else "model-00001-of-00003.safetensors", as transformers writes them.
+struct ShardPlan {
+  struct Shard {
+    std::string file;
+    std::vector<PlannedTensor> tensors;
+  };
+  std::vector<Shard> shards;
+  uint64_t total_bytes = 0;
+};
+ShardPlan plan_shards(const std::vector<PlannedTensor>& tensors, uint64_t max_shard_bytes);
+
+// Streams tensors to disk as they come, holding none: each shard file is created at its full size with its final header, tensors are
+// written at their offsets. Call order: (put in any order)* finish.
+class CheckpointWriter {
+ public:
+  // `folder` is the final folder; everything is written to it under temporary names until finish(). Shards that an earlier,
+  // stopped writer with the same plan left there are taken over (the caller knows which tensors are done and puts the others).
+  CheckpointWriter(const std::filesystem::path& folder, const ShardPlan& plan);
+  ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  // Errors: invalid argument when name, dtype or shape are not as planned; io.
+  void put(const std::string& name, const at::Tensor& tensor);
+  // Flushes what was put so far to disk, so that the caller may record it as done.
+  void sync();
+  // Renames the shards to their names, writes model.safetensors.index.json when there are several, flushes the folder, opens the result
+  // again and checks every header.
+  void finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace salient::models
