@@ -13,9 +13,8 @@
 
 namespace salient {
 namespace fs = std::filesystem;
-namespace {
 
-[[noreturn]] void fail_errno(const fs::path& path, std::string_view action, int error) {
+void fail_errno(const fs::path& path, std::string_view action, int error) {
   if (error == ENOENT || error == ENOTDIR) fail(ErrorKind::kNotFound, "{}: no such file or folder", path.string());
   if (error == ENOSPC || error == EDQUOT) {
     throw Error(ErrorKind::kIo, fmt::format("{}: cannot {}: the disk is full", path.string(), action))
@@ -24,8 +23,6 @@ namespace {
   }
   fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(error));
 }
-
-}  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);

@@ -62,6 +62,10 @@ void write_file(const std::filesystem::path& path, std::string_view text);
 // Flushes a folder's entries to disk, so that a rename in it survives a power cut. Errors: io.
 void sync_folder(const std::filesystem::path& folder);
 
+// Throws what a failed system call on `path` means: not found, or io (with code DISK_FULL for a full disk). `action` completes
+// "cannot ...", `error` is errno.
+[[noreturn]] void fail_errno(const std::filesystem::path& path, std::string_view action, int error);
+
 // Bytes of disk that an ordinary user can still write where `path` (or its nearest existing parent) lies. Errors: io.
 uint64_t free_disk_bytes(const std::filesystem::path& path);
 

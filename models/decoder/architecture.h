@@ -41,6 +41,7 @@ const Architecture& find_architecture(std::string_view model_type);
 
 // "model.layers.3.self_attn.q_proj" (module), without ".weight".
 std::string linear_name(const Architecture& architecture, int64_t block, LinearSlot slot);
+// "model.layers.3.input_layernorm.weight" (tensor); "" where the architecture has no such norm.
 std::string norm_name(const Architecture& architecture, int64_t block, NormSlot slot);
 
 InputSlot input_of(LinearSlot slot);

@@ -4,8 +4,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/json.h"
@@ -14,14 +16,16 @@ namespace salient::models {
 
 enum class RopeKind { kDefault, kLinear, kDynamic, kYarn, kLongRope, kLlama3 };
 
+std::string_view to_string(RopeKind kind);  // as config.json spells it: "llama3"
+
 // rope_parameters (new style) or rope_theta + rope_scaling (old style) of config.json.
 struct RopeConfig {
   RopeKind kind = RopeKind::kDefault;
   double theta = 10000.0;
-  double factor = 1.0;
+  double factor = 1.0;            // linear, llama3
   double low_freq_factor = 1.0;   // llama3
   double high_freq_factor = 4.0;  // llama3
-  int64_t original_max_position_embeddings = 0;
+  int64_t original_max_position_embeddings = 0;  // llama3
 };
 
 struct DecoderConfig {
@@ -49,8 +53,15 @@ struct DecoderConfig {
   std::optional<int64_t> pad_token_id;
 };
 
-// Errors name the key: corruption (missing, wrong type, heads that do not divide), unsupported (model_type, hidden_act or rope kind that
+// Missing keys get the defaults that transformers' configuration classes of the model_type have. Errors name the key: corruption (missing, wrong type, heads that do not divide), unsupported (model_type, hidden_act or rope kind that
 // is not there, with the list of those that are). `where` opens the error text.
 DecoderConfig parse_decoder_config(const Json& config, const std::string& where);
+
+// Adds what generation_config.json says: its eos_token_id (one or a list) to those that are there, bos and pad where config.json has none.
+// Errors: corruption.
+void add_generation_config(DecoderConfig& config, const Json& generation_config, const std::string& where);
+
+// config.json of a folder, and generation_config.json where there is one. Errors: not found, corruption, unsupported.
+DecoderConfig load_decoder_config(const std::filesystem::path& folder);
 
 }  // namespace salient::models

@@ -1,5 +1,12 @@
-// The safetensors file format: 8 bytes little-endian header length N, N bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}},
-// then the data. https://github.com/huggingface/safetensors#format
+// The safetensors file format: https://github.com/huggingface/safetensors#format
+//
+//   file   = length header data
+//   length = u64 little-endian, bytes of the header (at most 100,000,000, as in the reference implementation)
+//   header = JSON object, first byte '{', padded with spaces: {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...};
+//            offsets count from the first byte of data; "__metadata__" maps strings to strings
+//   data   = the tensors, row-major, little-endian, without holes or overlap, up to the last byte of the file
+//
+// Example: one F32 tensor "a" of shape [2] is  3C 00 00 00 00 00 00 00  {"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}...  and 8 bytes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,9 +30,9 @@ struct TensorInfo {
   uint64_t bytes() const { return end - begin; }
 };
 
-// One memory-mapped file. The header is checked completely when opened: errors of kind corruption name the file, the tensor and both
-// numbers for a truncated file, an oversized header, overlapping or out-of-bounds offsets, a size that does not fit shape x dtype,
-// duplicate names, an unknown dtype (unsupported).
+// One memory-mapped file. The header is checked completely when opened. Errors, which name the file, the tensor and both numbers:
+// corruption for a truncated file, an oversized header, malformed JSON, duplicate names, overlapping, out-of-bounds or missing data (holes,
+// trailing bytes), a size that does not fit shape x dtype; unsupported for a dtype that the format has and this program has not (F8, F4).
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
@@ -34,9 +41,12 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }  // "__metadata__"
   const std::filesystem::path& path() const { return file_->path(); }
 
-  // A view of the mapped bytes, in the stored dtype; it keeps the mapping alive and must not be written to. Misaligned data is copied.
+  // Errors: not found.
+  const TensorInfo& info(const std::string& name) const;
+  // A view of the mapped bytes, on the CPU, in the stored dtype; it keeps the mapping alive and must not be written to (the pages are read-only:
+  // the process dies). Data that is not aligned to its dtype is copied. Errors: not found.
   at::Tensor view(const std::string& name) const;
-  // Lets the kernel drop the tensor's pages (they are read again when touched).
+  // Lets the kernel drop the tensor's pages (they are read again when touched). Errors: not found.
   void release(const std::string& name) const;
 
  private:
@@ -50,11 +60,13 @@ struct NamedTensor {
   at::Tensor tensor;  // any dtype of the format, on the CPU
 };
 
-// Writes one file atomically, tensors in the given order, data aligned to 64 bytes; metadata {"format": "pt"} is added.
+// Writes one file atomically, tensors in the given order; the data starts at a multiple of 64 bytes and has no holes, as the format wants, so
+// later tensors are aligned as far as the sizes before them are. Metadata {"format": "pt"} is added. Errors: invalid argument (a name twice,
+// "__metadata__" as a name), unsupported (dtype), io.
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
-// "F32", "BF16", ... Errors: unsupported.
+// "F32", "BF16", ... Errors: unsupported, with the list of those that are there.
 std::string safetensors_dtype_name(at::ScalarType dtype);
 at::ScalarType parse_safetensors_dtype(const std::string& name);
 

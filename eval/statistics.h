@@ -1,0 +1,33 @@
+// Means, standard errors and comparisons of two models' scores of the same documents.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace salient::eval {
+
+// A figure with its standard error. No error: n < 2, or a figure that has none.
+struct Estimate {
+  double value = 0;
+  std::optional<double> stderr_of_mean;
+};
+
+// Arithmetic mean; standard error = sample standard deviation (n - 1) / sqrt(n), as lm-evaluation-harness computes it. The mean of nothing
+// is an invalid-argument error.
+Estimate mean(std::span<const double> values);
+
+// Mean of a[i] - b[i] with the standard error of the paired differences: far tighter than that of two separate means, since documents
+// that are hard for one model are hard for the other. Errors: invalid argument for different lengths.
+Estimate paired_difference(std::span<const double> a, std::span<const double> b);
+
+// score / base as the ratio of two means, with the delta-method standard error of the pairs:
+// se(r) = stdev(a[i] - r b[i]) / (sqrt(n) mean(b)). Empty when the base's mean is 0.
+std::optional<Estimate> retention(std::span<const double> scores, std::span<const double> base);
+// The same above the score of guessing: (score - chance) / (base - chance). Empty when the base is not above chance.
+std::optional<Estimate> retention_above_chance(std::span<const double> scores, std::span<const double> base, double chance);
+
+// Value at quantile q in [0, 1], linear between the two nearest of the sorted values (NumPy's default). Reorders `values`.
+double quantile(std::vector<float>& values, double q);
+
+}  // namespace salient::eval

@@ -1,0 +1,32 @@
+// Log-probabilities of given next tokens, with memory bounded whatever the vocabulary: logits exist for a slice of the positions at a time.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/decoder/decoder.h"
+#include "models/text/tokenizer.h"
+
+namespace salient::eval {
+
+// Bytes of float32 logits that exist at a time.
+inline constexpr int64_t kLogitBytes = int64_t{32} << 20;
+
+// Positions whose logits fit kLogitBytes; at least 1.
+int64_t positions_per_slice(int64_t vocab_size);
+
+struct TokenScores {
+  std::vector<float> log_probs;  // natural logarithm, log-softmax in float32
+  std::vector<uint8_t> is_top;   // 1 where the token has the largest logit (the first of equal ones); empty unless asked for
+};
+
+// hidden: [positions, hidden_size] -> scores of targets: int64 [positions]. NaN stays NaN: callers name the document.
+TokenScores score_tokens(const models::Decoder& decoder, const at::Tensor& hidden, const at::Tensor& targets, bool want_top);
+
+// int64 [rows.size(), longest row] on `device`, shorter rows padded on the right with `pad`.
+at::Tensor pad_right(const std::vector<std::vector<models::TokenId>>& rows, int64_t pad, at::Device device);
+
+}  // namespace salient::eval

@@ -1,0 +1,158 @@
+#include "models/decoder/linear.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/stack.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "common/error.h"
+#include "models/decoder/packed_kernel.h"
+
+namespace salient::models {
+namespace {
+
+// Up to this many rows of x are multiplied with codes unpacked in registers; more dequantize a block and call the matrix product. Measured with
+// 4096 x 4096, group 128, 2 cores with AVX-512, milliseconds (registers / dequantize): SEE tests.
+constexpr int64_t kMaxRegisterRows = 8;
+constexpr int64_t kMaxChunk = 32;  // see PackedLinear
+constexpr int64_t kGrainElements = 1 << 15;
+
+int64_t chunk_of(const PackedLinear& linear) { return std::gcd(linear.group_size, kMaxChunk); }
+
+PackedView view_of(const PackedLinear& linear) {
+  return {linear.in_features,
+          linear.group_size,
+          chunk_of(linear),
+          linear.packed.const_data_ptr<uint8_t>(),
+          linear.scales.const_data_ptr<float>(),
+          linear.zeros.const_data_ptr<uint8_t>()};
+}
+
+// Output channels [begin, end) in float32, with tensor operators: any device.
+at::Tensor dequantize_with_operators(const PackedLinear& linear, int64_t begin, int64_t end) {
+  const int64_t count = end - begin;
+  const int64_t chunk = chunk_of(linear);
+  const at::Tensor bytes = linear.packed.narrow(0, begin, count).view({count, linear.in_features / chunk, chunk / 2});
+  const at::Tensor codes = at::stack({bytes.bitwise_and(15), bytes.__rshift__(4)}, 2).view({count, -1, linear.group_size}).to(at::kFloat);
+  const at::Tensor zeros = linear.zeros.narrow(0, begin, count).unsqueeze(2).to(at::kFloat);
+  const at::Tensor scales = linear.scales.narrow(0, begin, count).unsqueeze(2);
+  return ((codes - zeros) * scales).view({count, linear.in_features});
+}
+
+at::Tensor dequantize_block(const PackedLinear& linear, int64_t begin, int64_t end, at::ScalarType dtype) {
+  if (!linear.packed.is_cpu()) return dequantize_with_operators(linear, begin, end).to(dtype);
+  const PackedView view = view_of(linear);
+  const int64_t width = linear.in_features;
+  const int64_t grain = std::max<int64_t>(1, kGrainElements / width);
+  if (dtype == at::kBFloat16) {
+    at::Tensor block = at::empty({end - begin, width}, at::kBFloat16);
+    auto* out = static_cast<uint16_t*>(block.data_ptr());
+    at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) { packed_dequantize_bfloat16(view, from, to, out + (from - begin) * width); });
+    return block;
+  }
+  at::Tensor block = at::empty({end - begin, width}, at::kFloat);
+  auto* out = block.data_ptr<float>();
+  at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) { packed_dequantize(view, from, to, out + (from - begin) * width); });
+  return block.to(dtype);
+}
+
+// x: [rows, in_features]
+at::Tensor multiply_in_registers(const PackedLinear& linear, const at::Tensor& x) {
+  const at::Tensor input = x.to(at::kFloat).contiguous();
+  at::Tensor output = at::empty({x.size(0), linear.out_features}, at::kFloat);
+  const PackedView view = view_of(linear);
+  const auto* in = input.const_data_ptr<float>();
+  auto* out = output.data_ptr<float>();
+  const int64_t grain = std::max<int64_t>(1, kGrainElements / linear.in_features);
+  at::parallel_for(0, linear.out_features, grain,
+                   [&](int64_t from, int64_t to) { packed_product(view, in, x.size(0), out, linear.out_features, from, to); });
+  output = output.to(x.scalar_type());
+  return linear.bias.defined() ? output.add_(linear.bias) : output;
+}
+
+at::Tensor multiply_in_blocks(const PackedLinear& linear, const at::Tensor& x) {
+  const int64_t block = std::max<int64_t>(16, kDequantizedElements / linear.in_features);
+  if (linear.out_features <= block) return at::linear(x, dequantize_block(linear, 0, linear.out_features, x.scalar_type()), linear.bias);
+  at::Tensor output = at::empty({x.size(0), linear.out_features}, x.options());
+  for (int64_t begin = 0; begin < linear.out_features; begin += block) {
+    const int64_t end = std::min(begin + block, linear.out_features);
+    const at::Tensor weight = dequantize_block(linear, begin, end, x.scalar_type());
+    const at::Tensor bias = linear.bias.defined() ? linear.bias.narrow(0, begin, end - begin) : at::Tensor();
+    output.narrow(1, begin, end - begin).copy_(at::linear(x, weight, bias));
+  }
+  return output;
+}
+
+}  // namespace
+
+PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias, int64_t group_size,
+                                at::ScalarType compute_dtype) {
+  const at::NoGradGuard no_grad;
+  if (codes.dim() != 2 || codes.scalar_type() != at::kByte || zeros.scalar_type() != at::kByte) {
+    fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be uint8, codes of two dimensions, found {} dimensions", codes.dim());
+  }
+  PackedLinear linear;
+  linear.out_features = codes.size(0);
+  linear.in_features = codes.size(1);
+  linear.group_size = group_size;
+  if (group_size < 2 || group_size % 2 != 0 || linear.in_features % group_size != 0) {
+    fail(ErrorKind::kInvalidArgument, "packed linear: group_size {} must be even and divide the {} input features", group_size, linear.in_features);
+  }
+  const std::vector<int64_t> expected = {linear.out_features, linear.in_features / group_size};
+  if (zeros.sizes() != expected || scales.sizes() != expected) {
+    fail(ErrorKind::kInvalidArgument, "packed linear: zeros are [{}] and scales [{}], expected [{}] for {} input features in groups of {}",
+         fmt::join(zeros.sizes(), ", "), fmt::join(scales.sizes(), ", "), fmt::join(expected, ", "), linear.in_features, group_size);
+  }
+  if (codes.numel() > 0 && (codes.gt(15).any().item<bool>() || zeros.gt(15).any().item<bool>())) {
+    fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be 0..15");
+  }
+  const int64_t chunk = chunk_of(linear);
+  const at::Tensor halves = codes.contiguous().view({linear.out_features, linear.in_features / chunk, 2, chunk / 2});
+  linear.packed = halves.select(2, 0).bitwise_or(halves.select(2, 1).__lshift__(4)).view({linear.out_features, linear.in_features / 2});
+  linear.scales = scales.to(at::kFloat).contiguous();
+  linear.zeros = zeros.contiguous();
+  if (bias.defined()) linear.bias = bias.to(compute_dtype);
+  return linear;
+}
+
+at::Tensor forward(const Linear& linear, const at::Tensor& x) {
+  const at::NoGradGuard no_grad;
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return at::linear(x, plain->weight, plain->bias);
+  const auto& packed = std::get<PackedLinear>(linear);
+  if (x.size(-1) != packed.in_features) {
+    fail(ErrorKind::kInternal, "packed linear: the input has {} features, expected {}", x.size(-1), packed.in_features);
+  }
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = packed.out_features;
+  const at::Tensor rows = x.reshape({-1, packed.in_features});
+  const bool in_registers = rows.is_cpu() && rows.size(0) <= kMaxRegisterRows;
+  return (in_registers ? multiply_in_registers(packed, rows) : multiply_in_blocks(packed, rows)).view(shape);
+}
+
+at::Tensor dense_weight(const Linear& linear) {
+  const at::NoGradGuard no_grad;
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return plain->weight.to(at::kFloat);
+  const auto& packed = std::get<PackedLinear>(linear);
+  return dequantize_with_operators(packed, 0, packed.out_features);
+}
+
+uint64_t memory_bytes(const Linear& linear) {
+  const auto bytes = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; };
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return bytes(plain->weight) + bytes(plain->bias);
+  const auto& packed = std::get<PackedLinear>(linear);
+  return bytes(packed.packed) + bytes(packed.scales) + bytes(packed.zeros) + bytes(packed.bias);
+}
+
+Linear to_device(const Linear& linear, at::Device device) {
+  const auto move = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return FloatLinear{move(plain->weight), move(plain->bias)};
+  PackedLinear packed = std::get<PackedLinear>(linear);
+  for (at::Tensor* tensor : {&packed.packed, &packed.scales, &packed.zeros, &packed.bias}) *tensor = move(*tensor);
+  return packed;
+}
+
+}  // namespace salient::models

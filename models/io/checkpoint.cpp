@@ -1,0 +1,217 @@
+#include "models/io/checkpoint.h"
+
+#include <c10/core/ScalarType.h>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <set>
+#include <string_view>
+
+#include "common/error.h"
+
+namespace salient::models {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+constexpr size_t kListed = 5;  // names given in an error before "and ... more"
+
+std::string list_some(const std::vector<std::string>& names) {
+  const auto end = names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), kListed));
+  std::string text = fmt::format("{}", fmt::join(names.begin(), end, ", "));
+  if (names.size() > kListed) text += fmt::format(" and {} more", names.size() - kListed);
+  return text;
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+std::vector<std::string> nearest_names(const std::string& name, const std::map<std::string, size_t>& known) {
+  std::vector<std::pair<size_t, std::string>> ranked;
+  for (const auto& [candidate, file] : known) ranked.emplace_back(edit_distance(name, candidate), candidate);
+  const size_t count = std::min<size_t>(3, ranked.size());
+  std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count), ranked.end());
+  std::vector<std::string> names;
+  for (size_t i = 0; i < count; ++i) names.push_back(ranked[i].second);
+  return names;
+}
+
+[[noreturn]] void fail_without_weights(const fs::path& folder) {
+  for (const char* other : {"pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth", "tf_model.h5"}) {
+    if (!fs::exists(folder / other)) continue;
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: the weights are in {}, expected {} or {}", folder.string(), other, kSingleFile, kIndexFile))
+        .with_hint("load the model in transformers and save it with save_pretrained(folder, safe_serialization=True)");
+  }
+  std::vector<std::string> found;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors") found.push_back(entry.path().filename().string());
+  }
+  std::sort(found.begin(), found.end());
+  fail(ErrorKind::kNotFound, "{}: no weights: expected {} or {}, found {}", folder.string(), kSingleFile, kIndexFile,
+       found.empty() ? "no .safetensors file" : list_some(found));
+}
+
+// Tensor name -> shard file name, as the index says. File names are plain: an index must not lead out of its folder.
+std::map<std::string, std::string> read_index(const fs::path& path) {
+  const Json index = read_json_file(path);
+  const Json map = require<Json>(index, "weight_map", path.string());
+  if (!map.is_object()) fail(ErrorKind::kCorruption, "{}: weight_map is a JSON {}, expected an object", path.string(), map.type_name());
+  std::map<std::string, std::string> result;
+  for (const auto& [name, value] : map.items()) {
+    const std::string file = require<std::string>(map, name, path.string() + ": weight_map");
+    if (file.empty() || file == "." || file == ".." || file.find('/') != std::string::npos || file.find('\0') != std::string::npos) {
+      fail(ErrorKind::kCorruption, "{}: tensor '{}' lies in '{}', expected a file name without folders", path.string(), name, file);
+    }
+    result[name] = file;
+  }
+  if (result.empty()) fail(ErrorKind::kCorruption, "{}: weight_map is empty", path.string());
+  return result;
+}
+
+// Index of the first element whose exponent bits are all set (NaN or Inf). Blocks are tested without a branch inside, so that the loop vectorizes.
+template <typename Word>
+std::optional<int64_t> find_exponent(const void* data, int64_t count, Word exponent) {
+  constexpr int64_t kBlock = 4096;
+  const auto* words = static_cast<const Word*>(data);
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t end = std::min(count, begin + kBlock);
+    Word any = 0;
+    for (int64_t i = begin; i < end; ++i) any |= static_cast<Word>((words[i] & exponent) == exponent);
+    if (any == 0) continue;
+    for (int64_t i = begin; i < end; ++i) {
+      if ((words[i] & exponent) == exponent) return i;
+    }
+  }
+  return std::nullopt;
+}
+
+// `tensor`: contiguous, on the CPU.
+std::optional<int64_t> find_non_finite(const at::Tensor& tensor) {
+  const void* data = tensor.const_data_ptr();
+  switch (tensor.scalar_type()) {
+    case at::kDouble: return find_exponent<uint64_t>(data, tensor.numel(), 0x7ff0'0000'0000'0000);
+    case at::kFloat: return find_exponent<uint32_t>(data, tensor.numel(), 0x7f80'0000);
+    case at::kHalf: return find_exponent<uint16_t>(data, tensor.numel(), 0x7c00);
+    case at::kBFloat16: return find_exponent<uint16_t>(data, tensor.numel(), 0x7f80);
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
+  if (!fs::is_directory(folder)) fail(ErrorKind::kNotFound, "{}: no such folder, expected a checkpoint folder with config.json", folder.string());
+  config_ = read_json_file(folder / "config.json");
+  if (!config_.is_object()) fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", (folder / "config.json").string(), config_.type_name());
+
+  std::map<std::string, std::string> indexed;
+  std::vector<std::string> file_names;
+  if (fs::exists(folder / kSingleFile)) {
+    file_names.push_back(kSingleFile);
+  } else if (fs::exists(folder / kIndexFile)) {
+    indexed = read_index(folder / kIndexFile);
+    std::set<std::string> unique;
+    for (const auto& [name, file] : indexed) unique.insert(file);
+    file_names.assign(unique.begin(), unique.end());
+    std::vector<std::string> missing;
+    for (const std::string& file : file_names) {
+      if (!fs::exists(folder / file)) missing.push_back(file);
+    }
+    if (!missing.empty()) {
+      throw Error(ErrorKind::kNotFound, fmt::format("{}: {} of {} shards that {} names are missing: {}", folder.string(), missing.size(), file_names.size(),
+                                                    kIndexFile, fmt::join(missing, ", ")))
+          .with_hint("download or copy the missing files; the checkpoint is incomplete");
+    }
+  } else {
+    fail_without_weights(folder);
+  }
+
+  for (const std::string& file : file_names) {
+    files_.emplace_back(folder / file);
+    for (const auto& [name, info] : files_.back().tensors()) {
+      const auto [it, inserted] = location_.emplace(name, files_.size() - 1);
+      if (!inserted) {
+        fail(ErrorKind::kCorruption, "{}: tensor '{}' is in two shards, {} and {}", folder.string(), name, file_names[it->second], file);
+      }
+    }
+  }
+  std::vector<std::string> absent;
+  for (const auto& [name, file] : indexed) {
+    if (!location_.contains(name)) absent.push_back(fmt::format("{} (should be in {})", name, file));
+  }
+  if (!absent.empty()) {
+    fail(ErrorKind::kCorruption, "{}: {} tensors of the index are in no shard: {}", (folder / kIndexFile).string(), absent.size(), list_some(absent));
+  }
+}
+
+std::vector<std::string> Checkpoint::names() const {
+  std::vector<std::string> result;
+  result.reserve(location_.size());
+  for (const auto& [name, file] : location_) result.push_back(name);
+  return result;
+}
+
+const SafetensorsFile& Checkpoint::file_with(const std::string& name) const {
+  const auto it = location_.find(name);
+  if (it == location_.end()) {
+    fail(ErrorKind::kNotFound, "{}: no tensor '{}'; the nearest of {} names: {}", folder_.string(), name, location_.size(),
+         fmt::join(nearest_names(name, location_), ", "));
+  }
+  return files_[it->second];
+}
+
+const TensorInfo& Checkpoint::info(const std::string& name) const { return file_with(name).info(name); }
+const fs::path& Checkpoint::file_of(const std::string& name) const { return file_with(name).path(); }
+at::Tensor Checkpoint::view(const std::string& name) const { return file_with(name).view(name); }
+
+at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype, at::Device device) const {
+  const SafetensorsFile& file = file_with(name);
+  const TensorInfo& info = file.info(name);
+  const std::string where = fmt::format("{}: tensor '{}'", file.path().string(), name);
+  if (info.shape != expected_shape) {
+    fail(ErrorKind::kCorruption, "{}: shape is [{}], expected [{}] from config.json", where, fmt::join(info.shape, ", "), fmt::join(expected_shape, ", "));
+  }
+  if (at::isFloatingType(info.dtype) != at::isFloatingType(dtype)) {
+    fail(ErrorKind::kCorruption, "{}: dtype is {}, expected a {} type", where, safetensors_dtype_name(info.dtype),
+         at::isFloatingType(dtype) ? "floating-point" : "integer");
+  }
+  const at::Tensor stored = file.view(name);
+  if (const auto bad = find_non_finite(stored)) {
+    fail(ErrorKind::kCorruption, "{}: element {} (of {}) is {}, expected finite numbers", where, *bad, stored.numel(),
+         stored.flatten()[*bad].item<double>());
+  }
+  at::Tensor copy = stored.to(at::TensorOptions().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
+  const bool narrows = at::isFloatingType(dtype) && info.dtype != dtype && (info.dtype == at::kDouble || dtype == at::kHalf);
+  if (narrows) {
+    if (const auto bad = find_non_finite(copy)) {
+      fail(ErrorKind::kCorruption, "{}: element {} is {}, which does not fit into {}", where, *bad, stored.flatten()[*bad].item<double>(), c10::toString(dtype));
+    }
+  }
+  if (device != at::kCPU) copy = copy.to(device);
+  file.release(name);
+  return copy;
+}
+
+uint64_t Checkpoint::total_bytes() const {
+  uint64_t total = 0;
+  for (const SafetensorsFile& file : files_) {
+    for (const auto& [name, info] : file.tensors()) total += info.bytes();
+  }
+  return total;
+}
+
+}  // namespace salient::models

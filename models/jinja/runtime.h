@@ -1,0 +1,87 @@
+// What one rendering shares: limits, position, clock, and the error that operations raise.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "common/error.h"
+#include "models/jinja/value.h"
+
+namespace salient::models::jinja {
+
+// A hostile template ends in an error instead of a hang, a full memory or an overflown stack.
+struct Limits {
+  size_t steps = 10'000'000;         // evaluated nodes and produced items
+  size_t bytes = size_t{256} << 20;  // text produced in all, intermediate results included
+  int depth = 1200;                  // nested evaluations; about 1 KB of stack each
+};
+
+struct RenderOptions {
+  Limits limits;
+  // strftime_now(format). Empty: the local time now.
+  std::function<std::string(const std::string& format)> strftime_now;
+};
+
+// An error of a running template before the origin and line are known.
+struct Failure {
+  ErrorKind kind;
+  std::string message;
+};
+
+template <typename... Args>
+[[noreturn]] void raise(fmt::format_string<Args...> format, Args&&... args) {
+  throw Failure{ErrorKind::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...)};
+}
+template <typename... Args>
+[[noreturn]] void raise_unsupported(fmt::format_string<Args...> format, Args&&... args) {
+  throw Failure{ErrorKind::kUnsupported, fmt::format(format, std::forward<Args>(args)...)};
+}
+
+struct Scope;
+
+struct Runtime {
+  const RenderOptions& options;
+  int line = 1;
+  int depth = 0;
+  size_t steps = 0;
+  size_t bytes = 0;
+  // Namespaces and scopes can hold themselves through closures; both are emptied when the rendering ends.
+  std::vector<std::shared_ptr<Namespace>> namespaces = {};
+  std::vector<std::shared_ptr<Scope>> scopes = {};
+
+  void step(size_t count = 1) {
+    steps += count;
+    if (steps > options.limits.steps) raise("the template runs too long: more than {} steps", options.limits.steps);
+  }
+  // Call before making `count` bytes of text.
+  void produce(size_t count) {
+    if (count > options.limits.bytes - bytes) raise("the template makes too much text: more than {} bytes", options.limits.bytes);
+    bytes += count;
+  }
+};
+
+// Bounds recursion while it lives.
+class DepthGuard {
+ public:
+  explicit DepthGuard(Runtime& runtime) : runtime_(runtime) {
+    if (++runtime_.depth > runtime_.options.limits.depth) {
+      --runtime_.depth;
+      raise("the template nests calls or expressions too deep: more than {} levels", runtime_.options.limits.depth);
+    }
+  }
+  ~DepthGuard() { --runtime_.depth; }
+  DepthGuard(const DepthGuard&) = delete;
+  DepthGuard& operator=(const DepthGuard&) = delete;
+
+ private:
+  Runtime& runtime_;
+};
+
+}  // namespace salient::models::jinja

@@ -1,0 +1,360 @@
+#include "pipeline/quantize_model.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/nonzero.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/hash.h"
+#include "models/decoder/architecture.h"
+#include "models/io/checkpoint.h"
+#include "models/io/checkpoint_writer.h"
+#include "models/io/spec_json.h"
+#include "pipeline/artifact_files.h"
+#include "pipeline/quantize_progress.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+using models::BlockWeights;
+using models::Checkpoint;
+using models::DecoderConfig;
+using models::InputSlot;
+
+std::string_view to_string(quant::DuoScaling duo) {
+  switch (duo) {
+    case quant::DuoScaling::kOff: return "off";
+    case quant::DuoScaling::kOn: return "on";
+    case quant::DuoScaling::kBoth: return "both";
+  }
+  return "";
+}
+
+Json search_json(const AwqOptions& awq) {
+  return {{"n_grid", awq.scale_search.grid},
+          {"duo_scaling", to_string(awq.scale_search.duo)},
+          {"clip", awq.clip},
+          {"clip_steps", awq.clip_search.steps},
+          {"clip_max_shrink", awq.clip_search.max_shrink},
+          {"propagate_error", awq.propagate_error}};
+}
+
+std::string hash_tensor(const at::Tensor& tensor) {
+  const at::Tensor data = tensor.contiguous();
+  Sha256 hash;
+  hash.update(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+  return hash.hex();
+}
+
+// The tensors outside of the blocks, in the order in which they are stored.
+struct OuterTensors {
+  std::vector<models::PlannedTensor> before;
+  std::vector<models::PlannedTensor> after;
+};
+
+OuterTensors plan_outer(const Checkpoint& checkpoint, const DecoderConfig& config, const models::Architecture& architecture) {
+  const std::vector<int64_t> matrix{config.vocab_size, config.hidden_size};
+  OuterTensors outer;
+  outer.before.push_back({std::string(architecture.embedding), at::kHalf, matrix});
+  outer.after.push_back({std::string(architecture.final_norm), at::kHalf, {config.hidden_size}});
+  if (!config.tie_word_embeddings) outer.after.push_back({std::string(architecture.lm_head), at::kHalf, matrix});
+
+  for (const std::string& name : checkpoint.names()) {
+    const bool known = name.starts_with(architecture.block_prefix) || name == architecture.embedding ||
+                       name == architecture.final_norm || name == architecture.lm_head;
+    if (!known) {
+      fail(ErrorKind::kUnsupported, "{}: tensor {} is not part of architecture {}, it would be lost", checkpoint.folder().string(), name,
+           architecture.model_type);
+    }
+  }
+  return outer;
+}
+
+void put_outer(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const std::vector<models::PlannedTensor>& tensors) {
+  for (const models::PlannedTensor& planned : tensors) {
+    const at::Tensor half = checkpoint.load(planned.name, planned.shape, at::kHalf);
+    if (!half.isfinite().all().item<bool>()) {
+      throw Error(ErrorKind::kUnsupported, fmt::format("{}: a value does not fit float16", planned.name))
+          .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
+    }
+    writer.put(planned.name, half);
+  }
+}
+
+// Embeddings of all calibration tokens: float32 [blocks, length, hidden_size]. Rows are looked up in the stored tensor, so that the table
+// itself is never converted as a whole.
+at::Tensor embed(const Checkpoint& checkpoint, const models::Architecture& architecture, const at::Tensor& ids) {
+  const at::Tensor table = checkpoint.view(std::string(architecture.embedding));
+  return at::embedding(table, ids).to(at::kFloat).contiguous();
+}
+
+// Indices of the real tokens of a batch in its flattened [batch * length] rows; undefined when there is no padding.
+at::Tensor real_rows(const at::Tensor& lengths, int64_t width) {
+  if ((lengths == width).all().item<bool>()) return {};
+  const at::Tensor mask = at::arange(width, at::kLong).unsqueeze(0) < lengths.unsqueeze(1);
+  return at::nonzero(mask.flatten()).flatten();
+}
+
+// Runs blocks over all calibration tokens, batch by batch.
+class CalibrationPass {
+ public:
+  CalibrationPass(const DecoderConfig& config, const calibration::TokenBlocks& tokens, const QuantizeModelOptions& options)
+      : config_(config), tokens_(tokens), device_(options.device) {
+    const int64_t width = tokens.ids.size(1);
+    batch_ = std::max<int64_t>(1, options.batch_tokens / width);
+    context_ = models::make_attention_context(config, at::arange(width, at::kLong).unsqueeze(0), at::kFloat);
+    context_.cos = context_.cos.to(device_);
+    context_.sin = context_.sin.to(device_);
+  }
+
+  // Statistics of every linear input. With `replace`, the block's output takes the place of its input in `hidden`.
+  BlockStatistics observe(const BlockWeights& weights, int64_t block, at::Tensor& hidden, bool replace) const {
+    BlockStatistics statistics;
+    run(weights, block, hidden, replace, [&](InputSlot slot, const at::Tensor& x, const at::Tensor& rows) {
+      auto& into = statistics[static_cast<size_t>(slot)];
+      if (!into.gram.defined()) into = quant::make_input_statistics(x.size(-1), device_);
+      const at::Tensor flat = x.reshape({-1, x.size(-1)});
+      quant::accumulate(into, rows.defined() ? flat.index_select(0, rows) : flat);
+    });
+    for (auto& entry : statistics) {
+      entry.gram = entry.gram.cpu();
+      entry.abs_sum = entry.abs_sum.cpu();
+    }
+    return statistics;
+  }
+
+  void propagate(const BlockWeights& weights, int64_t block, at::Tensor& hidden) const { run(weights, block, hidden, true, {}); }
+
+ private:
+  using Observer = std::function<void(InputSlot, const at::Tensor&, const at::Tensor& rows)>;
+
+  void run(const BlockWeights& weights, int64_t block, at::Tensor& hidden, bool replace, const Observer& observer) const {
+    for (int64_t begin = 0; begin < hidden.size(0); begin += batch_) {
+      const int64_t count = std::min(batch_, hidden.size(0) - begin);
+      at::Tensor rows = real_rows(tokens_.lengths.narrow(0, begin, count), hidden.size(1));
+      if (rows.defined()) rows = rows.to(device_);
+      models::BlockObserver forward_observer;
+      if (observer) forward_observer = [&](InputSlot slot, const at::Tensor& x) { observer(slot, x, rows); };
+      at::Tensor part = hidden.narrow(0, begin, count);
+      const at::Tensor out =
+          models::block_forward(config_, weights, block, part.to(device_), context_, nullptr, 0, forward_observer);
+      if (replace) part.copy_(out);
+    }
+  }
+
+  const DecoderConfig& config_;
+  const calibration::TokenBlocks& tokens_;
+  at::Device device_;
+  int64_t batch_ = 1;
+  models::AttentionContext context_;
+};
+
+BlockWeights to_device(BlockWeights weights, at::Device device) {
+  for (models::Linear& linear : weights.linears) {
+    auto& dense = std::get<models::FloatLinear>(linear);
+    dense.weight = dense.weight.to(device);
+    if (dense.bias.defined()) dense.bias = dense.bias.to(device);
+  }
+  for (at::Tensor& norm : weights.norms) {
+    if (norm.defined()) norm = norm.to(device);
+  }
+  return weights;
+}
+
+constexpr const char* kMetadataFile = "quantization_metadata.json";
+
+Json metadata_json(const QuantizeModelOptions& options, const QuantizeProgress& progress, const Json& source_hashes,
+                   const calibration::TokenBlocks& tokens) {
+  Json layers = Json::array();
+  for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
+  return {{"format", "awq-gemm"},
+          {"fingerprint", progress.fingerprint},
+          {"method", "AWQ"},
+          {"spec", models::to_json(options.awq.spec)},
+          {"search", search_json(options.awq)},
+          {"calibration", options.calibration_record},
+          {"calibration_tokens", tokens.lengths.sum().item<int64_t>()},
+          {"calibration_blocks", tokens.ids.size(0)},
+          {"calibration_ids_sha256", hash_tensor(tokens.ids)},
+          {"seed", options.seed},
+          {"source_sha256", source_hashes},
+          {"layers", layers},
+          {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
+}
+
+void check_source(const Checkpoint& checkpoint) {
+  if (checkpoint.config().contains("quantization_config")) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: the model is quantized already (config.json has a quantization_config)",
+                                                     checkpoint.folder().string()))
+        .with_hint("give the float checkpoint that it was made from");
+  }
+}
+
+void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
+  const uint64_t free = free_disk_bytes(output);
+  if (free < estimate.disk_bytes) {
+    throw Error(ErrorKind::kIo, fmt::format("{}: the artifact and its work files need {} MB, the disk has {} MB free", output.string(),
+                                            estimate.disk_bytes / 1'000'000, free / 1'000'000))
+        .with_code("DISK_FULL")
+        .with_hint("free some space or choose another output folder with --out");
+  }
+}
+
+[[noreturn]] void fail_exists(const fs::path& output) {
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", output.string()))
+      .with_hint("choose another --out, or remove the folder");
+}
+
+// What an artifact folder says of the job that made it.
+std::optional<QuantizeProgress> load_finished(const fs::path& folder) {
+  const fs::path file = folder / kMetadataFile;
+  if (!fs::exists(file)) return std::nullopt;
+  return progress_from_metadata(read_json_file(file), file.string());
+}
+
+void say(const QuantizeModelOptions& options, const std::string& line) {
+  if (options.on_message) options.on_message(line);
+}
+
+}  // namespace
+
+QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens,
+                                   int64_t batch_tokens, uint64_t other_tensor_bytes) {
+  QuantizeEstimate estimate;
+  uint64_t block_floats = 0;
+  uint64_t largest_linear = 0;
+  uint64_t gram_floats = 0;
+  std::array<bool, models::kInputSlots> counted{};
+  for (size_t i = 0; i < models::kLinearSlots; ++i) {
+    const auto slot = static_cast<models::LinearSlot>(i);
+    const auto [out, in] = models::linear_shape(config, slot);
+    block_floats += static_cast<uint64_t>(out * in);
+    largest_linear = std::max(largest_linear, static_cast<uint64_t>(out * in));
+    bool& seen = counted[static_cast<size_t>(models::input_of(slot))];
+    if (!seen) gram_floats += static_cast<uint64_t>(in * in);
+    seen = true;
+  }
+  const uint64_t hidden_floats = static_cast<uint64_t>(calibration_tokens * config.hidden_size);
+  // Of a forward pass: about six hidden-sized and three intermediate-sized activations.
+  const uint64_t activation_floats =
+      static_cast<uint64_t>(batch_tokens) * static_cast<uint64_t>(6 * config.hidden_size + 3 * config.intermediate_size);
+  // Two copies of the block (before and after scaling), the packed tensors, and four temporaries of the largest linear.
+  estimate.peak_memory_bytes =
+      4 * (2 * block_floats + block_floats / 4 + 4 * largest_linear + 2 * gram_floats + hidden_floats + activation_floats);
+  uint64_t packed_bytes = 0;
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    for (const auto& planned : plan_block(config, block, options)) {
+      uint64_t elements = 1;
+      for (const int64_t size : planned.shape) elements *= static_cast<uint64_t>(size);
+      packed_bytes += elements * c10::elementSize(planned.dtype);
+    }
+  }
+  estimate.disk_bytes = packed_bytes + other_tensor_bytes + 2 * 4 * hidden_floats;
+  return estimate;
+}
+
+QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const calibration::TokenBlocks& tokens) {
+  const auto started = std::chrono::steady_clock::now();
+  const at::NoGradGuard no_grad;
+  quant::validate(options.awq.spec);
+  if (fs::exists(options.output) && !options.reuse_output) fail_exists(options.output);
+  const Checkpoint checkpoint(options.model_folder);
+  check_source(checkpoint);
+  const DecoderConfig config = models::parse_decoder_config(checkpoint.config(), (checkpoint.folder() / "config.json").string());
+  const models::Architecture& architecture = models::find_architecture(config.model_type);
+
+  const OuterTensors outer = plan_outer(checkpoint, config, architecture);
+  std::vector<models::PlannedTensor> planned = outer.before;
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    for (models::PlannedTensor& tensor : plan_block(config, block, options.awq)) planned.push_back(std::move(tensor));
+  }
+  planned.insert(planned.end(), outer.after.begin(), outer.after.end());
+  const models::ShardPlan plan = models::plan_shards(planned, options.max_shard_bytes);
+  const uint64_t outer_bytes = static_cast<uint64_t>(2 * config.vocab_size * config.hidden_size) * (config.tie_word_embeddings ? 1 : 2);
+  const QuantizeEstimate estimate = estimate_quantize(config, options.awq, tokens.ids.numel(), options.batch_tokens, outer_bytes);
+
+  const Json source_hashes = hash_checkpoint_files(checkpoint.folder());
+  const std::string fingerprint =
+      sha256_hex(dump_json({{"version", SALIENT_VERSION},
+                            {"source", source_hashes},
+                            {"spec", models::to_json(options.awq.spec)},
+                            {"search", search_json(options.awq)},
+                            {"ids", hash_tensor(tokens.ids)},
+                            {"lengths", hash_tensor(tokens.lengths)},
+                            {"batch_tokens", options.batch_tokens},
+                            {"max_shard_bytes", options.max_shard_bytes}}));
+
+  QuantizeModelResult result;
+  result.folder = options.output;
+  result.bytes = plan.total_bytes;
+  if (fs::exists(options.output)) {
+    const std::optional<QuantizeProgress> finished = load_finished(options.output);
+    if (!finished || finished->fingerprint != fingerprint) fail_exists(options.output);
+    result.reports = finished->reports;
+    result.resumed_blocks = config.num_hidden_layers;
+    return result;
+  }
+
+  const fs::path work = options.output.string() + ".partial";
+  std::optional<QuantizeProgress> found = load_progress(work, fingerprint);
+  if (!found && fs::exists(work)) {
+    say(options, fmt::format("{}: left by a job with other settings, starting again", work.string()));
+    fs::remove_all(work);
+  }
+  if (!found) check_disk(options.output, estimate);
+  fs::create_directories(work);
+
+  QuantizeProgress progress = found ? *found : QuantizeProgress{fingerprint, 0, {}};
+  result.resumed_blocks = progress.blocks_done;
+  models::CheckpointWriter writer(work, plan);
+  at::Tensor hidden;
+  if (found) {
+    say(options, fmt::format("going on at block {} of {}", progress.blocks_done + 1, config.num_hidden_layers));
+    hidden = load_hidden_states(work, progress);
+  } else {
+    put_outer(writer, checkpoint, outer.before);
+    put_outer(writer, checkpoint, outer.after);
+    hidden = embed(checkpoint, architecture, tokens.ids);
+    writer.sync();
+    save_progress(work, progress, hidden);
+  }
+
+  const CalibrationPass pass(config, tokens, options);
+  if (options.on_progress) options.on_progress(progress.blocks_done, config.num_hidden_layers);
+  for (int64_t block = progress.blocks_done; block < config.num_hidden_layers; ++block) {
+    BlockWeights weights = models::load_block(checkpoint, config, block, at::kFloat, at::kCPU);
+    const BlockStatistics statistics =
+        pass.observe(to_device(weights, options.device), block, hidden, /*replace=*/!options.awq.propagate_error);
+    QuantizedBlock quantized = quantize_block(config, block, std::move(weights), statistics, options.awq);
+    for (const models::NamedTensor& tensor : quantized.tensors) writer.put(tensor.name, tensor.tensor);
+    if (options.awq.propagate_error) pass.propagate(to_device(std::move(quantized.weights), options.device), block, hidden);
+    progress.reports.insert(progress.reports.end(), quantized.reports.begin(), quantized.reports.end());
+    progress.blocks_done = block + 1;
+    writer.sync();
+    save_progress(work, progress, hidden);
+    if (options.on_progress) options.on_progress(progress.blocks_done, config.num_hidden_layers);
+  }
+
+  writer.finish();
+  copy_side_files(checkpoint.folder(), work);
+  write_file(work / kMetadataFile, dump_json(metadata_json(options, progress, source_hashes, tokens), 2) + "\n");
+  write_file(work / "config.json", dump_json(awq_config(checkpoint.config(), options.awq.spec), 2) + "\n");
+  remove_progress(work);
+  fs::rename(work, options.output);
+  sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
+
+  result.reports = std::move(progress.reports);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return result;
+}
+
+}  // namespace salient::pipeline

@@ -1,0 +1,61 @@
+// AWQ on a whole checkpoint, one decoder block at a time: float weights are read from the mapped files, the quantized block is written, its
+// output goes to the next block, and everything of it is freed. Peak memory is one block, the hidden states of the calibration tokens and
+// the Gram matrices of one block's inputs; it does not grow with the number of blocks.
+//
+// The artifact is made in "<output>.partial" and renamed when it is complete. After each block the tensors written so far, the hidden states
+// and a progress file are flushed to disk: a job that is stopped at any moment goes on at the first block that is not done, and gives the
+// same bytes as one that was never stopped.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "calibration/token_blocks.h"
+#include "common/json.h"
+#include "pipeline/awq_block.h"
+
+namespace salient::pipeline {
+
+struct QuantizeModelOptions {
+  std::filesystem::path model_folder;
+  std::filesystem::path output;  // must not exist, but see reuse_output
+  // An output that exists and was made from exactly these inputs counts as this call's result: how a run goes on that was stopped right
+  // after the artifact had got its name.
+  bool reuse_output = false;
+  AwqOptions awq;
+  at::Device device = at::kCPU;            // where the blocks run; the search itself runs on the CPU
+  int64_t batch_tokens = 4096;             // tokens of a forward pass: bounds the activations of a block
+  uint64_t max_shard_bytes = 5'000'000'000;
+  Json calibration_record;                 // goes into quantization_metadata.json as it is
+  uint64_t seed = 0;                       // recorded; the search itself draws nothing
+  // Called after each step: blocks done, blocks in all.
+  std::function<void(int64_t done, int64_t total)> on_progress;
+  // Called with every plain line that the user should see ("resuming at block 7 of 32").
+  std::function<void(const std::string& line)> on_message;
+};
+
+struct QuantizeModelResult {
+  std::filesystem::path folder;
+  std::vector<LinearReport> reports;
+  int64_t resumed_blocks = 0;
+  double seconds = 0;          // this call, without what earlier, stopped calls did
+  uint64_t bytes = 0;          // tensors on disk
+};
+
+// Errors: invalid argument (output exists; a group size that does not divide, naming the layers and the sizes that do), unsupported (already
+// quantized source, architecture), corruption (NaN weights, by name), io (disk full; what was done is kept).
+QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const calibration::TokenBlocks& tokens);
+
+// Bytes of memory and disk that quantize_model will need at most, from the shapes alone.
+struct QuantizeEstimate {
+  uint64_t peak_memory_bytes = 0;
+  uint64_t disk_bytes = 0;
+};
+QuantizeEstimate estimate_quantize(const models::DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens,
+                                   int64_t batch_tokens, uint64_t other_tensor_bytes);
+
+}  // namespace salient::pipeline

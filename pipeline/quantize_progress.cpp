@@ -1,0 +1,81 @@
+#include "pipeline/quantize_progress.h"
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "models/io/safetensors.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kProgressFile = "progress.json";
+
+// One file for each block index: the old one is still there until progress.json names the new one.
+fs::path hidden_file(const fs::path& work_folder, int64_t blocks_done) {
+  return work_folder / fmt::format("hidden_{}.safetensors", blocks_done);
+}
+
+LinearReport report_from_json(const Json& json, const std::string& where) {
+  LinearReport report;
+  report.name = require<std::string>(json, "name", where);
+  report.rtn_error = require<double>(json, "rtn_error", where);
+  report.error = require<double>(json, "error", where);
+  report.scale_kind = require<std::string>(json, "scale", where);
+  report.scale_ratio = require<double>(json, "ratio", where);
+  report.clipped_share = require<double>(json, "clipped_share", where);
+  return report;
+}
+
+}  // namespace
+
+Json to_json(const LinearReport& report) {
+  return {{"name", report.name},           {"rtn_error", report.rtn_error},     {"error", report.error},
+          {"scale", report.scale_kind},    {"ratio", report.scale_ratio},       {"clipped_share", report.clipped_share}};
+}
+
+std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint) {
+  const fs::path file = work_folder / kProgressFile;
+  if (!fs::exists(file)) return std::nullopt;
+  const Json json = read_json_file(file);
+  const std::string where = file.string();
+  QuantizeProgress progress;
+  progress.fingerprint = require<std::string>(json, "fingerprint", where);
+  progress.blocks_done = require<int64_t>(json, "blocks_done", where);
+  if (progress.fingerprint != fingerprint || !fs::exists(hidden_file(work_folder, progress.blocks_done))) return std::nullopt;
+  for (const Json& report : require<Json>(json, "reports", where)) progress.reports.push_back(report_from_json(report, where));
+  return progress;
+}
+
+std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, const std::string& where) {
+  QuantizeProgress progress;
+  progress.fingerprint = value_or<std::string>(metadata, "fingerprint", "", where);
+  if (progress.fingerprint.empty()) return std::nullopt;
+  for (const Json& layer : require<Json>(metadata, "layers", where)) progress.reports.push_back(report_from_json(layer, where));
+  return progress;
+}
+
+void save_progress(const fs::path& work_folder, const QuantizeProgress& progress, const at::Tensor& hidden) {
+  models::write_safetensors(hidden_file(work_folder, progress.blocks_done), {{"hidden_states", hidden}});
+  Json reports = Json::array();
+  for (const LinearReport& report : progress.reports) reports.push_back(to_json(report));
+  write_file(work_folder / kProgressFile,
+             dump_json({{"fingerprint", progress.fingerprint}, {"blocks_done", progress.blocks_done}, {"reports", reports}}));
+  std::error_code ignored;
+  if (progress.blocks_done > 0) fs::remove(hidden_file(work_folder, progress.blocks_done - 1), ignored);
+}
+
+at::Tensor load_hidden_states(const fs::path& work_folder, const QuantizeProgress& progress) {
+  return models::SafetensorsFile(hidden_file(work_folder, progress.blocks_done)).view("hidden_states").clone();
+}
+
+void remove_progress(const fs::path& work_folder) {
+  for (const auto& entry : fs::directory_iterator(work_folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool hidden = name.starts_with("hidden_") && name.ends_with(".safetensors");
+    const bool left_over = name.starts_with(".progress.json.") || name.starts_with(".hidden_");
+    if (name == kProgressFile || hidden || left_over) fs::remove(entry.path());
+  }
+}
+
+}  // namespace salient::pipeline

@@ -1,0 +1,210 @@
+#include "quant/affine.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "common/error.h"
+
+// Built for several instruction sets, the best one is chosen when the program starts.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SALIENT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define SALIENT_CLONES
+#endif
+
+namespace salient::quant {
+namespace {
+
+// Adding and subtracting 1.5 * 2^23 rounds a float of magnitude below 2^22 to the nearest integer, ties to even.
+constexpr float kRound = 12582912.0f;
+
+struct GroupRange {
+  float low;   // <= 0
+  float high;  // >= 0
+};
+
+SALIENT_CLONES GroupRange find_range(const float* w, int64_t n) {
+  float low = 0.0f;
+  float high = 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    low = w[i] < low ? w[i] : low;
+    high = w[i] > high ? w[i] : high;
+  }
+  return {low, high};
+}
+
+// codes as floats: clamp(round(w / scale) + zero, 0, levels)
+SALIENT_CLONES void round_to_codes(const float* w, int64_t n, float inverse_scale, float zero, float levels, float* codes) {
+  for (int64_t i = 0; i < n; ++i) {
+    float scaled = w[i] * inverse_scale;
+    scaled = scaled > 1e6f ? 1e6f : (scaled < -1e6f ? -1e6f : scaled);  // keeps the rounding trick in its range
+    float code = (scaled + kRound) - kRound + zero;
+    code = code < 0.0f ? 0.0f : code;
+    codes[i] = code > levels ? levels : code;
+  }
+}
+
+SALIENT_CLONES void to_bytes(const float* codes, int64_t n, uint8_t* bytes) {
+  for (int64_t i = 0; i < n; ++i) bytes[i] = static_cast<uint8_t>(codes[i]);
+}
+
+SALIENT_CLONES void multiply(const float* a, const float* b, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = a[i] * b[i];
+}
+
+SALIENT_CLONES void subtract_dequantized(const float* codes, const float* w, int64_t n, float scale, float zero, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = (codes[i] - zero) * scale - w[i];
+}
+
+SALIENT_CLONES void divide_in_place(float* a, const float* b, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) a[i] /= b[i];
+}
+
+// The smallest step that fp16 holds with full precision is 2^-14; below, steps lose bits but still work. Zero would not.
+float to_stored_scale(float scale) {
+  constexpr float kSmallest = 5.9604645e-8f;  // 2^-24, the least fp16 subnormal
+  constexpr float kLargest = 65504.0f;
+  return static_cast<float>(c10::Half(std::clamp(scale, kSmallest, kLargest)));
+}
+
+struct GroupParameters {
+  float scale;
+  float zero;
+};
+
+GroupParameters choose_parameters(GroupRange range, const AffineOptions& options) {
+  const float levels = static_cast<float>((1 << options.bits) - 1);
+  if (!options.zero_point) {
+    const float half = static_cast<float>(1 << (options.bits - 1));
+    const float magnitude = std::max(-range.low, range.high);
+    // An all-zero group: any step does, every code is the zero point.
+    if (magnitude == 0.0f) return {1.0f, half};
+    return {to_stored_scale(magnitude / (half - 1.0f)), half};
+  }
+  const float width = range.high - range.low;
+  if (width == 0.0f) return {1.0f, 0.0f};
+  const float scale = to_stored_scale(width / levels);
+  return {scale, std::clamp(std::nearbyint(-range.low / scale), 0.0f, levels)};
+}
+
+void check_shapes(const at::Tensor& weight, const AffineOptions& options) {
+  if (weight.dim() != 2 || weight.scalar_type() != at::kFloat || !weight.is_contiguous()) {
+    fail(ErrorKind::kInternal, "quantize_affine: expected a contiguous float32 matrix");
+  }
+  if (options.group_size <= 0 || weight.size(1) % options.group_size != 0) {
+    resolve_group_size(options.group_size, weight.size(1));
+    fail(ErrorKind::kInternal, "quantize_affine: group size {} is not resolved", options.group_size);
+  }
+}
+
+// Calls visit(row, group, scaled weights of the group, parameters, codes as floats).
+template <typename Visit>
+void for_each_group(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip, Visit visit) {
+  const int64_t rows = weight.size(0);
+  const int64_t columns = weight.size(1);
+  const int64_t group = options.group_size;
+  const int64_t groups = columns / group;
+  const float levels = static_cast<float>((1 << options.bits) - 1);
+  const float* w = weight.const_data_ptr<float>();
+  const float* scale_in = s.defined() ? s.const_data_ptr<float>() : nullptr;
+  const float* clip_low = clip != nullptr ? clip->low.const_data_ptr<float>() : nullptr;
+  const float* clip_high = clip != nullptr ? clip->high.const_data_ptr<float>() : nullptr;
+  at::parallel_for(0, rows, std::max<int64_t>(1, 65536 / columns), [&](int64_t begin, int64_t end) {
+    std::vector<float> scaled(static_cast<size_t>(group));
+    std::vector<float> codes(static_cast<size_t>(group));
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t g = 0; g < groups; ++g) {
+        const float* source = w + row * columns + g * group;
+        const float* values = source;
+        if (scale_in != nullptr) {
+          multiply(source, scale_in + g * group, group, scaled.data());
+          values = scaled.data();
+        }
+        GroupRange range = find_range(values, group);
+        if (clip_low != nullptr) {
+          range.low *= clip_low[row * groups + g];
+          range.high *= clip_high[row * groups + g];
+        }
+        const GroupParameters parameters = choose_parameters(range, options);
+        round_to_codes(values, group, 1.0f / parameters.scale, parameters.zero, levels, codes.data());
+        visit(row, g, values, parameters, codes.data());
+      }
+    }
+  });
+}
+
+}  // namespace
+
+QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& options, const ClipRange* clip) {
+  check_shapes(weight, options);
+  const int64_t rows = weight.size(0);
+  const int64_t columns = weight.size(1);
+  const int64_t groups = columns / options.group_size;
+  QuantizedWeight result{at::empty({rows, columns}, at::kByte), at::empty({rows, groups}, at::kByte),
+                         at::empty({rows, groups}, at::kFloat)};
+  auto* codes = result.codes.data_ptr<uint8_t>();
+  auto* zeros = result.zeros.data_ptr<uint8_t>();
+  auto* scales = result.scales.data_ptr<float>();
+  for_each_group(weight, {}, options, clip, [&](int64_t row, int64_t g, const float*, GroupParameters parameters, const float* found) {
+    to_bytes(found, options.group_size, codes + row * columns + g * options.group_size);
+    zeros[row * groups + g] = static_cast<uint8_t>(parameters.zero);
+    scales[row * groups + g] = parameters.scale;
+  });
+  return result;
+}
+
+at::Tensor dequantize(const QuantizedWeight& quantized) {
+  const int64_t rows = quantized.codes.size(0);
+  const int64_t columns = quantized.codes.size(1);
+  const int64_t groups = quantized.scales.size(1);
+  const int64_t group = columns / groups;
+  at::Tensor result = at::empty({rows, columns}, at::kFloat);
+  const auto* codes = quantized.codes.const_data_ptr<uint8_t>();
+  const auto* zeros = quantized.zeros.const_data_ptr<uint8_t>();
+  const auto* scales = quantized.scales.const_data_ptr<float>();
+  auto* out = result.data_ptr<float>();
+  at::parallel_for(0, rows, std::max<int64_t>(1, 65536 / columns), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t at = row * columns + g * group;
+        const int zero = zeros[row * groups + g];
+        const float scale = scales[row * groups + g];
+        for (int64_t i = 0; i < group; ++i) out[at + i] = static_cast<float>(static_cast<int>(codes[at + i]) - zero) * scale;
+      }
+    }
+  });
+  return result;
+}
+
+at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip) {
+  check_shapes(weight, options);
+  const int64_t columns = weight.size(1);
+  at::Tensor result = at::empty(weight.sizes(), at::kFloat);
+  auto* out = result.data_ptr<float>();
+  const float* s_data = s.defined() ? s.const_data_ptr<float>() : nullptr;
+  for_each_group(weight, s, options, clip,
+                 [&](int64_t row, int64_t g, const float* values, GroupParameters parameters, const float* codes) {
+                   float* error = out + row * columns + g * options.group_size;
+                   subtract_dequantized(codes, values, options.group_size, parameters.scale, parameters.zero, error);
+                   if (s_data != nullptr) divide_in_place(error, s_data + g * options.group_size, options.group_size);
+                 });
+  return result;
+}
+
+int64_t resolve_group_size(int64_t group_size, int64_t in_features) {
+  if (group_size == -1) return in_features;
+  if (group_size > 0 && in_features % group_size == 0) return group_size;
+  std::string possible;
+  for (const int64_t size : {16, 32, 64, 128, 256}) {
+    if (in_features % size == 0) possible += fmt::format("{}{}", possible.empty() ? "" : ", ", size);
+  }
+  fail(ErrorKind::kInvalidArgument, "group size {} does not divide {} input channels; {}{}-1 (per channel) do", group_size,
+       in_features, possible, possible.empty() ? "only " : " and ");
+}
+
+}  // namespace salient::quant

@@ -1,0 +1,45 @@
+// Affine (integer) weight quantization by groups of input channels: w ~ (code - zero) * scale.
+//
+// Codes are computed with the scales that will be stored: scales are rounded to fp16 first, so that what a runtime dequantizes is what was
+// searched for. The range of an asymmetric group is extended to contain 0, so that a zero weight stays zero and the zero point fits its bits.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace salient::quant {
+
+struct AffineOptions {
+  int bits = 4;
+  int64_t group_size = 128;  // resolved: divides in_features
+  bool zero_point = true;    // false: symmetric, zero = 2^(bits-1)
+};
+
+struct QuantizedWeight {
+  at::Tensor codes;   // uint8 [out_features, in_features], 0 .. 2^bits - 1
+  at::Tensor zeros;   // uint8 [out_features, groups]
+  at::Tensor scales;  // float32 [out_features, groups], every value exact in fp16
+};
+
+// What to clip each group to before rounding, as factors of its own extremes; both 1 = the full range.
+struct ClipRange {
+  at::Tensor low;   // float32 [out_features, groups], multiplies min(w, 0)
+  at::Tensor high;  // float32 [out_features, groups], multiplies max(w, 0)
+};
+
+// weight: float32 [out_features, in_features], finite. `clip` may be null. Errors: invalid argument when group_size does not divide.
+QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& options, const ClipRange* clip = nullptr);
+
+// float32 [out_features, in_features]
+at::Tensor dequantize(const QuantizedWeight& quantized);
+
+// Q(weight * s) / s - weight in one pass, float32 [out_features, in_features]: the error that a scale candidate leaves.
+// s: float32 [in_features], or undefined for all ones.
+at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options,
+                              const ClipRange* clip = nullptr);
+
+// -1 -> in_features. Errors: invalid argument naming the sizes that do divide.
+int64_t resolve_group_size(int64_t group_size, int64_t in_features);
+
+}  // namespace salient::quant

@@ -1,0 +1,86 @@
+#include "quant/clip_search.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace salient::quant {
+namespace {
+
+// Bounds the temporaries of a candidate to kRowChunk x in_features floats each.
+constexpr int64_t kRowChunk = 2048;
+
+// The diagonal blocks of the Gram matrix: [groups, group, group].
+at::Tensor diagonal_blocks(const at::Tensor& gram, int64_t group) {
+  std::vector<at::Tensor> blocks;
+  for (int64_t begin = 0; begin < gram.size(0); begin += group) {
+    blocks.push_back(gram.narrow(0, begin, group).narrow(1, begin, group));
+  }
+  return at::stack(blocks);
+}
+
+// error: [rows, in] -> [rows, groups]: d^T G_g d for each group.
+at::Tensor error_by_group(const at::Tensor& error, const at::Tensor& blocks) {
+  const int64_t groups = blocks.size(0);
+  const int64_t group = blocks.size(1);
+  const at::Tensor by_group = error.view({error.size(0), groups, group}).transpose(0, 1).contiguous();  // [groups, rows, group]
+  return at::bmm(by_group, blocks).mul_(by_group).sum(2).t().contiguous();
+}
+
+}  // namespace
+
+ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, int64_t rows, const AffineOptions& options,
+                             const ClipSearchOptions& search) {
+  const int64_t out = weight.size(0);
+  const int64_t groups = weight.size(1) / options.group_size;
+  const at::Tensor blocks = diagonal_blocks(gram, options.group_size);
+  ClipSearchResult result;
+  result.range = {at::ones({out, groups}), at::ones({out, groups})};
+  int64_t clipped = 0;
+
+  for (int64_t begin = 0; begin < out; begin += kRowChunk) {
+    const int64_t count = std::min(kRowChunk, out - begin);
+    const at::Tensor part = weight.narrow(0, begin, count);
+    at::Tensor best_low = at::ones({count, groups});
+    at::Tensor best_high = at::ones({count, groups});
+    const at::Tensor full_error = quantization_error(part, {}, options);
+    at::Tensor best = error_by_group(full_error, blocks);
+    for (int i = 0; i < search.steps; ++i) {
+      const double low = 1.0 - search.max_shrink * i / (search.steps - 1);
+      for (int j = 0; j < search.steps; ++j) {
+        if (i == 0 && j == 0) continue;
+        // A symmetric range has one magnitude, so that the two ends can only shrink together.
+        if (!options.zero_point && i != j) continue;
+        const double high = 1.0 - search.max_shrink * j / (search.steps - 1);
+        const ClipRange candidate{at::full({count, groups}, low, at::kFloat), at::full({count, groups}, high, at::kFloat)};
+        const at::Tensor error = error_by_group(quantization_error(part, {}, options, &candidate), blocks);
+        const at::Tensor better = error < best;
+        best = at::where(better, error, best);
+        best_low = at::where(better, candidate.low, best_low);
+        best_high = at::where(better, candidate.high, best_high);
+      }
+    }
+    // Groups were judged alone; what they do to each other through the rest of the Gram matrix is checked here, row by row.
+    const ClipRange chosen{best_low, best_high};
+    const at::Tensor before = output_error_by_row(full_error, gram, rows);
+    const at::Tensor after = output_error_by_row(quantization_error(part, {}, options, &chosen), gram, rows);
+    const at::Tensor keep = (after < before).unsqueeze(1);
+    const at::Tensor one = at::ones({count, groups});
+    result.range.low.narrow(0, begin, count).copy_(at::where(keep, best_low, one));
+    result.range.high.narrow(0, begin, count).copy_(at::where(keep, best_high, one));
+    result.error_before += before.sum(at::kDouble).item<double>();
+    result.error_after += at::where(after < before, after, before).sum(at::kDouble).item<double>();
+    clipped += (keep & ((best_low < 1.0) | (best_high < 1.0))).sum().item<int64_t>();
+  }
+  result.clipped_share = static_cast<double>(clipped) / static_cast<double>(out * groups);
+  return result;
+}
+
+}  // namespace salient::quant

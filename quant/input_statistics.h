@@ -1,0 +1,31 @@
+// What calibration keeps of a linear's input: enough to evaluate the output error of any change of the weight, exactly and without tokens.
+//
+// For X [rows, features] and a weight change D [out, features], sum ||X D^T||^2 = tr(D G D^T) with the Gram matrix G = X^T X.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace salient::quant {
+
+struct InputStatistics {
+  at::Tensor gram;      // float32 [features, features], sum over rows of x x^T
+  at::Tensor abs_sum;   // float64 [features], sum over rows of |x|
+  int64_t rows = 0;
+};
+
+InputStatistics make_input_statistics(int64_t features, at::Device device);
+
+// x: float32 [rows, features] (any number of leading dimensions).
+void accumulate(InputStatistics& statistics, const at::Tensor& x);
+
+// mean |x| of each feature, float32 [features].
+at::Tensor mean_abs(const InputStatistics& statistics);
+
+// tr(D G D^T) / rows, summed over the rows of D in float64. D: float32 [out, features].
+double output_error(const at::Tensor& weight_error, const at::Tensor& gram, int64_t rows);
+// The same for each row of D: float32 [out].
+at::Tensor output_error_by_row(const at::Tensor& weight_error, const at::Tensor& gram, int64_t rows);
+
+}  // namespace salient::quant
