@@ -21,6 +21,8 @@ T parse_as(std::string_view text, std::string_view where) {
     std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
     if (const size_t at = reason.find(": "); at != std::string::npos) reason = reason.substr(at + 2);
     fail(ErrorKind::kCorruption, "{}:{}:{}: not valid JSON: {}", where, line, offset - line_start + 1, reason);
+  } catch (const nlohmann::json::exception& error) {  // a number out of range
+    fail(ErrorKind::kCorruption, "{}: not valid JSON: {}", where, error.what());
   }
 }
 

@@ -28,7 +28,7 @@ Progress::Progress(int64_t total, std::string label, std::string unit, ProgressO
     : total_(std::max<int64_t>(total, 0)), label_(std::move(label)), unit_(std::move(unit)), options_(std::move(options)) {
   terminal_ = options_.terminal.value_or(::isatty(::fileno(options_.stream)) == 1);
   start_ = now();
-  last_draw_ = terminal_ ? start_ - kTerminalInterval : start_;  // a loop under ten seconds writes one plain line, at its end
+  last_draw_ = terminal_ ? start_ - 1 : start_;  // a loop under ten seconds writes one plain line, at its end
 }
 
 Progress::~Progress() {

@@ -239,7 +239,7 @@ std::string ConfigNode::as_choice(std::span<const std::string> choices) const {
 std::string ConfigNode::found_text() const {
   switch (kind_) {
     case Kind::kNull: return "nothing";
-    case Kind::kScalar: return fmt::format(quoted_ ? "the string '{}'" : "'{}'", shorten(one_line(scalar_), 60));
+    case Kind::kScalar: return fmt::format("{}'{}'", quoted_ ? "the string " : "", shorten(one_line(scalar_), 60));
     case Kind::kList: return "a list";
     case Kind::kMap: return "a map";
   }

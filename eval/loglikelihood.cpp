@@ -76,9 +76,8 @@ TokenPair encode_pair(const LanguageModel& model, std::string_view context, std:
     pair.context = {*prefix};
     if (!pair.continuation.empty() && pair.continuation.front() == *prefix) pair.continuation.erase(pair.continuation.begin());
   } else {
-    const size_t kept = trimmed_size(context);
     const std::string whole = std::string(context) + std::string(continuation);
-    pair.context = encode_text(model, context.substr(0, kept));
+    pair.context = encode_text(model, trim_right(context));
     const auto ids = encode_text(model, whole);
     if (ids.size() > pair.context.size()) pair.continuation.assign(ids.begin() + static_cast<std::ptrdiff_t>(pair.context.size()), ids.end());
     if (pair.context.empty()) {  // nothing but white space

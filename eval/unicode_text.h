@@ -9,7 +9,7 @@
 
 namespace salient::eval {
 
-// Code points of UTF-8 text; every ill-formed byte becomes U+FFFD.
+// Code points of UTF-8 text; ill-formed parts become U+FFFD.
 std::vector<char32_t> to_code_points(std::string_view text);
 std::string to_utf8(const std::vector<char32_t>& code_points);
 int64_t count_code_points(std::string_view text);
@@ -20,7 +20,7 @@ bool is_space(char32_t c);
 bool is_word(char32_t c);
 // str.lower, except that a final capital sigma becomes a plain small sigma (Python: the final form).
 std::string to_lower(std::string_view text);
-// Bytes of `text` that remain after str.rstrip().
-size_t trimmed_size(std::string_view text);
+// str.rstrip().
+std::string_view trim_right(std::string_view text);
 
 }  // namespace salient::eval

@@ -30,15 +30,6 @@ using models::Checkpoint;
 using models::DecoderConfig;
 using models::InputSlot;
 
-std::string_view to_string(quant::DuoScaling duo) {
-  switch (duo) {
-    case quant::DuoScaling::kOff: return "off";
-    case quant::DuoScaling::kOn: return "on";
-    case quant::DuoScaling::kBoth: return "both";
-  }
-  return "";
-}
-
 Json search_json(const AwqOptions& awq) {
   return {{"n_grid", awq.scale_search.grid},
           {"duo_scaling", to_string(awq.scale_search.duo)},
@@ -179,7 +170,7 @@ Json metadata_json(const QuantizeModelOptions& options, const QuantizeProgress& 
   return {{"format", "awq-gemm"},
           {"fingerprint", progress.fingerprint},
           {"method", "AWQ"},
-          {"spec", models::to_json(options.awq.spec)},
+          {"spec", models::spec_to_json(options.awq.spec)},
           {"search", search_json(options.awq)},
           {"calibration", options.calibration_record},
           {"calibration_tokens", tokens.lengths.sum().item<int64_t>()},
@@ -286,7 +277,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
   const std::string fingerprint =
       sha256_hex(dump_json({{"version", SALIENT_VERSION},
                             {"source", source_hashes},
-                            {"spec", models::to_json(options.awq.spec)},
+                            {"spec", models::spec_to_json(options.awq.spec)},
                             {"search", search_json(options.awq)},
                             {"ids", hash_tensor(tokens.ids)},
                             {"lengths", hash_tensor(tokens.lengths)},

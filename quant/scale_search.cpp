@@ -10,6 +10,8 @@
 
 #include <cmath>
 
+#include "common/error.h"
+
 namespace salient::quant {
 namespace {
 
@@ -62,6 +64,22 @@ double total_error(const std::vector<at::Tensor>& weights, const at::Tensor& s, 
 }
 
 }  // namespace
+
+std::string_view to_string(DuoScaling duo) {
+  switch (duo) {
+    case DuoScaling::kOff: return "off";
+    case DuoScaling::kOn: return "on";
+    case DuoScaling::kBoth: return "both";
+  }
+  return "";
+}
+
+DuoScaling parse_duo_scaling(std::string_view name) {
+  for (const DuoScaling duo : {DuoScaling::kOff, DuoScaling::kOn, DuoScaling::kBoth}) {
+    if (to_string(duo) == name) return duo;
+  }
+  fail(ErrorKind::kInvalidArgument, "duo scaling '{}': expected off, on or both", name);
+}
 
 at::Tensor relative_weight_magnitude(const std::vector<at::Tensor>& weights, int64_t group_size) {
   const int64_t columns = weights.front().size(1);

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quant/affine.h"
@@ -17,6 +18,9 @@
 namespace salient::quant {
 
 enum class DuoScaling { kOff, kOn, kBoth };
+std::string_view to_string(DuoScaling duo);
+// "off", "on" or "both". Errors: invalid argument.
+DuoScaling parse_duo_scaling(std::string_view name);
 
 struct ScaleSearchOptions {
   int grid = 20;  // steps of r

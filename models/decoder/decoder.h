@@ -1,4 +1,4 @@
-// A whole decoder for evaluation and generation: embedding, blocks, final norm, head; in float or from packed weights.
+// A whole decoder for evaluation and generation: embedding, blocks, final norm, head; in float or from packed weights. Gradients are never kept.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,36 +12,46 @@
 namespace salient::models {
 
 struct DecoderOptions {
-  at::ScalarType dtype = at::kFloat;  // float32 or bfloat16: of activations and float weights
+  at::ScalarType dtype = at::kFloat;  // float32, bfloat16 or float16: of activations and float weights
   at::Device device = at::kCPU;
 };
 
-// Keys and values of all blocks. Copies are explicit (tensors are shared when a KvCache value is copied).
+// Keys and values of all blocks. Tensors are shared when a KvCache value is copied; grow_cache and select_cache make new ones.
 struct KvCache {
   std::vector<KvCacheLayer> layers;
-  int64_t length = 0;
-  int64_t capacity = 0;
+  int64_t length = 0;    // tokens that are filled, padding included
+  int64_t capacity = 0;  // tokens that fit
 };
+
+// The same content with room for `capacity` tokens (at least its length). One layer is copied at a time, the old one freed.
+void grow_cache(KvCache& cache, int64_t capacity);
+// Keeps the batch rows `rows` (int64 [n], in that order) and drops the first `skip` tokens of each (padding that no row needs any more).
+void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip);
 
 class Decoder {
  public:
-  // Errors: those of Checkpoint::load; unsupported for a quantization format that cannot be run.
+  // Reads config.json (and the ids of generation_config.json), loads all weights. Linears are packed where the checkpoint's are; other weights
+  // are converted to options.dtype. Errors: those of Checkpoint::load and parse_decoder_config; unsupported for a quantization_config
+  // other than AutoAWQ's 4-bit GEMM and for a dtype that is not float32, bfloat16 or float16.
   static Decoder load(const Checkpoint& checkpoint, const DecoderOptions& options);
 
   const DecoderConfig& config() const { return config_; }
   const DecoderOptions& options() const { return options_; }
 
   KvCache make_cache(int64_t batch, int64_t capacity) const;
+  // Bytes of one token of one row in a cache.
+  uint64_t cache_bytes_per_token() const;
 
   // ids: int64 [batch, tokens] -> final hidden states after the last norm, [batch, tokens, hidden_size].
   // `attention_mask`: bool [batch, past + tokens], true = a real token; undefined = all real. Left or right padding both work: positions count
-  // real tokens only. With `cache`, appends to it.
+  // real tokens only. With `cache`, appends to it. ids and the mask may be on any device. Errors: invalid argument for shapes that do not fit, ids
+  // outside the vocabulary, a cache that is full.
   at::Tensor hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask = {}, KvCache* cache = nullptr) const;
   // hidden: [..., hidden_size] -> logits float32 [..., vocab_size]. Ask only for the positions you need: logits are large.
   at::Tensor logits(const at::Tensor& hidden) const;
 
-  uint64_t weight_bytes() const;  // in memory
-  bool is_quantized() const;
+  uint64_t weight_bytes() const;  // in memory: packed weights as they are, a tied head once
+  bool is_quantized() const;      // whether any linear is packed
 
  private:
   DecoderConfig config_;

@@ -1,13 +1,14 @@
 #include "models/decoder/linear.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
-#include <numeric>
+#include <vector>
 
 #include "common/error.h"
 #include "models/decoder/packed_kernel.h"
@@ -15,18 +16,17 @@
 namespace salient::models {
 namespace {
 
-// Up to this many rows of x are multiplied with codes unpacked in registers; more dequantize a block and call the matrix product. Measured with
-// 4096 x 4096, group 128, 2 cores with AVX-512, milliseconds (registers / dequantize): SEE tests.
-constexpr int64_t kMaxRegisterRows = 8;
-constexpr int64_t kMaxChunk = 32;  // see PackedLinear
-constexpr int64_t kGrainElements = 1 << 15;
+// Up to this many rows of x are multiplied with codes unpacked in registers; for more, blocks of the weight are dequantized and given to the matrix
+// product. Milliseconds for 4096 x 4096 in groups of 128 on 2 cores with AVX-512 (registers / dequantized / product alone with a float weight):
+//   float32   1 row: 1.0 / 4.0 / 2.7     4 rows: 2.9 / 7 / 7       8 rows: 5.8 / 7.8 / 6.4    16 rows: 11 / 8.9 / 7.6    256 rows: - / 55 / 52
+//   bfloat16  1 row: 1.1 / 2.8 / 1.7     2 rows: 2.1 / 2.5 / 1.4   4 rows: 2.9 / 2.5 / 1.4                               256 rows: - / 23 / 20
+int64_t max_register_rows(at::ScalarType dtype) { return dtype == at::kFloat ? 8 : 2; }
 
-int64_t chunk_of(const PackedLinear& linear) { return std::gcd(linear.group_size, kMaxChunk); }
+constexpr int64_t kGrainElements = 1 << 15;
 
 PackedView view_of(const PackedLinear& linear) {
   return {linear.in_features,
           linear.group_size,
-          chunk_of(linear),
           linear.packed.const_data_ptr<uint8_t>(),
           linear.scales.const_data_ptr<float>(),
           linear.zeros.const_data_ptr<uint8_t>()};
@@ -35,9 +35,17 @@ PackedView view_of(const PackedLinear& linear) {
 // Output channels [begin, end) in float32, with tensor operators: any device.
 at::Tensor dequantize_with_operators(const PackedLinear& linear, int64_t begin, int64_t end) {
   const int64_t count = end - begin;
-  const int64_t chunk = chunk_of(linear);
-  const at::Tensor bytes = linear.packed.narrow(0, begin, count).view({count, linear.in_features / chunk, chunk / 2});
-  const at::Tensor codes = at::stack({bytes.bitwise_and(15), bytes.__rshift__(4)}, 2).view({count, -1, linear.group_size}).to(at::kFloat);
+  const at::Tensor bytes = linear.packed.narrow(0, begin, count);
+  at::Tensor codes;
+  if (is_wide(linear.in_features, linear.group_size)) {
+    const at::Tensor words = bytes.view(at::kInt).view({count, -1, kWideLanes});
+    std::vector<at::Tensor> runs;
+    for (int64_t shift = 0; shift < 32; shift += 4) runs.push_back(words.__rshift__(shift).bitwise_and(15));
+    codes = at::stack(runs, 2);
+  } else {
+    codes = at::stack({bytes.bitwise_and(15), bytes.__rshift__(4)}, 2);
+  }
+  codes = codes.view({count, -1, linear.group_size}).to(at::kFloat);
   const at::Tensor zeros = linear.zeros.narrow(0, begin, count).unsqueeze(2).to(at::kFloat);
   const at::Tensor scales = linear.scales.narrow(0, begin, count).unsqueeze(2);
   return ((codes - zeros) * scales).view({count, linear.in_features});
@@ -110,9 +118,15 @@ PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros
   if (codes.numel() > 0 && (codes.gt(15).any().item<bool>() || zeros.gt(15).any().item<bool>())) {
     fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be 0..15");
   }
-  const int64_t chunk = chunk_of(linear);
-  const at::Tensor halves = codes.contiguous().view({linear.out_features, linear.in_features / chunk, 2, chunk / 2});
-  linear.packed = halves.select(2, 0).bitwise_or(halves.select(2, 1).__lshift__(4)).view({linear.out_features, linear.in_features / 2});
+  const bool wide = is_wide(linear.in_features, group_size);
+  const at::Tensor source = codes.cpu().contiguous();
+  at::Tensor packed = at::empty({linear.out_features, linear.in_features / 2}, at::kByte);
+  const auto* from = source.const_data_ptr<uint8_t>();
+  auto* to = packed.data_ptr<uint8_t>();
+  at::parallel_for(0, linear.out_features, std::max<int64_t>(1, kGrainElements / linear.in_features), [&](int64_t begin, int64_t end) {
+    pack_codes(from + begin * linear.in_features, end - begin, linear.in_features, wide, to + begin * linear.in_features / 2);
+  });
+  linear.packed = packed.to(codes.device());
   linear.scales = scales.to(at::kFloat).contiguous();
   linear.zeros = zeros.contiguous();
   if (bias.defined()) linear.bias = bias.to(compute_dtype);
@@ -129,7 +143,7 @@ at::Tensor forward(const Linear& linear, const at::Tensor& x) {
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = packed.out_features;
   const at::Tensor rows = x.reshape({-1, packed.in_features});
-  const bool in_registers = rows.is_cpu() && rows.size(0) <= kMaxRegisterRows;
+  const bool in_registers = rows.is_cpu() && rows.size(0) <= max_register_rows(x.scalar_type());
   return (in_registers ? multiply_in_registers(packed, rows) : multiply_in_blocks(packed, rows)).view(shape);
 }
 

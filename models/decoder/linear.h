@@ -15,9 +15,7 @@ struct FloatLinear {
 
 // y = x W^T + b with W[n, k] = (code[n, k] - zero[n, k / group_size]) * scale[n, k / group_size].
 //
-// Codes lie two in a byte, in chunks of c = gcd(group_size, 32) input channels: byte i of a chunk holds channel i in its low and channel
-// i + c/2 in its high four bits. So 16 bytes unpack to two runs of 16 neighbours, without a shuffle. Example with c = 4: codes 1,2,3,4 are
-// the bytes 31 42 (hexadecimal).
+// The codes' order in `packed` is described in models/decoder/packed_kernel.h.
 //
 // libtorch's own int4 operator is not used: for float32 it is scalar code (30 ms for one row of 4096 x 4096, where the dense product takes 2.7 ms
 // on the same two cores), it is slower than dequantizing for 32 rows and more in bfloat16, and its layout, which differs by processor, cannot be

@@ -4,7 +4,7 @@
 #include <cstring>
 
 // Each entry point is compiled three times and chosen at start-up. The loops use the compilers' vector types of 16 lanes: one AVX-512 register,
-// two of AVX2, four of SSE2 or NEON.
+// two of AVX2, four of SSE2 or NEON. Vectors are passed by reference only: as values they would make the calling convention depend on the target.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SALIENT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -15,104 +15,104 @@
 namespace salient::models {
 namespace {
 
-constexpr int64_t kLanes = 16;
-constexpr int64_t kVectorChunk = 2 * kLanes;
+static_assert(std::endian::native == std::endian::little, "the wide layout is read as words");
+constexpr int kNibbles = static_cast<int>(kWideChunk / kWideLanes);
 
-using FloatLanes = float __attribute__((vector_size(kLanes * sizeof(float))));
-using IntLanes = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
-using WordLanes = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
-using HalfLanes = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-using ByteLanes = uint8_t __attribute__((vector_size(kLanes)));
+using FloatLanes = float __attribute__((vector_size(kWideLanes * sizeof(float))));
+using IntLanes = int32_t __attribute__((vector_size(kWideLanes * sizeof(int32_t))));
+using WordLanes = uint32_t __attribute__((vector_size(kWideLanes * sizeof(uint32_t))));
+using HalfLanes = uint16_t __attribute__((vector_size(kWideLanes * sizeof(uint16_t))));
 
-// The codes of 32 input channels, as float: [0, 16) and [16, 32).
-SALIENT_INLINE void unpack(const uint8_t* packed, FloatLanes& low, FloatLanes& high) {
-  ByteLanes bytes;
-  std::memcpy(&bytes, packed, sizeof bytes);
-  const IntLanes wide = __builtin_convertvector(bytes, IntLanes);
-  low = __builtin_convertvector(wide & 15, FloatLanes);
-  high = __builtin_convertvector(wide >> 4, FloatLanes);
+template <typename Lanes, typename Element>
+SALIENT_INLINE void load(const Element* from, Lanes& lanes) {
+  std::memcpy(&lanes, from, sizeof lanes);
 }
 
-SALIENT_INLINE FloatLanes load(const float* from) {
-  FloatLanes lanes;
-  std::memcpy(&lanes, from, sizeof lanes);
-  return lanes;
+// The codes in one nibble of each word.
+SALIENT_INLINE void unpack(const IntLanes& words, int nibble, FloatLanes& codes) {
+  codes = __builtin_convertvector((words >> (4 * nibble)) & 15, FloatLanes);
 }
 
 SALIENT_INLINE float sum(const FloatLanes& lanes) {
   float total = 0.0F;
-  for (int64_t i = 0; i < kLanes; ++i) total += lanes[i];
+  for (int64_t i = 0; i < kWideLanes; ++i) total += lanes[i];
   return total;
 }
 
 // `Channels` output channels from n on, times `Rows` rows of x: unpacked codes are used for every row, loaded inputs for every channel.
-template <int Channels, int Rows>
+// `LargeGroups`: a chunk lies in one group, and the scale is multiplied once a group.
+template <int Channels, int Rows, bool LargeGroups>
 SALIENT_INLINE void product_tile(const PackedView& w, const float* x, float* y, int64_t out_features, int64_t n) {
   const int64_t groups = w.in_features / w.group_size;
   FloatLanes total[Channels][Rows] = {};
-  for (int64_t g = 0; g < groups; ++g) {
-    FloatLanes partial[Channels][Rows] = {};
+  FloatLanes partial[Channels][Rows] = {};
+  for (int64_t k = 0; k < w.in_features; k += kWideChunk) {
+    IntLanes words[Channels];
     float zero[Channels];
-    for (int c = 0; c < Channels; ++c) zero[c] = static_cast<float>(w.zeros[(n + c) * groups + g]);
-    for (int64_t k = g * w.group_size; k < (g + 1) * w.group_size; k += kVectorChunk) {
-      FloatLanes low[Channels];
-      FloatLanes high[Channels];
+    for (int c = 0; c < Channels; ++c) {
+      load(w.packed + ((n + c) * w.in_features + k) / 2, words[c]);
+      zero[c] = static_cast<float>(w.zeros[(n + c) * groups + k / w.group_size]);
+    }
+    for (int nibble = 0; nibble < kNibbles; ++nibble) {
+      FloatLanes values[Channels];
       for (int c = 0; c < Channels; ++c) {
-        unpack(w.packed + ((n + c) * w.in_features + k) / 2, low[c], high[c]);
-        low[c] -= zero[c];
-        high[c] -= zero[c];
+        unpack(words[c], nibble, values[c]);
+        if constexpr (LargeGroups) {
+          values[c] -= zero[c];
+        } else {
+          const int64_t group = (n + c) * groups + (k + nibble * kWideLanes) / w.group_size;
+          values[c] = (values[c] - static_cast<float>(w.zeros[group])) * w.scales[group];
+        }
       }
       for (int r = 0; r < Rows; ++r) {
-        const FloatLanes x_low = load(x + r * w.in_features + k);
-        const FloatLanes x_high = load(x + r * w.in_features + k + kLanes);
-        for (int c = 0; c < Channels; ++c) partial[c][r] += low[c] * x_low;
-        for (int c = 0; c < Channels; ++c) partial[c][r] += high[c] * x_high;
+        FloatLanes input;
+        load(x + r * w.in_features + k + nibble * kWideLanes, input);
+        for (int c = 0; c < Channels; ++c) partial[c][r] += values[c] * input;
       }
     }
-    for (int c = 0; c < Channels; ++c) {
-      for (int r = 0; r < Rows; ++r) total[c][r] += partial[c][r] * w.scales[(n + c) * groups + g];
+    if (LargeGroups && (k + kWideChunk) % w.group_size == 0) {
+      for (int c = 0; c < Channels; ++c) {
+        for (int r = 0; r < Rows; ++r) {
+          total[c][r] += partial[c][r] * w.scales[(n + c) * groups + k / w.group_size];
+          partial[c][r] = FloatLanes{};
+        }
+      }
     }
   }
   for (int c = 0; c < Channels; ++c) {
-    for (int r = 0; r < Rows; ++r) y[r * out_features + n + c] = sum(total[c][r]);
+    for (int r = 0; r < Rows; ++r) y[r * out_features + n + c] = sum(LargeGroups ? total[c][r] : partial[c][r]);
   }
 }
 
-template <int Rows>
+template <int Rows, bool LargeGroups>
 SALIENT_INLINE void product_rows(const PackedView& w, const float* x, float* y, int64_t out_features, int64_t begin, int64_t end) {
   constexpr int kChannels = Rows == 1 ? 4 : 2;
   int64_t n = begin;
-  for (; n + kChannels <= end; n += kChannels) product_tile<kChannels, Rows>(w, x, y, out_features, n);
-  for (; n < end; ++n) product_tile<1, Rows>(w, x, y, out_features, n);
+  for (; n + kChannels <= end; n += kChannels) product_tile<kChannels, Rows, LargeGroups>(w, x, y, out_features, n);
+  for (; n < end; ++n) product_tile<1, Rows, LargeGroups>(w, x, y, out_features, n);
 }
 
-SALIENT_INLINE float code_at(const PackedView& w, int64_t n, int64_t k) {
-  const int64_t half = w.chunk / 2;
-  const int64_t within = k % w.chunk;
-  const uint8_t byte = w.packed[(n * w.in_features + k - within) / 2 + within % half];
-  return static_cast<float>(within < half ? byte & 15 : byte >> 4);
+template <bool LargeGroups>
+SALIENT_INLINE void product_wide(const PackedView& w, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin, int64_t end) {
+  constexpr int kTile = 4;
+  int64_t r = 0;
+  for (; r + kTile <= rows; r += kTile) product_rows<kTile, LargeGroups>(w, x + r * w.in_features, y + r * out_features, out_features, begin, end);
+  for (; r < rows; ++r) product_rows<1, LargeGroups>(w, x + r * w.in_features, y + r * out_features, out_features, begin, end);
 }
 
-// Any chunk: one channel, one row, one code at a time.
-SALIENT_INLINE void product_scalar(const PackedView& w, const float* x, float* y, int64_t out_features, int64_t n) {
-  const int64_t groups = w.in_features / w.group_size;
-  float total = 0.0F;
-  for (int64_t g = 0; g < groups; ++g) {
-    const auto zero = static_cast<float>(w.zeros[n * groups + g]);
-    float partial = 0.0F;
-    for (int64_t k = g * w.group_size; k < (g + 1) * w.group_size; ++k) partial += (code_at(w, n, k) - zero) * x[k];
-    total += partial * w.scales[n * groups + g];
-  }
-  y[n] = total;
-  static_cast<void>(out_features);
+SALIENT_INLINE float pair_value(const PackedView& w, int64_t n, int64_t k) {
+  const int64_t group = n * (w.in_features / w.group_size) + k / w.group_size;
+  const uint8_t byte = w.packed[(n * w.in_features + k) / 2];
+  return (static_cast<float>(k % 2 == 0 ? byte & 15 : byte >> 4) - static_cast<float>(w.zeros[group])) * w.scales[group];
 }
 
 SALIENT_INLINE void store(const FloatLanes& values, float* to) { std::memcpy(to, &values, sizeof values); }
 
 SALIENT_INLINE void store(const FloatLanes& values, uint16_t* to) {
-  const WordLanes bits = std::bit_cast<WordLanes>(values);  // finite: no NaN to keep
-  const WordLanes rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const HalfLanes narrow = __builtin_convertvector(rounded, HalfLanes);
+  WordLanes bits;  // of finite values: no NaN to keep
+  std::memcpy(&bits, &values, sizeof bits);
+  bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const HalfLanes narrow = __builtin_convertvector(bits, HalfLanes);
   std::memcpy(to, &narrow, sizeof narrow);
 }
 
@@ -126,22 +126,22 @@ SALIENT_INLINE void store(float value, uint16_t* to) {
 template <typename Out>
 SALIENT_INLINE void dequantize(const PackedView& w, int64_t begin, int64_t end, Out* out) {
   const int64_t groups = w.in_features / w.group_size;
+  const bool wide = is_wide(w.in_features, w.group_size);
   for (int64_t n = begin; n < end; ++n) {
     Out* row = out + (n - begin) * w.in_features;
-    for (int64_t g = 0; g < groups; ++g) {
-      const float scale = w.scales[n * groups + g];
-      const auto zero = static_cast<float>(w.zeros[n * groups + g]);
-      const int64_t group_end = (g + 1) * w.group_size;
-      if (w.chunk == kVectorChunk) {
-        for (int64_t k = g * w.group_size; k < group_end; k += kVectorChunk) {
-          FloatLanes low;
-          FloatLanes high;
-          unpack(w.packed + (n * w.in_features + k) / 2, low, high);
-          store((low - zero) * scale, row + k);
-          store((high - zero) * scale, row + k + kLanes);
-        }
-      } else {
-        for (int64_t k = g * w.group_size; k < group_end; ++k) store((code_at(w, n, k) - zero) * scale, row + k);
+    if (!wide) {
+      for (int64_t k = 0; k < w.in_features; ++k) store(pair_value(w, n, k), row + k);
+      continue;
+    }
+    for (int64_t k = 0; k < w.in_features; k += kWideChunk) {
+      IntLanes words;
+      load(w.packed + (n * w.in_features + k) / 2, words);
+      for (int nibble = 0; nibble < kNibbles; ++nibble) {
+        const int64_t group = n * groups + (k + nibble * kWideLanes) / w.group_size;
+        FloatLanes values;
+        unpack(words, nibble, values);
+        values = (values - static_cast<float>(w.zeros[group])) * w.scales[group];
+        store(values, row + k + nibble * kWideLanes);
       }
     }
   }
@@ -149,16 +149,35 @@ SALIENT_INLINE void dequantize(const PackedView& w, int64_t begin, int64_t end, 
 
 }  // namespace
 
+void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed) {
+  if (!wide) {
+    for (int64_t i = 0; i < rows * in_features / 2; ++i) packed[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
+    return;
+  }
+  for (int64_t chunk = 0; chunk < rows * in_features / kWideChunk; ++chunk) {
+    uint32_t words[kWideLanes] = {};
+    for (int nibble = 0; nibble < kNibbles; ++nibble) {
+      const uint8_t* run = codes + chunk * kWideChunk + nibble * kWideLanes;
+      for (int64_t i = 0; i < kWideLanes; ++i) words[i] |= static_cast<uint32_t>(run[i]) << (4 * nibble);
+    }
+    std::memcpy(packed + chunk * kWideChunk / 2, words, sizeof words);
+  }
+}
+
 SALIENT_CLONES void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin,
                                    int64_t end) {
-  constexpr int kTile = 4;
-  int64_t r = 0;
-  if (weight.chunk == kVectorChunk) {
-    for (; r + kTile <= rows; r += kTile) product_rows<kTile>(weight, x + r * weight.in_features, y + r * out_features, out_features, begin, end);
-    for (; r < rows; ++r) product_rows<1>(weight, x + r * weight.in_features, y + r * out_features, out_features, begin, end);
-  }
-  for (; r < rows; ++r) {
-    for (int64_t n = begin; n < end; ++n) product_scalar(weight, x + r * weight.in_features, y + r * out_features, out_features, n);
+  if (!is_wide(weight.in_features, weight.group_size)) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t n = begin; n < end; ++n) {
+        float total = 0.0F;
+        for (int64_t k = 0; k < weight.in_features; ++k) total += pair_value(weight, n, k) * x[r * weight.in_features + k];
+        y[r * out_features + n] = total;
+      }
+    }
+  } else if (weight.group_size % kWideChunk == 0) {
+    product_wide<true>(weight, x, rows, y, out_features, begin, end);
+  } else {
+    product_wide<false>(weight, x, rows, y, out_features, begin, end);
   }
 }
 

@@ -1,18 +1,35 @@
-// Processor kernels for packed 4-bit weights; the layout is PackedLinear's (models/decoder/linear.h).
+// Processor kernels for 4-bit weights that lie two codes in a byte.
+//
+// A row of in_features codes has one of two layouts:
+//   wide  (in_features a multiple of 128; group_size a multiple of 128 or one of 16, 32, 64): chunks of 128 channels are 16 little-endian words of
+//         32 bits; word i holds channels i, i + 16, ..., i + 112 of the chunk in its bits 0-3, 4-7, ..., 28-31. So one shift and mask of 16 words
+//         gives 16 neighbours, without widening bytes or a shuffle.
+//   pairs (everything else): byte i holds channel 2i in its low and channel 2i + 1 in its high four bits. Slow.
+// Example: codes 1,2,3,4 in pairs are the bytes 21 43 (hexadecimal).
 #pragma once
 
 #include <cstdint>
 
 namespace salient::models {
 
+inline constexpr int64_t kWideChunk = 128;  // input channels
+inline constexpr int64_t kWideLanes = 16;
+
+// W[n, k] = (code[n, k] - zeros[n, k / group_size]) * scales[n, k / group_size].
 struct PackedView {
   int64_t in_features = 0;
-  int64_t group_size = 0;
-  int64_t chunk = 0;                // input channels that are packed together: 32, or a smaller divisor of group_size
+  int64_t group_size = 0;           // even, divides in_features
   const uint8_t* packed = nullptr;  // [out_features, in_features / 2]
   const float* scales = nullptr;    // [out_features, in_features / group_size]
-  const uint8_t* zeros = nullptr;
+  const uint8_t* zeros = nullptr;   // the same
 };
+
+constexpr bool is_wide(int64_t in_features, int64_t group_size) {
+  return in_features % kWideChunk == 0 && (group_size % kWideChunk == 0 || (kWideChunk % group_size == 0 && group_size % kWideLanes == 0));
+}
+
+// codes: [rows, in_features], 0..15 -> packed: [rows, in_features / 2].
+void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed);
 
 // y[r, n] = sum over k of x[r, k] * W[n, k] for the channels n in [begin, end). x: [rows, in_features]; y: [rows, out_features].
 // The sum's order for one row does not depend on the others.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <numeric>
 #include <optional>
 #include <string_view>
 #include <system_error>
@@ -12,6 +11,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/text.h"
 
 namespace salient::models {
 namespace fs = std::filesystem;
@@ -88,20 +88,6 @@ std::string lower(std::string text) {
   return text;
 }
 
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i + 1);
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({substituted, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
 // At most kSuggestions candidates, nearest first; the part after "org/" alone may also be near.
 std::vector<std::string> near_names(const std::string& wanted, const std::vector<std::string>& candidates) {
   const auto last_part = [](const std::string& id) { return lower(id.substr(id.find('/') + 1)); };
@@ -116,7 +102,7 @@ std::vector<std::string> near_names(const std::string& wanted, const std::vector
   return names;
 }
 
-std::string did_you_mean(const std::vector<std::string>& names) {
+std::string near_text(const std::vector<std::string>& names) {
   return names.empty() ? "" : fmt::format("; near names there: {}", fmt::join(names, ", "));
 }
 
@@ -183,7 +169,7 @@ fs::path resolve_model_folder(const std::string& name_or_path) {
   if (!repository) {
     const fs::path parent = fs::absolute(name_or_path).lexically_normal().parent_path();
     const auto nearby = near_names(fs::path(name_or_path).filename().string(), entry_names(parent));
-    throw Error(ErrorKind::kNotFound, fmt::format("{}: no such folder{}", name_or_path, did_you_mean(nearby)))
+    throw Error(ErrorKind::kNotFound, fmt::format("{}: no such folder{}", name_or_path, near_text(nearby)))
         .with_hint("give a folder with config.json and safetensors files, or org/name of a model in the Hugging Face cache");
   }
   const fs::path cache = hugging_face_cache();
@@ -191,7 +177,7 @@ fs::path resolve_model_folder(const std::string& name_or_path) {
   if (!fs::is_directory(folder, ignored)) {
     fail_not_cached(*repository, fmt::format("model '{}': no folder {}, and nothing in the Hugging Face cache at {}{}", name_or_path,
                                              fs::absolute(name_or_path).string(), folder.string(),
-                                             did_you_mean(near_names(repository->id, cached_models(cache)))));
+                                             near_text(near_names(repository->id, cached_models(cache)))));
   }
   return snapshot_of(*repository, folder);
 }

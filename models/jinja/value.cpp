@@ -14,11 +14,6 @@ namespace {
 constexpr unsigned kMaxContainerDepth = 400;
 constexpr size_t kIndexFrom = 8;  // smaller dicts are searched entry by entry
 
-unsigned checked_depth(unsigned depth) {
-  if (depth > kMaxContainerDepth) raise("values are nested too deep: more than {} levels", kMaxContainerDepth);
-  return depth;
-}
-
 // Exact comparison of an int with a float; nullopt for NaN.
 std::optional<int> compare_mixed(int64_t left, double right) {
   if (std::isnan(right)) return std::nullopt;
@@ -174,13 +169,30 @@ unsigned Value::depth() const {
   if (const Dict* entries = dict()) return entries->depth;
   if (const auto* iterator = get<std::shared_ptr<Iterator>>()) return (*iterator)->depth;
   if (const auto* function = get<std::shared_ptr<const Function>>()) return (*function)->depth;
+  if (const auto* cycler = get<std::shared_ptr<Cycler>>()) return (*cycler)->depth;
   return 0;
 }
 
-Value make_list(std::vector<Value> items, List::Kind kind) {
+unsigned max_depth(const std::vector<Value>& values) {
   unsigned depth = 0;
-  for (const Value& item : items) depth = std::max(depth, item.depth());
-  return Value(std::make_shared<const List>(List{std::move(items), kind, checked_depth(depth + 1)}));
+  for (const Value& value : values) depth = std::max(depth, value.depth());
+  return depth;
+}
+
+unsigned max_depth(const Arguments& arguments) {
+  unsigned depth = max_depth(arguments.positional);
+  for (const auto& [name, value] : arguments.keyword) depth = std::max(depth, value.depth());
+  return depth;
+}
+
+unsigned checked_depth(unsigned depth) {
+  if (depth > kMaxContainerDepth) raise("values are nested too deep: more than {} levels", kMaxContainerDepth);
+  return depth;
+}
+
+Value make_list(std::vector<Value> items, List::Kind kind) {
+  const unsigned depth = checked_depth(max_depth(items) + 1);
+  return Value(std::make_shared<const List>(List{std::move(items), kind, depth}));
 }
 
 Value make_dict(Dict dict) {

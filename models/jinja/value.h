@@ -139,9 +139,13 @@ struct Function {
 struct Cycler {
   std::vector<Value> items;
   size_t position = 0;
+  unsigned depth = 1;
 };
 
+unsigned max_depth(const std::vector<Value>& values);
+unsigned max_depth(const Arguments& arguments);
 // Errors: a container nested deeper than the limit.
+unsigned checked_depth(unsigned depth);
 Value make_list(std::vector<Value> items, List::Kind kind = List::Kind::kList);
 Value make_dict(Dict dict);
 

@@ -7,12 +7,14 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "models/text/utf8.h"
 
 namespace salient::models {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kBrokenShown = 5;
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 constexpr size_t kReleaseStep = size_t{64} << 20;
 
 struct FormatRow {
@@ -46,43 +48,25 @@ constexpr MagicRow kRefused[] = {
 
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
-// Length of the well-formed sequence at the start of `text`, or 0; then `bad` is the length of the maximal ill-formed part.
-size_t utf8_sequence(std::string_view text, size_t& bad) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned lead = byte(0);
-  bad = 1;
-  if (lead < 0x80) return 1;
-  if (lead < 0xC2 || lead > 0xF4) return 0;
-  const size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  unsigned low = 0x80, high = 0xBF;  // of the second byte: no overlong forms, no surrogates, nothing past U+10FFFF
-  if (lead == 0xE0) low = 0xA0;
-  if (lead == 0xED) high = 0x9F;
-  if (lead == 0xF0) low = 0x90;
-  if (lead == 0xF4) high = 0x8F;
-  for (size_t i = 1; i < length; ++i, low = 0x80, high = 0xBF) {
-    if (i >= text.size() || byte(i) < low || byte(i) > high) return 0;
-    bad = i + 1;
-  }
-  return length;
+// Number of U+FFFD. Its first byte always starts a sequence, so this is exact in ill-formed text too.
+int64_t count_replacements(std::string_view text) {
+  int64_t count = 0;
+  for (size_t at = text.find(kReplacement); at != std::string_view::npos; at = text.find(kReplacement, at + kReplacement.size()))
+    ++count;
+  return count;
 }
 
-size_t first_invalid(std::string_view text) {
-  size_t at = 0, bad = 0;
-  while (at < text.size()) {
-    if (static_cast<unsigned char>(text[at]) < 0x80) {
-      ++at;
-    } else if (const size_t length = utf8_sequence(text.substr(at), bad)) {
-      at += length;
-    } else {
-      return at;
-    }
-  }
-  return at;
+// The well-formed form of `text`; adds the number of its ill-formed parts to `replaced`.
+std::string replace_invalid_utf8(std::string_view text, int64_t& replaced) {
+  if (is_valid_utf8(text)) return std::string(text);
+  std::string repaired = repair_utf8(text);
+  replaced += count_replacements(repaired) - count_replacements(text);
+  return repaired;
 }
 
 // The text itself when it is well-formed, else its repaired copy in `storage`.
 std::string_view well_formed(std::string_view text, std::string& storage, int64_t& replaced) {
-  if (first_invalid(text) == text.size()) return text;
+  if (is_valid_utf8(text)) return text;
   storage = replace_invalid_utf8(text, replaced);
   return storage;
 }
@@ -139,7 +123,7 @@ class Reader {
       reason = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: what it is"
       if (const size_t at = reason.find("] "); at != std::string::npos) reason.erase(0, at + 2);
       if (reason.starts_with("parse error at line 1, ")) reason.erase(0, std::string_view("parse error at line 1, ").size());
-      if (reason.size() > 200) reason = replace_invalid_utf8(reason.substr(0, 197), data_.replaced_utf8) + "...";
+      if (reason.size() > 200) reason = repair_utf8(reason.substr(0, 197)) + "...";
       return std::nullopt;
     }
   }
@@ -340,23 +324,6 @@ std::string choose_format(const fs::path& path, const std::string& wanted) {
 }
 
 }  // namespace
-
-std::string replace_invalid_utf8(std::string_view text, int64_t& replaced) {
-  std::string result;
-  result.reserve(text.size());
-  while (!text.empty()) {
-    const size_t good = first_invalid(text);
-    result.append(text.substr(0, good));
-    text.remove_prefix(good);
-    if (text.empty()) break;
-    size_t bad = 0;
-    utf8_sequence(text, bad);
-    result += "\xEF\xBF\xBD";
-    ++replaced;
-    text.remove_prefix(bad);
-  }
-  return result;
-}
 
 Dataset read_dataset(const fs::path& path, const DatasetOptions& options) {
   Dataset data;

@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "common/json.h"
@@ -40,9 +39,5 @@ struct Dataset {
 // DATA_LINES_BROKEN), malformed JSON, a header with repeated names; invalid argument: no rows at all, an unknown extension or
 // format; unsupported: Parquet, gzip, zip, UTF-16.
 Dataset read_dataset(const std::filesystem::path& path, const DatasetOptions& options = {});
-
-// The well-formed form of `text`: each maximal ill-formed part becomes one U+FFFD (Unicode, section 3.9). Adds their number to
-// `replaced`.
-std::string replace_invalid_utf8(std::string_view text, int64_t& replaced);
 
 }  // namespace salient::models

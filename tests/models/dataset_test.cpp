@@ -179,16 +179,16 @@ TEST_F(DatasetTest, InvalidUtf8IsReplacedAndCounted) {
 }
 
 // The number of U+FFFD that Python's bytes.decode("utf-8", "replace") gives, which follows the same Unicode practice.
-TEST(ReplaceInvalidUtf8, MaximalIllFormedParts) {
+TEST_F(DatasetTest, ReplacementsAreCountedByMaximalIllFormedParts) {
   const std::pair<std::string, int64_t> cases[] = {
       {"\xF0\x9F\x98", 1},     {"\xF0\x9F\x98\x80", 0},     {"\xC0\xAF", 2}, {"\xE0\x80\x80", 3}, {"\xED\xA0\x80", 3},
       {"\xF4\x90\x80\x80", 4}, {"\xE2\x82\xE2\x82\xAC", 1}, {"\x80", 1},     {"\xF5", 1},         {"\xC3", 1},
       {"\xF1\x80\xC3\xA9", 1},
   };
   for (const auto& [text, count] : cases) {
-    int64_t replaced = 0;
-    const std::string result = replace_invalid_utf8("a" + text + "b", replaced);
-    EXPECT_EQ(replaced, count) << testing::PrintToString(text);
+    const Dataset data = read_dataset(write("u.txt", "a\xEF\xBF\xBD" + text + "b\n"));
+    const std::string result = data.rows[0]["text"];
+    EXPECT_EQ(data.replaced_utf8, count) << testing::PrintToString(text);
     EXPECT_EQ(result.front(), 'a');
     EXPECT_EQ(result.back(), 'b');
     EXPECT_NO_THROW(Json(result).dump());  // strict

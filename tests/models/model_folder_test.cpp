@@ -115,8 +115,8 @@ TEST_F(ModelFolder, PathsAreNotLookedUpInTheCache) {
   EXPECT_EQ(error.kind(), ErrorKind::kNotFound);
   EXPECT_THAT(error.message(), AllOf(HasSubstr("no such folder"), HasSubstr("final_model")));
   EXPECT_THAT(error.hint(), Not(HasSubstr("hf download")));
-  for (const char* name : {"./nothing", "../nothing", "a/b/c", "a/../b", "a//b", "/", "x y/z", "org/name@", "org/name@../x"}) {
-    if (!fs::exists(name)) EXPECT_THAT(error_of(name).hint(), Not(HasSubstr("hf download"))) << name;
+  for (const char* name : {"./nothing", "../nothing", "a/b/c", "a/../b", "a//b", "x y/z", "org/name@", "org/name@../x"}) {
+    EXPECT_THAT(error_of(name).hint(), Not(HasSubstr("hf download"))) << name;
   }
   EXPECT_EQ(error_of("").kind(), ErrorKind::kInvalidArgument);
 }

@@ -1,0 +1,24 @@
+#include "common/memory.h"
+
+#include <fstream>
+#include <string>
+
+namespace salient {
+namespace {
+
+// Lines of the form "VmHWM:     1234 kB".
+uint64_t read_kilobytes(const char* file, const std::string& key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with(key + ":")) return std::stoull(line.substr(key.size() + 1)) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+uint64_t peak_memory_bytes() { return read_kilobytes("/proc/self/status", "VmHWM"); }
+
+uint64_t available_memory_bytes() { return read_kilobytes("/proc/meminfo", "MemAvailable"); }
+
+}  // namespace salient

@@ -1,0 +1,210 @@
+#include "eval/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+namespace salient::eval {
+namespace {
+
+constexpr double kTwoSided95 = 1.96;
+
+void put(Json& object, const char* key, const std::optional<double>& value) {
+  if (value) object[key] = *value;
+}
+
+Json metric_json(const MetricResult& metric) {
+  Json out = {{"metric", metric.metric},
+              {"value", metric.value.value},
+              {"n", metric.n},
+              {"unit", std::string(to_string(metric.unit))},
+              {"higher_is_better", metric.higher_is_better}};
+  put(out, "stderr", metric.value.stderr_of_mean);
+  put(out, "chance", metric.chance);
+  if (metric.base) {
+    out["base_value"] = metric.base->base_value;
+    out["difference"] = metric.base->difference.value;
+    put(out, "difference_stderr", metric.base->difference.stderr_of_mean);
+    if (metric.base->retention) {
+      out["retention"] = metric.base->retention->value;
+      put(out, "retention_stderr", metric.base->retention->stderr_of_mean);
+    }
+    if (metric.base->retention_above_chance) {
+      out["retention_above_chance"] = metric.base->retention_above_chance->value;
+      put(out, "retention_above_chance_stderr", metric.base->retention_above_chance->stderr_of_mean);
+    }
+  }
+  return out;
+}
+
+// Four decimals, or four significant digits where these would show nothing.
+std::string number(double value) {
+  if (value != 0 && std::abs(value) < 0.01) return fmt::format("{:.3g}", value);
+  if (std::abs(value) >= 1000) return fmt::format("{:.1f}", value);
+  return fmt::format("{:.4f}", value);
+}
+std::string number(const std::optional<double>& value) { return value ? number(*value) : ""; }
+
+std::string percent(const std::optional<Estimate>& ratio) {
+  if (!ratio) return "";
+  if (!ratio->stderr_of_mean) return fmt::format("{:.1f} %", 100 * ratio->value);
+  return fmt::format("{:.1f} +- {:.1f} %", 100 * ratio->value, 100 * *ratio->stderr_of_mean);
+}
+
+std::string with_error(const Estimate& estimate) {
+  if (!estimate.stderr_of_mean) return fmt::format("{}{}", estimate.value > 0 ? "+" : "", number(estimate.value));
+  return fmt::format("{}{} +- {}", estimate.value > 0 ? "+" : "", number(estimate.value), number(*estimate.stderr_of_mean));
+}
+
+constexpr size_t kColumns = 8;
+using Row = std::array<std::string, kColumns>;
+
+std::string layout(const std::vector<Row>& rows) {
+  std::array<size_t, kColumns> widths{};
+  for (const Row& row : rows) {
+    for (size_t c = 0; c < kColumns; ++c) widths[c] = std::max(widths[c], row[c].size());
+  }
+  std::string out;
+  for (const Row& row : rows) {
+    std::string line;
+    for (size_t c = 0; c < kColumns; ++c) {
+      if (widths[c] == 0) continue;
+      if (!line.empty() || c > 0) line += c == 0 ? "" : "  ";
+      line += c < 2 ? fmt::format("{:<{}}", row[c], widths[c]) : fmt::format("{:>{}}", row[c], widths[c]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
+
+std::string throughput_line(const ModelResult& model) {
+  const Throughput& t = *model.throughput;
+  return fmt::format("{}: weights {} on disk, {} in memory; peak memory of the process {}; prompt {:.0f} tokens/s, generation {:.1f} tokens/s ({} threads)\n",
+                     model.model, megabytes(t.disk_bytes), megabytes(t.memory_bytes), megabytes(t.peak_rss_bytes), t.prompt_tokens_per_second,
+                     t.generation_tokens_per_second, t.threads);
+}
+
+bool is_significant_loss(const MetricResult& metric) {
+  if (!metric.base || !metric.base->difference.stderr_of_mean) return false;
+  const double loss = metric.higher_is_better ? -metric.base->difference.value : metric.base->difference.value;
+  return loss > kTwoSided95 * *metric.base->difference.stderr_of_mean;
+}
+
+std::string join(const std::vector<std::string>& parts, std::string_view separator) {
+  return fmt::format("{}", fmt::join(parts, separator));
+}
+
+std::string verdict_alone(const ModelResult& model) {
+  std::vector<std::string> parts;
+  for (const TaskResult& task : model.tasks) {
+    if (const MetricResult* perplexity = task.find("perplexity")) parts.push_back(fmt::format("perplexity {}", number(perplexity->value.value)));
+    for (const MetricResult& metric : task.metrics) {
+      if (metric.headline) parts.push_back(fmt::format("{} {} {}", task.task, metric.metric, number(metric.value.value)));
+    }
+  }
+  return parts.empty() ? model.model + ": nothing was measured." : fmt::format("{}: {}.", model.model, join(parts, ", "));
+}
+
+}  // namespace
+
+Json to_json(const DocumentRecord& document) {
+  Json scores = Json::object();
+  for (const Score& score : document.scores) scores[std::string(score.metric)] = score.value;
+  Json out = {{"line", document.line}, {"answer", document.answer}, {"scores", scores}};
+  if (!document.response.log_probs.empty()) out["log_probs"] = document.response.log_probs;
+  if (!document.response.text.empty()) out["text"] = document.response.text;
+  return out;
+}
+
+Json to_json(const ModelResult& result) {
+  Json tasks = Json::array();
+  for (const TaskResult& task : result.tasks) {
+    Json metrics = Json::array();
+    for (const MetricResult& metric : task.metrics) metrics.push_back(metric_json(metric));
+    Json entry = {{"task", task.task},         {"file", task.file},           {"data_sha256", task.data_sha256},
+                  {"settings", task.settings}, {"metrics", std::move(metrics)}, {"seconds", task.seconds}};
+    if (!task.first_prompt.empty()) entry["first_prompt"] = task.first_prompt;
+    if (task.truncated > 0) entry["truncated_prompts"] = task.truncated;
+    if (task.hit_limit > 0) entry["generations_at_length_limit"] = task.hit_limit;
+    tasks.push_back(std::move(entry));
+  }
+  Json out = {{"model", result.model}, {"description", result.description}, {"tasks", std::move(tasks)}};
+  if (result.throughput) {
+    const Throughput& t = *result.throughput;
+    out["throughput"] = {{"prompt_tokens_per_second", t.prompt_tokens_per_second},
+                         {"generation_tokens_per_second", t.generation_tokens_per_second},
+                         {"prompt_tokens", t.prompt_tokens},
+                         {"generated_tokens", t.generated_tokens},
+                         {"repeats", t.repeats},
+                         {"threads", t.threads},
+                         {"weights_disk_bytes", t.disk_bytes},
+                         {"weights_memory_bytes", t.memory_bytes},
+                         {"peak_rss_bytes", t.peak_rss_bytes}};
+  }
+  return out;
+}
+
+Json to_json(const Evaluation& evaluation) {
+  Json out = {{"model", to_json(evaluation.model)}, {"verdict", verdict(evaluation)}, {"version", SALIENT_VERSION}};
+  if (evaluation.base) out["base"] = to_json(*evaluation.base);
+  return out;
+}
+
+std::string to_table(const Evaluation& evaluation) {
+  std::vector<Row> rows;
+  rows.push_back({"task", "metric", "value", "stderr", "n", "base", "difference", "retained"});
+  if (!evaluation.base) rows.back()[5] = rows.back()[6] = rows.back()[7] = "";
+  for (const TaskResult& task : evaluation.model.tasks) {
+    std::string name = task.task;
+    for (const MetricResult& metric : task.metrics) {
+      rows.push_back({std::exchange(name, ""), metric.metric, number(metric.value.value), number(metric.value.stderr_of_mean), std::to_string(metric.n),
+                      metric.base ? number(metric.base->base_value) : "", metric.base ? with_error(metric.base->difference) : "",
+                      metric.base ? percent(metric.base->retention) : ""});
+    }
+  }
+  std::string out = layout(rows);
+  if (evaluation.model.throughput) out += throughput_line(evaluation.model);
+  if (evaluation.base && evaluation.base->throughput) out += throughput_line(*evaluation.base);
+  return out;
+}
+
+std::string verdict(const Evaluation& evaluation) {
+  if (!evaluation.base) return verdict_alone(evaluation.model);
+  std::vector<double> kept;
+  std::vector<std::string> losses;
+  std::vector<std::string> distribution;
+  for (const TaskResult& task : evaluation.model.tasks) {
+    for (const MetricResult& metric : task.metrics) {
+      if (!metric.headline || !metric.base) continue;
+      if (metric.base->retention) kept.push_back(metric.base->retention->value);
+      if (is_significant_loss(metric)) {
+        losses.push_back(fmt::format("{} {} {} -> {}", task.task, metric.metric, number(metric.base->base_value), number(metric.value.value)));
+      }
+    }
+    const MetricResult* kl = task.find("kl_divergence");
+    const MetricResult* top = task.find("top1_agreement");
+    if (kl != nullptr && top != nullptr) {
+      distribution.push_back(fmt::format("mean KL {:.3g} nats, the same top token at {:.1f} % of positions", kl->value.value, 100 * top->value.value));
+    }
+  }
+  std::string out = evaluation.model.model;
+  if (!kept.empty()) {
+    double sum = 0;
+    for (const double k : kept) sum += k;
+    out += fmt::format(" keeps {:.1f} % of the scores of {} on average over {} task{}", 100 * sum / static_cast<double>(kept.size()),
+                       evaluation.base->model, kept.size(), kept.size() == 1 ? "" : "s");
+    out += losses.empty() ? "; no loss is larger than chance explains (95 %)" : "; real losses (95 %): " + join(losses, ", ");
+  } else {
+    out += " against " + evaluation.base->model;
+  }
+  if (!distribution.empty()) out += (kept.empty() ? ": " : "; ") + join(distribution, "; ");
+  return out + ".";
+}
+
+}  // namespace salient::eval

@@ -1,0 +1,62 @@
+// What an evaluation gives.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/json.h"
+#include "eval/statistics.h"
+#include "eval/task.h"
+#include "eval/throughput.h"
+
+namespace salient::eval {
+
+// A metric beside the same metric of the base, on the same documents.
+struct BaseComparison {
+  double base_value = 0;                           // in the metric's unit
+  Estimate difference;                             // value - base_value
+  std::optional<Estimate> retention;               // value / base_value; only where higher is better
+  std::optional<Estimate> retention_above_chance;  // (value - chance) / (base_value - chance); only where there is a chance level
+};
+
+struct MetricResult {
+  std::string metric;
+  Unit unit = Unit::kFraction;
+  bool higher_is_better = true;
+  bool headline = false;
+  Estimate value;                // in the unit: percent is 0 to 100
+  int64_t n = 0;                 // documents, or positions of text, that it is taken over
+  std::optional<double> chance;  // expected value of guessing, in the unit
+  std::optional<BaseComparison> base;
+};
+
+struct TaskResult {
+  std::string task;
+  std::string file;
+  std::string data_sha256;
+  Json settings;                  // everything else that the figures depend on: limit, window, protocol, template, dtype ...
+  std::vector<MetricResult> metrics;
+  std::vector<DocumentRecord> documents;  // empty for perplexity
+  std::string first_prompt;       // as the model saw it
+  int64_t truncated = 0;          // prompts that lost tokens on the left
+  int64_t hit_limit = 0;          // generations that were cut by their length
+  double seconds = 0;
+
+  const MetricResult* find(std::string_view metric) const;
+};
+
+struct ModelResult {
+  std::string model;
+  Json description;  // of describe(LanguageModel)
+  std::vector<TaskResult> tasks;
+  std::optional<Throughput> throughput;
+};
+
+struct Evaluation {
+  ModelResult model;
+  std::optional<ModelResult> base;
+};
+
+}  // namespace salient::eval

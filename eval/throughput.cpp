@@ -1,0 +1,95 @@
+#include "eval/throughput.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/full.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace salient::eval {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr int64_t kShortPrompt = 8;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// The id of the largest logit at the last position. Reading it back also waits for the device.
+int64_t next_token(const models::Decoder& decoder, const at::Tensor& hidden) {
+  return decoder.logits(hidden.narrow(1, hidden.size(1) - 1, 1)).argmax(-1).item<int64_t>();
+}
+
+at::Tensor constant_prompt(const LanguageModel& model, int64_t tokens) {
+  const int64_t id = std::min<int64_t>(100, model.decoder.config().vocab_size - 1);
+  return at::full({1, tokens}, id, at::TensorOptions().dtype(at::kLong).device(model.decoder.options().device));
+}
+
+double prompt_seconds(const LanguageModel& model, int64_t tokens) {
+  const at::Tensor ids = constant_prompt(model, tokens);
+  const auto start = Clock::now();
+  next_token(model.decoder, model.decoder.hidden_states(ids));
+  return seconds_since(start);
+}
+
+double generation_seconds(const LanguageModel& model, int64_t prompt, int64_t tokens) {
+  models::KvCache cache = model.decoder.make_cache(1, prompt + tokens);
+  at::Tensor ids = constant_prompt(model, prompt);
+  int64_t token = next_token(model.decoder, model.decoder.hidden_states(ids, {}, &cache));
+  const auto start = Clock::now();
+  for (int64_t i = 0; i < tokens; ++i) {
+    ids = at::full({1, 1}, token, ids.options());
+    token = next_token(model.decoder, model.decoder.hidden_states(ids, {}, &cache));
+  }
+  return seconds_since(start);
+}
+
+template <typename Run>
+double median_seconds(int repeats, Run run) {
+  run();
+  std::vector<double> seconds;
+  for (int i = 0; i < std::max(1, repeats); ++i) seconds.push_back(run());
+  std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+}  // namespace
+
+Throughput measure_throughput(const LanguageModel& model, const ThroughputOptions& options) {
+  const c10::InferenceMode inference;
+  Throughput out;
+  out.prompt_tokens = std::clamp<int64_t>(options.prompt_tokens, 1, model.max_length);
+  const int64_t prompt = std::clamp<int64_t>(model.max_length / 2, 1, kShortPrompt);
+  out.generated_tokens = std::clamp<int64_t>(options.generated_tokens, 1, std::max<int64_t>(1, model.max_length - prompt));
+  out.repeats = std::max(1, options.repeats);
+  out.threads = at::get_num_threads();
+  const double prompt_time = median_seconds(out.repeats, [&] { return prompt_seconds(model, out.prompt_tokens); });
+  const double generation_time = median_seconds(out.repeats, [&] { return generation_seconds(model, prompt, out.generated_tokens); });
+  out.prompt_tokens_per_second = static_cast<double>(out.prompt_tokens) / prompt_time;
+  out.generation_tokens_per_second = static_cast<double>(out.generated_tokens) / generation_time;
+  out.disk_bytes = model.disk_bytes;
+  out.memory_bytes = model.decoder.weight_bytes();
+  out.peak_rss_bytes = peak_rss_bytes();
+  return out;
+}
+
+uint64_t peak_rss_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;  // "VmHWM:   123456 kB"
+  }
+  return 0;
+}
+
+bool reset_peak_rss() {
+  std::ofstream control("/proc/self/clear_refs");  // proc(5): 5 resets the peak
+  control << "5\n";
+  control.flush();
+  return control.good();
+}
+
+}  // namespace salient::eval

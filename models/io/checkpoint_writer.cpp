@@ -1,0 +1,351 @@
+#include "models/io/checkpoint_writer.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+#include <regex>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/json.h"
+#include "common/text.h"
+#include "models/io/safetensors.h"
+
+namespace salient::models {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kIndexName = "model.safetensors.index.json";
+const std::map<std::string, std::string> kMetadata = {{"format", "pt"}};  // transformers refuses a file without it
+
+std::string shape_text(at::IntArrayRef shape) { return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", ")); }
+
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int value) : value_(value) {}
+  Descriptor(Descriptor&& other) noexcept : value_(std::exchange(other.value_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(value_, other.value_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  int get() const { return value_; }
+
+ private:
+  int value_ = -1;
+};
+
+void write_at(int descriptor, const fs::path& path, std::span<const std::byte> bytes, uint64_t offset) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail_errno(path, fmt::format("write {} bytes", bytes.size()), errno);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
+// Reserves the blocks, so that a full disk shows now and not after hours.
+void reserve(int descriptor, const fs::path& path, uint64_t size) {
+  int error = 0;
+  do error = ::posix_fallocate(descriptor, 0, static_cast<off_t>(size));
+  while (error == EINTR);
+  if (error == EOPNOTSUPP || error == EINVAL) {  // a file system that cannot reserve: let the file be sparse
+    error = ::ftruncate(descriptor, static_cast<off_t>(size)) == 0 ? 0 : errno;
+  }
+  if (error != 0) fail_errno(path, fmt::format("reserve {}", human_bytes(size)), error);
+}
+
+// Opens `path` when it has this size and begins with `header`; nothing when it is missing or different.
+Descriptor open_matching(const fs::path& path, const std::string& header, uint64_t size) {
+  Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (file.get() < 0) {
+    if (errno == ENOENT) return {};
+    fail_errno(path, "open", errno);
+  }
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) fail_errno(path, "read", errno);
+  if (!S_ISREG(status.st_mode) || static_cast<uint64_t>(status.st_size) != size) return {};
+  std::string found(header.size(), '\0');
+  for (size_t done = 0; done < found.size();) {
+    const ssize_t count = ::pread(file.get(), found.data() + done, found.size() - done, static_cast<off_t>(done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail_errno(path, "read", errno);
+    if (count == 0) return {};
+    done += static_cast<size_t>(count);
+  }
+  return found == header ? std::move(file) : Descriptor();
+}
+
+struct ShardFile {
+  fs::path path;     // the final name
+  fs::path partial;  // the name while it is written
+  std::string header;
+  uint64_t size = 0;
+  Descriptor descriptor;
+  bool renamed = false;     // it already stands under its final name
+  bool taken_over = false;
+};
+
+struct Place {
+  size_t shard;
+  PlannedTensor plan;
+  uint64_t offset;  // from the start of the shard's file
+  bool put = false;
+};
+
+// Names that belong to a checkpoint as this writer or transformers writes it.
+bool is_checkpoint_file(const std::string& name) {
+  static const std::regex pattern(R"(model(-\d+-of-\d+)?\.safetensors)");
+  return name == kIndexName || std::regex_match(name, pattern);
+}
+
+bool is_partial_file(const std::string& name) {
+  static const std::regex pattern(R"(\.model(-\d+-of-\d+)?\.safetensors\.partial)");
+  return std::regex_match(name, pattern);
+}
+
+}  // namespace
+
+ShardPlan plan_shards(const std::vector<PlannedTensor>& tensors, uint64_t max_shard_bytes) {
+  if (tensors.empty()) fail(ErrorKind::kInvalidArgument, "shard plan: no tensors, expected at least one");
+  if (max_shard_bytes == 0) fail(ErrorKind::kInvalidArgument, "shard plan: the size of a shard is 0 bytes, expected at least 1");
+  ShardPlan plan;
+  std::set<std::string_view> names;
+  uint64_t shard_bytes = 0;
+  for (const PlannedTensor& tensor : tensors) {
+    if (!names.insert(tensor.name).second) fail(ErrorKind::kInvalidArgument, "shard plan: tensor '{}' is planned twice", tensor.name);
+    const uint64_t bytes = data_bytes(tensor);
+    if (plan.shards.empty() || (shard_bytes > 0 && (bytes > max_shard_bytes || shard_bytes > max_shard_bytes - bytes))) {
+      plan.shards.emplace_back();
+      shard_bytes = 0;
+    }
+    plan.shards.back().tensors.push_back(tensor);
+    shard_bytes += bytes;
+    plan.total_bytes += bytes;
+  }
+  const size_t count = plan.shards.size();
+  for (size_t i = 0; i < count; ++i) {
+    plan.shards[i].file = count == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
+  }
+  return plan;
+}
+
+struct CheckpointWriter::State {
+  fs::path folder;
+  Descriptor lock;
+  std::vector<ShardFile> shards;
+  std::map<std::string, Place> places;
+  uint64_t total_bytes = 0;
+  bool finished = false;
+
+  void lay_out(const ShardPlan& plan);
+  void lock_folder();
+  void check_other_files() const;
+  void open_shards();
+  void write_index() const;
+  void verify() const;
+  Place& place(const std::string& name);
+};
+
+void CheckpointWriter::State::lay_out(const ShardPlan& plan) {
+  for (const ShardPlan::Shard& planned : plan.shards) {
+    ShardFile shard;
+    shard.path = folder / planned.file;
+    shard.partial = folder / fmt::format(".{}.partial", planned.file);
+    shard.header = make_safetensors_header(planned.tensors, kMetadata);
+    shard.size = shard.header.size();
+    for (const PlannedTensor& tensor : planned.tensors) {
+      if (!places.emplace(tensor.name, Place{shards.size(), tensor, shard.size}).second) {
+        fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' is planned twice", folder.string(), tensor.name);
+      }
+      shard.size += data_bytes(tensor);
+    }
+    shards.push_back(std::move(shard));
+  }
+  total_bytes = plan.total_bytes;
+}
+
+void CheckpointWriter::State::lock_folder() {
+  lock = Descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (lock.get() < 0) fail_errno(folder, "open", errno);
+  // File systems without locks give other errors; there the user has to take care.
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: another process is writing this checkpoint", folder.string()))
+        .with_hint("wait for it, or choose another output folder");
+  }
+}
+
+// A loader that finds files of two checkpoints takes one of them without a word, so nothing foreign may be there.
+void CheckpointWriter::State::check_other_files() const {
+  std::map<std::string, const ShardFile*> planned;
+  for (const ShardFile& shard : shards) planned[shard.path.filename().string()] = &shard;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!is_checkpoint_file(name)) continue;
+    const auto it = planned.find(name);
+    const bool ours = it != planned.end() ? open_matching(it->second->path, it->second->header, it->second->size).get() >= 0
+                                          : name == kIndexName && shards.size() > 1;
+    if (ours) continue;
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is already there and does not belong to the checkpoint to be written; nothing was changed",
+                                                         entry.path().string()))
+        .with_hint("choose another output folder, or remove the old checkpoint");
+  }
+}
+
+void CheckpointWriter::State::open_shards() {
+  std::set<fs::path> wanted;
+  for (const ShardFile& shard : shards) wanted.insert(shard.partial);
+  std::vector<fs::path> stale;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (is_partial_file(entry.path().filename().string()) && !wanted.contains(entry.path())) stale.push_back(entry.path());
+  }
+  for (const fs::path& path : stale) fs::remove(path);
+
+  uint64_t needed = 0;
+  for (ShardFile& shard : shards) {
+    const bool partial_exists = fs::exists(shard.partial);
+    shard.descriptor = open_matching(shard.partial, shard.header, shard.size);
+    if (shard.descriptor.get() < 0 && !partial_exists) {
+      shard.descriptor = open_matching(shard.path, shard.header, shard.size);
+      shard.renamed = shard.descriptor.get() >= 0;
+    }
+    shard.taken_over = shard.descriptor.get() >= 0;
+    if (!shard.taken_over) {
+      fs::remove(shard.partial);
+      needed += shard.size;
+    }
+  }
+  if (needed == 0) return;
+  // Asked before anything is reserved: filling the disk only to find out would disturb everyone on it.
+  if (const uint64_t free = free_disk_bytes(folder); free < needed) {
+    fail_errno(folder, fmt::format("reserve {} for the checkpoint, {} are free", human_bytes(needed), human_bytes(free)), ENOSPC);
+  }
+
+  std::vector<fs::path> created;
+  try {
+    for (ShardFile& shard : shards) {
+      if (shard.taken_over) continue;
+      shard.descriptor = Descriptor(::open(shard.partial.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+      if (shard.descriptor.get() < 0) fail_errno(shard.partial, "create", errno);
+      created.push_back(shard.partial);
+      reserve(shard.descriptor.get(), shard.partial, shard.size);
+      write_at(shard.descriptor.get(), shard.partial, std::as_bytes(std::span(shard.header)), 0);
+    }
+  } catch (...) {
+    std::error_code ignored;
+    for (const fs::path& path : created) fs::remove(path, ignored);  // they hold nothing yet
+    throw;
+  }
+  sync_folder(folder);
+}
+
+Place& CheckpointWriter::State::place(const std::string& name) {
+  const auto it = places.find(name);
+  if (it == places.end()) {
+    fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' is not among the {} planned ones", folder.string(), name, places.size());
+  }
+  return it->second;
+}
+
+void CheckpointWriter::State::write_index() const {
+  Json map = Json::object();
+  for (const auto& [name, place] : places) map[name] = shards[place.shard].path.filename().string();
+  write_file(folder / kIndexName, dump_json({{"metadata", {{"total_size", total_bytes}}}, {"weight_map", std::move(map)}}, 2) + "\n");
+}
+
+void CheckpointWriter::State::verify() const {
+  size_t found = 0;
+  std::vector<SafetensorsFile> files;
+  for (const ShardFile& shard : shards) {
+    files.emplace_back(shard.path);
+    found += files.back().tensors().size();
+  }
+  if (found != places.size()) {
+    fail(ErrorKind::kInternal, "{}: {} tensors were read back, expected {}", folder.string(), found, places.size());
+  }
+  for (const auto& [name, place] : places) {
+    const auto& tensors = files[place.shard].tensors();
+    const auto it = tensors.find(name);
+    if (it == tensors.end() || it->second.dtype != place.plan.dtype || it->second.shape != place.plan.shape || it->second.begin != place.offset) {
+      fail(ErrorKind::kInternal, "{}: tensor '{}' was not read back as it was planned", shards[place.shard].path.string(), name);
+    }
+  }
+}
+
+CheckpointWriter::CheckpointWriter(const fs::path& folder, const ShardPlan& plan) : state_(std::make_unique<State>()) {
+  if (plan.shards.empty()) fail(ErrorKind::kInvalidArgument, "{}: the plan of the checkpoint has no shards", folder.string());
+  state_->folder = folder;
+  state_->lay_out(plan);
+  std::error_code code;
+  fs::create_directories(folder, code);
+  if (code) fail_errno(folder, "create the folder", code.value());
+  state_->lock_folder();
+  state_->check_other_files();
+  state_->open_shards();
+}
+
+CheckpointWriter::~CheckpointWriter() = default;
+
+bool CheckpointWriter::taken_over(const std::string& name) const { return state_->shards[state_->place(name).shard].taken_over; }
+
+void CheckpointWriter::put(const std::string& name, const at::Tensor& tensor) {
+  if (state_->finished) fail(ErrorKind::kInternal, "{}: tensor '{}' put after finish()", state_->folder.string(), name);
+  Place& place = state_->place(name);
+  if (!tensor.defined() || tensor.scalar_type() != place.plan.dtype || tensor.sizes() != at::IntArrayRef(place.plan.shape)) {
+    fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' is {}, planned was {} {}", state_->folder.string(), name,
+         tensor.defined() ? fmt::format("{} {}", c10::toString(tensor.scalar_type()), shape_text(tensor.sizes())) : "undefined",
+         c10::toString(place.plan.dtype), shape_text(place.plan.shape));
+  }
+  ShardFile& shard = state_->shards[place.shard];
+  if (shard.renamed) {  // an earlier finish() came this far: what is being changed must not stand under a final name
+    if (::rename(shard.path.c_str(), shard.partial.c_str()) != 0) fail_errno(shard.path, "rename", errno);
+    shard.renamed = false;
+    sync_folder(state_->folder);
+  }
+  const at::Tensor data = tensor.to(at::kCPU).contiguous();
+  write_at(shard.descriptor.get(), shard.partial, std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()),
+           place.offset);
+  place.put = true;
+}
+
+void CheckpointWriter::sync() {
+  for (const ShardFile& shard : state_->shards) {
+    if (::fsync(shard.descriptor.get()) != 0) fail_errno(shard.partial, "flush", errno);
+  }
+}
+
+void CheckpointWriter::finish() {
+  State& state = *state_;
+  if (state.finished) fail(ErrorKind::kInternal, "{}: finish() called twice", state.folder.string());
+  std::vector<std::string> missing;
+  for (const auto& [name, place] : state.places) {
+    if (!place.put && !state.shards[place.shard].taken_over) missing.push_back(name);
+  }
+  if (!missing.empty()) {
+    const size_t shown = std::min<size_t>(missing.size(), 3);
+    fail(ErrorKind::kInvalidArgument, "{}: {} of {} planned tensors were not put, among them {}", state.folder.string(), missing.size(),
+         state.places.size(), fmt::join(missing.begin(), missing.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
+  }
+  sync();
+  for (ShardFile& shard : state.shards) {
+    if (!shard.renamed && ::rename(shard.partial.c_str(), shard.path.c_str()) != 0) fail_errno(shard.path, "rename to", errno);
+    shard.renamed = true;
+  }
+  sync_folder(state.folder);
+  if (state.shards.size() > 1) state.write_index();  // last: with it the checkpoint is complete
+  state.finished = true;
+  state.verify();
+}
+
+}  // namespace salient::models

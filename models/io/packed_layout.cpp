@@ -1,0 +1,175 @@
+#include "models/io/packed_layout.h"
+
+#include <c10/core/ScalarType.h>
+
+#include <utility>
+
+#include "common/error.h"
+
+namespace salient::models {
+namespace {
+
+using Tensors = std::map<std::string, TensorInfo>;
+
+const TensorInfo* find(const Tensors& tensors, const std::string& name) {
+  const auto it = tensors.find(name);
+  return it == tensors.end() ? nullptr : &it->second;
+}
+
+// 2-D of this dtype with no dimension of 0; a missing tensor is not.
+bool is_matrix(const TensorInfo* tensor, at::ScalarType dtype) {
+  return tensor != nullptr && tensor->dtype == dtype && tensor->shape.size() == 2 && tensor->shape[0] > 0 && tensor->shape[1] > 0;
+}
+
+bool is_scale(const TensorInfo* tensor) {
+  return tensor != nullptr && tensor->shape.size() == 2 && tensor->shape[0] > 0 && tensor->shape[1] > 0 && c10::isFloatingType(tensor->dtype);
+}
+
+// The bits per code when `codes` codes fill `words` words of 32 bits exactly, 0 when there is no such number.
+int bits_of(int64_t words, int64_t codes) {
+  if (codes <= 0 || words > codes || words * 32 % codes != 0) return 0;
+  const int64_t bits = words * 32 / codes;
+  return bits >= 2 && bits <= 8 ? static_cast<int>(bits) : 0;
+}
+
+// Smaller groups do not exist; the bound also keeps a tiny GEMV layer (K = 32) from looking like GEMM with one channel a group.
+constexpr int64_t kSmallestGroup = 8;
+
+bool set_groups(PackedLinear& linear, int64_t groups) {
+  if (groups <= 0 || linear.in_features % groups != 0 || linear.in_features / groups < kSmallestGroup) return false;
+  linear.groups = groups;
+  linear.group_size = linear.in_features / groups;
+  return true;
+}
+
+// The padded width of zero points that the GEMV kernels want tells the group size.
+void set_padded_groups(PackedLinear& linear, int64_t zeros_width) {
+  const int64_t base = (linear.in_features + 1023) / 1024;
+  for (const auto& [multiple, group_size] : {std::pair<int64_t, int64_t>{1, 128}, {2, 64}, {4, 32}}) {
+    if (zeros_width == multiple * base && linear.in_features % group_size == 0) set_groups(linear, linear.in_features / group_size);
+  }
+}
+
+bool read_gemm(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+  if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
+  linear.format = "awq-gemm";
+  linear.in_features = weight->shape[0];
+  linear.out_features = scales->shape[1];
+  linear.bits = bits_of(weight->shape[1], linear.out_features);
+  linear.zero_point = true;
+  return linear.bits > 0 && zeros->shape[1] == weight->shape[1] && zeros->shape[0] == scales->shape[0] && set_groups(linear, scales->shape[0]);
+}
+
+bool read_gptq(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+  if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
+  linear.format = "gptq";
+  linear.out_features = scales->shape[1];
+  linear.bits = bits_of(zeros->shape[1], linear.out_features);
+  linear.zero_point = true;
+  if (linear.bits == 0 || weight->shape[1] != linear.out_features || weight->shape[0] * 32 % linear.bits != 0) return false;
+  linear.in_features = weight->shape[0] * 32 / linear.bits;
+  return zeros->shape[0] == scales->shape[0] && set_groups(linear, scales->shape[0]);
+}
+
+bool read_gemv(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+  if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
+  linear.format = "awq-gemv";
+  linear.bits = 4;
+  linear.out_features = weight->shape[0];
+  linear.in_features = weight->shape[1] * 8;
+  linear.zero_point = true;
+  if (zeros->shape[0] != linear.out_features || scales->shape[0] != linear.out_features || scales->shape[1] != zeros->shape[1] * 8) return false;
+  set_padded_groups(linear, zeros->shape[1]);
+  return true;
+}
+
+bool read_gemv_fast(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* scales) {
+  if (!is_matrix(weight, at::kShort) || !is_scale(scales)) return false;
+  linear.format = "awq-gemv-fast";
+  linear.bits = 4;
+  linear.out_features = weight->shape[0] * 4;
+  linear.in_features = weight->shape[1];
+  linear.zero_point = true;
+  if (scales->shape[1] != linear.out_features || scales->shape[0] % 8 != 0) return false;
+  set_padded_groups(linear, scales->shape[0] / 8);
+  return true;
+}
+
+bool read_marlin(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* scales) {
+  if (!is_matrix(weight, at::kInt) || !is_scale(scales)) return false;
+  linear.format = "awq-marlin";
+  linear.bits = 4;
+  linear.out_features = scales->shape[1];
+  linear.in_features = weight->shape[0] * 16;
+  linear.zero_point = false;
+  return weight->shape[1] == 2 * linear.out_features && set_groups(linear, scales->shape[0]);
+}
+
+bool read_compressed(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+  if (!is_matrix(weight, at::kInt) || !is_scale(scales) || scales->shape[0] != weight->shape[0]) return false;
+  linear.format = "compressed-tensors";
+  linear.out_features = weight->shape[0];
+  linear.groups = scales->shape[1];
+  linear.words_per_row = weight->shape[1];
+  linear.zero_point = zeros != nullptr;
+  if (!linear.zero_point) return true;
+  if (!is_matrix(zeros, at::kInt) || zeros->shape[1] != linear.groups) return false;
+  for (int bits = 2; bits <= 8; ++bits) {
+    if (zeros->shape[0] == (linear.out_features * bits + 31) / 32) resolve_bits(linear, bits);
+  }
+  return true;
+}
+
+std::string shape_list(const std::string& prefix, const Tensors& tensors) {
+  std::string text;
+  for (auto it = tensors.lower_bound(prefix); it != tensors.end() && it->first.starts_with(prefix); ++it) {
+    text += fmt::format("{}{} {} [{}]", text.empty() ? "" : ", ", it->first.substr(prefix.size()), safetensors_dtype_name(it->second.dtype),
+                        fmt::join(it->second.shape, ", "));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::optional<PackedLinear> read_packed_linear(const std::string& tensor_name, const Tensors& tensors) {
+  const bool compressed = tensor_name.ends_with(".weight_packed");
+  if (!compressed && !tensor_name.ends_with(".qweight")) return std::nullopt;
+  const std::string prefix = tensor_name.substr(0, tensor_name.rfind('.') + 1);
+  const TensorInfo* weight = find(tensors, tensor_name);
+  const TensorInfo* zeros = find(tensors, prefix + (compressed ? "weight_zero_point" : "qzeros"));
+  const TensorInfo* scales = find(tensors, prefix + (compressed ? "weight_scale" : "scales"));
+  const bool reordered = find(tensors, prefix + "g_idx") != nullptr;
+
+  PackedLinear linear;
+  linear.name = prefix.substr(0, prefix.size() - 1);
+  linear.shapes = shape_list(prefix, tensors);
+  const auto attempt = [&linear](auto read, auto... parts) {
+    PackedLinear candidate = linear;
+    if (!read(candidate, parts...)) return false;
+    linear = std::move(candidate);
+    return true;
+  };
+  const bool known = compressed ? attempt(read_compressed, weight, zeros, scales)
+                     : reordered
+                         ? attempt(read_gptq, weight, zeros, scales)
+                         : attempt(read_gemm, weight, zeros, scales) || attempt(read_gptq, weight, zeros, scales) ||
+                               attempt(read_gemv, weight, zeros, scales) || attempt(read_gemv_fast, weight, scales) ||
+                               (zeros == nullptr && attempt(read_marlin, weight, scales));
+  if (!known) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: the shapes fit no known layout of packed weights: {}", linear.name, linear.shapes))
+        .with_code("SALIENT_DETECTION_FAILED")
+        .with_hint("known are AutoAWQ (gemm, gemv, gemv_fast, marlin), GPTQ and compressed-tensors pack-quantized; look whether the checkpoint is complete");
+  }
+  return linear;
+}
+
+void resolve_bits(PackedLinear& linear, int bits) {
+  if (linear.bits != 0 || bits <= 0 || linear.words_per_row <= 0 || linear.words_per_row * 32 % bits != 0) return;
+  const int64_t in_features = linear.words_per_row * 32 / bits;
+  if (linear.groups <= 0 || in_features % linear.groups != 0) return;
+  linear.bits = bits;
+  linear.in_features = in_features;
+  linear.group_size = in_features / linear.groups;
+}
+
+}  // namespace salient::models

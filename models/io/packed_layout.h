@@ -1,0 +1,43 @@
+// From the names and shapes of one linear layer's tensors to how its weights are packed. Needs headers only, never tensor data.
+//
+// With K input and N output channels, b bits, groups of G input channels, and ZW = m·ceil(K/1024), m = 1, 2, 4 for G = 128, 64, 32:
+//   awq-gemm            qweight int32 [K, N·b/32]   qzeros int32 [K/G, N·b/32]   scales [K/G, N]
+//   awq-gemv            qweight int32 [N, K/8]      qzeros int32 [N, ZW]         scales [N, 8·ZW]
+//   awq-gemv-fast       qweight int16 [N/4, K]      qzeros or scaled_zeros       scales [8·ZW, N]
+//   awq-marlin          qweight int32 [K/16, 2N]    none                         scales [K/G, N]
+//   gptq                qweight int32 [K·b/32, N]   qzeros int32 [K/G, N·b/32]   scales [K/G, N]   (g_idx int32 [K])
+//   compressed-tensors  weight_packed int32 [N, ceil(K·b/32)], weight_zero_point int32 [ceil(N·b/32), K/G] or none, weight_scale [N, K/G]
+// Sources: the packing code of AutoAWQ and AutoGPTQ, and the "pack-quantized" compressor of compressed-tensors.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "models/io/safetensors.h"
+
+namespace salient::models {
+
+struct PackedLinear {
+  std::string name;    // "model.layers.0.self_attn.q_proj"
+  std::string format;  // as in the table above
+  int bits = 0;                // 0: the shapes leave it open (compressed-tensors without zero points)
+  int64_t in_features = 0;     // 0: open, as bits
+  int64_t out_features = 0;
+  int64_t groups = 0;          // along the input channels; 0: open
+  int64_t group_size = 0;      // 0: open
+  bool zero_point = false;
+  std::string shapes;          // "qweight int32 [128, 16], ...", for texts
+  int64_t words_per_row = 0;   // compressed-tensors: words of weight_packed in a row
+};
+
+// The linear that `tensor_name` is the packed weight of ("...qweight", "...weight_packed"), or nothing when it is no such tensor.
+// `tensors` are those of the whole checkpoint. Errors: unsupported (code SALIENT_DETECTION_FAILED) when a packed weight's companions are
+// missing or their shapes fit none of the layouts.
+std::optional<PackedLinear> read_packed_linear(const std::string& tensor_name, const std::map<std::string, TensorInfo>& tensors);
+
+// Fills in what was open, given the bits; leaves the linear as it is when they do not fit.
+void resolve_bits(PackedLinear& linear, int bits);
+
+}  // namespace salient::models

@@ -1,0 +1,35 @@
+// The commands of the program: one row, one file each.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace salient::pipeline {
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;
+  // `words`: what follows the command's name. Prints results to standard output; errors are thrown.
+  void (*run)(const std::vector<std::string>& words);
+};
+
+std::span<const Command> commands();
+
+void calibrate_command(const std::vector<std::string>& words);
+void eval_command(const std::vector<std::string>& words);
+void inspect_command(const std::vector<std::string>& words);
+void logits_command(const std::vector<std::string>& words);
+void models_command(const std::vector<std::string>& words);
+void quantize_command(const std::vector<std::string>& words);
+void render_command(const std::vector<std::string>& words);
+void results_command(const std::vector<std::string>& words);
+void run_command(const std::vector<std::string>& words);
+void runs_command(const std::vector<std::string>& words);
+void tokenize_command(const std::vector<std::string>& words);
+
+// The whole program: dispatches, prints errors, returns the exit code (the error's kind, see common/error.h).
+int run_program(const std::vector<std::string>& words);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,103 @@
+#include "pipeline/migrations.h"
+
+namespace salient::pipeline {
+namespace {
+
+// Times are UTC, "2025-01-31T08:30:00Z". JSON columns hold canonical JSON (sorted keys, no blanks). Texts that belong to a UNIQUE key are
+// never NULL, as NULLs would count as different.
+constexpr Migration kMigrations[] = {
+    {1, R"sql(
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL,
+  config TEXT NOT NULL,
+  config_hash TEXT NOT NULL,
+  version TEXT NOT NULL,
+  started TEXT NOT NULL,
+  finished TEXT NOT NULL DEFAULT '',
+  status TEXT NOT NULL CHECK (status IN ('running', 'done', 'failed', 'interrupted')),
+  error TEXT NOT NULL DEFAULT '',
+  pid INTEGER NOT NULL,
+  host TEXT NOT NULL
+);
+CREATE TABLE stages (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  key TEXT NOT NULL,
+  inputs TEXT NOT NULL,
+  outputs TEXT NOT NULL DEFAULT '{}',
+  status TEXT NOT NULL CHECK (status IN ('running', 'done', 'up_to_date', 'failed', 'interrupted')),
+  started TEXT NOT NULL,
+  finished TEXT NOT NULL DEFAULT '',
+  seconds REAL NOT NULL DEFAULT 0,
+  message TEXT NOT NULL DEFAULT '',
+  UNIQUE (run_id, name)
+);
+CREATE INDEX stages_by_key ON stages (key, status);
+CREATE INDEX stages_by_name ON stages (name, status);
+CREATE TABLE calibrations (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  path TEXT NOT NULL UNIQUE,
+  dataset TEXT NOT NULL,
+  rows INTEGER NOT NULL,
+  samples INTEGER NOT NULL,
+  seed INTEGER NOT NULL,
+  source_hash TEXT NOT NULL,
+  template_hash TEXT NOT NULL,
+  tokens INTEGER NOT NULL,
+  record TEXT NOT NULL,
+  created TEXT NOT NULL
+);
+CREATE TABLE artifacts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  run_id INTEGER REFERENCES runs (id) ON DELETE SET NULL,
+  name TEXT NOT NULL,
+  path TEXT NOT NULL UNIQUE,
+  format TEXT NOT NULL,
+  method TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  base_model_path TEXT NOT NULL,
+  base_model_hash TEXT NOT NULL,
+  dataset TEXT NOT NULL,
+  calibration_id INTEGER REFERENCES calibrations (id) ON DELETE SET NULL,
+  bytes INTEGER NOT NULL,
+  files TEXT NOT NULL,
+  metadata TEXT NOT NULL,
+  created TEXT NOT NULL
+);
+CREATE TABLE results (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  run_id INTEGER REFERENCES runs (id) ON DELETE SET NULL,
+  model_name TEXT NOT NULL,
+  model_path TEXT NOT NULL,
+  model_hash TEXT NOT NULL,
+  task TEXT NOT NULL,
+  metric TEXT NOT NULL,
+  value REAL,
+  standard_error REAL,
+  n INTEGER NOT NULL,
+  config TEXT NOT NULL,
+  data_hash TEXT NOT NULL,
+  protocol TEXT NOT NULL,
+  compared_with TEXT NOT NULL,
+  created TEXT NOT NULL,
+  UNIQUE (model_path, model_hash, task, metric, protocol, config, data_hash, compared_with)
+);
+CREATE TABLE file_hashes (
+  path TEXT PRIMARY KEY,
+  bytes INTEGER NOT NULL,
+  mtime_ns INTEGER NOT NULL,
+  inode INTEGER NOT NULL,
+  sha256 TEXT NOT NULL
+) WITHOUT ROWID;
+)sql"},
+};
+
+}  // namespace
+
+std::span<const Migration> migrations() { return kMigrations; }
+
+int newest_schema_version() { return kMigrations[std::size(kMigrations) - 1].version; }
+
+}  // namespace salient::pipeline

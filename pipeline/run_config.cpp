@@ -1,0 +1,220 @@
+#include "pipeline/run_config.h"
+
+#include <limits>
+
+#include "common/error.h"
+#include "common/text.h"
+
+namespace salient::pipeline {
+namespace {
+
+using Keys = std::vector<std::string>;
+constexpr int64_t kMostCount = int64_t{1} << 40;
+
+template <typename T, typename Read>
+void set_if(const ConfigNode& section, std::string_view key, T& target, Read&& read) {
+  if (const ConfigNode& node = section.get(key); !node.is_null()) target = read(node);
+}
+
+std::string nonempty(const ConfigNode& node) {
+  std::string text = node.as_string();
+  if (text.empty()) node.reject("a text");
+  return text;
+}
+
+void set_bool(const ConfigNode& section, std::string_view key, bool& target) {
+  set_if(section, key, target, [](const ConfigNode& node) { return node.as_bool(); });
+}
+void set_count(const ConfigNode& section, std::string_view key, int64_t& target, int64_t least) {
+  set_if(section, key, target, [&](const ConfigNode& node) { return node.as_int64(least, kMostCount); });
+}
+void set_choice(const ConfigNode& section, std::string_view key, std::string& target, const Keys& choices) {
+  set_if(section, key, target, [&](const ConfigNode& node) { return node.as_choice(choices); });
+}
+template <typename T>
+void set_text(const ConfigNode& section, std::string_view key, T& target) {
+  set_if(section, key, target, nonempty);
+}
+
+void read_model(const ConfigNode& root, RunConfig& config) {
+  const ConfigNode& model = root.get("model");
+  model.check_keys(Keys{"path", "base_model", "method", "peft"});
+  set_text(model, "path", config.model);
+  if (config.model.empty()) {
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: key 'model.path' is missing, expected a model folder or org/name", root.where()))
+        .with_hint("add 'model: {path: models/demo}', or --set model.path=models/demo");
+  }
+  set_text(model, "base_model", config.training.base_model);
+  set_text(model, "method", config.training.method);
+  set_text(model, "peft", config.training.peft);
+}
+
+void read_dataset(const ConfigNode& dataset, TrainingOverrides& training) {
+  dataset.check_keys(Keys{"name", "train_file", "question_field", "answer_field"});
+  set_text(dataset, "name", training.dataset_name);
+  set_text(dataset, "train_file", training.train_file);
+  set_text(dataset, "question_field", training.question_field);
+  set_text(dataset, "answer_field", training.answer_field);
+}
+
+void read_calibration(const ConfigNode& node, RunConfig& config) {
+  node.check_keys(Keys{"samples", "seed", "content", "system_prompt", "max_seq_len", "packing", "file"});
+  CalibrationConfig& calibration = config.calibration;
+  if (const ConfigNode& samples = node.get("samples"); !samples.is_null() && samples.to_json() != "auto") {
+    if (!samples.to_json().is_number_integer()) samples.reject("'auto' or a number of rows");
+    calibration.samples = samples.as_int64(1, kMostCount);
+  }
+  set_if(node, "seed", calibration.seed, [](const ConfigNode& seed) { return static_cast<uint64_t>(seed.as_int64(0)); });
+  set_choice(node, "content", calibration.content, {"auto", "prompt", "conversation"});
+  set_if(node, "system_prompt", config.training.system_prompt, [](const ConfigNode& prompt) { return prompt.as_string(); });
+  set_count(node, "max_seq_len", calibration.max_seq_len, 1);
+  set_choice(node, "packing", calibration.packing, {"concat", "rows"});
+  set_text(node, "file", calibration.file);
+}
+
+void read_quantization(const ConfigNode& node, QuantizationConfig& quantization) {
+  node.check_keys(Keys{"method", "bits", "activation_bits", "kv_cache_bits", "group_size", "zero_point", "lm_head", "n_grid", "duo_scaling",
+                       "clip", "propagate_error", "max_shard_size"});
+  quant::QuantizationSpec& spec = quantization.spec;
+  set_choice(node, "method", quantization.method, {"awq"});
+  const auto as_bits = [](const ConfigNode& bits) { return static_cast<int>(bits.as_int64(1, 32)); };
+  set_if(node, "bits", spec.weight_bits, as_bits);
+  set_if(node, "activation_bits", spec.activation_bits, as_bits);
+  set_if(node, "kv_cache_bits", spec.kv_cache_bits, as_bits);
+  set_if(node, "group_size", spec.group_size, [](const ConfigNode& size) { return size.as_int64(-1, kMostCount); });
+  set_bool(node, "zero_point", spec.zero_point);
+  set_if(node, "lm_head", spec.lm_head, [](const ConfigNode& head) { return *quant::parse_head_dtype(head.as_choice(Keys{"fp16", "int8"})); });
+  set_if(node, "n_grid", quantization.n_grid, [](const ConfigNode& grid) { return grid.as_int64(1, 1000); });
+  set_choice(node, "duo_scaling", quantization.duo_scaling, {"both", "true", "false"});
+  set_bool(node, "clip", quantization.clip);
+  set_bool(node, "propagate_error", quantization.propagate_error);
+  set_if(node, "max_shard_size", quantization.max_shard_bytes, [](const ConfigNode& size) {
+    const auto bytes = parse_bytes(size.as_string());
+    if (!bytes || *bytes == 0) size.reject("a size such as 5GB, 500MB or 2GiB");
+    return *bytes;
+  });
+  if (!node.is_null()) with_context(node.where(), [&] { quant::validate(spec); });
+}
+
+TaskConfig read_task(const ConfigNode& node) {
+  TaskConfig task;
+  task.where = node.where();
+  if (node.kind() == ConfigNode::Kind::kScalar) {
+    task.name = nonempty(node);
+    return task;
+  }
+  if (node.is_null()) node.reject("a task name or {name: ..., file: ...}");
+  node.check_keys(Keys{"name", "file", "limit", "window"});
+  set_text(node, "name", task.name);
+  if (task.name.empty()) fail(ErrorKind::kInvalidArgument, "{}: '{}' has no name, expected {{name: ..., file: ...}}", node.where(), node.path());
+  set_text(node, "file", task.file);
+  set_count(node, "limit", task.limit, 0);
+  set_count(node, "window", task.window, 0);
+  return task;
+}
+
+void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
+  node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "max_new_tokens", "throughput", "compare_with_base", "max_retention_loss"});
+  for (const ConfigNode& task : node.get("tasks").list()) evaluation.tasks.push_back(read_task(task));
+  set_count(node, "batch_tokens", evaluation.batch_tokens, 1);
+  set_bool(node, "apply_chat_template", evaluation.apply_chat_template);
+  set_count(node, "max_new_tokens", evaluation.max_new_tokens, 0);
+  set_bool(node, "throughput", evaluation.throughput);
+  set_bool(node, "compare_with_base", evaluation.compare_with_base);
+  set_if(node, "max_retention_loss", evaluation.max_retention_loss, [](const ConfigNode& loss) { return loss.as_double(0, 1); });
+  if (evaluation.max_retention_loss && !evaluation.compare_with_base) {
+    node.get("max_retention_loss").reject("no bound while compare_with_base is false: there is nothing to compare with");
+  }
+}
+
+void read_runtime(const ConfigNode& node, RuntimeConfig& runtime) {
+  node.check_keys(Keys{"threads", "device", "dtype"});
+  set_if(node, "threads", runtime.threads, [](const ConfigNode& threads) { return threads.as_int64(0, 4096); });
+  set_choice(node, "device", runtime.device, {"cpu", "cuda"});
+  set_choice(node, "dtype", runtime.dtype, {"float32", "bfloat16"});
+}
+
+Json optional_json(const auto& value) { return value ? Json(*value) : Json(); }
+
+}  // namespace
+
+RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name) {
+  root.check_keys(Keys{"name", "model", "dataset", "calibration", "quantization", "evaluation", "output", "runtime"});
+  RunConfig config;
+  config.name = default_name;
+  set_text(root, "name", config.name);
+  read_model(root, config);
+  read_dataset(root.get("dataset"), config.training);
+  read_calibration(root.get("calibration"), config);
+  read_quantization(root.get("quantization"), config.quantization);
+  read_evaluation(root.get("evaluation"), config.evaluation);
+  const ConfigNode& output = root.get("output");
+  output.check_keys(Keys{"folder", "store"});
+  set_text(output, "folder", config.output_folder);
+  set_text(output, "store", config.store);
+  read_runtime(root.get("runtime"), config.runtime);
+  return config;
+}
+
+RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  ConfigNode root = ConfigNode::load(path);
+  for (const std::string& assignment : overrides) root.apply_override(assignment);
+  return parse_run_config(root, path.stem().string());
+}
+
+Json to_json(const RunConfig& config) {
+  const TrainingOverrides& training = config.training;
+  const CalibrationConfig& calibration = config.calibration;
+  const QuantizationConfig& quantization = config.quantization;
+  const quant::QuantizationSpec& spec = quantization.spec;
+  const EvaluationConfig& evaluation = config.evaluation;
+  Json tasks = Json::array();
+  for (const TaskConfig& task : evaluation.tasks) {
+    tasks.push_back({{"name", task.name}, {"file", task.file.string()}, {"limit", task.limit}, {"window", task.window}});
+  }
+  return {{"name", config.name},
+          {"model",
+           {{"path", config.model},
+            {"base_model", optional_json(training.base_model)},
+            {"method", optional_json(training.method)},
+            {"peft", optional_json(training.peft)}}},
+          {"dataset",
+           {{"name", optional_json(training.dataset_name)},
+            {"train_file", optional_json(training.train_file)},
+            {"question_field", optional_json(training.question_field)},
+            {"answer_field", optional_json(training.answer_field)}}},
+          {"calibration",
+           {{"samples", calibration.samples ? Json(*calibration.samples) : Json("auto")},
+            {"seed", calibration.seed},
+            {"content", calibration.content},
+            {"system_prompt", optional_json(training.system_prompt)},
+            {"max_seq_len", calibration.max_seq_len},
+            {"packing", calibration.packing},
+            {"file", calibration.file.string()}}},
+          {"quantization",
+           {{"method", quantization.method},
+            {"bits", spec.weight_bits},
+            {"activation_bits", spec.activation_bits},
+            {"kv_cache_bits", spec.kv_cache_bits},
+            {"group_size", spec.group_size},
+            {"zero_point", spec.zero_point},
+            {"lm_head", quant::to_string(spec.lm_head)},
+            {"n_grid", quantization.n_grid},
+            {"duo_scaling", quantization.duo_scaling},
+            {"clip", quantization.clip},
+            {"propagate_error", quantization.propagate_error},
+            {"max_shard_size", quantization.max_shard_bytes}}},
+          {"evaluation",
+           {{"tasks", tasks},
+            {"batch_tokens", evaluation.batch_tokens},
+            {"apply_chat_template", evaluation.apply_chat_template},
+            {"max_new_tokens", evaluation.max_new_tokens},
+            {"throughput", evaluation.throughput},
+            {"compare_with_base", evaluation.compare_with_base},
+            {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
+          {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}}},
+          {"runtime",
+           {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};
+}
+
+}  // namespace salient::pipeline

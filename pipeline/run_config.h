@@ -1,0 +1,129 @@
+// The configuration of `salient run`, read from YAML. Unknown keys are errors. Paths are relative to the working directory.
+//
+//   name: demo                     # of the run in listings; default: the file's name without extension
+//   model:
+//     path: models/demo            # required: a folder, or org/name in the local Hugging Face cache
+//     base_model: Qwen3-0.6B       # these three are parts of the artifact's name; default: training_metadata.json beside the model
+//     method: SFT
+//     peft: NoPeft
+//   dataset:                       # default of each key: training_metadata.json
+//     name: openmath
+//     train_file: data/train.jsonl
+//     question_field: question
+//     answer_field: answer
+//   calibration:
+//     samples: auto                # 15 % of the training set, from 8 to 128 rows; or a number
+//     seed: 42
+//     content: auto                # prompt | conversation | auto
+//     system_prompt: "..."         # default: training_metadata.json
+//     max_seq_len: 512             # tokens
+//     packing: concat              # concat | rows
+//     file: calib.jsonl            # an existing .jsonl or .txt to use instead of sampling
+//   quantization:
+//     method: awq
+//     bits: 4
+//     activation_bits: 8
+//     kv_cache_bits: 8
+//     group_size: 128              # -1 = one group for each output channel
+//     zero_point: true
+//     lm_head: fp16
+//     n_grid: 20                   # steps of the scale search
+//     duo_scaling: both            # both | true | false
+//     clip: true
+//     propagate_error: true
+//     max_shard_size: 5GB
+//   evaluation:
+//     tasks:                       # default: none. A name, or keys:
+//       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}   # limit: documents or windows, 0 = all; window: tokens, 0 = auto
+//     batch_tokens: 4096           # padded tokens of one forward pass
+//     apply_chat_template: false
+//     max_new_tokens: 0            # 0 = the task's own
+//     throughput: true
+//     compare_with_base: true
+//     max_retention_loss: 0.05     # share of a headline score that may be lost against the base, else ACCURACY_DEGRADATION; default: no bound
+//   output:
+//     folder: artifacts
+//     store: runs/salient.db
+//   runtime:
+//     threads: 0                   # 0 = all cores
+//     device: cpu                  # cpu | cuda
+//     dtype: float32               # float32 | bfloat16: of evaluation; quantization is always float32
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/json.h"
+#include "common/yaml.h"
+#include "pipeline/training_metadata.h"
+#include "quant/spec.h"
+
+namespace salient::pipeline {
+
+struct CalibrationConfig {
+  std::optional<int64_t> samples;  // nothing: auto
+  uint64_t seed = 42;
+  std::string content = "auto";
+  int64_t max_seq_len = 512;
+  std::string packing = "concat";
+  std::filesystem::path file;  // empty: sample the training set
+};
+
+struct QuantizationConfig {
+  std::string method = "awq";
+  quant::QuantizationSpec spec;
+  int64_t n_grid = 20;
+  std::string duo_scaling = "both";  // "both", "true", "false"
+  bool clip = true;
+  bool propagate_error = true;
+  uint64_t max_shard_bytes = 5'000'000'000;
+};
+
+struct TaskConfig {
+  std::string name;
+  std::filesystem::path file;  // empty: not given
+  int64_t limit = 0;
+  int64_t window = 0;
+  std::string where;  // "configs/demo.yaml:31:7", for errors about the task
+};
+
+struct EvaluationConfig {
+  std::vector<TaskConfig> tasks;
+  int64_t batch_tokens = 4096;
+  bool apply_chat_template = false;
+  int64_t max_new_tokens = 0;
+  bool throughput = true;
+  bool compare_with_base = true;
+  std::optional<double> max_retention_loss;
+};
+
+struct RuntimeConfig {
+  int64_t threads = 0;
+  std::string device = "cpu";
+  std::string dtype = "float32";
+};
+
+struct RunConfig {
+  std::string name;
+  std::string model;
+  TrainingOverrides training;  // model.base_model, model.method, model.peft, dataset.*, calibration.system_prompt
+  CalibrationConfig calibration;
+  QuantizationConfig quantization;
+  EvaluationConfig evaluation;
+  std::filesystem::path output_folder = "artifacts";
+  std::filesystem::path store = "runs/salient.db";
+  RuntimeConfig runtime;
+};
+
+// Reads the file, applies the "a.b=c" overrides and checks everything that can be known without opening other files. Errors: not found, io,
+// corruption (malformed YAML), invalid argument (unknown key, wrong type or value) with file:line:column or "--set a.b=c".
+RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name);
+
+// Complete, with every default filled in: what the store keeps of a run and its hash is taken over.
+Json to_json(const RunConfig& config);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,205 @@
+// The store: runs, stages, artifacts, calibrations and results in one SQLite database, by default runs/salient.db.
+//
+// Every process that works opens it for itself; readers never wait for a writer (write-ahead log) and writers wait for each other up to 30 s.
+// A run holds a lock on one byte of <database>.locks for as long as its process lives: a row that says "running" without that lock belongs
+// to a process that died, and is read as "interrupted". Times are UTC, "2025-01-31T08:30:00Z".
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/json.h"
+
+namespace salient::pipeline {
+
+// In every record: id 0 = not stored yet; `started`, `finished`, `created` are set by the store.
+
+struct RunRecord {
+  int64_t id = 0;
+  std::string name;
+  Json config = Json::object();
+  std::string config_hash;
+  std::string version;
+  std::string started;
+  std::string finished;  // empty while it runs, and when it was interrupted
+  std::string status;    // "running", "done", "failed", "interrupted"
+  std::string error;
+  int64_t pid = 0;
+  std::string host;
+};
+
+struct StageRecord {
+  int64_t id = 0;
+  int64_t run_id = 0;
+  std::string name;
+  std::string key;
+  Json inputs = Json::object();
+  Json outputs = Json::object();
+  std::string status;  // "running", "done", "up_to_date", "failed", "interrupted"
+  std::string started;
+  std::string finished;
+  double seconds = 0;
+  std::string message;
+};
+
+struct ArtifactRecord {
+  int64_t id = 0;
+  std::optional<int64_t> run_id;
+  std::string name;
+  std::string path;  // the key: an artifact written to the same place replaces the row
+  std::string format;
+  std::string method;
+  Json spec = Json::object();
+  std::string base_model_path;
+  std::string base_model_hash;
+  std::string dataset;
+  std::optional<int64_t> calibration_id;
+  int64_t bytes = 0;
+  Json files = Json::object();  // {file name: SHA-256}
+  Json metadata = Json::object();
+  std::string created;
+};
+
+struct CalibrationRow {
+  int64_t id = 0;
+  std::string path;  // the key
+  std::string dataset;
+  int64_t rows = 0;     // of the training set
+  int64_t samples = 0;  // texts in the file
+  uint64_t seed = 0;
+  std::string source_hash;
+  std::string template_hash;
+  int64_t tokens = 0;
+  Json record = Json::object();
+  std::string created;
+};
+
+// One figure. Model path and hash, task, metric, protocol, config, data hash and compared_with are its key: measuring it again replaces it.
+struct ResultRecord {
+  int64_t id = 0;
+  std::optional<int64_t> run_id;
+  std::string model_name;
+  std::string model_path;
+  std::string model_hash;
+  std::string task;
+  std::string metric;
+  double value = 0;  // not finite is stored, and read back, as NaN
+  std::optional<double> standard_error;
+  int64_t n = 0;
+  Json config = Json::object();
+  std::string data_hash;
+  std::string protocol;
+  std::string compared_with;  // name of the base model, or empty
+  std::string created;
+};
+
+// `name` patterns: with '*', '?' or '[' a glob over the whole name, else any part of it; case counts. Empty = all.
+struct RunFilter {
+  std::string name;
+  std::string status;  // exact
+  int64_t limit = 0;   // the newest; 0 = all
+};
+struct ArtifactFilter {
+  std::string name;
+  std::string path;  // exact
+  int64_t limit = 0;
+};
+struct ResultFilter {
+  std::string model;  // pattern over the model's name
+  std::string task;   // exact
+  std::string metric;  // exact
+  std::optional<int64_t> run_id;
+  int64_t limit = 0;
+};
+
+enum class StoreMode {
+  kCreate,    // makes folder and database when they are missing, brings an older schema up to date
+  kExisting,  // the database must be there: for commands that only list. Brings an older schema up to date, too
+};
+
+// Not for several threads at once: one Store a thread.
+class Store {
+ public:
+  // Errors: not found (kExisting), corruption (STORE_CORRUPT: no database, or a damaged one), unsupported (written by a newer version, or
+  // a database of another program), io (locked for 30 s, no permission, full disk).
+  // Every other member function may fail with corruption or io as well.
+  explicit Store(const std::filesystem::path& path, StoreMode mode = StoreMode::kCreate);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  const std::filesystem::path& path() const;
+
+  // Runs. The run belongs to this Store: it reads as interrupted once the Store is gone without finish_run.
+  int64_t begin_run(std::string_view name, const Json& config, std::string_view version);
+  // status: "done" or "failed".
+  void finish_run(int64_t run_id, std::string_view status, std::string_view error = "");
+  std::vector<RunRecord> list_runs(const RunFilter& filter = {}) const;  // newest first
+  std::optional<RunRecord> find_run(int64_t run_id) const;
+
+  // Stages: one row a name in a run; beginning it again replaces the row.
+  int64_t begin_stage(int64_t run_id, std::string_view name, std::string_view key, const Json& inputs);
+  void finish_stage(int64_t stage_id, std::string_view status, const Json& outputs, double seconds, std::string_view message = "");
+  std::vector<StageRecord> list_stages(int64_t run_id) const;  // in order
+  // The newest stage with this key that ran to its end.
+  std::optional<StageRecord> find_done_stage(std::string_view key) const;
+  // The newest stage of this name that ran to its end or was found up to date, in a run of this name.
+  std::optional<StageRecord> find_last_stage(std::string_view run_name, std::string_view stage_name) const;
+
+  // Insert or replace by their keys; the result is the row's id, which a replacement keeps.
+  int64_t put_artifact(const ArtifactRecord& artifact);
+  int64_t put_calibration(const CalibrationRow& calibration);
+  int64_t put_result(const ResultRecord& result);
+  std::vector<ArtifactRecord> list_artifacts(const ArtifactFilter& filter = {}) const;  // newest first
+  std::vector<CalibrationRow> list_calibrations(int64_t limit = 0) const;               // newest first
+  std::vector<ResultRecord> list_results(const ResultFilter& filter = {}) const;        // by model, task, metric; newest first
+
+  // SHA-256 of a file, read only when its size, modification time or inode differ from those of the last time. Errors: not found, io.
+  std::string file_sha256(const std::filesystem::path& file);
+
+  // Held while a stage with this key works, so that two processes do not do the same work at once. Released by its destructor.
+  class KeyLock {
+   public:
+    ~KeyLock();
+    KeyLock(KeyLock&& other) noexcept;
+    KeyLock& operator=(KeyLock&&) = delete;
+
+   private:
+    friend class Store;
+    explicit KeyLock(int descriptor) : descriptor_(descriptor) {}
+    bool lock(int64_t offset);
+
+    int descriptor_;
+  };
+  // Nothing when another process (or another Store) holds it.
+  std::optional<KeyLock> try_lock_key(std::string_view key);
+
+ private:
+  friend class Transaction;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Several changes that happen together or not at all; rolled back unless commit() was called. May be nested.
+class Transaction {
+ public:
+  explicit Transaction(Store& store);
+  ~Transaction();
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+  void commit();
+
+ private:
+  Store& store_;
+  bool open_ = true;
+};
+
+// Now, as the store writes it.
+std::string utc_now();
+
+}  // namespace salient::pipeline

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Perplexity, mean KL divergence to the float model and top-1 agreement of AutoAWQ GEMM folders, by transformers on weights that
+AutoAWQ's own function unpacks; prints one JSON line; compare_autoawq.py runs it.
+
+usage: measure_artifacts.py FLOAT_MODEL TEXT WINDOW THREADS PACKING_UTILS.py NAME=FOLDER...
+
+The text is cut into windows that do not overlap, its tail dropped; every token of a window after the first is scored. KL(float || model)
+and agreement are over every position.
+"""
+import importlib.util
+import json
+import math
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+WINDOWS_AT_ONCE = 8
+
+
+def load_module(path):
+    spec = importlib.util.spec_from_file_location("packing_utils", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_packed(folder, packing):
+    stored = {}
+    for file in sorted(pathlib.Path(folder).glob("*.safetensors")):
+        stored.update(load_file(file))
+    config = AutoConfig.from_pretrained(folder)
+    quantization = config.quantization_config
+    del config.quantization_config
+    weights = {}
+    for name, tensor in stored.items():
+        stem, _, kind = name.rpartition(".")
+        if kind == "qweight":
+            dense = packing.dequantize_gemm(tensor, stored[f"{stem}.qzeros"], stored[f"{stem}.scales"].float(),
+                                            quantization["bits"], quantization["group_size"])
+            weights[f"{stem}.weight"] = dense.t().contiguous().float()
+        elif kind not in ("qzeros", "scales"):
+            weights[name] = tensor.float()
+    model = AutoModelForCausalLM.from_config(config).float()
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not (name == "lm_head.weight" and config.tie_word_embeddings)]
+    if missing or unexpected:
+        sys.exit(f"{folder}: tensors missing {missing}, unexpected {unexpected}")
+    model.tie_weights()
+    return model.eval()
+
+
+class Figures:
+    def __init__(self):
+        self.loss = self.divergence = self.agreeing = 0.0
+        self.scored = self.positions = 0
+
+    def add(self, batch, log_probs, reference):
+        targets = batch[:, 1:].unsqueeze(-1)
+        self.loss -= log_probs[:, :-1].gather(-1, targets).double().sum().item()
+        self.scored += targets.numel()
+        self.divergence += (reference.exp() * (reference - log_probs)).sum(-1).double().sum().item()
+        self.agreeing += (log_probs.argmax(-1) == reference.argmax(-1)).sum().item()
+        self.positions += batch.numel()
+
+    def summary(self):
+        return {"perplexity": math.exp(self.loss / self.scored), "kl": self.divergence / self.positions,
+                "top1": self.agreeing / self.positions}
+
+
+@torch.no_grad()
+def main():
+    if len(sys.argv) < 7:
+        sys.exit(__doc__)
+    float_folder, text, window, threads, packing_file = sys.argv[1:6]
+    window = int(window)
+    torch.set_num_threads(int(threads))
+    packing = load_module(packing_file)
+    base = AutoModelForCausalLM.from_pretrained(float_folder, dtype=torch.float32).eval()
+    models = {"float": base}
+    for argument in sys.argv[6:]:
+        name, folder = argument.split("=", 1)
+        models[name] = load_packed(folder, packing)
+    tokenizer = AutoTokenizer.from_pretrained(float_folder)
+    content = pathlib.Path(text).read_bytes().decode("utf-8")
+    ids = tokenizer(content, add_special_tokens=False, return_tensors="pt").input_ids[0]
+    windows = ids[:len(ids) // window * window].view(-1, window)
+    figures = {name: Figures() for name in models}
+    for batch in windows.split(WINDOWS_AT_ONCE):
+        reference = base(batch).logits.log_softmax(-1)
+        for name, model in models.items():
+            log_probs = reference if model is base else model(batch).logits.log_softmax(-1)
+            figures[name].add(batch, log_probs, reference)
+    print(json.dumps({"windows": len(windows), "models": {name: found.summary() for name, found in figures.items()}}))
+
+
+main()

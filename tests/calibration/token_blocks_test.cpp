@@ -1,0 +1,224 @@
+#include "calibration/token_blocks.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/hash.h"
+
+namespace salient::calibration {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const fs::path kRoot = SALIENT_SOURCE_DIR;
+
+Json golden(const std::string& name) { return read_json_file(kRoot / "tests/data/calibration" / name); }
+
+const models::Tokenizer& tokenizer() {
+  static const models::Tokenizer demo = models::Tokenizer::from_folder(kRoot / "models/demo");
+  return demo;
+}
+
+std::vector<std::string> demo_texts(size_t count) {
+  auto texts = read_calibration_set(kRoot / "models/demo/data/calib_mixed.jsonl").texts;
+  texts.resize(std::min(count, texts.size()));
+  return texts;
+}
+
+std::vector<int64_t> row(const TokenBlocks& blocks, int64_t index) {
+  const at::Tensor ids = blocks.ids[index].slice(0, 0, blocks.lengths[index].item<int64_t>()).contiguous();
+  return {ids.data_ptr<int64_t>(), ids.data_ptr<int64_t>() + ids.numel()};
+}
+
+std::vector<int64_t> stream(const TokenBlocks& blocks) {
+  std::vector<int64_t> all;
+  for (int64_t i = 0; i < blocks.ids.size(0); ++i) {
+    const auto ids = row(blocks, i);
+    all.insert(all.end(), ids.begin(), ids.end());
+  }
+  return all;
+}
+
+template <typename Body>
+Error error_of(Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error;
+  }
+  ADD_FAILURE() << "no error";
+  return Error(ErrorKind::kInternal, "");
+}
+
+TEST(TokenBlocks, DiscardingLongRowsGivesAutoAwqsBlocks) {
+  auto texts = demo_texts(1200);
+  texts[3] = "  \u3000\n" + texts[3] + "\u2003\n";
+  texts[5] = " \n";
+  const Json reference = golden("autoawq.json");
+  ASSERT_EQ(reference["cases"].size(), 3u);
+  for (const Json& item : reference["cases"]) {
+    TokenBlockOptions options;
+    options.rows.max_seq_len = item["max_seq_len"];
+    options.rows.max_rows = item["samples"];
+    options.rows.discard_long_rows = true;
+    options.min_tokens = 1;
+    const TokenBlocks blocks = make_token_blocks(texts, tokenizer(), options);
+    EXPECT_EQ(blocks.statistics.blocks, item["blocks"].get<int64_t>());
+    EXPECT_EQ(blocks.ids.size(1), options.rows.max_seq_len);
+    EXPECT_TRUE(blocks.lengths.eq(options.rows.max_seq_len).all().item<bool>());
+    std::string joined;
+    for (const int64_t id : stream(blocks)) joined += (joined.empty() ? "" : " ") + std::to_string(id);
+    EXPECT_EQ(sha256_hex(joined), item["sha256"].get<std::string>());
+  }
+}
+
+TEST(TokenBlocks, ConcatKeepsEveryTokenOfShortRows) {
+  const Json reference = golden("tokens.json");
+  TokenBlockOptions options;
+  options.rows.max_seq_len = 256;
+  const TokenBlocks blocks = make_token_blocks(demo_texts(40), tokenizer(), options);
+  int64_t total = 0;
+  for (const Json& length : reference["lengths"]) total += length.get<int64_t>();
+  ASSERT_GE(total % 256, kMinimumTail);
+  EXPECT_EQ(blocks.ids.scalar_type(), at::kLong);
+  EXPECT_EQ(blocks.lengths.scalar_type(), at::kLong);
+  EXPECT_EQ(blocks.statistics.tokens, total);
+  EXPECT_EQ(blocks.statistics.blocks, (total + 255) / 256);
+  EXPECT_EQ(blocks.ids.sizes(), (std::vector<int64_t>{blocks.statistics.blocks, 256}));
+  EXPECT_EQ(blocks.lengths[-1].item<int64_t>(), total % 256);
+  EXPECT_EQ(blocks.ids[-1].slice(0, total % 256).abs().sum().item<int64_t>(), 0);
+  const auto all = stream(blocks);
+  const auto first = reference["first_row"].get<std::vector<int64_t>>();
+  const auto last = reference["last_row"].get<std::vector<int64_t>>();
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), all.begin()));
+  EXPECT_TRUE(std::equal(last.rbegin(), last.rend(), all.rbegin()));
+  EXPECT_EQ(blocks.statistics.row_tokens.max, *std::max_element(reference["lengths"].begin(), reference["lengths"].end()));
+  EXPECT_EQ(blocks.statistics.row_tokens.total, total);
+  EXPECT_EQ(blocks.statistics.truncated + blocks.statistics.dropped + blocks.statistics.dropped_tokens, 0);
+}
+
+TEST(TokenBlocks, LongRowsAreTruncatedAndCounted) {
+  const auto lengths = golden("tokens.json")["lengths"].get<std::vector<int64_t>>();
+  int64_t expected = 0, truncated = 0, cut = 0;
+  for (const int64_t length : lengths) {
+    expected += std::min<int64_t>(length, 64);
+    truncated += length > 64 ? 1 : 0;
+    cut += std::max<int64_t>(length - 64, 0);
+  }
+  ASSERT_GT(truncated, 0);
+  TokenBlockOptions options;
+  options.rows.max_seq_len = 64;
+  const TokenStatistics s = make_token_blocks(demo_texts(40), tokenizer(), options).statistics;
+  const int64_t tail = expected % 64 < kMinimumTail ? expected % 64 : 0;
+  EXPECT_EQ(s.truncated, truncated);
+  EXPECT_EQ(s.tokens, expected - tail);
+  EXPECT_EQ(s.dropped_tokens, cut + tail);
+  EXPECT_EQ(s.rows, 40);
+}
+
+TEST(TokenBlocks, AShortTailIsDropped) {
+  const auto lengths = golden("tokens.json")["lengths"].get<std::vector<int64_t>>();
+  TokenBlockOptions options;
+  options.min_tokens = 1;
+  for (const int64_t tail : {kMinimumTail - 1, kMinimumTail}) {
+    options.rows.max_seq_len = lengths[0] + lengths[1] - tail;
+    ASSERT_GE(options.rows.max_seq_len, std::max(lengths[0], lengths[1]));
+    const TokenBlocks blocks = make_token_blocks(demo_texts(2), tokenizer(), options);
+    EXPECT_EQ(blocks.statistics.blocks, tail < kMinimumTail ? 1 : 2);
+    EXPECT_EQ(blocks.statistics.dropped_tokens, tail < kMinimumTail ? tail : 0);
+  }
+}
+
+TEST(TokenBlocks, RowsAreLongestFirstAndStable) {
+  const Json reference = golden("tokens.json");
+  auto lengths = reference["lengths"].get<std::vector<int64_t>>();
+  TokenBlockOptions options;
+  options.packing = Packing::kRows;
+  const TokenBlocks blocks = make_token_blocks(demo_texts(40), tokenizer(), options);
+  std::sort(lengths.begin(), lengths.end(), std::greater<>());
+  ASSERT_EQ(blocks.ids.size(0), 40);
+  EXPECT_EQ(blocks.ids.size(1), lengths.front());
+  EXPECT_TRUE(blocks.lengths.equal(at::tensor(lengths)));
+  const auto first = reference["first_row"].get<std::vector<int64_t>>();
+  int64_t found = 0;
+  for (int64_t i = 0; i < 40; ++i) found += row(blocks, i) == first ? 1 : 0;
+  EXPECT_EQ(found, 1);
+  EXPECT_TRUE(blocks.ids.equal(make_token_blocks(demo_texts(40), tokenizer(), options).ids));
+}
+
+TEST(TokenBlocks, DuplicatesAndEmptyTextsAreCounted) {
+  auto texts = demo_texts(40);
+  texts.push_back(texts[0]);
+  texts.push_back("");
+  const TokenStatistics s = make_token_blocks(texts, tokenizer(), {}).statistics;
+  EXPECT_EQ(s.duplicates, 1);
+  EXPECT_EQ(s.dropped, 1);
+  EXPECT_EQ(s.rows, 42);
+  EXPECT_EQ(to_json(s)["duplicates"], 1);
+}
+
+TEST(TokenBlocks, TooLittleDataSaysHowMuchThereIs) {
+  const auto lengths = golden("tokens.json")["lengths"].get<std::vector<int64_t>>();
+  const Error few = error_of([] { make_token_blocks(demo_texts(2), tokenizer(), {}); });
+  EXPECT_EQ(few.kind(), ErrorKind::kInvalidArgument);
+  EXPECT_EQ(few.code(), "CALIBRATION_TOO_SHORT");
+  EXPECT_THAT(few.message(), HasSubstr("2 texts give " + std::to_string(lengths[0] + lengths[1]) + " usable tokens"));
+  EXPECT_THAT(few.message(), HasSubstr("at least 512 tokens are needed"));
+  EXPECT_THAT(error_of([] { make_token_blocks({}, tokenizer(), {}); }).message(), HasSubstr("0 texts give 0 usable tokens"));
+
+  TokenBlockOptions options;
+  options.rows.max_seq_len = 4;
+  options.rows.discard_long_rows = true;
+  options.min_tokens = 0;
+  const Error long_rows = error_of([&] { make_token_blocks(demo_texts(5), tokenizer(), options); });
+  EXPECT_THAT(long_rows.message(), HasSubstr("5 are too long and were left out"));
+  EXPECT_THAT(long_rows.message(), HasSubstr("at least 1 tokens"));
+  options.rows.max_seq_len = 0;
+  EXPECT_THAT(error_of([&] { make_token_blocks(demo_texts(5), tokenizer(), options); }).message(), HasSubstr("max_seq_len is 0"));
+}
+
+TEST(TokenBlocks, PackingNames) {
+  EXPECT_EQ(parse_packing("concat"), Packing::kConcat);
+  EXPECT_EQ(parse_packing("rows"), Packing::kRows);
+  EXPECT_THROW(parse_packing("pad"), Error);
+}
+
+// The demo tokenizer with a post-processor that puts <|endoftext|> in front, as Llama's puts its BOS.
+TEST(TokenRows, SpecialTokensAreAddedOnceAndNotToTemplateText) {
+  Json json = read_json_file(kRoot / "models/demo/tokenizer.json");
+  const std::string bos = "<|endoftext|>";
+  int64_t id = -1;
+  for (const Json& token : json["added_tokens"])
+    if (token["content"] == bos) id = token["id"];
+  ASSERT_GE(id, 0);
+  const auto special = Json::parse(R"({"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}})");
+  const auto first = Json::parse(R"({"Sequence": {"id": "A", "type_id": 0}})"),
+             second = Json::parse(R"({"Sequence": {"id": "B", "type_id": 1}})");
+  json["post_processor"] = {{"type", "TemplateProcessing"},
+                            {"single", Json::array({special, first})},
+                            {"pair", Json::array({special, first, second})},
+                            {"special_tokens", {{bos, {{"id", bos}, {"ids", Json::array({id})}, {"tokens", Json::array({bos})}}}}}};
+  const fs::path folder = fs::temp_directory_path() / ("salient_token_rows_" + std::to_string(::getpid()));
+  write_file(folder / "tokenizer.json", json.dump());
+  const auto with_bos = models::Tokenizer::from_folder(folder);
+
+  const auto plain = tokenize_rows({"Hello there", bos + "Hello there"}, with_bos, {});
+  ASSERT_EQ(plain.rows.size(), 2u);
+  EXPECT_EQ(plain.rows[0], plain.rows[1]);
+  EXPECT_EQ(plain.rows[0][0], id);
+  EXPECT_NE(plain.rows[0][1], id);
+  TokenRowOptions rendered;
+  rendered.from_chat_template = true;
+  EXPECT_NE(tokenize_rows({"Hello there"}, with_bos, rendered).rows[0][0], id);
+  fs::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace salient::calibration

@@ -1,0 +1,159 @@
+#include "pipeline/quantize_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+
+#include "calibration/token_blocks.h"
+#include "common/error.h"
+#include "common/file.h"
+#include "models/io/checkpoint.h"
+#include "models/io/detect.h"
+#include "models/text/dataset.h"
+#include "models/text/tokenizer.h"
+#include "pipeline/quantize_progress.h"
+#include "support/temporary_folder.h"
+
+namespace salient::pipeline {
+namespace {
+namespace fs = std::filesystem;
+
+const fs::path kModel = SALIENT_SOURCE_DIR "/models/demo";
+
+calibration::TokenBlocks demo_tokens(int64_t rows) {
+  const auto tokenizer = models::Tokenizer::from_folder(kModel);
+  std::vector<std::string> texts;
+  for (const Json& row : models::read_dataset(kModel / "data/calib_mixed.jsonl").rows) texts.push_back(row["text"]);
+  texts.resize(static_cast<size_t>(rows));
+  calibration::TokenBlockOptions options;
+  options.rows.max_seq_len = 128;
+  options.rows.from_chat_template = true;
+  return calibration::make_token_blocks(texts, tokenizer, options);
+}
+
+QuantizeModelOptions demo_options(const fs::path& output) {
+  QuantizeModelOptions options;
+  options.model_folder = kModel;
+  options.output = output;
+  options.awq.scale_search.grid = 4;
+  options.awq.clip_search.steps = 3;
+  return options;
+}
+
+std::map<std::string, std::string> folder_bytes(const fs::path& folder) {
+  std::map<std::string, std::string> bytes;
+  for (const auto& entry : fs::directory_iterator(folder)) bytes[entry.path().filename()] = read_text_file(entry.path());
+  return bytes;
+}
+
+struct Stopped {};
+
+TEST(QuantizeModel, StoppedAfterAnyBlockItGivesTheSameBytes) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "whole");
+  options.max_shard_bytes = 1'000'000;  // several shards
+  const QuantizeModelResult whole = quantize_model(options, tokens);
+  const auto expected = folder_bytes(whole.folder);
+  EXPECT_GT(expected.size(), 6U);
+  EXPECT_TRUE(expected.contains("model.safetensors.index.json"));
+
+  options.output = folder.path() / "stopped";
+  for (int64_t stop = 0; stop <= 4; ++stop) {
+    options.on_progress = [&](int64_t done, int64_t) {
+      if (done == stop) throw Stopped{};
+    };
+    EXPECT_THROW(quantize_model(options, tokens), Stopped);
+    EXPECT_FALSE(fs::exists(options.output));
+  }
+  options.on_progress = nullptr;
+  const QuantizeModelResult resumed = quantize_model(options, tokens);
+  EXPECT_EQ(resumed.resumed_blocks, 4);
+  const auto found = folder_bytes(resumed.folder);
+  ASSERT_EQ(found.size(), expected.size());
+  for (const auto& [name, bytes] : expected) EXPECT_TRUE(found.at(name) == bytes) << name;
+  EXPECT_FALSE(fs::exists(folder.path() / "stopped.partial"));
+}
+
+TEST(QuantizeModel, WorkOfOtherSettingsIsNotTakenOver) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  options.on_progress = [](int64_t done, int64_t) {
+    if (done == 2) throw Stopped{};
+  };
+  EXPECT_THROW(quantize_model(options, tokens), Stopped);
+  options.on_progress = nullptr;
+  options.awq.spec.group_size = 64;
+  EXPECT_EQ(quantize_model(options, tokens).resumed_blocks, 0);
+  EXPECT_EQ(models::detect_model(options.output).spec->group_size, 64);
+}
+
+TEST(QuantizeModel, NoLinearIsWorseThanRoundToNearestAndMostAreFarBetter) {
+  const test::TemporaryFolder folder;
+  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out"), demo_tokens(24));
+  ASSERT_EQ(result.reports.size(), 28U);
+  double rtn = 0;
+  double stored = 0;
+  for (const LinearReport& report : result.reports) {
+    rtn += report.rtn_error;
+    stored += report.error;
+  }
+  EXPECT_LT(stored, 0.6 * rtn);
+  const models::Checkpoint artifact(result.folder);
+  EXPECT_TRUE(artifact.contains("model.layers.3.mlp.down_proj.qweight"));
+  EXPECT_FALSE(artifact.contains("model.layers.3.mlp.down_proj.weight"));
+  EXPECT_FALSE(artifact.contains("lm_head.weight"));  // tied
+  EXPECT_EQ(artifact.info("model.embed_tokens.weight").dtype, at::kHalf);
+}
+
+TEST(QuantizeModel, AnOutputThatExistsIsRefusedUnlessItIsThisJobs) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  quantize_model(options, tokens);
+  EXPECT_THROW(quantize_model(options, tokens), Error);
+  options.reuse_output = true;
+  EXPECT_EQ(quantize_model(options, tokens).reports.size(), 28U);
+  options.awq.clip = false;
+  EXPECT_THROW(quantize_model(options, tokens), Error);
+}
+
+TEST(QuantizeModel, AGroupSizeThatDoesNotDivideNamesTheLayerAndWhatDoes) {
+  const test::TemporaryFolder folder;
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  options.awq.spec.group_size = 96;
+  try {
+    quantize_model(options, demo_tokens(12));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+    EXPECT_THAT(error.message(), testing::AllOf(testing::HasSubstr("model.layers.0.self_attn.q_proj"), testing::HasSubstr("128")));
+  }
+  EXPECT_FALSE(fs::exists(folder.path() / "out.partial"));
+}
+
+TEST(QuantizeModel, AnArtifactIsNotQuantizedAgain) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  quantize_model(options, tokens);
+  options.model_folder = folder.path() / "out";
+  options.output = folder.path() / "again";
+  EXPECT_THROW(quantize_model(options, tokens), Error);
+}
+
+// The bound is one block, not the model: more blocks do not raise the estimate.
+TEST(QuantizeModel, EstimatedMemoryDoesNotGrowWithTheNumberOfBlocks) {
+  models::DecoderConfig config = models::parse_decoder_config(models::Checkpoint(kModel).config(), "demo");
+  const AwqOptions awq;
+  const uint64_t few = estimate_quantize(config, awq, 8192, 4096, 0).peak_memory_bytes;
+  config.num_hidden_layers = 80;
+  const uint64_t many = estimate_quantize(config, awq, 8192, 4096, 0).peak_memory_bytes;
+  EXPECT_EQ(few, many);
+}
+
+}  // namespace
+}  // namespace salient::pipeline
