@@ -22,7 +22,7 @@ struct GenerateUntilOptions {
   int64_t max_new_tokens = 256;
   int64_t cache_bytes = int64_t{1} << 30;  // of keys and values of one batch: decides how many prompts run together
   int64_t max_rows = 64;
-  Progress progress;
+  ProgressCallback progress;
 };
 
 struct Generated {

@@ -36,7 +36,7 @@ TokenPair encode_pair(const LanguageModel& model, std::string_view context, std:
 
 struct LikelihoodOptions {
   int64_t batch_tokens = 4096;  // padded tokens of one forward pass
-  Progress progress;
+  ProgressCallback progress;
 };
 
 // Results in the order of the requests. Inputs longer than max_length lose tokens on the left, never of the continuation. Errors: invalid

@@ -21,7 +21,7 @@ struct WindowOptions {
   int64_t window = 0;         // tokens; 0 = min(2048, max_length)
   int64_t limit_windows = 0;  // 0 = all
   int64_t batch_tokens = 2048;
-  Progress progress;          // in windows
+  ProgressCallback progress;          // in windows
 };
 
 // Equal windows, one after the other.

@@ -7,6 +7,6 @@
 namespace salient::eval {
 
 // Called after every batch with what is done so far and the whole; both count the same unit (requests, windows, tokens).
-using Progress = std::function<void(int64_t done, int64_t total)>;
+using ProgressCallback = std::function<void(int64_t done, int64_t total)>;
 
 }  // namespace salient::eval

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <utility>
 #include <vector>
+
+#include "common/table.h"
 
 namespace salient::eval {
 namespace {
@@ -21,7 +23,8 @@ Json metric_json(const MetricResult& metric) {
               {"value", metric.value.value},
               {"n", metric.n},
               {"unit", std::string(to_string(metric.unit))},
-              {"higher_is_better", metric.higher_is_better}};
+              {"higher_is_better", metric.higher_is_better},
+              {"headline", metric.headline}};
   put(out, "stderr", metric.value.stderr_of_mean);
   put(out, "chance", metric.chance);
   if (metric.base) {
@@ -57,28 +60,6 @@ std::string percent(const std::optional<Estimate>& ratio) {
 std::string with_error(const Estimate& estimate) {
   if (!estimate.stderr_of_mean) return fmt::format("{}{}", estimate.value > 0 ? "+" : "", number(estimate.value));
   return fmt::format("{}{} +- {}", estimate.value > 0 ? "+" : "", number(estimate.value), number(*estimate.stderr_of_mean));
-}
-
-constexpr size_t kColumns = 8;
-using Row = std::array<std::string, kColumns>;
-
-std::string layout(const std::vector<Row>& rows) {
-  std::array<size_t, kColumns> widths{};
-  for (const Row& row : rows) {
-    for (size_t c = 0; c < kColumns; ++c) widths[c] = std::max(widths[c], row[c].size());
-  }
-  std::string out;
-  for (const Row& row : rows) {
-    std::string line;
-    for (size_t c = 0; c < kColumns; ++c) {
-      if (widths[c] == 0) continue;
-      if (!line.empty() || c > 0) line += c == 0 ? "" : "  ";
-      line += c < 2 ? fmt::format("{:<{}}", row[c], widths[c]) : fmt::format("{:>{}}", row[c], widths[c]);
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
-  }
-  return out;
 }
 
 std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
@@ -157,18 +138,20 @@ Json to_json(const Evaluation& evaluation) {
 }
 
 std::string to_table(const Evaluation& evaluation) {
-  std::vector<Row> rows;
-  rows.push_back({"task", "metric", "value", "stderr", "n", "base", "difference", "retained"});
-  if (!evaluation.base) rows.back()[5] = rows.back()[6] = rows.back()[7] = "";
+  std::vector<std::string> titles = {"task", "metric", "value", "stderr", "n"};
+  if (evaluation.base) titles.insert(titles.end(), {"base", "difference", "retained"});
+  std::vector<std::vector<std::string>> rows;
   for (const TaskResult& task : evaluation.model.tasks) {
     std::string name = task.task;
     for (const MetricResult& metric : task.metrics) {
-      rows.push_back({std::exchange(name, ""), metric.metric, number(metric.value.value), number(metric.value.stderr_of_mean), std::to_string(metric.n),
-                      metric.base ? number(metric.base->base_value) : "", metric.base ? with_error(metric.base->difference) : "",
-                      metric.base ? percent(metric.base->retention) : ""});
+      rows.push_back({std::exchange(name, ""), metric.metric, number(metric.value.value), number(metric.value.stderr_of_mean), std::to_string(metric.n)});
+      if (metric.base) {
+        rows.back().insert(rows.back().end(),
+                           {number(metric.base->base_value), with_error(metric.base->difference), percent(metric.base->retention)});
+      }
     }
   }
-  std::string out = layout(rows);
+  std::string out = format_table(titles, rows);
   if (evaluation.model.throughput) out += throughput_line(evaluation.model);
   if (evaluation.base && evaluation.base->throughput) out += throughput_line(*evaluation.base);
   return out;

@@ -9,7 +9,7 @@
 namespace salient::eval {
 
 // {"model": ..., "tasks": [{"task", "file", "data_sha256", "settings", "metrics": [{"metric", "value", "stderr", "n", "unit",
-// "higher_is_better", "chance", "base_value", "difference", "difference_stderr", "retention", "retention_stderr",
+// "higher_is_better", "headline", "chance", "base_value", "difference", "difference_stderr", "retention", "retention_stderr",
 // "retention_above_chance"}], ...}], "throughput": {...}}; fields that a metric does not have are left out.
 Json to_json(const ModelResult& result);
 // {"model": ..., "base": ..., "verdict": ...}

@@ -8,8 +8,9 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
-#include <string>
 #include <vector>
+
+#include "common/memory.h"
 
 namespace salient::eval {
 namespace {
@@ -73,19 +74,11 @@ Throughput measure_throughput(const LanguageModel& model, const ThroughputOption
   out.generation_tokens_per_second = static_cast<double>(out.generated_tokens) / generation_time;
   out.disk_bytes = model.disk_bytes;
   out.memory_bytes = model.decoder.weight_bytes();
-  out.peak_rss_bytes = peak_rss_bytes();
+  out.peak_rss_bytes = peak_memory_bytes();
   return out;
 }
 
-uint64_t peak_rss_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;  // "VmHWM:   123456 kB"
-  }
-  return 0;
-}
-
-bool reset_peak_rss() {
+bool reset_peak_memory() {
   std::ofstream control("/proc/self/clear_refs");  // proc(5): 5 resets the peak
   control << "5\n";
   control.flush();

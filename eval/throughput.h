@@ -22,15 +22,14 @@ struct Throughput {
   int threads = 0;
   uint64_t disk_bytes = 0;      // weights in the checkpoint
   uint64_t memory_bytes = 0;    // weights as loaded
-  uint64_t peak_rss_bytes = 0;  // of the process so far, since start or the last reset_peak_rss()
+  uint64_t peak_rss_bytes = 0;  // of the process so far, since start or the last reset_peak_memory()
 };
 
 // Batch size 1. Errors: those of the decoder.
 Throughput measure_throughput(const LanguageModel& model, const ThroughputOptions& options = {});
 
-// VmHWM of /proc/self/status in bytes; 0 where there is none.
-uint64_t peak_rss_bytes();
-// Starts a new peak from the memory now resident. Returns whether the system allows it.
-bool reset_peak_rss();
+// Starts a new peak (common/memory.h) from the memory now resident, so that the peak of one model is not that of an earlier one. Returns whether
+// the system allows it.
+bool reset_peak_memory();
 
 }  // namespace salient::eval

@@ -212,6 +212,16 @@ std::optional<QuantizeProgress> load_finished(const fs::path& folder) {
   return progress_from_metadata(read_json_file(file), file.string());
 }
 
+// Progress without the shards that it speaks of: somebody tidied up in the work folder.
+void check_taken_over(const models::CheckpointWriter& writer, const std::vector<models::PlannedTensor>& planned, const fs::path& work) {
+  for (const models::PlannedTensor& tensor : planned) {
+    if (writer.taken_over(tensor.name)) continue;
+    throw Error(ErrorKind::kCorruption, fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(),
+                                                    tensor.name))
+        .with_hint("remove that folder and give the same command again");
+  }
+}
+
 void say(const QuantizeModelOptions& options, const std::string& line) {
   if (options.on_message) options.on_message(line);
 }
@@ -307,6 +317,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
   QuantizeProgress progress = found ? *found : QuantizeProgress{fingerprint, 0, {}};
   result.resumed_blocks = progress.blocks_done;
   models::CheckpointWriter writer(work, plan);
+  if (found) check_taken_over(writer, planned, work);
   at::Tensor hidden;
   if (found) {
     say(options, fmt::format("going on at block {} of {}", progress.blocks_done + 1, config.num_hidden_layers));

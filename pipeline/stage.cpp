@@ -81,11 +81,8 @@ std::string describe_change(const Json& before, const Json& now) {
   const Json old_values = before.flatten();
   const Json new_values = now.flatten();
   std::vector<std::string> changes;
-  const auto title = [](std::string pointer) {  // "/files/model/config.json" -> "files.model/config.json"
-    pointer.erase(0, 1);
-    if (const size_t slash = pointer.find('/'); slash != std::string::npos) pointer[slash] = '.';
-    for (size_t at; (at = pointer.find("~1")) != std::string::npos;) pointer.replace(at, 2, "/");
-    return pointer;
+  const auto title = [](const std::string& pointer) {  // "/files/model/config.json" -> "files.model.config.json"
+    return fmt::format("{}", fmt::join(split(pointer.substr(1), '/'), "."));
   };
   const auto value = [](const Json& json) {
     const std::string text = json.is_string() ? json.get<std::string>() : dump_json(json);
@@ -121,7 +118,9 @@ Json stage_inputs(Store& store, const Stage& stage, const std::string& version, 
 
 PlannedStage plan_stage(Store& store, std::string_view run_name, const Stage& stage, const StageOptions& options,
                         const std::map<std::string, PlannedStage>& before) {
-  PlannedStage planned{.name = stage.name, .inputs = stage_inputs(store, stage, options.version, before)};
+  PlannedStage planned;
+  planned.name = stage.name;
+  planned.inputs = stage_inputs(store, stage, options.version, before);
   planned.key = sha256_hex(fmt::format("{}\n{}", stage.name, dump_json(planned.inputs)));
 
   if (const auto done = store.find_done_stage(planned.key)) {

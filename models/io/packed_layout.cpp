@@ -152,8 +152,9 @@ std::optional<PackedLinear> read_packed_linear(const std::string& tensor_name, c
   const bool known = compressed ? attempt(read_compressed, weight, zeros, scales)
                      : reordered
                          ? attempt(read_gptq, weight, zeros, scales)
-                         : attempt(read_gemm, weight, zeros, scales) || attempt(read_gptq, weight, zeros, scales) ||
-                               attempt(read_gemv, weight, zeros, scales) || attempt(read_gemv_fast, weight, scales) ||
+                         // GEMV before GPTQ: a layer of GEMV can look like GPTQ with groups of 8, which nobody makes
+                         : attempt(read_gemm, weight, zeros, scales) || attempt(read_gemv, weight, zeros, scales) ||
+                               attempt(read_gptq, weight, zeros, scales) || attempt(read_gemv_fast, weight, scales) ||
                                (zeros == nullptr && attempt(read_marlin, weight, scales));
   if (!known) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: the shapes fit no known layout of packed weights: {}", linear.name, linear.shapes))

@@ -14,13 +14,13 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "models/io/safetensors_header.h"
 
 namespace salient::models {
 namespace {
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference implementation's limit
-constexpr uint64_t kDataAlignment = 64;
 constexpr std::string_view kMetadataKey = "__metadata__";
 
 struct DtypeRow {
@@ -206,34 +206,14 @@ void SafetensorsFile::release(const std::string& name) const {
 }
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata) {
-  OrderedJson header = OrderedJson::object();
-  OrderedJson& header_metadata = header[std::string(kMetadataKey)];
-  header_metadata["format"] = "pt";
-  for (const auto& [key, value] : metadata) header_metadata[key] = value;
-
-  std::set<std::string_view> names{kMetadataKey};
-  std::string text = header.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
-  text.pop_back();  // the closing brace: entries are appended one by one, an ordered object would search all keys for each
-  uint64_t offset = 0;
-  for (const NamedTensor& tensor : tensors) {
-    if (!names.insert(tensor.name).second) fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' given twice", path.string(), tensor.name);
-    const std::vector<int64_t> shape = tensor.tensor.sizes().vec();
-    OrderedJson entry;
-    entry["dtype"] = safetensors_dtype_name(tensor.tensor.scalar_type());
-    entry["shape"] = shape;
-    const uint64_t begin = std::exchange(offset, offset + tensor.tensor.nbytes());
-    entry["data_offsets"] = {begin, offset};
-    text += fmt::format(",{}:{}", dump_json(Json(tensor.name)), entry.dump());
-  }
-  text += '}';
-  const uint64_t data_begin = (kLengthBytes + text.size() + kDataAlignment - 1) / kDataAlignment * kDataAlignment;
-  text.resize(data_begin - kLengthBytes, ' ');
+  std::vector<PlannedTensor> planned;
+  for (const NamedTensor& tensor : tensors) planned.push_back({tensor.name, tensor.tensor.scalar_type(), tensor.tensor.sizes().vec()});
+  std::map<std::string, std::string> all_metadata = metadata;
+  all_metadata.emplace("format", "pt");
+  const std::string header = with_context(path.string(), [&] { return make_safetensors_header(planned, all_metadata); });
 
   AtomicFile file(path);
-  std::string length(kLengthBytes, '\0');
-  for (size_t i = 0; i < kLengthBytes; ++i) length[i] = static_cast<char>(text.size() >> (8 * i) & 0xff);
-  file.write(length);
-  file.write(text);
+  file.write(header);
   for (const NamedTensor& tensor : tensors) {
     const at::Tensor data = tensor.tensor.contiguous();
     file.write(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));

@@ -61,8 +61,8 @@ struct NamedTensor {
 };
 
 // Writes one file atomically, tensors in the given order; the data starts at a multiple of 64 bytes and has no holes, as the format wants, so
-// later tensors are aligned as far as the sizes before them are. Metadata {"format": "pt"} is added. Errors: invalid argument (a name twice,
-// "__metadata__" as a name), unsupported (dtype), io.
+// later tensors are aligned as far as the sizes before them are. Metadata {"format": "pt"} is added. Errors: those of
+// make_safetensors_header, io.
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -52,8 +52,8 @@ std::string make_safetensors_header(std::span<const PlannedTensor> tensors, cons
            seen.contains(tensor.name) ? "used twice" : "not allowed");
     }
     const uint64_t end = begin + data_bytes(tensor);
-    add(tensor.name, fmt::format(R"({{"data_offsets":[{},{}],"dtype":"{}","shape":[{}]}})", begin, end,
-                                 safetensors_dtype_name(tensor.dtype), fmt::join(tensor.shape, ",")));
+    add(tensor.name, fmt::format(R"({{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", safetensors_dtype_name(tensor.dtype),
+                                 fmt::join(tensor.shape, ","), begin, end));
     begin = end;
   }
   json += '}';

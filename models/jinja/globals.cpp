@@ -54,7 +54,7 @@ Dict build_dict(Runtime& runtime, const Arguments& arguments, std::string_view f
   if (arguments.positional.size() > 1) raise("{} expected at most 1 argument, got {}", function, arguments.positional.size());
   Dict dict;
   if (!arguments.positional.empty()) {
-    const Value& source = arguments.positional[0];
+    const Value& source = require_defined(arguments.positional[0]);
     if (source.dict() != nullptr) {
       for (const auto& [key, value] : source.dict()->entries) dict.set(runtime, key, value);
     } else {

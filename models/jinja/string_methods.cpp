@@ -173,7 +173,7 @@ Value replace_method(Runtime& runtime, const Value& self, const Bound& arguments
 Value join_method(Runtime& runtime, const Value& self, const Bound& arguments) {
   std::string out;
   bool first = true;
-  for (const Value& item : drain(runtime, require_defined(*arguments[0]))) {
+  for (const Value& item : drain(runtime, *arguments[0])) {
     const std::string& part = require_string(item, "an item to join");
     runtime.produce(part.size() + text_of(self).size());
     if (!first) out += text_of(self);

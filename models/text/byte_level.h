@@ -2,6 +2,7 @@
 // is visible text. Example: " é" (20 C3 A9) is "ĠÃ©" (U+0120 U+00C3 U+00A9). https://github.com/openai/gpt-2/blob/master/src/encoder.py
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 
@@ -18,13 +19,23 @@ constexpr char32_t byte_to_character(uint8_t byte) {
   return 0x100 + hidden_before;
 }
 
+inline constexpr auto kByteCharacters = [] {
+  std::array<char32_t, 256> table{};
+  for (int byte = 0; byte < 256; ++byte) table[byte] = byte_to_character(static_cast<uint8_t>(byte));
+  return table;
+}();
+
+// The inverse, by code point; -1 for characters outside the alphabet.
+inline constexpr auto kCharacterBytes = [] {
+  std::array<int16_t, 0x144> table{};
+  for (int16_t& entry : table) entry = -1;
+  for (int byte = 0; byte < 256; ++byte) table[kByteCharacters[byte]] = static_cast<int16_t>(byte);
+  return table;
+}();
+
 constexpr std::optional<uint8_t> character_to_byte(char32_t code) {
-  if (code < 0x100) return is_visible_byte(static_cast<uint8_t>(code)) ? std::optional(static_cast<uint8_t>(code)) : std::nullopt;
-  if (code > 0x143) return std::nullopt;
-  for (int byte = 0; byte < 256; ++byte) {
-    if (byte_to_character(static_cast<uint8_t>(byte)) == code) return static_cast<uint8_t>(byte);
-  }
-  return std::nullopt;
+  if (code >= kCharacterBytes.size() || kCharacterBytes[code] < 0) return std::nullopt;
+  return static_cast<uint8_t>(kCharacterBytes[code]);
 }
 
 }  // namespace salient::models

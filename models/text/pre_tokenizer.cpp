@@ -1,6 +1,5 @@
 #include "models/text/pre_tokenizer.h"
 
-#include <array>
 #include <utility>
 
 #include "models/text/byte_level.h"
@@ -22,12 +21,6 @@ void add_part(const Json& part, std::string_view where, Steps& steps);
 // GPT-2's words, what ByteLevel splits by when use_regex is true.
 constexpr std::string_view kGpt2Words = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kWords = R"([[:word:]\x{200C}\x{200D}]+|[^[:word:]\x{200C}\x{200D}\s]+)";
-
-constexpr auto kByteCharacters = [] {
-  std::array<char32_t, 256> table{};
-  for (int byte = 0; byte < 256; ++byte) table[byte] = byte_to_character(static_cast<uint8_t>(byte));
-  return table;
-}();
 
 void make_byte_level(const Json& part, std::string_view where, Steps& steps) {
   const bool add_prefix_space = require<bool>(part, "add_prefix_space", where);

@@ -80,6 +80,17 @@ constexpr Property kProperties[] = {
     {"xdigit", "0-9A-Fa-f"},
 };
 
+// Properties that PCRE2 knows by the same name. Any other longer name is a script: in Oniguruma the script itself, in PCRE2 the script extensions
+// too unless one writes "sc:".
+constexpr std::string_view kSameProperties[] = {
+    "alphabetic", "any", "asciihexdigit", "bidicontrol", "cased", "caseignorable", "dash", "defaultignorablecodepoint", "deprecated", "diacritic",
+    "emoji", "emojicomponent", "emojimodifier", "emojimodifierbase", "emojipresentation", "extendedpictographic", "extender", "graphemebase",
+    "graphemeextend", "hexdigit", "idcontinue", "ideographic", "idsbinaryoperator", "idstart", "idstrinaryoperator", "joincontrol",
+    "logicalorderexception", "lowercase", "math", "noncharactercodepoint", "patternsyntax", "patternwhitespace", "quotationmark", "radical",
+    "regionalindicator", "sentenceterminal", "softdotted", "terminalpunctuation", "unifiedideograph", "uppercase", "variationselector",
+    "xidcontinue", "xidstart",
+};
+
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_alnum(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
 size_t utf8_length_at(std::string_view text, size_t i) {
@@ -88,11 +99,22 @@ size_t utf8_length_at(std::string_view text, size_t i) {
   return end - i;
 }
 
-const Property* find_property(std::string_view name) {
+// Names are compared without case, spaces, '-' and '_'.
+std::string loose_name(std::string_view name) {
   std::string loose;
   for (const char c : name) {
     if (c != ' ' && c != '_' && c != '-') loose += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   }
+  return loose;
+}
+
+bool is_script(std::string_view name) {
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) { return is_alnum(c) || c == ' ' || c == '_' || c == '-'; });
+  return plain && name.size() > 2 && std::find(std::begin(kSameProperties), std::end(kSameProperties), loose_name(name)) == std::end(kSameProperties);
+}
+
+const Property* find_property(std::string_view name) {
+  const std::string loose = loose_name(name);
   const auto it = std::find_if(std::begin(kProperties), std::end(kProperties), [&](const Property& row) { return row.name == loose; });
   return it != std::end(kProperties) ? it : nullptr;
 }
@@ -292,7 +314,7 @@ class Translator {
       set.body = row->body;
       set.negated = set.negated != row->negated;
     } else {
-      set.body = (set.negated ? "\\P{" : "\\p{") + std::string(name) + "}";
+      set.body = std::string(set.negated ? "\\P{" : "\\p{") + (is_script(name) ? "sc:" : "") + std::string(name) + "}";
       set.negated = false;
     }
     return set;

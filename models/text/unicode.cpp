@@ -27,8 +27,9 @@ char32_t stand_in(char32_t code) {
 
 utf8proc_category_t category(char32_t code) { return utf8proc_category(static_cast<utf8proc_int32_t>(code)); }
 
+// U+11A7 is no jamo, but utf8proc 2.8 composes it with a syllable before it; nothing combines with it, so it may count as unknown.
 bool known_to_normalizer(char32_t code) {
-  return find_row(kStandIns, code) == nullptr && find_row(kMarksUnknownToNormalizer, code) == nullptr &&
+  return code != 0x11A7 && find_row(kStandIns, code) == nullptr && find_row(kMarksUnknownToNormalizer, code) == nullptr &&
          find_row(kUnknownToNormalizer, code) == nullptr;
 }
 

@@ -159,13 +159,16 @@ int64_t Arguments::integer_or(const std::string& name, int64_t fallback, int64_t
   return value;
 }
 
+std::vector<std::string> Arguments::values(const std::string& name) const {
+  const auto* found = find(name);
+  return found != nullptr ? *found : std::vector<std::string>();
+}
+
 std::vector<std::string> Arguments::list(const std::string& name) const {
   std::vector<std::string> parts;
-  if (const auto* values = find(name)) {
-    for (const std::string& value : *values) {
-      for (const std::string& part : split(value, ',')) {
-        if (!part.empty()) parts.push_back(part);
-      }
+  for (const std::string& value : values(name)) {
+    for (const std::string& part : split(value, ',')) {
+      if (!part.empty()) parts.push_back(part);
     }
   }
   return parts;

@@ -17,6 +17,7 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
 namespace {

@@ -2,7 +2,6 @@
 
 #include "common/error.h"
 #include "common/memory.h"
-#include "common/progress.h"
 #include "common/table.h"
 #include "common/text.h"
 #include "models/io/model_folder.h"
@@ -11,6 +10,7 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/quantize_job.h"
+#include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
 namespace {
@@ -101,19 +101,12 @@ void quantize_command(const std::vector<std::string>& words) {
   job.model.device = parse_device(arguments.text_or("device", "cpu"));
   job.model.max_shard_bytes = parse_size_option(arguments, "max-shard-size", 5'000'000'000);
   const bool json = arguments.flag("json");
-  job.model.on_message = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
-  std::optional<Progress> progress;
-  job.model.on_progress = [&](int64_t done, int64_t total) {
-    if (!progress) {
-      progress.emplace(total, "quantize", "blocks");
-      progress->resume_at(done);
-    } else {
-      progress->advance();
-    }
-  };
+  job.model.on_message = print_note;
+  ProgressLine progress;
+  job.model.on_progress = [&](int64_t done, int64_t total) { progress.show("quantize", "blocks", done, total); };
 
   const QuantizeJobResult result = run_quantize_job(std::move(job));
-  if (progress) progress->finish();
+  progress.finish();
   const double peak_mb = static_cast<double>(peak_memory_bytes()) / 1e6;
   if (!json) return print_text(make_summary(result, peak_mb));
   Json output = {{"folder", result.model.folder.string()},

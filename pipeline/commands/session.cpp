@@ -1,40 +1,17 @@
 #include "pipeline/commands/session.h"
 
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
-
 #include <cstdio>
 
 #include "common/error.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
-
-void set_threads(int64_t threads) {
-  if (threads > 0) at::set_num_threads(static_cast<int>(threads));
-}
 
 void apply_common_options(const Arguments& arguments) {
   set_log_level(parse_log_level(arguments.text_or("log-level", "warn")));
   set_threads(arguments.integer_or("threads", 0, 0, 1024));
-}
-
-at::ScalarType parse_dtype(const std::string& name) {
-  if (name == "float32") return at::kFloat;
-  if (name == "bfloat16") return at::kBFloat16;
-  fail(ErrorKind::kInvalidArgument, "dtype '{}': expected float32 or bfloat16", name);
-}
-
-at::Device parse_device(const std::string& name) {
-  if (name == "cpu") return at::kCPU;
-  if (name != "cuda" && !name.starts_with("cuda:")) fail(ErrorKind::kInvalidArgument, "device '{}': expected cpu, cuda or cuda:N", name);
-  if (!at::hasCUDA()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("device '{}': this libtorch was built without CUDA, or no CUDA device is there", name))
-        .with_code("KERNEL_NOT_FOUND")
-        .with_hint("use --device cpu, or build with a CUDA libtorch (SALIENT_TORCH)");
-  }
-  return at::Device(name);
 }
 
 uint64_t parse_size_option(const Arguments& arguments, const std::string& name, uint64_t fallback) {
@@ -52,5 +29,29 @@ void print_text(const std::string& text) {
 }
 
 void print_json(const Json& value) { print_text(dump_json(value, 2)); }
+
+void print_note(const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); }
+
+void ProgressLine::show(const std::string& label, const std::string& unit, int64_t done, int64_t total) {
+  if (!bar_ || label != label_ || total != total_) {
+    finish();
+    bar_ = std::make_unique<Progress>(total, label, unit);
+    label_ = label;
+    total_ = total;
+    done_ = 0;
+    // The first call of a job that goes on tells how much an earlier one did.
+    if (done > 0 && done < total) bar_->resume_at(done);
+    if (done == total) bar_->advance(done);
+  } else {
+    bar_->advance(done - done_);
+  }
+  done_ = done;
+  if (done == total) finish();
+}
+
+void ProgressLine::finish() {
+  if (bar_ && done_ == total_) bar_->finish();
+  bar_.reset();
+}
 
 }  // namespace salient::pipeline

@@ -1,22 +1,17 @@
-// What every command does first: threads, log level; and how commands print.
+// What every command does first: threads and log level; and how commands print.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
+#include <memory>
 #include <string>
 
 #include "common/json.h"
+#include "common/progress.h"
 #include "pipeline/commands/arguments.h"
 
 namespace salient::pipeline {
 
-// Applies --threads and --log-level. `threads` 0: every core, as OMP_NUM_THREADS allows.
+// Applies --threads and --log-level.
 void apply_common_options(const Arguments& arguments);
-void set_threads(int64_t threads);
-
-// "float32" or "bfloat16"; "cpu", "cuda" or "cuda:1". Errors: invalid argument; unsupported when this libtorch has no CUDA.
-at::ScalarType parse_dtype(const std::string& name);
-at::Device parse_device(const std::string& name);
 
 // "5GB", "512 MiB": bytes. Errors: invalid argument.
 uint64_t parse_size_option(const Arguments& arguments, const std::string& name, uint64_t fallback);
@@ -24,5 +19,21 @@ uint64_t parse_size_option(const Arguments& arguments, const std::string& name, 
 // To standard output, with a line end.
 void print_text(const std::string& text);
 void print_json(const Json& value);
+// To standard error: what is not a result.
+void print_note(const std::string& line);
+
+// Progress bars one after the other: a new label or total ends the last bar and starts the next.
+class ProgressLine {
+ public:
+  ~ProgressLine() { finish(); }
+  void show(const std::string& label, const std::string& unit, int64_t done, int64_t total);
+  void finish();
+
+ private:
+  std::unique_ptr<Progress> bar_;
+  std::string label_;
+  int64_t total_ = 0;
+  int64_t done_ = 0;
+};
 
 }  // namespace salient::pipeline

@@ -91,27 +91,14 @@ def quantize_with_salient(options, out):
     return {"quantize_s": json.loads(text)["quantize_s"], "process_s": seconds, "peak_mb": megabytes}
 
 
-def perplexity_by_salient(options, folder):
+def measure_with_salient(options, folder):
+    """Perplexity and mean KL to the float model, as Salient itself measures them on the packed weights."""
     text, _, _ = run(
-        [options.salient, "eval", folder, "--tasks", "perplexity", "--data", f"perplexity={options.text}", "--window", options.window,
-         "--threads", options.threads, "--json"], options.threads)
-    return find_number(json.loads(text), "perplexity")
-
-
-def find_number(value, name):
-    """The first number under a key of that name, or in the object that has it as its metric."""
-    if isinstance(value, dict):
-        if value.get("metric") == name and isinstance(value.get("value"), (int, float)):
-            return value["value"]
-        if isinstance(value.get(name), (int, float)):
-            return value[name]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            found = find_number(item, name)
-            if found is not None:
-                return found
-    return None
+        [options.salient, "eval", folder, "--tasks", "perplexity", "--data", f"perplexity={options.text}", "--compare-with", options.model,
+         "--window", options.window, "--threads", options.threads, "--no-throughput", "--no-store", "--json"], options.threads)
+    (task,) = json.loads(text)["model"]["tasks"]
+    metrics = {metric["metric"]: metric["value"] for metric in task["metrics"]}
+    return {"perplexity": metrics["perplexity"], "kl": metrics["kl_divergence"]}
 
 
 def packing_utils_of(python):
@@ -138,15 +125,13 @@ def measure(options, work):
         [options.hf_python, HERE / "measure_artifacts.py", options.model, options.text, options.window, options.threads,
          packing_utils_of(options.awq_python)] + [f"{name}={folder}" for name, folder in folders.items()], options.threads)
     quality = last_json_line(text)
-    quality["salient_eval_perplexity"] = perplexity_by_salient(options, folders["salient"])
-    if quality["salient_eval_perplexity"] is None:
-        sys.exit("salient eval --json: no perplexity in its output")
+    quality["salient_eval"] = measure_with_salient(options, folders["salient"])
     return {"runs": runs, "medians": {name: median_of(found) for name, found in runs.items()}, "quality": quality}
 
 
 def ratios_of(figures):
     awq, ours = figures["medians"]["autoawq"], figures["medians"]["salient"]
-    models, own = figures["quality"]["models"], figures["quality"]["salient_eval_perplexity"]
+    models, own = figures["quality"]["models"], figures["quality"]["salient_eval"]["perplexity"]
     packed = models["salient"]["perplexity"]
     return {
         "speed_ratio": awq["quantize_s"] / ours["quantize_s"],
@@ -167,17 +152,18 @@ def print_table(rows):
 
 def print_report(figures):
     medians, models, ratios = figures["medians"], figures["quality"]["models"], figures["ratios"]
-    awq, ours = medians["autoawq"], medians["salient"]
+    awq, ours, own = medians["autoawq"], medians["salient"], figures["quality"]["salient_eval"]
     print_table([
         ["", "float", "AutoAWQ", "Salient", "ratio"],
         ["quantization, s", "", f"{awq['quantize_s']:.2f}", f"{ours['quantize_s']:.2f}", f"{ratios['speed_ratio']:.1f}x faster"],
         ["whole process, s", "", f"{awq['process_s']:.2f}", f"{ours['process_s']:.2f}", f"{ratios['process_speed_ratio']:.1f}x faster"],
         ["peak memory, MB", "", f"{awq['peak_mb']:.0f}", f"{ours['peak_mb']:.0f}", f"{ratios['memory_ratio']:.1f}x less"],
         ["perplexity (transformers)"] + [f"{models[name]['perplexity']:.5f}" for name in ("float", "autoawq", "salient")] + [""],
-        ["perplexity (salient eval)", "", "", f"{figures['quality']['salient_eval_perplexity']:.5f}",
+        ["perplexity (salient eval)", "", "", f"{own['perplexity']:.5f}",
          f"{ratios['perplexity_difference_percent']:.4f} % apart"],
         ["mean KL to float, 1e-3 nats", "", f"{1e3 * models['autoawq']['kl']:.4f}", f"{1e3 * models['salient']['kl']:.4f}",
          f"{ratios['kl_ratio']:.2f} of it"],
+        ["the same by salient eval", "", "", f"{1e3 * own['kl']:.4f}", ""],
         ["top-1 agreement with float", "", f"{models['autoawq']['top1']:.4f}", f"{models['salient']['top1']:.4f}", ""],
     ])
 

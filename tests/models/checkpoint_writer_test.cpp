@@ -139,7 +139,7 @@ TEST(PlanShards, Errors) {
 // The example of the header file, byte by byte as the format's document says.
 TEST(SafetensorsHeader, ExactBytes) {
   const std::vector<PlannedTensor> tensors = {{"a", at::kHalf, {2}}};
-  const std::string json = R"({"a":{"data_offsets":[0,4],"dtype":"F16","shape":[2]}})";
+  const std::string json = R"({"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}})";
   EXPECT_EQ(make_safetensors_header(tensors, {}), std::string("\x38\0\0\0\0\0\0\0", 8) + json + std::string(56 - json.size(), ' '));
 }
 

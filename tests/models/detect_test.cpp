@@ -141,6 +141,14 @@ TEST_F(Detect, TensorsAloneAreEnough) {
   EXPECT_EQ(spec_text(model), "w3 a16 kv16 g128 asym head-fp16");
 }
 
+// AutoAWQ's GEMV layer of 256 x 256 with groups of 32 has the shapes that GPTQ's 2048 x 32 with groups of 8 would have.
+TEST_F(Detect, GemvThatLooksLikeGptq) {
+  add_layer("l", {{"qweight", at::kInt, {256, 32}}, {"qzeros", at::kInt, {256, 4}}, {"scales", at::kHalf, {256, 32}}});
+  const DetectedModel model = detect();
+  EXPECT_EQ(model.format, "awq-gemv");
+  EXPECT_EQ(spec_text(model), "w4 a16 kv16 g32 asym head-fp16");
+}
+
 TEST_F(Detect, OneGroupPerChannel) {
   add_gemm("self_attn.q_proj", 256, 512, 256);
   add_gemm("mlp.down_proj", 768, 256, 768);

@@ -1,0 +1,108 @@
+#include "eval/read_report.h"
+
+#include <array>
+#include <iterator>
+#include <string>
+
+#include "common/error.h"
+
+namespace salient::eval {
+namespace {
+
+std::optional<double> optional_number(const Json& json, std::string_view key, std::string_view where) {
+  if (!json.contains(key) || json.at(std::string(key)).is_null()) return std::nullopt;
+  return require<double>(json, key, where);
+}
+
+Unit parse_unit(const std::string& name, std::string_view where) {
+  for (const Unit unit : {Unit::kFraction, Unit::kPercent, Unit::kNats, Unit::kNone}) {
+    if (to_string(unit) == name) return unit;
+  }
+  fail(ErrorKind::kCorruption, "{}: unknown unit '{}'", where, name);
+}
+
+MetricResult metric_from_json(const Json& json, std::string_view where) {
+  MetricResult metric;
+  metric.metric = require<std::string>(json, "metric", where);
+  metric.unit = parse_unit(value_or<std::string>(json, "unit", std::string(to_string(Unit::kNone)), where), where);
+  metric.higher_is_better = value_or<bool>(json, "higher_is_better", true, where);
+  metric.headline = value_or<bool>(json, "headline", false, where);
+  metric.value = {require<double>(json, "value", where), optional_number(json, "stderr", where)};
+  metric.n = value_or<int64_t>(json, "n", 0, where);
+  metric.chance = optional_number(json, "chance", where);
+  if (json.contains("base_value")) {
+    BaseComparison base;
+    base.base_value = require<double>(json, "base_value", where);
+    base.difference = {require<double>(json, "difference", where), optional_number(json, "difference_stderr", where)};
+    if (const auto kept = optional_number(json, "retention", where)) {
+      base.retention = Estimate{*kept, optional_number(json, "retention_stderr", where)};
+    }
+    if (const auto kept = optional_number(json, "retention_above_chance", where)) {
+      base.retention_above_chance = Estimate{*kept, optional_number(json, "retention_above_chance_stderr", where)};
+    }
+    metric.base = base;
+  }
+  return metric;
+}
+
+ModelResult model_from_json(const Json& json, std::string_view where) {
+  ModelResult result;
+  result.model = require<std::string>(json, "model", where);
+  result.description = value_or<Json>(json, "description", Json::object(), where);
+  for (const Json& entry : require<Json>(json, "tasks", where)) {
+    TaskResult task;
+    task.task = require<std::string>(entry, "task", where);
+    task.file = value_or<std::string>(entry, "file", "", where);
+    task.data_sha256 = value_or<std::string>(entry, "data_sha256", "", where);
+    task.settings = value_or<Json>(entry, "settings", Json::object(), where);
+    task.first_prompt = value_or<std::string>(entry, "first_prompt", "", where);
+    task.truncated = value_or<int64_t>(entry, "truncated_prompts", 0, where);
+    task.hit_limit = value_or<int64_t>(entry, "generations_at_length_limit", 0, where);
+    task.seconds = value_or<double>(entry, "seconds", 0.0, where);
+    for (const Json& metric : require<Json>(entry, "metrics", where)) task.metrics.push_back(metric_from_json(metric, where));
+    result.tasks.push_back(std::move(task));
+  }
+  if (json.contains("throughput")) {
+    const Json& found = json.at("throughput");
+    Throughput throughput;
+    throughput.prompt_tokens_per_second = require<double>(found, "prompt_tokens_per_second", where);
+    throughput.generation_tokens_per_second = require<double>(found, "generation_tokens_per_second", where);
+    throughput.prompt_tokens = require<int64_t>(found, "prompt_tokens", where);
+    throughput.generated_tokens = require<int64_t>(found, "generated_tokens", where);
+    throughput.repeats = static_cast<int>(require<int64_t>(found, "repeats", where));
+    throughput.threads = static_cast<int>(require<int64_t>(found, "threads", where));
+    throughput.disk_bytes = static_cast<uint64_t>(require<int64_t>(found, "weights_disk_bytes", where));
+    throughput.memory_bytes = static_cast<uint64_t>(require<int64_t>(found, "weights_memory_bytes", where));
+    throughput.peak_rss_bytes = static_cast<uint64_t>(require<int64_t>(found, "peak_rss_bytes", where));
+    result.throughput = throughput;
+  }
+  return result;
+}
+
+void append(ModelResult& all, ModelResult more) {
+  if (all.model.empty()) {
+    all.model = more.model;
+    all.description = more.description;
+  }
+  all.tasks.insert(all.tasks.end(), std::make_move_iterator(more.tasks.begin()), std::make_move_iterator(more.tasks.end()));
+  if (more.throughput) all.throughput = more.throughput;
+}
+
+}  // namespace
+
+Evaluation evaluation_from_json(const Json& json, std::string_view where) {
+  Evaluation evaluation;
+  evaluation.model = model_from_json(require<Json>(json, "model", where), where);
+  if (json.contains("base")) evaluation.base = model_from_json(json.at("base"), where);
+  return evaluation;
+}
+
+void append(Evaluation& all, Evaluation more) {
+  append(all.model, std::move(more.model));
+  if (more.base) {
+    if (!all.base) all.base.emplace();
+    append(*all.base, std::move(*more.base));
+  }
+}
+
+}  // namespace salient::eval

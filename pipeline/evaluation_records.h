@@ -1,0 +1,26 @@
+// Evaluation figures as rows of the store.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "eval/result.h"
+#include "pipeline/store.h"
+
+namespace salient::pipeline {
+
+// SHA-256 over the names and contents of a model folder's config.json, safetensors and tokenizer files: what "the same model" means in the
+// store. Big files are read once (Store::file_sha256 remembers).
+std::string model_hash(Store& store, const std::filesystem::path& folder);
+
+struct EvaluatedModel {
+  std::filesystem::path folder;
+  std::string hash;
+};
+
+// Stores every metric of the model, and of the base where there is one, in one transaction.
+void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
+                       const std::optional<EvaluatedModel>& base);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,378 @@
+#include "pipeline/run_pipeline.h"
+
+#include <algorithm>
+
+#include "calibration/calibrate.h"
+#include "common/error.h"
+#include "common/text.h"
+#include "eval/evaluate.h"
+#include "eval/read_report.h"
+#include "eval/report.h"
+#include "eval/tasks.h"
+#include "models/io/detect.h"
+#include "models/io/model_folder.h"
+#include "models/io/spec_json.h"
+#include "pipeline/artifact_name.h"
+#include "pipeline/evaluation_records.h"
+#include "pipeline/quantize_job.h"
+#include "pipeline/torch_options.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+// "conversation" measured better than "prompt" on held-out rows: docs/calibration.md has the figures and the command.
+constexpr calibration::ContentMode kDefaultContent = calibration::ContentMode::kConversation;
+
+std::string artifact_name(const RunConfig& config, const TrainingMetadata& training) {
+  ArtifactName name;
+  name.base_model = sanitise_name_part(NamePart::kBaseModel, training.base_model);
+  name.dataset = sanitise_name_part(NamePart::kDataset, training.dataset_name);
+  name.method = sanitise_name_part(NamePart::kMethod, training.method);
+  name.peft = sanitise_name_part(NamePart::kPeft, training.peft);
+  name.spec = config.quantization.spec;
+  return make_artifact_name(name);
+}
+
+calibration::CalibrateOptions calibrate_options(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder) {
+  calibration::CalibrateOptions options;
+  options.source = *training.train_file;
+  options.dataset = sanitise_name_part(NamePart::kDataset, training.dataset_name);
+  options.samples = config.calibration.samples;
+  options.seed = config.calibration.seed;
+  options.render.content =
+      config.calibration.content == "auto" ? kDefaultContent : calibration::parse_content_mode(config.calibration.content);
+  options.render.system_prompt = training.system_prompt;
+  options.render.fields = {training.question_field, training.answer_field};
+  options.model_folder = model_folder;
+  options.max_seq_len = config.calibration.max_seq_len;
+  options.overwrite = true;
+  return options;
+}
+
+AwqOptions awq_options(const QuantizationConfig& config) {
+  AwqOptions awq;
+  awq.spec = config.spec;
+  awq.scale_search.grid = static_cast<int>(config.n_grid);
+  awq.scale_search.duo = config.duo_scaling == "both"   ? quant::DuoScaling::kBoth
+                         : config.duo_scaling == "true" ? quant::DuoScaling::kOn
+                                                        : quant::DuoScaling::kOff;
+  awq.clip = config.clip;
+  awq.propagate_error = config.propagate_error;
+  return awq;
+}
+
+Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder,
+                      const RunObserver& observer) {
+  if (!training.train_file) {
+    throw Error(ErrorKind::kNotFound, training.train_file_given.empty()
+                                          ? std::string("no training set is named: neither dataset.train_file of the config nor "
+                                                        "training_metadata.json beside the model has one")
+                                          : fmt::format("{}: the training set is not there", training.train_file_given))
+        .with_hint("set dataset.train_file, or calibration.file to a calibration file that exists");
+  }
+  const calibration::CalibrateOptions base = calibrate_options(config, training, model_folder);
+  Stage stage;
+  stage.name = "calibrate";
+  stage.settings = {{"dataset", base.dataset},
+                    {"samples", base.samples ? Json(*base.samples) : Json("auto")},
+                    {"seed", base.seed},
+                    {"content", calibration::to_string(base.render.content)},
+                    {"system_prompt", base.render.system_prompt},
+                    {"question_field", base.render.fields.question},
+                    {"answer_field", base.render.fields.answer},
+                    {"max_seq_len", base.max_seq_len}};
+  stage.input_files = {{"train_file", base.source}, {"tokenizer", model_folder / "tokenizer.json"}};
+  for (const char* name : {"tokenizer_config.json", "chat_template.jinja"}) {
+    if (fs::exists(model_folder / name)) stage.input_files[name] = model_folder / name;
+  }
+  stage.body = [base, observer, folder = config.output_folder](StageContext& context) {
+    calibration::CalibrateOptions options = base;
+    // One folder for each set of inputs: runs with other seeds or sizes must not replace each other's files of the same name.
+    options.output_folder = folder / "calibration" / context.key().substr(0, 12);
+    const calibration::CalibrateResult result = calibration::calibrate(options);
+    for (const std::string& note : result.notes) {
+      if (observer.message) observer.message(note);
+    }
+    const calibration::CalibrationRecord& record = result.record;
+    CalibrationRow row;
+    row.path = fs::absolute(result.texts_file).lexically_normal().string();
+    row.dataset = record.dataset;
+    row.rows = record.dataset_rows;
+    row.samples = record.samples;
+    row.seed = record.seed;
+    row.source_hash = record.source_sha256;
+    row.template_hash = record.template_sha256;
+    row.tokens = record.tokens.total;
+    row.record = calibration::to_json(record);
+    const int64_t id = context.store().put_calibration(row);
+    return StageOutputs{{{"texts", result.texts_file}, {"record", result.record_file}},
+                        {{"calibration_id", id}},
+                        fmt::format("{} of {} rows, {} tokens, {} truncated, {} duplicates, content: {}", record.samples,
+                                    record.dataset_rows, record.tokens.total, record.truncated, record.duplicates, record.content)};
+  };
+  return stage;
+}
+
+Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder, const std::string& name,
+                     const RunObserver& observer) {
+  QuantizeJob job;
+  job.calibration_file = config.calibration.file;
+  job.max_seq_len = config.calibration.max_seq_len;
+  job.packing = calibration::parse_packing(config.calibration.packing);
+  job.model.model_folder = model_folder;
+  job.model.output = config.output_folder / name;
+  job.model.reuse_output = true;
+  job.model.awq = awq_options(config.quantization);
+  job.model.device = parse_device(config.runtime.device);
+  job.model.max_shard_bytes = config.quantization.max_shard_bytes;
+  job.model.on_message = observer.message;
+  if (observer.progress) {
+    job.model.on_progress = [progress = observer.progress](int64_t done, int64_t total) { progress("quantize", "blocks", done, total); };
+  }
+  const bool own_calibration = job.calibration_file.empty();
+
+  Stage stage;
+  stage.name = "quantize";
+  const QuantizationConfig& quantization = config.quantization;
+  stage.settings = {{"spec", models::spec_to_json(quantization.spec)},
+                    {"method", quantization.method},
+                    {"n_grid", quantization.n_grid},
+                    {"duo_scaling", quantization.duo_scaling},
+                    {"clip", quantization.clip},
+                    {"propagate_error", quantization.propagate_error},
+                    {"max_shard_bytes", quantization.max_shard_bytes},
+                    {"max_seq_len", config.calibration.max_seq_len},
+                    {"packing", config.calibration.packing},
+                    {"name", name},
+                    {"device", config.runtime.device}};
+  stage.input_files = {{"model", model_folder}};
+  if (own_calibration) {
+    stage.after = {"calibrate"};
+  } else {
+    stage.input_files["calibration"] = job.calibration_file;
+  }
+  stage.body = [job, own_calibration, name, dataset = training.dataset_name](StageContext& context) mutable {
+    if (own_calibration) job.calibration_file = context.output("calibrate", "texts");
+    const QuantizeJobResult result = run_quantize_job(job);
+    ArtifactRecord artifact;
+    artifact.run_id = context.run_id();
+    artifact.name = name;
+    artifact.path = fs::absolute(result.model.folder).lexically_normal().string();
+    artifact.format = "awq-gemm";
+    artifact.method = "AWQ";
+    artifact.spec = models::spec_to_json(job.model.awq.spec);
+    artifact.base_model_path = fs::absolute(job.model.model_folder).lexically_normal().string();
+    artifact.base_model_hash = model_hash(context.store(), job.model.model_folder);
+    artifact.dataset = dataset;
+    if (own_calibration) artifact.calibration_id = context.value("calibrate", "calibration_id").get<int64_t>();
+    artifact.bytes = static_cast<int64_t>(result.model.bytes);
+    for (const auto& entry : fs::directory_iterator(result.model.folder)) {
+      artifact.files[entry.path().filename().string()] = context.store().file_sha256(entry.path());
+    }
+    artifact.metadata = read_json_file(result.model.folder / "quantization_metadata.json");
+    context.store().put_artifact(artifact);
+    const Json summary = summarize_reports(result.model.reports);
+    return StageOutputs{{{"artifact", result.model.folder}},
+                        summary,
+                        fmt::format("{} linears, {}, {:.0f} % of the rounding error left", result.model.reports.size(),
+                                    human_bytes(result.model.bytes), 100 * summary["error_ratio"].get<double>())};
+  };
+  return stage;
+}
+
+Stage detect_stage(const quant::QuantizationSpec& wanted) {
+  Stage stage;
+  stage.name = "detect";
+  stage.after = {"quantize"};
+  stage.settings = {{"spec", models::spec_to_json(wanted)}};
+  stage.body = [wanted](StageContext& context) {
+    const fs::path& artifact = context.output("quantize", "artifact");
+    const models::DetectedModel found = models::detect_model(artifact);
+    if (!found.contradictions.empty() || !found.spec || found.spec->weight_bits != wanted.weight_bits ||
+        found.spec->group_size != wanted.group_size) {
+      throw Error(ErrorKind::kInternal,
+                  fmt::format("{}: the artifact is not detected as what was asked for ({}): {}", artifact.string(),
+                              quant::to_string(wanted), found.contradictions.empty() ? found.format : found.contradictions.front()))
+          .with_code("SALIENT_DETECTION_FAILED")
+          .with_hint("salient inspect shows the evidence");
+    }
+    return StageOutputs{{}, {{"format", found.format}}, fmt::format("{}, {}", found.format, quant::to_string(*found.spec))};
+  };
+  return stage;
+}
+
+// The two models of a run, loaded when the first stage needs them.
+class EvaluatedPair {
+ public:
+  EvaluatedPair(const RunConfig& config, fs::path base_folder, std::string base_name, std::string name)
+      : dtype_(parse_dtype(config.runtime.dtype)),
+        device_(parse_device(config.runtime.device)),
+        compare_(config.evaluation.compare_with_base),
+        base_folder_(std::move(base_folder)),
+        base_name_(std::move(base_name)),
+        name_(std::move(name)) {}
+
+  const eval::LanguageModel& model(const fs::path& artifact) {
+    if (!model_) model_.emplace(load(artifact, name_));
+    return *model_;
+  }
+  const eval::LanguageModel* base() {
+    if (!compare_) return nullptr;
+    if (!base_) base_.emplace(load(base_folder_, base_name_));
+    return &*base_;
+  }
+  const fs::path& base_folder() const { return base_folder_; }
+
+ private:
+  eval::LanguageModel load(const fs::path& folder, const std::string& name) const {
+    eval::LanguageModelOptions options;
+    options.decoder = {dtype_, device_};
+    options.name = name;
+    return eval::load_language_model(folder, options);
+  }
+
+  at::ScalarType dtype_;
+  at::Device device_;
+  bool compare_;
+  fs::path base_folder_;
+  std::string base_name_;
+  std::string name_;
+  std::optional<eval::LanguageModel> model_;
+  std::optional<eval::LanguageModel> base_;
+};
+
+eval::EvaluationOptions evaluation_options(const EvaluationConfig& config, const RunObserver& observer) {
+  eval::EvaluationOptions options;
+  options.apply_chat_template = config.apply_chat_template;
+  options.batch_tokens = config.batch_tokens;
+  options.max_new_tokens = config.max_new_tokens;
+  options.throughput = false;
+  if (observer.progress) {
+    options.observer = [progress = observer.progress](const eval::EvaluationProgress& at) {
+      progress(fmt::format("{} {}", at.task, at.model), at.phase, at.done, at.total);
+    };
+  }
+  return options;
+}
+
+StageOutputs evaluate_body(StageContext& context, EvaluatedPair& pair, const std::vector<eval::TaskRequest>& requests,
+                           const eval::EvaluationOptions& options) {
+  const fs::path& artifact = context.output("quantize", "artifact");
+  const eval::LanguageModel* base = pair.base();
+  const eval::Evaluation evaluation = eval::evaluate(pair.model(artifact), base, requests, options);
+  std::optional<EvaluatedModel> stored_base;
+  if (base != nullptr) stored_base = EvaluatedModel{pair.base_folder(), model_hash(context.store(), pair.base_folder())};
+  record_evaluation(context.store(), context.run_id(), evaluation, {artifact, model_hash(context.store(), artifact)}, stored_base);
+  return StageOutputs{{}, {{"evaluation", eval::to_json(evaluation)}}, eval::verdict(evaluation)};
+}
+
+std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& model_folder, const std::string& base_name,
+                                   const std::string& name, const RunObserver& observer) {
+  const auto pair = std::make_shared<EvaluatedPair>(config, model_folder, base_name, name);
+  const EvaluationConfig& evaluation = config.evaluation;
+  std::vector<Stage> stages;
+  for (const TaskConfig& task : evaluation.tasks) {
+    const std::string task_name(with_context(task.where, [&] { return eval::find_task(task.name).name; }));
+    if (task.file.empty()) {
+      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: task {} has no data file", task.where, task_name))
+          .with_hint(fmt::format("give it one: - {{name: {}, file: DATA}}", task_name));
+    }
+    Stage stage;
+    stage.name = "evaluate:" + task_name;
+    const auto same_name = [&](const Stage& other) { return other.name.starts_with(stage.name); };
+    if (const auto before = std::count_if(stages.begin(), stages.end(), same_name); before > 0) stage.name += fmt::format(":{}", before + 1);
+    stage.after = {"quantize", "detect"};
+    stage.settings = {{"task", task_name},
+                      {"limit", task.limit},
+                      {"window", task.window},
+                      {"batch_tokens", evaluation.batch_tokens},
+                      {"apply_chat_template", evaluation.apply_chat_template},
+                      {"max_new_tokens", evaluation.max_new_tokens},
+                      {"compare_with_base", evaluation.compare_with_base},
+                      {"dtype", config.runtime.dtype},
+                      {"device", config.runtime.device}};
+    stage.input_files = {{"data", task.file}};
+    stage.body = [pair, request = eval::TaskRequest{task_name, task.file, task.limit, task.window},
+                  options = evaluation_options(evaluation, observer)](StageContext& context) {
+      return evaluate_body(context, *pair, {request}, options);
+    };
+    stages.push_back(std::move(stage));
+  }
+  if (evaluation.throughput && !stages.empty()) {
+    Stage stage;
+    stage.name = "throughput";
+    stage.after = {"quantize", "detect"};
+    stage.settings = {{"dtype", config.runtime.dtype},
+                      {"device", config.runtime.device},
+                      {"threads", config.runtime.threads},
+                      {"compare_with_base", evaluation.compare_with_base}};
+    eval::EvaluationOptions options = evaluation_options(evaluation, observer);
+    options.throughput = true;
+    stage.body = [pair, options](StageContext& context) {
+      StageOutputs outputs = evaluate_body(context, *pair, {}, options);
+      outputs.message = "measured";
+      return outputs;
+    };
+    stages.push_back(std::move(stage));
+  }
+  return stages;
+}
+
+// The largest share of a headline score that was lost against the base.
+void check_retention(const eval::Evaluation& evaluation, double most) {
+  for (const eval::TaskResult& task : evaluation.model.tasks) {
+    for (const eval::MetricResult& metric : task.metrics) {
+      if (!metric.headline || !metric.base || !metric.base->retention) continue;
+      const double lost = 1.0 - metric.base->retention->value;
+      if (lost <= most) continue;
+      throw Error(ErrorKind::kCheckFailed,
+                  fmt::format("{} {}: {:.4f} against {:.4f} of the base, {:.1f} % of it lost; evaluation.max_retention_loss allows {:.1f} %",
+                              task.task, metric.metric, metric.value.value, metric.base->base_value, 100 * lost, 100 * most))
+          .with_code("ACCURACY_DEGRADATION")
+          .with_hint("try a smaller quantization.group_size or more calibration.samples; the artifact and all results are kept");
+    }
+  }
+}
+
+}  // namespace
+
+RunPlan plan_run(const RunConfig& config, const RunObserver& observer) {
+  RunPlan plan;
+  plan.config = config;
+  plan.model_folder = models::resolve_model_folder(config.model);
+  plan.training = read_training_metadata(plan.model_folder, config.training);
+  plan.artifact_name = artifact_name(config, plan.training);
+  if (config.calibration.file.empty()) {
+    plan.stages.push_back(calibrate_stage(config, plan.training, plan.model_folder, observer));
+  }
+  plan.stages.push_back(quantize_stage(config, plan.training, plan.model_folder, plan.artifact_name, observer));
+  plan.stages.push_back(detect_stage(config.quantization.spec));
+  const std::string base_name = sanitise_name_part(NamePart::kBaseModel, plan.training.base_model);
+  for (Stage& stage : evaluate_stages(config, plan.model_folder, base_name, plan.artifact_name, observer)) {
+    plan.stages.push_back(std::move(stage));
+  }
+  return plan;
+}
+
+RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& observer) {
+  StageOptions options;
+  options.on_message = observer.message;
+  const RunOutcome outcome = run_stages(store, plan.config.name, to_json(plan.config), plan.stages, options);
+  RunReport report;
+  report.run_id = outcome.run_id;
+  report.stages_run = outcome.stages_run;
+  report.stages_skipped = outcome.stages_skipped;
+  for (const Stage& stage : plan.stages) {
+    const StageOutputs& outputs = outcome.outputs.at(stage.name);
+    if (outputs.paths.contains("artifact")) report.artifact = outputs.paths.at("artifact");
+    if (outputs.paths.contains("texts")) report.calibration_file = outputs.paths.at("texts");
+    if (outputs.values.contains("evaluation")) {
+      eval::append(report.evaluation, eval::evaluation_from_json(outputs.values.at("evaluation"), stage.name));
+    }
+  }
+  if (plan.config.evaluation.max_retention_loss) check_retention(report.evaluation, *plan.config.evaluation.max_retention_loss);
+  return report;
+}
+
+}  // namespace salient::pipeline

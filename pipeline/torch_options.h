@@ -1,0 +1,18 @@
+// Names of dtypes, devices and thread counts, as configs and command lines give them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+namespace salient::pipeline {
+
+// "float32" or "bfloat16". Errors: invalid argument.
+at::ScalarType parse_dtype(const std::string& name);
+// "cpu", "cuda" or "cuda:1". Errors: invalid argument; unsupported (KERNEL_NOT_FOUND) when this libtorch has no CUDA or no device is there.
+at::Device parse_device(const std::string& name);
+// 0: as libtorch chooses, every core.
+void set_threads(int64_t threads);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,137 @@
+#include "common/file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "common/error.h"
+#include "tests/support/temporary_folder.h"
+
+namespace salient {
+namespace {
+
+namespace fs = std::filesystem;
+
+size_t entries(const fs::path& folder) { return static_cast<size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator())); }
+
+template <typename Body>
+ErrorKind kind_of(Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.kind();
+  }
+  ADD_FAILURE() << "no error";
+  return ErrorKind::kInternal;
+}
+
+TEST(MappedFile, MapsBytesAndMoves) {
+  test::TemporaryFolder folder;
+  const fs::path path = folder.path() / "f";
+  write_file(path, std::string("a\0b", 3));
+  MappedFile first(path);
+  const MappedFile second(std::move(first));
+  ASSERT_EQ(second.bytes().size(), 3u);
+  EXPECT_EQ(second.bytes()[2], std::byte{'b'});
+  second.release(0, 100);
+  EXPECT_EQ(second.bytes()[0], std::byte{'a'});
+  EXPECT_TRUE(first.bytes().empty());  // NOLINT: moved from on purpose
+  write_file(path, "");
+  EXPECT_TRUE(MappedFile(path).bytes().empty());
+}
+
+TEST(MappedFile, NamesWhatIsWrong) {
+  test::TemporaryFolder folder;
+  EXPECT_EQ(kind_of([&] { MappedFile(folder.path() / "none"); }), ErrorKind::kNotFound);
+  EXPECT_EQ(kind_of([&] { MappedFile(folder.path()); }), ErrorKind::kInvalidArgument);
+  write_file(folder.path() / "f", "x");
+  EXPECT_EQ(kind_of([&] { MappedFile(folder.path() / "f/below"); }), ErrorKind::kNotFound);
+}
+
+TEST(AtomicFile, AppearsWholeOrNotAtAll) {
+  test::TemporaryFolder folder;
+  const fs::path path = folder.path() / "new/folder/f";
+  {
+    AtomicFile file(path);
+    file.write("half");
+    EXPECT_FALSE(fs::exists(path));
+  }
+  EXPECT_EQ(entries(path.parent_path()), 0u);
+  write_file(path, "old");
+  {
+    AtomicFile file(path);
+    file.write("ne");
+    file.write("w");
+    EXPECT_EQ(read_text_file(path), "old");
+    file.commit();
+  }
+  EXPECT_EQ(read_text_file(path), "new");
+  EXPECT_EQ(entries(path.parent_path()), 1u);
+}
+
+TEST(AtomicFile, AFailedRenameLeavesNothing) {
+  test::TemporaryFolder folder;
+  fs::create_directories(folder.path() / "target/below");  // a folder that is not empty cannot be replaced
+  EXPECT_EQ(kind_of([&] { write_file(folder.path() / "target", "x"); }), ErrorKind::kIo);
+  EXPECT_EQ(entries(folder.path()), 1u);
+}
+
+TEST(AtomicFile, AFileSizeLimitIsAnErrorAndKeepsTheOldFile) {
+  test::TemporaryFolder folder;
+  const fs::path path = folder.path() / "f";
+  write_file(path, "old");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{4096, 4096};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    try {
+      write_file(path, std::string(10000, 'x'));
+    } catch (const Error& error) {
+      ::_exit(error.kind() == ErrorKind::kIo ? 0 : 1);
+    }
+    ::_exit(2);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(read_text_file(path), "old");
+  EXPECT_EQ(entries(folder.path()), 1u);
+}
+
+TEST(AtomicFile, AFullDiskIsNamed) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  test::TemporaryFolder folder;
+  AtomicFile file(folder.path() / "f");
+  // The temporary file is exchanged for the device that is always full.
+  const fs::path temporary = fs::directory_iterator(folder.path())->path();
+  const int full = ::open("/dev/full", O_WRONLY);
+  ASSERT_GE(full, 0);
+  for (int descriptor = 3; descriptor < full; ++descriptor) {
+    std::error_code code;
+    if (fs::read_symlink(fmt::format("/proc/self/fd/{}", descriptor), code) == temporary) ::dup2(full, descriptor);
+  }
+  ::close(full);
+  try {
+    file.write("x");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kIo);
+    EXPECT_EQ(error.code(), "DISK_FULL");
+    EXPECT_THAT(error.message(), ::testing::HasSubstr("the disk is full"));
+    EXPECT_FALSE(error.hint().empty());
+  }
+}
+
+TEST(FreeDisk, LooksAtTheNearestParent) {
+  test::TemporaryFolder folder;
+  EXPECT_GT(free_disk_bytes(folder.path() / "not/there/yet"), 0u);
+}
+
+}  // namespace
+}  // namespace salient

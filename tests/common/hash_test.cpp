@@ -1,0 +1,48 @@
+#include "common/hash.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "tests/support/temporary_folder.h"
+
+namespace salient {
+namespace {
+
+// FIPS 180-4 examples.
+TEST(Sha256, StandardVectors) {
+  EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(sha256_hex(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Sha256, PartsAndFilesGiveTheSame) {
+  Sha256 hash;
+  hash.update("a");
+  hash.update("");
+  hash.update("bc");
+  EXPECT_EQ(hash.hex(), sha256_hex("abc"));
+  test::TemporaryFolder folder;
+  write_file(folder.path() / "f", "abc");
+  write_file(folder.path() / "empty", "");
+  EXPECT_EQ(sha256_file(folder.path() / "f"), sha256_hex("abc"));
+  EXPECT_EQ(sha256_file(folder.path() / "empty"), sha256_hex(""));
+  EXPECT_THROW(sha256_file(folder.path() / "none"), Error);
+}
+
+// Values from Python: int(hashlib.sha256(b"42/calibration").hexdigest()[:16], 16)
+TEST(DeriveSeed, IsStableAndDependsOnBoth) {
+  EXPECT_EQ(derive_seed(42, "calibration"), 10862951062133602763u);
+  std::set<uint64_t> seeds;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    for (const char* name : {"", "a", "b", "1"}) seeds.insert(derive_seed(seed, name));
+  }
+  EXPECT_EQ(seeds.size(), 80u);
+}
+
+}  // namespace
+}  // namespace salient

@@ -1,0 +1,113 @@
+#include "pipeline/run_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/error.h"
+
+namespace salient::pipeline {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+RunConfig parse(std::string_view text, const std::vector<std::string>& overrides = {}) {
+  ConfigNode root = ConfigNode::parse(text, "c.yaml");
+  for (const std::string& assignment : overrides) root.apply_override(assignment);
+  return parse_run_config(root, "c");
+}
+
+std::string error_of(std::string_view text, const std::vector<std::string>& overrides = {}) {
+  try {
+    parse(text, overrides);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument) << error.message();
+    return error.message();
+  }
+  ADD_FAILURE() << "no error: " << text;
+  return {};
+}
+
+TEST(RunConfig, DefaultsAreTheDocumentedOnes) {
+  const RunConfig config = parse("model: {path: m}\n");
+  EXPECT_EQ(config.name, "c");
+  EXPECT_EQ(config.calibration.samples, std::nullopt);
+  EXPECT_EQ(config.calibration.seed, 42u);
+  EXPECT_EQ(config.calibration.max_seq_len, 512);
+  EXPECT_EQ(config.quantization.spec, quant::QuantizationSpec{});
+  EXPECT_EQ(config.quantization.spec.group_size, 128);
+  EXPECT_EQ(config.quantization.max_shard_bytes, 5'000'000'000u);
+  EXPECT_TRUE(config.evaluation.tasks.empty());
+  EXPECT_TRUE(config.evaluation.compare_with_base);
+  EXPECT_EQ(config.evaluation.max_retention_loss, std::nullopt);
+  EXPECT_EQ(config.output_folder, "artifacts");
+  EXPECT_EQ(config.store, "runs/salient.db");
+  EXPECT_EQ(config.runtime.dtype, "float32");
+}
+
+TEST(RunConfig, ReadsEveryKey) {
+  const RunConfig config = parse(R"(
+name: n
+model: {path: org/m, base_model: B, method: DPO, peft: LoRA}
+dataset: {name: d, train_file: t.csv, question_field: q, answer_field: a}
+calibration: {samples: 20, seed: 7, content: conversation, system_prompt: "", max_seq_len: 64, packing: rows, file: c.txt}
+quantization: {method: awq, bits: 3, activation_bits: 16, kv_cache_bits: 16, group_size: -1, zero_point: false, lm_head: int8, n_grid: 10,
+               duo_scaling: false, clip: false, propagate_error: false, max_shard_size: 1GiB}
+evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
+             max_new_tokens: 5, throughput: false, compare_with_base: true, max_retention_loss: 0.05}
+output: {folder: o, store: s.db}
+runtime: {threads: 2, device: cuda, dtype: bfloat16}
+)");
+  EXPECT_EQ(to_json(config), Json::parse(R"({
+    "name": "n", "model": {"path": "org/m", "base_model": "B", "method": "DPO", "peft": "LoRA"},
+    "dataset": {"name": "d", "train_file": "t.csv", "question_field": "q", "answer_field": "a"},
+    "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "max_seq_len": 64, "packing": "rows", "file": "c.txt"},
+    "quantization": {"method": "awq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "group_size": -1, "zero_point": false,
+      "lm_head": "int8", "n_grid": 10, "duo_scaling": "false", "clip": false, "propagate_error": false, "max_shard_size": 1073741824},
+    "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
+      "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
+      "max_retention_loss": 0.05},
+    "output": {"folder": "o", "store": "s.db"}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
+  EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:8:27");
+}
+
+TEST(RunConfig, SpellingsOfTheSameGiveTheSameJson) {
+  EXPECT_EQ(to_json(parse("model: {path: m}\nquantization:\n  bits: 4\ncalibration:\n")),
+            to_json(parse("# order and defaults\ncalibration: {samples: auto}\nmodel:\n  path: 'm'\n")));
+  EXPECT_NE(to_json(parse("model: {path: m}\n")), to_json(parse("model: {path: m}\n", {"quantization.bits=3"})));
+}
+
+TEST(RunConfig, RefusesWithPlace) {
+  const std::string model = "model: {path: m}\n";
+  EXPECT_EQ(error_of(model + "quantization:\n  group_sise: 64\n"), "c.yaml:3:3: unknown key 'quantization.group_sise'; did you mean 'group_size'?");
+  EXPECT_EQ(error_of(model + "evalution: {}\n"), "c.yaml:2:1: unknown key 'evalution'; did you mean 'evaluation'?");
+  EXPECT_EQ(error_of(model, {"quantization.bit=4"}), "--set quantization.bit=4: unknown key 'quantization.bit'; did you mean 'bits'?");
+  EXPECT_EQ(error_of(model, {"calibration.samples=0"}),
+            "--set calibration.samples=0: 'calibration.samples': found '0', expected an integer from 1 to 1099511627776");
+  EXPECT_EQ(error_of(model + "calibration: {samples: many}\n"),
+            "c.yaml:2:24: 'calibration.samples': found 'many', expected 'auto' or a number of rows");
+  EXPECT_THAT(error_of(model + "quantization: {method: gptq}\n"), HasSubstr("found 'gptq', expected 'awq'"));
+  EXPECT_THAT(error_of(model + "quantization: {bits: 7}\n"), HasSubstr("weight_bits is 7"));
+  EXPECT_THAT(error_of(model + "quantization: {max_shard_size: 5XB}\n"), HasSubstr("expected a size such as 5GB"));
+  EXPECT_THAT(error_of(model + "evaluation: {tasks: arc}\n"), HasSubstr("expected a list"));
+  EXPECT_THAT(error_of(model + "evaluation: {tasks: [{file: x}]}\n"), HasSubstr("'evaluation.tasks.0' has no name"));
+  EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 2}\n"), HasSubstr("a number from 0 to 1"));
+  EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 0.1, compare_with_base: false}\n"), HasSubstr("nothing to compare with"));
+  EXPECT_THAT(error_of(model + "runtime: {device: gpu}\n"), HasSubstr("expected 'cpu' or 'cuda'"));
+  EXPECT_THAT(error_of("model: {}\n"), HasSubstr("'model.path' is missing"));
+  EXPECT_THAT(error_of(""), HasSubstr("'model.path' is missing"));
+  EXPECT_THAT(error_of("- a\n"), StartsWith("c.yaml:1:1: found a list"));
+}
+
+TEST(RunConfig, TheDemoIsValid) {
+  const std::filesystem::path root = SALIENT_SOURCE_DIR;
+  const RunConfig config = load_run_config(root / "configs/demo.yaml", {"evaluation.tasks.0.limit=2"});
+  EXPECT_EQ(config.name, "demo");
+  EXPECT_TRUE(std::filesystem::exists(root / config.model / "config.json"));
+  ASSERT_EQ(config.evaluation.tasks.size(), 4u);
+  EXPECT_EQ(config.evaluation.tasks[0].limit, 2);
+  for (const TaskConfig& task : config.evaluation.tasks) EXPECT_TRUE(std::filesystem::exists(root / task.file)) << task.file;
+}
+
+}  // namespace
+}  // namespace salient::pipeline
