@@ -2,8 +2,8 @@
 //
 // On a terminal one line that is redrawn at most ten times a second:
 //   quantize  [#########-----------]  45%  13/28 blocks  2.1 blocks/s  left 7s
-// Elsewhere (a log file, a pipe) a plain line at most every ten seconds and one at the end. Never on standard output, never part of a
-// result.
+// Elsewhere (a log file, a pipe) a plain line at most every ten seconds and one at the end. Never on standard output, never part of
+// a result.
 #pragma once
 
 #include <cstdint>

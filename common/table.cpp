@@ -55,7 +55,9 @@ std::string format_table(const std::vector<std::string>& titles, const std::vect
     }
   }
 
-  const auto total = [&] { return options.indent + std::accumulate(widths.begin(), widths.end(), kGap * (count > 0 ? count - 1 : 0)); };
+  const auto total = [&] {
+    return options.indent + std::accumulate(widths.begin(), widths.end(), kGap * (count > 0 ? count - 1 : 0));
+  };
   while (options.max_width > 0 && total() > options.max_width) {
     size_t widest = count;
     for (size_t column = 0; column < count; ++column) {

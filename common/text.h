@@ -11,12 +11,12 @@
 
 namespace salient {
 
-// Edits between two byte strings: insertion, deletion, replacement, exchange of two neighbours; no part is edited twice (the optimal
-// string alignment form of the Damerau-Levenshtein distance).
+// Edits between two byte strings: insertion, deletion, replacement, exchange of two neighbours; no part is edited twice (the
+// optimal string alignment form of the Damerau-Levenshtein distance).
 size_t edit_distance(std::string_view a, std::string_view b);
 
-// The candidate nearest to `word`, letter case counting half an edit; nothing when none is within a third of the word's length (at least one
-// edit). Of equally near candidates the first.
+// The candidate nearest to `word`, letter case counting half an edit; nothing when none is within a third of the word's length (at
+// least one edit). Of equally near candidates the first.
 std::optional<std::string> nearest_match(std::string_view word, std::span<const std::string> candidates);
 // "; did you mean 'group_size'?", or an empty string: to stand at the end of an error text.
 std::string did_you_mean(std::string_view word, std::span<const std::string> candidates);
@@ -30,8 +30,8 @@ std::optional<uint64_t> parse_bytes(std::string_view text);
 // "0.4s", "12s", "1m 05s", "2h 03m", "3d 04h". Negative, NaN or infinite seconds: "?".
 std::string human_duration(double seconds);
 
-// Columns that a UTF-8 text takes on a terminal: East Asian wide characters and emoji two, combining marks and control characters none.
-// An invalid byte counts one.
+// Columns that a UTF-8 text takes on a terminal: East Asian wide characters and emoji two, combining marks and control characters
+// none. An invalid byte counts one.
 size_t display_width(std::string_view text);
 // The text when it fits into `width` columns, else its beginning and "…"; cuts between characters. Width 0 gives an empty string.
 std::string shorten(std::string_view text, size_t width);

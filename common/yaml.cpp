@@ -48,7 +48,8 @@ class ConfigBuilder {
     try {
       const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
       if (documents.empty()) return with_place(ConfigNode(), YAML::Mark(), path);
-      if (documents.size() > 1) fail(ErrorKind::kCorruption, "{}: holds {} YAML documents, expected one", *source_, documents.size());
+      if (documents.size() > 1)
+        fail(ErrorKind::kCorruption, "{}: holds {} YAML documents, expected one", *source_, documents.size());
       return convert(documents[0], std::string(path), 0);
     } catch (const YAML::Exception& error) {
       fail(ErrorKind::kCorruption, "{}: not valid YAML: {}", ConfigNode::place_to_string(place(error.mark)), error.msg);
@@ -61,7 +62,8 @@ class ConfigBuilder {
     std::string path;
     for (const std::string& step : steps) {
       if (node->kind_ == ConfigNode::Kind::kScalar) {
-        fail(ErrorKind::kInvalidArgument, "{}: '{}' is {}, there is no '{}' below it", *builder.source_, path, node->found_text(), step);
+        fail(ErrorKind::kInvalidArgument, "{}: '{}' is {}, there is no '{}' below it", *builder.source_, path, node->found_text(),
+             step);
       }
       path = child_path(path, step);
       if (node->kind_ == ConfigNode::Kind::kList) {
@@ -107,8 +109,8 @@ class ConfigBuilder {
   ConfigNode convert(const YAML::Node& source, const std::string& path, int depth) {
     ConfigNode node = with_place(ConfigNode(), source.Mark(), path);
     if (depth > kDeepest || ++nodes_ > kMostNodes) {
-      fail(ErrorKind::kCorruption, "{}: the configuration is deeper than {} levels or has more than {} values", node.where(), kDeepest,
-           kMostNodes);
+      fail(ErrorKind::kCorruption, "{}: the configuration is deeper than {} levels or has more than {} values", node.where(),
+           kDeepest, kMostNodes);
     }
     switch (source.Type()) {
       case YAML::NodeType::Undefined:
@@ -117,11 +119,12 @@ class ConfigBuilder {
         node.scalar_ = source.Scalar();
         node.quoted_ = source.Tag() == "!" || source.Tag() == "tag:yaml.org,2002:str";
         node.kind_ = !node.quoted_ && is_one_of(node.scalar_, {"", "~", "null", "Null", "NULL"}) ? ConfigNode::Kind::kNull
-                                                                                               : ConfigNode::Kind::kScalar;
+                                                                                                 : ConfigNode::Kind::kScalar;
         break;
       case YAML::NodeType::Sequence:
         node.kind_ = ConfigNode::Kind::kList;
-        for (const auto& item : source) node.list_.push_back(convert(item, child_path(path, std::to_string(node.list_.size())), depth + 1));
+        for (const auto& item : source)
+          node.list_.push_back(convert(item, child_path(path, std::to_string(node.list_.size())), depth + 1));
         break;
       case YAML::NodeType::Map:
         node.kind_ = ConfigNode::Kind::kMap;
@@ -133,7 +136,8 @@ class ConfigBuilder {
 
   void add_entry(ConfigNode& node, const YAML::Node& key, const YAML::Node& value, int depth) {
     const ConfigNode::Place key_place = place(key.Mark());
-    if (!key.IsScalar()) fail(ErrorKind::kCorruption, "{}: a key is a list, a map or empty; expected a word", ConfigNode::place_to_string(key_place));
+    if (!key.IsScalar())
+      fail(ErrorKind::kCorruption, "{}: a key is a list, a map or empty; expected a word", ConfigNode::place_to_string(key_place));
     const std::string& name = key.Scalar();
     for (const auto& [other, child] : node.map_) {
       if (other != name) continue;

@@ -1,7 +1,8 @@
 // Configuration trees out of YAML files, with typed access and errors that say file:line:column.
 //
-// YAML 1.2 core rules for plain scalars: null, true/false, integers, decimal numbers; everything else, and everything in quotes, is a
-// string. Rejected: duplicate keys, keys that are no scalars, several documents, trees deeper than 64 or of more than 100000 nodes.
+// YAML 1.2 core rules for plain scalars: null, true/false, integers, decimal numbers; everything else, and everything in quotes, is
+// a string. Rejected: duplicate keys, keys that are no scalars, several documents, trees deeper than 64 or of more than 100000
+// nodes.
 #pragma once
 
 #include <cstdint>
@@ -52,8 +53,8 @@ class ConfigNode {
   const std::vector<ConfigNode>& list() const;
   const std::vector<std::pair<std::string, ConfigNode>>& map() const;
 
-  // This node's value. Errors: invalid argument with place, found and expected. Strings may be plain numbers ("0.6"), numbers may not be
-  // quoted; bounds are inclusive.
+  // This node's value. Errors: invalid argument with place, found and expected. Strings may be plain numbers ("0.6"), numbers may
+  // not be quoted; bounds are inclusive.
   std::string as_string() const;
   int64_t as_int64(int64_t least = std::numeric_limits<int64_t>::min(), int64_t most = std::numeric_limits<int64_t>::max()) const;
   double as_double(double least = std::numeric_limits<double>::lowest(), double most = std::numeric_limits<double>::max()) const;

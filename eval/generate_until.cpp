@@ -40,6 +40,11 @@ void add_stop(const LanguageModel& model, const std::string& stop, models::Gener
   }
 }
 
+bool is_special(const models::Tokenizer& tokenizer, TokenId id) {
+  const std::vector<TokenId> one = {id};
+  return tokenizer.decode(one, true).empty() && !tokenizer.decode(one, false).empty();
+}
+
 }  // namespace
 
 std::string cut_at_stops(std::string text, const std::vector<std::string>& stops) {
@@ -95,6 +100,10 @@ std::vector<Generated> generate_until(const LanguageModel& model, const std::vec
       generated.tokens = static_cast<int64_t>(result.ids.size());
       generated.hit_limit = !result.stopped;
       generated.text = cut_at_stops(model.tokenizer.decode(result.ids, true), stops);
+      const auto special = std::find_if(result.ids.begin(), result.ids.end(), [&](TokenId id) { return is_special(model.tokenizer, id); });
+      generated.turn = special == result.ids.end()
+                           ? generated.text
+                           : cut_at_stops(model.tokenizer.decode(std::vector<TokenId>(result.ids.begin(), special), true), stops);
     }
     begin = end;
     if (options.progress) options.progress(static_cast<int64_t>(end), static_cast<int64_t>(order.size()));

@@ -27,6 +27,7 @@ struct GenerateUntilOptions {
 
 struct Generated {
   std::string text;         // special tokens left out, cut before the first stop string
+  std::string turn;         // the same, but ended by the first special token: a chat model that opens a new turn has finished its answer
   int64_t tokens = 0;       // generated ones, those after the stop string included
   bool hit_limit = false;   // max_new_tokens came before an end
   bool truncated = false;   // the prompt lost tokens on the left to leave room

@@ -100,6 +100,7 @@ Json to_json(const DocumentRecord& document) {
   Json out = {{"line", document.line}, {"answer", document.answer}, {"scores", scores}};
   if (!document.response.log_probs.empty()) out["log_probs"] = document.response.log_probs;
   if (!document.response.text.empty()) out["text"] = document.response.text;
+  if (document.response.turn != document.response.text) out["turn"] = document.response.turn;
   return out;
 }
 

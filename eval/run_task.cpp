@@ -110,6 +110,7 @@ void run_generations(const LanguageModel& model, const TaskDefinition& task, con
   const auto texts = generate_until(model, requests, generation);
   for (size_t i = 0; i < prompts.size(); ++i) {
     result.documents[i].response.text = texts[i].text;
+    result.documents[i].response.turn = texts[i].turn;
     result.hit_limit += texts[i].hit_limit ? 1 : 0;
     result.truncated += texts[i].truncated ? 1 : 0;
   }

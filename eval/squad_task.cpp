@@ -33,8 +33,8 @@ std::string squad_answer(const Json& row, const std::string& where) {
 std::vector<Score> score_squad(const Json& row, const Response& response) {
   const auto golds = gold_answers(row, "");
   const AnswerScore stock = score_answer(response.text, golds);
-  const bool abstains = normalize_answer(response.text) == "unanswerable";
-  const AnswerScore aware = abstains ? score_answer("", golds) : stock;
+  const bool abstains = normalize_answer(response.turn) == "unanswerable";
+  const AnswerScore aware = score_answer(abstains ? "" : response.turn, golds);
   std::vector<Score> out = {{"exact", stock.exact}, {"f1", stock.f1}, {"abstain_exact", aware.exact}, {"abstain_f1", aware.f1}};
   if (golds.empty()) {
     out.insert(out.end(), {{"NoAns_exact", stock.exact}, {"NoAns_f1", stock.f1}, {"abstain_NoAns_exact", aware.exact}, {"abstain_NoAns_f1", aware.f1}});

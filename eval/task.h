@@ -33,6 +33,7 @@ struct Choices {
 struct Response {
   std::vector<double> log_probs;  // of each choice, or of the probe
   std::string text;               // generated
+  std::string turn;               // the same up to the first special token
 };
 
 // One metric of one document, in fractions whatever the metric's unit. A metric that does not concern a document has no score there.

@@ -37,15 +37,15 @@ char forbidden_separator(NamePart part) {
 
 bool is_allowed(NamePart part, std::string_view text) {
   const auto is_edge = [](char c) { return c == '-' || c == '.'; };
-  return !text.empty() && std::all_of(text.begin(), text.end(), is_name_character) && !is_edge(text.front()) && !is_edge(text.back()) &&
-         text.find(forbidden_separator(part)) == std::string_view::npos && text.find("--") == std::string_view::npos &&
-         text.find("..") == std::string_view::npos;
+  return !text.empty() && std::all_of(text.begin(), text.end(), is_name_character) && !is_edge(text.front()) &&
+         !is_edge(text.back()) && text.find(forbidden_separator(part)) == std::string_view::npos &&
+         text.find("--") == std::string_view::npos && text.find("..") == std::string_view::npos;
 }
 
 void check_part(NamePart part, const std::string& text) {
   if (is_allowed(part, text)) return;
-  fail(ErrorKind::kInvalidArgument, "artifact name: {} '{}' cannot stand in a file name, expected something like '{}'", part_title(part),
-       shorten(one_line(text), 80), sanitise_name_part(part, text));
+  fail(ErrorKind::kInvalidArgument, "artifact name: {} '{}' cannot stand in a file name, expected something like '{}'",
+       part_title(part), shorten(one_line(text), 80), sanitise_name_part(part, text));
 }
 
 // Removes what stands behind the last `separator` of `text` and returns it; nothing when there is none.
@@ -68,8 +68,9 @@ std::string make_artifact_name(const ArtifactName& name) {
   const std::string text = fmt::format("{}-{}_{}_{}_{}{}", name.base_model, name.dataset, name.method, name.peft,
                                        quant::to_tag(name.spec, name.quantization_method), name.quantized ? kSuffix : "");
   if (text.size() > kLongestArtifactName) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("artifact name: '{}' has {} characters, the Hugging Face Hub takes at most {}", text,
-                                                         text.size(), kLongestArtifactName))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("artifact name: '{}' has {} characters, the Hugging Face Hub takes at most {}", text, text.size(),
+                            kLongestArtifactName))
         .with_hint("give a shorter base model or dataset name: model.base_model, dataset.name in the configuration");
   }
   return text;
@@ -126,7 +127,8 @@ std::string sanitise_name_part(NamePart part, std::string_view text) {
   const size_t last = clean.find_last_not_of("-.");
   clean = first == std::string::npos ? "" : clean.substr(first, last - first + 1);
   if (clean.find_first_not_of("_") == std::string::npos) {
-    fail(ErrorKind::kInvalidArgument, "artifact name: {} '{}' has no letter or digit", part_title(part), shorten(one_line(given), 80));
+    fail(ErrorKind::kInvalidArgument, "artifact name: {} '{}' has no letter or digit", part_title(part),
+         shorten(one_line(given), 80));
   }
   return clean;
 }

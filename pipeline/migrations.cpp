@@ -3,8 +3,8 @@
 namespace salient::pipeline {
 namespace {
 
-// Times are UTC, "2025-01-31T08:30:00Z". JSON columns hold canonical JSON (sorted keys, no blanks). Texts that belong to a UNIQUE key are
-// never NULL, as NULLs would count as different.
+// Times are UTC, "2025-01-31T08:30:00Z". JSON columns hold canonical JSON (sorted keys, no blanks). Texts that belong to a UNIQUE
+// key are never NULL, as NULLs would count as different.
 constexpr Migration kMigrations[] = {
     {1, R"sql(
 CREATE TABLE runs (

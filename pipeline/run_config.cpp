@@ -41,7 +41,8 @@ void read_model(const ConfigNode& root, RunConfig& config) {
   model.check_keys(Keys{"path", "base_model", "method", "peft"});
   set_text(model, "path", config.model);
   if (config.model.empty()) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: key 'model.path' is missing, expected a model folder or org/name", root.where()))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: key 'model.path' is missing, expected a model folder or org/name", root.where()))
         .with_hint("add 'model: {path: models/demo}', or --set model.path=models/demo");
   }
   set_text(model, "base_model", config.training.base_model);
@@ -73,8 +74,8 @@ void read_calibration(const ConfigNode& node, RunConfig& config) {
 }
 
 void read_quantization(const ConfigNode& node, QuantizationConfig& quantization) {
-  node.check_keys(Keys{"method", "bits", "activation_bits", "kv_cache_bits", "group_size", "zero_point", "lm_head", "n_grid", "duo_scaling",
-                       "clip", "propagate_error", "max_shard_size"});
+  node.check_keys(Keys{"method", "bits", "activation_bits", "kv_cache_bits", "group_size", "zero_point", "lm_head", "n_grid",
+                       "duo_scaling", "clip", "propagate_error", "max_shard_size"});
   quant::QuantizationSpec& spec = quantization.spec;
   set_choice(node, "method", quantization.method, {"awq"});
   const auto as_bits = [](const ConfigNode& bits) { return static_cast<int>(bits.as_int64(1, 32)); };
@@ -83,7 +84,9 @@ void read_quantization(const ConfigNode& node, QuantizationConfig& quantization)
   set_if(node, "kv_cache_bits", spec.kv_cache_bits, as_bits);
   set_if(node, "group_size", spec.group_size, [](const ConfigNode& size) { return size.as_int64(-1, kMostCount); });
   set_bool(node, "zero_point", spec.zero_point);
-  set_if(node, "lm_head", spec.lm_head, [](const ConfigNode& head) { return *quant::parse_head_dtype(head.as_choice(Keys{"fp16", "int8"})); });
+  set_if(node, "lm_head", spec.lm_head, [](const ConfigNode& head) {
+    return *quant::parse_head_dtype(head.as_choice(Keys{"fp16", "int8"}));
+  });
   set_if(node, "n_grid", quantization.n_grid, [](const ConfigNode& grid) { return grid.as_int64(1, 1000); });
   set_choice(node, "duo_scaling", quantization.duo_scaling, {"both", "true", "false"});
   set_bool(node, "clip", quantization.clip);
@@ -106,7 +109,8 @@ TaskConfig read_task(const ConfigNode& node) {
   if (node.is_null()) node.reject("a task name or {name: ..., file: ...}");
   node.check_keys(Keys{"name", "file", "limit", "window"});
   set_text(node, "name", task.name);
-  if (task.name.empty()) fail(ErrorKind::kInvalidArgument, "{}: '{}' has no name, expected {{name: ..., file: ...}}", node.where(), node.path());
+  if (task.name.empty())
+    fail(ErrorKind::kInvalidArgument, "{}: '{}' has no name, expected {{name: ..., file: ...}}", node.where(), node.path());
   set_text(node, "file", task.file);
   set_count(node, "limit", task.limit, 0);
   set_count(node, "window", task.window, 0);
@@ -114,7 +118,8 @@ TaskConfig read_task(const ConfigNode& node) {
 }
 
 void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
-  node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "max_new_tokens", "throughput", "compare_with_base", "max_retention_loss"});
+  node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "max_new_tokens", "throughput", "compare_with_base",
+                       "max_retention_loss"});
   for (const ConfigNode& task : node.get("tasks").list()) evaluation.tasks.push_back(read_task(task));
   set_count(node, "batch_tokens", evaluation.batch_tokens, 1);
   set_bool(node, "apply_chat_template", evaluation.apply_chat_template);
@@ -213,8 +218,7 @@ Json to_json(const RunConfig& config) {
             {"compare_with_base", evaluation.compare_with_base},
             {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
           {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}}},
-          {"runtime",
-           {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};
+          {"runtime", {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};
 }
 
 }  // namespace salient::pipeline

@@ -34,13 +34,15 @@
 //     max_shard_size: 5GB
 //   evaluation:
 //     tasks:                       # default: none. A name, or keys:
-//       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}   # limit: documents or windows, 0 = all; window: tokens, 0 = auto
+//       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}   # limit: documents or windows, 0 = all; window: tokens,
+//       0 = auto
 //     batch_tokens: 4096           # padded tokens of one forward pass
 //     apply_chat_template: false
 //     max_new_tokens: 0            # 0 = the task's own
 //     throughput: true
 //     compare_with_base: true
-//     max_retention_loss: 0.05     # share of a headline score that may be lost against the base, else ACCURACY_DEGRADATION; default: no bound
+//     max_retention_loss: 0.05     # share of a headline score that may be lost against the base, else ACCURACY_DEGRADATION;
+//     default: no bound
 //   output:
 //     folder: artifacts
 //     store: runs/salient.db
@@ -118,8 +120,9 @@ struct RunConfig {
   RuntimeConfig runtime;
 };
 
-// Reads the file, applies the "a.b=c" overrides and checks everything that can be known without opening other files. Errors: not found, io,
-// corruption (malformed YAML), invalid argument (unknown key, wrong type or value) with file:line:column or "--set a.b=c".
+// Reads the file, applies the "a.b=c" overrides and checks everything that can be known without opening other files. Errors: not
+// found, io, corruption (malformed YAML), invalid argument (unknown key, wrong type or value) with file:line:column or "--set
+// a.b=c".
 RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name);
 

@@ -48,7 +48,8 @@ Json describe_output(Store& store, const fs::path& path) {
   Json files = Json::object();
   if (fs::is_directory(path)) {
     for (const auto& entry : fs::recursive_directory_iterator(path)) {
-      if (entry.is_regular_file()) files[entry.path().lexically_relative(path).generic_string()] = describe_file(store, entry.path());
+      if (entry.is_regular_file())
+        files[entry.path().lexically_relative(path).generic_string()] = describe_file(store, entry.path());
     }
   } else {
     files[""] = describe_file(store, path);
@@ -97,7 +98,8 @@ std::string describe_change(const Json& before, const Json& now) {
     }
   }
   for (const auto& [pointer, old] : old_values.items()) {
-    if (!pointer.starts_with("/after/") && !new_values.contains(pointer)) changes.push_back(fmt::format("{} is gone", title(pointer)));
+    if (!pointer.starts_with("/after/") && !new_values.contains(pointer))
+      changes.push_back(fmt::format("{} is gone", title(pointer)));
   }
   if (changes.empty()) return {};
   return changes.size() == 1 ? changes[0] : fmt::format("{} (and {} more)", changes[0], changes.size() - 1);
@@ -110,7 +112,8 @@ fs::path work_path(const Store& store, std::string_view name, std::string_view k
 Json stage_inputs(Store& store, const Stage& stage, const std::string& version, const std::map<std::string, PlannedStage>& before) {
   Json inputs = {{"version", version}, {"settings", stage.settings}, {"files", Json::object()}, {"after", Json::object()}};
   for (const auto& [name, path] : stage.input_files) {
-    inputs["files"][name] = with_context(fmt::format("stage {}: input '{}'", stage.name, name), [&] { return hash_inputs(store, path); });
+    inputs["files"][name] =
+        with_context(fmt::format("stage {}: input '{}'", stage.name, name), [&] { return hash_inputs(store, path); });
   }
   for (const std::string& name : stage.after) inputs["after"][name] = before.at(name).key;
   return inputs;
@@ -166,17 +169,21 @@ std::string error_text(const std::exception& error) {
 
 const fs::path& StageContext::output(std::string_view stage, std::string_view name) const {
   const auto found = outputs_.find(std::string(stage));
-  if (found == outputs_.end()) fail(ErrorKind::kInternal, "stage '{}' asks for outputs of '{}', which did not run before it", name_, stage);
+  if (found == outputs_.end())
+    fail(ErrorKind::kInternal, "stage '{}' asks for outputs of '{}', which did not run before it", name_, stage);
   const auto path = found->second.paths.find(std::string(name));
-  if (path == found->second.paths.end()) fail(ErrorKind::kInternal, "stage '{}' has no output '{}', which '{}' asks for", stage, name, name_);
+  if (path == found->second.paths.end())
+    fail(ErrorKind::kInternal, "stage '{}' has no output '{}', which '{}' asks for", stage, name, name_);
   return path->second;
 }
 
 const Json& StageContext::value(std::string_view stage, std::string_view name) const {
   const auto found = outputs_.find(std::string(stage));
-  if (found == outputs_.end()) fail(ErrorKind::kInternal, "stage '{}' asks for values of '{}', which did not run before it", name_, stage);
+  if (found == outputs_.end())
+    fail(ErrorKind::kInternal, "stage '{}' asks for values of '{}', which did not run before it", name_, stage);
   const auto value = found->second.values.find(std::string(name));
-  if (value == found->second.values.end()) fail(ErrorKind::kInternal, "stage '{}' has no value '{}', which '{}' asks for", stage, name, name_);
+  if (value == found->second.values.end())
+    fail(ErrorKind::kInternal, "stage '{}' has no value '{}', which '{}' asks for", stage, name, name_);
   return *value;
 }
 
@@ -188,7 +195,8 @@ fs::path StageContext::work_folder() {
   return folder;
 }
 
-std::vector<PlannedStage> plan_stages(Store& store, std::string_view run_name, const std::vector<Stage>& stages, const StageOptions& options) {
+std::vector<PlannedStage> plan_stages(Store& store, std::string_view run_name, const std::vector<Stage>& stages,
+                                      const StageOptions& options) {
   check_chain(stages);
   std::vector<PlannedStage> plan;
   std::map<std::string, PlannedStage> before;
@@ -245,7 +253,8 @@ class StageEngine {
   void skip(const PlannedStage& planned) {
     const auto done = store_.find_done_stage(planned.key);
     if (!done) fail(ErrorKind::kInternal, "stage '{}' vanished from the store", planned.name);
-    const std::string message = done->run_id == outcome_.run_id ? done->message : fmt::format("up to date since run {}", done->run_id);
+    const std::string message =
+        done->run_id == outcome_.run_id ? done->message : fmt::format("up to date since run {}", done->run_id);
     const int64_t id = store_.begin_stage(outcome_.run_id, planned.name, planned.key, planned.inputs);
     store_.finish_stage(id, "up_to_date", done->outputs, 0, message);
     outcome_.outputs[planned.name] = read_outputs(*done);
@@ -269,7 +278,8 @@ class StageEngine {
       store_.finish_stage(id, "done", record, seconds, outputs.message);
       std::error_code ignored;
       fs::remove_all(work_path(store_, stage.name, planned.key), ignored);
-      say(fmt::format("stage {}: done in {}{}{}", stage.name, human_duration(seconds), outputs.message.empty() ? "" : ", ", outputs.message));
+      say(fmt::format("stage {}: done in {}{}{}", stage.name, human_duration(seconds), outputs.message.empty() ? "" : ", ",
+                      outputs.message));
       outcome_.outputs[stage.name] = std::move(outputs);
       ++outcome_.stages_run;
     } catch (const std::exception& error) {

@@ -1,11 +1,13 @@
 // The stage engine: a run is a chain of stages; what is already done and still there is not done again.
 //
-// Key of a stage = SHA-256 over its name, the program's version, its settings, the content of its input files and the keys of the stages
-// it stands on. A stage is skipped when the store knows a stage with the same key that ran to its end and every output file still has the
-// recorded size and SHA-256. Paths of input files are not part of the key, only names and contents: a moved checkpoint counts as the same.
+// Key of a stage = SHA-256 over its name, the program's version, its settings, the content of its input files and the keys of the
+// stages it stands on. A stage is skipped when the store knows a stage with the same key that ran to its end and every output file
+// still has the recorded size and SHA-256. Paths of input files are not part of the key, only names and contents: a moved
+// checkpoint counts as the same.
 //
-// A process may be killed at any moment: the stage it was in is not recorded as done, so the next run starts it again. A body that can go
-// on in the middle keeps its partial work in StageContext::work_folder(), which belongs to the key and survives until the stage is done.
+// A process may be killed at any moment: the stage it was in is not recorded as done, so the next run starts it again. A body that
+// can go on in the middle keeps its partial work in StageContext::work_folder(), which belongs to the key and survives until the
+// stage is done.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +25,7 @@ namespace salient::pipeline {
 
 struct StageOutputs {
   std::map<std::string, std::filesystem::path> paths = {};  // name -> a file or a folder (all files in it, recursively)
-  Json values = Json::object();                              // small results that later stages and listings read
+  Json values = Json::object();                             // small results that later stages and listings read
   std::string message = {};                                 // one line for the listing: "108 texts, 12034 tokens"
 };
 
@@ -33,7 +35,8 @@ struct Stage {
   std::string name;
   std::vector<std::string> after = {};  // names of stages before it in the list
   Json settings = Json::object();       // everything that changes the outputs and is no file
-  // Name -> path. A folder stands for the regular files directly in it, hidden ones left out. A path that does not exist: not found.
+  // Name -> path. A folder stands for the regular files directly in it, hidden ones left out. A path that does not exist: not
+  // found.
   std::map<std::string, std::filesystem::path> input_files = {};
   std::function<StageOutputs(StageContext&)> body;
 };
@@ -87,9 +90,9 @@ struct RunOutcome {
   int64_t stages_skipped = 0;
 };
 
-// Records a run, works through the stages in order and finishes the run as "done", or as "failed" with the error, which is thrown again with
-// "stage <name>" as context. When another process works on a stage with the same key, waits for it and takes its result. Errors: those of
-// plan_stages and of the bodies; internal, when a body names an output that is not there.
+// Records a run, works through the stages in order and finishes the run as "done", or as "failed" with the error, which is thrown
+// again with "stage <name>" as context. When another process works on a stage with the same key, waits for it and takes its result.
+// Errors: those of plan_stages and of the bodies; internal, when a body names an output that is not there.
 RunOutcome run_stages(Store& store, std::string_view run_name, const Json& config, const std::vector<Stage>& stages,
                       const StageOptions& options = {});
 

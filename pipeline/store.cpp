@@ -24,9 +24,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int kBusyMilliseconds = 30'000;
-constexpr int kApplicationId = 0x53414C54;              // "SALT": tells our databases from others
-constexpr int64_t kKeyLockBase = int64_t{1} << 62;      // bytes of the lock file: run ids below, stage keys from here on
-constexpr int64_t kFreshNanoseconds = 2'000'000'000;    // a file this young may change again without a new modification time
+constexpr int kApplicationId = 0x53414C54;            // "SALT": tells our databases from others
+constexpr int64_t kKeyLockBase = int64_t{1} << 62;    // bytes of the lock file: run ids below, stage keys from here on
+constexpr int64_t kFreshNanoseconds = 2'000'000'000;  // a file this young may change again without a new modification time
 
 [[noreturn]] void fail_sqlite(const fs::path& path, int code, std::string_view reason) {
   switch (code & 0xFF) {
@@ -34,7 +34,8 @@ constexpr int64_t kFreshNanoseconds = 2'000'000'000;    // a file this young may
     case SQLITE_NOTADB:
       throw Error(ErrorKind::kCorruption, fmt::format("{}: not a readable store: {}", path.string(), reason))
           .with_code("STORE_CORRUPT")
-          .with_hint("move the file and its -wal and -shm away; artifacts do not depend on it, a new store is made by the next run");
+          .with_hint(
+              "move the file and its -wal and -shm away; artifacts do not depend on it, a new store is made by the next run");
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
       fail(ErrorKind::kIo, "{}: another process has kept the store locked for {} s", path.string(), kBusyMilliseconds / 1000);
@@ -117,10 +118,12 @@ class Statement {
   void bind_one(int64_t value) { check(sqlite3_bind_int64(statement_, ++parameter_, value)); }
   void bind_one(uint64_t value) { bind_one(static_cast<int64_t>(value)); }
   void bind_one(double value) {
-    check(std::isfinite(value) ? sqlite3_bind_double(statement_, ++parameter_, value) : sqlite3_bind_null(statement_, ++parameter_));
+    check(std::isfinite(value) ? sqlite3_bind_double(statement_, ++parameter_, value)
+                               : sqlite3_bind_null(statement_, ++parameter_));
   }
   void bind_one(std::string_view value) {
-    check(sqlite3_bind_text64(statement_, ++parameter_, value.data() == nullptr ? "" : value.data(), value.size(), SQLITE_TRANSIENT, SQLITE_UTF8));
+    check(sqlite3_bind_text64(statement_, ++parameter_, value.data() == nullptr ? "" : value.data(), value.size(), SQLITE_TRANSIENT,
+                              SQLITE_UTF8));
   }
   void bind_one(const std::string& value) { bind_one(std::string_view(value)); }
   void bind_one(const char* value) { bind_one(std::string_view(value)); }
@@ -246,7 +249,8 @@ struct Store::Impl {
     for (;;) {
       const int code = sqlite3_exec(database, "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
       if (code == SQLITE_OK) return;
-      if ((code & 0xFF) != SQLITE_BUSY || std::chrono::steady_clock::now() > give_up) fail_sqlite(path, code, sqlite3_errmsg(database));
+      if ((code & 0xFF) != SQLITE_BUSY || std::chrono::steady_clock::now() > give_up)
+        fail_sqlite(path, code, sqlite3_errmsg(database));
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }
@@ -311,14 +315,15 @@ Store::Store(const fs::path& path, StoreMode mode) : impl_(std::make_unique<Impl
     throw Error(ErrorKind::kNotFound, fmt::format("{}: there is no store yet", path.string()))
         .with_hint("'salient run CONFIG' makes one; --store names another");
   }
-  if (fs::is_directory(path)) fail(ErrorKind::kInvalidArgument, "{}: is a folder, expected the store's database file", path.string());
+  if (fs::is_directory(path))
+    fail(ErrorKind::kInvalidArgument, "{}: is a folder, expected the store's database file", path.string());
   if (path.has_parent_path()) {
     std::error_code code;
     fs::create_directories(path.parent_path(), code);
     if (code) fail(ErrorKind::kIo, "{}: cannot create the folder: {}", path.parent_path().string(), code.message());
   }
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX | SQLITE_OPEN_EXRESCODE |
-                    (mode == StoreMode::kCreate ? SQLITE_OPEN_CREATE : 0);
+  const int flags =
+      SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX | SQLITE_OPEN_EXRESCODE | (mode == StoreMode::kCreate ? SQLITE_OPEN_CREATE : 0);
   if (const int code = sqlite3_open_v2(path.c_str(), &impl_->database, flags, nullptr); code != SQLITE_OK) {
     fail_sqlite(path, code, impl_->database != nullptr ? sqlite3_errmsg(impl_->database) : sqlite3_errstr(code));
   }
@@ -343,8 +348,9 @@ int64_t Store::begin_run(std::string_view name, const Json& config, std::string_
     impl_->run("UPDATE stages SET status = 'interrupted' WHERE run_id = ? AND status = 'running'", dead);
   }
   const std::string config_text = dump_json(config);
-  impl_->run("INSERT INTO runs (name, config, config_hash, version, started, status, pid, host) VALUES (?, ?, ?, ?, ?, 'running', ?, ?)",
-             valid_text(name), config_text, sha256_hex(config_text), version, utc_now(), static_cast<int64_t>(::getpid()), host_name());
+  impl_->run(
+      "INSERT INTO runs (name, config, config_hash, version, started, status, pid, host) VALUES (?, ?, ?, ?, ?, 'running', ?, ?)",
+      valid_text(name), config_text, sha256_hex(config_text), version, utc_now(), static_cast<int64_t>(::getpid()), host_name());
   const int64_t id = sqlite3_last_insert_rowid(impl_->database);
   struct flock lock = byte_lock(F_WRLCK, id);
   if (::fcntl(impl_->lock_descriptor, F_OFD_SETLK, &lock) != 0) {
@@ -362,15 +368,17 @@ void Store::finish_run(int64_t run_id, std::string_view status, std::string_view
 
 namespace {
 
-constexpr const char* kSelectRuns = "SELECT id, name, config, config_hash, version, started, finished, status, error, pid, host FROM runs";
+constexpr const char* kSelectRuns =
+    "SELECT id, name, config, config_hash, version, started, finished, status, error, pid, host FROM runs";
 
 void read_run(Statement& row, RunRecord& run) {
-  row >> run.id >> run.name >> run.config >> run.config_hash >> run.version >> run.started >> run.finished >> run.status >> run.error >>
-      run.pid >> run.host;
+  row >> run.id >> run.name >> run.config >> run.config_hash >> run.version >> run.started >> run.finished >> run.status >>
+      run.error >> run.pid >> run.host;
 }
 
 constexpr const char* kSelectStages =
-    "SELECT s.id, s.run_id, s.name, s.key, s.inputs, s.outputs, s.status, s.started, s.finished, s.seconds, s.message FROM stages s";
+    "SELECT s.id, s.run_id, s.name, s.key, s.inputs, s.outputs, s.status, s.started, s.finished, s.seconds, s.message FROM stages "
+    "s";
 
 void read_stage(Statement& row, StageRecord& stage) {
   row >> stage.id >> stage.run_id >> stage.name >> stage.key >> stage.inputs >> stage.outputs >> stage.status >> stage.started >>
@@ -409,16 +417,16 @@ std::optional<RunRecord> Store::find_run(int64_t run_id) const {
 int64_t Store::begin_stage(int64_t run_id, std::string_view name, std::string_view key, const Json& inputs) {
   Transaction transaction(*this);
   impl_->run("DELETE FROM stages WHERE run_id = ? AND name = ?", run_id, name);
-  impl_->run("INSERT INTO stages (run_id, name, key, inputs, status, started) VALUES (?, ?, ?, ?, 'running', ?)", run_id, name, key, inputs,
-             utc_now());
+  impl_->run("INSERT INTO stages (run_id, name, key, inputs, status, started) VALUES (?, ?, ?, ?, 'running', ?)", run_id, name, key,
+             inputs, utc_now());
   const int64_t id = sqlite3_last_insert_rowid(impl_->database);
   transaction.commit();
   return id;
 }
 
 void Store::finish_stage(int64_t stage_id, std::string_view status, const Json& outputs, double seconds, std::string_view message) {
-  impl_->run("UPDATE stages SET status = ?, outputs = ?, finished = ?, seconds = ?, message = ? WHERE id = ?", status, outputs, utc_now(),
-             seconds, valid_text(message), stage_id);
+  impl_->run("UPDATE stages SET status = ?, outputs = ?, finished = ?, seconds = ?, message = ? WHERE id = ?", status, outputs,
+             utc_now(), seconds, valid_text(message), stage_id);
 }
 
 std::vector<StageRecord> Store::list_stages(int64_t run_id) const {
@@ -435,7 +443,8 @@ std::vector<StageRecord> Store::list_stages(int64_t run_id) const {
 }
 
 std::optional<StageRecord> Store::find_done_stage(std::string_view key) const {
-  Statement statement = impl_->prepare(std::string(kSelectStages) + " WHERE s.key = ? AND s.status = 'done' ORDER BY s.id DESC LIMIT 1");
+  Statement statement =
+      impl_->prepare(std::string(kSelectStages) + " WHERE s.key = ? AND s.status = 'done' ORDER BY s.id DESC LIMIT 1");
   if (!statement.bind(key).step()) return std::nullopt;
   StageRecord stage;
   read_stage(statement, stage);
@@ -464,8 +473,8 @@ ON CONFLICT (path) DO UPDATE SET run_id = excluded.run_id, name = excluded.name,
   calibration_id = excluded.calibration_id, bytes = excluded.bytes, files = excluded.files, metadata = excluded.metadata,
   created = excluded.created
 RETURNING id)sql");
-  statement.bind(a.run_id, a.name, a.path, a.format, a.method, a.spec, a.base_model_path, a.base_model_hash, a.dataset, a.calibration_id,
-                 a.bytes, a.files, a.metadata, utc_now());
+  statement.bind(a.run_id, a.name, a.path, a.format, a.method, a.spec, a.base_model_path, a.base_model_hash, a.dataset,
+                 a.calibration_id, a.bytes, a.files, a.metadata, utc_now());
   int64_t id = 0;
   if (statement.step()) statement >> id;
   statement.step();
@@ -496,8 +505,8 @@ ON CONFLICT (model_path, model_hash, task, metric, protocol, config, data_hash, 
   model_name = excluded.model_name, value = excluded.value, standard_error = excluded.standard_error, n = excluded.n,
   created = excluded.created
 RETURNING id)sql");
-  statement.bind(r.run_id, r.model_name, r.model_path, r.model_hash, r.task, r.metric, r.value, r.standard_error, r.n, r.config, r.data_hash,
-                 r.protocol, r.compared_with, utc_now());
+  statement.bind(r.run_id, r.model_name, r.model_path, r.model_hash, r.task, r.metric, r.value, r.standard_error, r.n, r.config,
+                 r.data_hash, r.protocol, r.compared_with, utc_now());
   int64_t id = 0;
   if (statement.step()) statement >> id;
   statement.step();
@@ -506,23 +515,25 @@ RETURNING id)sql");
 
 std::vector<ArtifactRecord> Store::list_artifacts(const ArtifactFilter& filter) const {
   Query query(
-      "SELECT id, run_id, name, path, format, method, spec, base_model_path, base_model_hash, dataset, calibration_id, bytes, files, metadata,"
+      "SELECT id, run_id, name, path, format, method, spec, base_model_path, base_model_hash, dataset, calibration_id, bytes, "
+      "files, metadata,"
       " created FROM artifacts");
   query.where_pattern("name", filter.name);
   query.where_exact("path", filter.path);
   query.order_and_limit("created DESC, id DESC", filter.limit);
   return impl_->select<ArtifactRecord>(query, [](Statement& row, ArtifactRecord& a) {
-    row >> a.id >> a.run_id >> a.name >> a.path >> a.format >> a.method >> a.spec >> a.base_model_path >> a.base_model_hash >> a.dataset >>
-        a.calibration_id >> a.bytes >> a.files >> a.metadata >> a.created;
+    row >> a.id >> a.run_id >> a.name >> a.path >> a.format >> a.method >> a.spec >> a.base_model_path >> a.base_model_hash >>
+        a.dataset >> a.calibration_id >> a.bytes >> a.files >> a.metadata >> a.created;
   });
 }
 
 std::vector<CalibrationRow> Store::list_calibrations(int64_t limit) const {
-  Query query("SELECT id, path, dataset, rows, samples, seed, source_hash, template_hash, tokens, record, created FROM calibrations");
+  Query query(
+      "SELECT id, path, dataset, rows, samples, seed, source_hash, template_hash, tokens, record, created FROM calibrations");
   query.order_and_limit("created DESC, id DESC", limit);
   return impl_->select<CalibrationRow>(query, [](Statement& row, CalibrationRow& c) {
-    row >> c.id >> c.path >> c.dataset >> c.rows >> c.samples >> c.seed >> c.source_hash >> c.template_hash >> c.tokens >> c.record >>
-        c.created;
+    row >> c.id >> c.path >> c.dataset >> c.rows >> c.samples >> c.seed >> c.source_hash >> c.template_hash >> c.tokens >>
+        c.record >> c.created;
   });
 }
 
@@ -537,8 +548,8 @@ std::vector<ResultRecord> Store::list_results(const ResultFilter& filter) const 
   query.order_and_limit(filter.limit > 0 ? "created DESC, id DESC" : "model_name, model_path, task, metric, created DESC, id DESC",
                         filter.limit);
   return impl_->select<ResultRecord>(query, [](Statement& row, ResultRecord& r) {
-    row >> r.id >> r.run_id >> r.model_name >> r.model_path >> r.model_hash >> r.task >> r.metric >> r.value >> r.standard_error >> r.n >>
-        r.config >> r.data_hash >> r.protocol >> r.compared_with >> r.created;
+    row >> r.id >> r.run_id >> r.model_name >> r.model_path >> r.model_hash >> r.task >> r.metric >> r.value >> r.standard_error >>
+        r.n >> r.config >> r.data_hash >> r.protocol >> r.compared_with >> r.created;
   });
 }
 
@@ -560,13 +571,14 @@ std::string Store::file_sha256(const fs::path& file) {
     }
   }
   const std::string hash = sha256_file(file);
-  const int64_t now = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const int64_t now =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   struct stat after {};
   const bool is_settled = ::stat(file.c_str(), &after) == 0 && after.st_mtim.tv_sec == status.st_mtim.tv_sec &&
                           after.st_mtim.tv_nsec == status.st_mtim.tv_nsec && now - modified > kFreshNanoseconds;
   if (is_settled) {
-    impl_->run("INSERT OR REPLACE INTO file_hashes (path, bytes, mtime_ns, inode, sha256) VALUES (?, ?, ?, ?, ?)", path, bytes, modified, inode,
-               hash);
+    impl_->run("INSERT OR REPLACE INTO file_hashes (path, bytes, mtime_ns, inode, sha256) VALUES (?, ?, ?, ?, ?)", path, bytes,
+               modified, inode, hash);
   }
   return hash;
 }
@@ -595,7 +607,8 @@ bool Store::KeyLock::lock(int64_t offset) {
 
 Transaction::Transaction(Store& store) : store_(store) {
   Store::Impl& impl = *store.impl_;
-  impl.execute_script(impl.transaction_depth == 0 ? "BEGIN IMMEDIATE" : fmt::format("SAVEPOINT level{}", impl.transaction_depth).c_str());
+  impl.execute_script(impl.transaction_depth == 0 ? "BEGIN IMMEDIATE"
+                                                  : fmt::format("SAVEPOINT level{}", impl.transaction_depth).c_str());
   ++impl.transaction_depth;
 }
 
@@ -603,9 +616,8 @@ Transaction::~Transaction() {
   if (!open_) return;
   Store::Impl& impl = *store_.impl_;
   --impl.transaction_depth;
-  const std::string sql = impl.transaction_depth == 0
-                              ? "ROLLBACK"
-                              : fmt::format("ROLLBACK TO level{0}; RELEASE level{0}", impl.transaction_depth);
+  const std::string sql =
+      impl.transaction_depth == 0 ? "ROLLBACK" : fmt::format("ROLLBACK TO level{0}; RELEASE level{0}", impl.transaction_depth);
   sqlite3_exec(impl.database, sql.c_str(), nullptr, nullptr, nullptr);  // an error here follows one that is already on its way
 }
 

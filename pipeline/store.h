@@ -1,8 +1,8 @@
 // The store: runs, stages, artifacts, calibrations and results in one SQLite database, by default runs/salient.db.
 //
-// Every process that works opens it for itself; readers never wait for a writer (write-ahead log) and writers wait for each other up to 30 s.
-// A run holds a lock on one byte of <database>.locks for as long as its process lives: a row that says "running" without that lock belongs
-// to a process that died, and is read as "interrupted". Times are UTC, "2025-01-31T08:30:00Z".
+// Every process that works opens it for itself; readers never wait for a writer (write-ahead log) and writers wait for each other
+// up to 30 s. A run holds a lock on one byte of <database>.locks for as long as its process lives: a row that says "running"
+// without that lock belongs to a process that died, and is read as "interrupted". Times are UTC, "2025-01-31T08:30:00Z".
 #pragma once
 
 #include <cstdint>
@@ -79,7 +79,8 @@ struct CalibrationRow {
   std::string created;
 };
 
-// One figure. Model path and hash, task, metric, protocol, config, data hash and compared_with are its key: measuring it again replaces it.
+// One figure. Model path and hash, task, metric, protocol, config, data hash and compared_with are its key: measuring it again
+// replaces it.
 struct ResultRecord {
   int64_t id = 0;
   std::optional<int64_t> run_id;
@@ -110,8 +111,8 @@ struct ArtifactFilter {
   int64_t limit = 0;
 };
 struct ResultFilter {
-  std::string model;  // pattern over the model's name
-  std::string task;   // exact
+  std::string model;   // pattern over the model's name
+  std::string task;    // exact
   std::string metric;  // exact
   std::optional<int64_t> run_id;
   int64_t limit = 0;
@@ -125,9 +126,9 @@ enum class StoreMode {
 // Not for several threads at once: one Store a thread.
 class Store {
  public:
-  // Errors: not found (kExisting), corruption (STORE_CORRUPT: no database, or a damaged one), unsupported (written by a newer version, or
-  // a database of another program), io (locked for 30 s, no permission, full disk).
-  // Every other member function may fail with corruption or io as well.
+  // Errors: not found (kExisting), corruption (STORE_CORRUPT: no database, or a damaged one), unsupported (written by a newer
+  // version, or a database of another program), io (locked for 30 s, no permission, full disk). Every other member function may
+  // fail with corruption or io as well.
   explicit Store(const std::filesystem::path& path, StoreMode mode = StoreMode::kCreate);
   ~Store();
   Store(const Store&) = delete;
@@ -159,7 +160,8 @@ class Store {
   std::vector<CalibrationRow> list_calibrations(int64_t limit = 0) const;               // newest first
   std::vector<ResultRecord> list_results(const ResultFilter& filter = {}) const;        // by model, task, metric; newest first
 
-  // SHA-256 of a file, read only when its size, modification time or inode differ from those of the last time. Errors: not found, io.
+  // SHA-256 of a file, read only when its size, modification time or inode differ from those of the last time. Errors: not found,
+  // io.
   std::string file_sha256(const std::filesystem::path& file);
 
   // Held while a stage with this key works, so that two processes do not do the same work at once. Released by its destructor.

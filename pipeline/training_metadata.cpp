@@ -75,7 +75,8 @@ TrainingMetadata read_training_metadata(const fs::path& model_folder, const Trai
     metadata.origins[name] = configured ? "configuration" : written ? kFileName : fallback_origin;
     return configured ? *configured : written.value_or(fallback);
   };
-  metadata.base_model = choose("base_model", overrides.base_model, file.root, "base_model", folder_name(model_folder), "folder name");
+  metadata.base_model =
+      choose("base_model", overrides.base_model, file.root, "base_model", folder_name(model_folder), "folder name");
   metadata.train_file_given = choose("train_file", overrides.train_file, file.dataset, "train_file", "", "none");
   if (overrides.train_file) {
     metadata.train_file = *overrides.train_file;

@@ -32,23 +32,24 @@ struct TrainingOverrides {
 };
 
 struct TrainingMetadata {
-  std::string base_model;                         // as given, not sanitised; fallback: the folder's name
-  std::string dataset_name;                       // fallback: the training file's name without extension; else "unknown"
+  std::string base_model;                           // as given, not sanitised; fallback: the folder's name
+  std::string dataset_name;                         // fallback: the training file's name without extension; else "unknown"
   std::optional<std::filesystem::path> train_file;  // a path that can be opened from here, if the file was found
-  std::string train_file_given;                   // as it was written; empty when nobody names one
-  std::optional<int64_t> rows;                    // as claimed; never counted here
-  std::string question_field;                     // empty: found out from the rows
+  std::string train_file_given;                     // as it was written; empty when nobody names one
+  std::optional<int64_t> rows;                      // as claimed; never counted here
+  std::string question_field;                       // empty: found out from the rows
   std::string answer_field;
-  std::string method;                             // fallback "SFT"
-  std::string peft;                               // fallback "NoPeft"
+  std::string method;  // fallback "SFT"
+  std::string peft;    // fallback "NoPeft"
   std::optional<int64_t> max_seq_len;
-  std::string system_prompt;                      // fallback: none
-  std::filesystem::path file;                     // empty when there is none
-  std::map<std::string, std::string> origins;     // "base_model" -> "training_metadata.json", "configuration", "folder name" or "default"
+  std::string system_prompt;   // fallback: none
+  std::filesystem::path file;  // empty when there is none
+  std::map<std::string, std::string>
+      origins;  // "base_model" -> "training_metadata.json", "configuration", "folder name" or "default"
 };
 
-// Each value from `overrides`, else from <model_folder>/training_metadata.json, else the fallback. A train_file out of the metadata is
-// looked for in the model folder, its data/ folder and the working directory; one out of the overrides is taken as it is.
+// Each value from `overrides`, else from <model_folder>/training_metadata.json, else the fallback. A train_file out of the metadata
+// is looked for in the model folder, its data/ folder and the working directory; one out of the overrides is taken as it is.
 // Errors: corruption (malformed JSON, a key of the wrong type), io. A missing file is no error.
 TrainingMetadata read_training_metadata(const std::filesystem::path& model_folder, const TrainingOverrides& overrides = {});
 

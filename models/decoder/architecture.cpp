@@ -9,8 +9,9 @@ constexpr std::string_view kBlockPrefix = "model.layers.";
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kFinalNorm = "model.norm.weight";
 constexpr std::string_view kHead = "lm_head.weight";
-constexpr std::array<std::string_view, kLinearSlots> kLinears = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                                                 "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+constexpr std::array<std::string_view, kLinearSlots> kLinears = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                                                 "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                                                 "mlp.down_proj"};
 constexpr std::array<std::string_view, kNormSlots> kNorms = {"input_layernorm.weight", "post_attention_layernorm.weight", "", ""};
 constexpr std::array<std::string_view, kNormSlots> kQkNorms = {"input_layernorm.weight", "post_attention_layernorm.weight",
                                                                "self_attn.q_norm.weight", "self_attn.k_norm.weight"};

@@ -30,9 +30,9 @@ struct Architecture {
   std::string_view block_prefix;  // "model.layers."; followed by the index and a dot
   std::string_view embedding;     // "model.embed_tokens.weight"
   std::string_view final_norm;
-  std::string_view lm_head;                                // absent in a tied checkpoint
-  std::array<std::string_view, kLinearSlots> linears;      // module names inside the block: "self_attn.q_proj"
-  std::array<std::string_view, kNormSlots> norms;          // tensor names inside the block; "" = not there
+  std::string_view lm_head;                            // absent in a tied checkpoint
+  std::array<std::string_view, kLinearSlots> linears;  // module names inside the block: "self_attn.q_proj"
+  std::array<std::string_view, kNormSlots> norms;      // tensor names inside the block; "" = not there
 };
 
 // Every supported row. Errors of find_architecture: unsupported, with the list.

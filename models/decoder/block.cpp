@@ -28,27 +28,33 @@ namespace {
 
 constexpr int64_t kCodesPerWord = 8;  // 4-bit codes of an int32
 
-Linear load_packed(const Checkpoint& checkpoint, const std::string& name, std::array<int64_t, 2> shape, const at::Tensor& bias, at::ScalarType dtype) {
+Linear load_packed(const Checkpoint& checkpoint, const std::string& name, std::array<int64_t, 2> shape, const at::Tensor& bias,
+                   at::ScalarType dtype) {
   const auto [out, in] = shape;
   const std::vector<int64_t> scale_shape = checkpoint.info(name + ".scales").shape;
   const int64_t groups = scale_shape.size() == 2 ? scale_shape[0] : 0;
   if (checkpoint.contains(name + ".g_idx")) {
-    fail(ErrorKind::kUnsupported, "{}: '{}' has a .g_idx tensor: GPTQ weights are not supported, only AutoAWQ's GEMM format", checkpoint.folder().string(), name);
+    fail(ErrorKind::kUnsupported, "{}: '{}' has a .g_idx tensor: GPTQ weights are not supported, only AutoAWQ's GEMM format",
+         checkpoint.folder().string(), name);
   }
   if (groups < 1 || in % groups != 0) {
-    fail(ErrorKind::kCorruption, "{}: '{}.scales' has {} groups, which do not divide its {} input features", checkpoint.folder().string(), name, groups, in);
+    fail(ErrorKind::kCorruption, "{}: '{}.scales' has {} groups, which do not divide its {} input features",
+         checkpoint.folder().string(), name, groups, in);
   }
   if (out % kCodesPerWord != 0) {
-    fail(ErrorKind::kCorruption, "{}: '{}' has {} output features, expected a multiple of {} for packed weights", checkpoint.folder().string(), name, out, kCodesPerWord);
+    fail(ErrorKind::kCorruption, "{}: '{}' has {} output features, expected a multiple of {} for packed weights",
+         checkpoint.folder().string(), name, out, kCodesPerWord);
   }
   const at::Tensor qweight = checkpoint.load(name + ".qweight", {in, out / kCodesPerWord}, at::kInt);
   const at::Tensor qzeros = checkpoint.load(name + ".qzeros", {groups, out / kCodesPerWord}, at::kInt);
   const at::Tensor scales = checkpoint.load(name + ".scales", {groups, out}, at::kFloat);
   const auto unpacked = quant::unpack_awq_gemm(qweight, qzeros, scales);
-  return with_context(name, [&] { return make_packed_linear(unpacked.codes, unpacked.zeros, unpacked.scales, bias, in / groups, dtype); });
+  return with_context(
+      name, [&] { return make_packed_linear(unpacked.codes, unpacked.zeros, unpacked.scales, bias, in / groups, dtype); });
 }
 
-Linear load_linear(const Checkpoint& checkpoint, const DecoderConfig& config, const std::string& name, LinearSlot slot, at::ScalarType dtype) {
+Linear load_linear(const Checkpoint& checkpoint, const DecoderConfig& config, const std::string& name, LinearSlot slot,
+                   at::ScalarType dtype) {
   const std::array<int64_t, 2> shape = linear_shape(config, slot);
   at::Tensor bias;
   if (linear_has_bias(config, slot)) bias = checkpoint.load(name + ".bias", {shape[0]}, dtype);
@@ -72,7 +78,8 @@ at::Tensor inverse_frequencies(const DecoderConfig& config, at::Device device) {
       const at::Tensor too_long = wavelength > context / rope.low_freq_factor;
       const at::Tensor short_enough = wavelength < context / rope.high_freq_factor;
       const at::Tensor scaled = at::where(too_long, plain / rope.factor, plain);
-      const at::Tensor smooth = (context * at::reciprocal(wavelength) - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+      const at::Tensor smooth =
+          (context * at::reciprocal(wavelength) - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
       const at::Tensor smoothed = (1.0 - smooth) * scaled / rope.factor + smooth * scaled;
       return at::where(short_enough.logical_or(too_long), scaled, smoothed).to(device);
     }
@@ -103,13 +110,15 @@ at::Tensor visible_keys(int64_t tokens, int64_t past_length, int64_t window, at:
 
 // false -> -inf, true -> 0
 at::Tensor additive(const at::Tensor& visible, at::ScalarType dtype) {
-  return at::zeros(visible.sizes(), visible.options().dtype(dtype)).masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
+  return at::zeros(visible.sizes(), visible.options().dtype(dtype))
+      .masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
 }
 
 // Whether the last query's oldest keys lie outside the window.
 bool window_matters(int64_t window, int64_t total) { return window > 0 && total > window; }
 
-at::Tensor with_window(const at::Tensor& mask, int64_t window, int64_t tokens, int64_t past_length, at::ScalarType dtype, at::Device device) {
+at::Tensor with_window(const at::Tensor& mask, int64_t window, int64_t tokens, int64_t past_length, at::ScalarType dtype,
+                       at::Device device) {
   const at::Tensor visible = visible_keys(tokens, past_length, window, device).view({1, 1, tokens, past_length + tokens});
   if (!mask.defined()) return additive(visible, dtype);
   if (mask.scalar_type() == at::kBool) return mask.logical_and(visible);
@@ -121,7 +130,8 @@ struct BlockMask {
   at::Tensor mask;
   bool causal = false;
 };
-BlockMask select_mask(const AttentionContext& context, int64_t window, int64_t tokens, int64_t past_length, at::ScalarType dtype, at::Device device) {
+BlockMask select_mask(const AttentionContext& context, int64_t window, int64_t tokens, int64_t past_length, at::ScalarType dtype,
+                      at::Device device) {
   if (window_matters(window, past_length + tokens)) {
     const auto it = context.window_masks.find(window);
     return {it != context.window_masks.end() ? it->second : with_window(context.mask, window, tokens, past_length, dtype, device)};
@@ -140,12 +150,14 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& keys, const at::Ten
     const at::Tensor grouped = query.reshape({query.size(0), keys.size(1), group, query.size(3)});
     return at::scaled_dot_product_attention(grouped, keys, values, given).reshape(query.sizes());
   }
-  return at::scaled_dot_product_attention(query, keys, values, given, /*dropout_p=*/0.0, mask.causal, /*scale=*/std::nullopt, /*enable_gqa=*/group > 1);
+  return at::scaled_dot_product_attention(query, keys, values, given, /*dropout_p=*/0.0, mask.causal, /*scale=*/std::nullopt,
+                                          /*enable_gqa=*/group > 1);
 }
 
 }  // namespace
 
-BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype, at::Device device) {
+BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype,
+                        at::Device device) {
   const at::NoGradGuard no_grad;
   const Architecture& architecture = find_architecture(config.model_type);
   BlockWeights weights;
@@ -184,7 +196,8 @@ at::Tensor make_padding_mask(const at::Tensor& real, int64_t tokens, at::ScalarT
   const int64_t total = real.size(1);
   const int64_t past_length = total - tokens;
   const at::Tensor itself = at::eye(total, real.options().dtype(at::kBool)).narrow(0, past_length, tokens);
-  const at::Tensor visible = visible_keys(tokens, past_length, 0, real.device()).unsqueeze(0).logical_and(real.unsqueeze(1)).logical_or(itself);
+  const at::Tensor visible =
+      visible_keys(tokens, past_length, 0, real.device()).unsqueeze(0).logical_and(real.unsqueeze(1)).logical_or(itself);
   return additive(visible.unsqueeze(1), dtype);
 }
 
@@ -192,7 +205,8 @@ void add_window_masks(AttentionContext& context, const DecoderConfig& config, in
   const at::NoGradGuard no_grad;
   for (const int64_t window : config.layer_sliding_window) {
     if (!window_matters(window, past_length + tokens) || context.window_masks.contains(window)) continue;
-    context.window_masks[window] = with_window(context.mask, window, tokens, past_length, context.cos.scalar_type(), context.cos.device());
+    context.window_masks[window] =
+        with_window(context.mask, window, tokens, past_length, context.cos.scalar_type(), context.cos.device());
   }
 }
 
@@ -219,8 +233,10 @@ at::Tensor block_forward(const DecoderConfig& config, const BlockWeights& weight
 
   const at::Tensor attention_input = rms_norm(hidden, weights.at(NormSlot::kInput), config.rms_norm_eps);
   observe(InputSlot::kAttentionInput, attention_input);
-  const at::Tensor query = rotate(split_heads(forward(weights.at(LinearSlot::kQProj), attention_input), weights.at(NormSlot::kQuery)), context);
-  at::Tensor keys = rotate(split_heads(forward(weights.at(LinearSlot::kKProj), attention_input), weights.at(NormSlot::kKey)), context);
+  const at::Tensor query =
+      rotate(split_heads(forward(weights.at(LinearSlot::kQProj), attention_input), weights.at(NormSlot::kQuery)), context);
+  at::Tensor keys =
+      rotate(split_heads(forward(weights.at(LinearSlot::kKProj), attention_input), weights.at(NormSlot::kKey)), context);
   at::Tensor values = split_heads(forward(weights.at(LinearSlot::kVProj), attention_input), {});
   if (cache != nullptr) {
     cache->keys.narrow(2, past_length, tokens).copy_(keys);
@@ -230,7 +246,8 @@ at::Tensor block_forward(const DecoderConfig& config, const BlockWeights& weight
   }
 
   const int64_t window = config.layer_sliding_window[static_cast<size_t>(block)];
-  const BlockMask mask = select_mask(context, window, tokens, cache != nullptr ? past_length : 0, hidden.scalar_type(), hidden.device());
+  const BlockMask mask =
+      select_mask(context, window, tokens, cache != nullptr ? past_length : 0, hidden.scalar_type(), hidden.device());
   const at::Tensor attention = attend(query, keys, values, mask).transpose(1, 2).reshape({batch, tokens, -1});
   observe(InputSlot::kAttentionOutput, attention);
   const at::Tensor middle = hidden + forward(weights.at(LinearSlot::kOProj), attention);

@@ -26,16 +26,19 @@ struct BlockWeights {
   const at::Tensor& at(NormSlot slot) const { return norms[static_cast<size_t>(slot)]; }
 };
 
-// Loads one block: float linears, or packed ones where the checkpoint has <module>.qweight/.qzeros/.scales (AutoAWQ GEMM). Errors: those of
-// Checkpoint::load; corruption for packed tensors whose shapes do not fit; unsupported for a packed tensor of another format.
-BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype, at::Device device);
+// Loads one block: float linears, or packed ones where the checkpoint has <module>.qweight/.qzeros/.scales (AutoAWQ GEMM). Errors:
+// those of Checkpoint::load; corruption for packed tensors whose shapes do not fit; unsupported for a packed tensor of another
+// format.
+BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype,
+                        at::Device device);
 
 // What all blocks of one forward pass share.
 struct AttentionContext {
   at::Tensor cos;   // [batch or 1, 1, tokens, head_dim], dtype of the hidden states
   at::Tensor sin;   // the same
   at::Tensor mask;  // additive or bool [batch or 1, 1, tokens, past + tokens]; undefined = plain causal
-  // `mask` with a sliding window applied, by window length, from add_window_masks(). Only a saving: a block that finds none makes its own.
+  // `mask` with a sliding window applied, by window length, from add_window_masks(). Only a saving: a block that finds none makes
+  // its own.
   std::map<int64_t, at::Tensor> window_masks;
 };
 // position_ids: int64 [batch or 1, tokens], on the device of the hidden states. Cosines are computed in float32, then converted.
@@ -44,8 +47,8 @@ AttentionContext make_attention_context(const DecoderConfig& config, const at::T
 // Additive mask [1, 1, tokens, past + tokens], 0 or -inf, for several tokens after a past without padding.
 at::Tensor make_causal_mask(int64_t tokens, int64_t past_length, at::ScalarType dtype, at::Device device);
 
-// Additive mask [batch, 1, tokens, past + tokens] of a padded batch, 0 or -inf. real: bool [batch, past + tokens], true = a token, false =
-// padding. Every position sees at least itself, so that rows of padding give finite numbers (which nobody uses).
+// Additive mask [batch, 1, tokens, past + tokens] of a padded batch, 0 or -inf. real: bool [batch, past + tokens], true = a token,
+// false = padding. Every position sees at least itself, so that rows of padding give finite numbers (which nobody uses).
 at::Tensor make_padding_mask(const at::Tensor& real, int64_t tokens, at::ScalarType dtype);
 
 // Prepares the masks of this config's sliding windows once for all blocks.
@@ -60,13 +63,14 @@ struct KvCacheLayer {
 // Called with the input of linears: slot, and x of shape [batch, tokens, features].
 using BlockObserver = std::function<void(InputSlot slot, const at::Tensor& x)>;
 
-// hidden: [batch, tokens, hidden_size] -> the same shape. With `cache`, this call's keys and values are written at `past_length` and
-// attention sees past_length + tokens of it. Sliding windows are applied to the mask by the block itself.
+// hidden: [batch, tokens, hidden_size] -> the same shape. With `cache`, this call's keys and values are written at `past_length`
+// and attention sees past_length + tokens of it. Sliding windows are applied to the mask by the block itself.
 at::Tensor block_forward(const DecoderConfig& config, const BlockWeights& weights, int64_t block, const at::Tensor& hidden,
                          const AttentionContext& context, KvCacheLayer* cache = nullptr, int64_t past_length = 0,
                          const BlockObserver& observer = {});
 
-// x * weight / sqrt(mean(x^2) + eps) over the last dimension, normalized in float32 and multiplied in x's dtype, as transformers does.
+// x * weight / sqrt(mean(x^2) + eps) over the last dimension, normalized in float32 and multiplied in x's dtype, as transformers
+// does.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 }  // namespace salient::models

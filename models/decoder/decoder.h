@@ -1,4 +1,5 @@
-// A whole decoder for evaluation and generation: embedding, blocks, final norm, head; in float or from packed weights. Gradients are never kept.
+// A whole decoder for evaluation and generation: embedding, blocks, final norm, head; in float or from packed weights. Gradients
+// are never kept.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,14 +26,15 @@ struct KvCache {
 
 // The same content with room for `capacity` tokens (at least its length). One layer is copied at a time, the old one freed.
 void grow_cache(KvCache& cache, int64_t capacity);
-// Keeps the batch rows `rows` (int64 [n], in that order) and drops the first `skip` tokens of each (padding that no row needs any more).
+// Keeps the batch rows `rows` (int64 [n], in that order) and drops the first `skip` tokens of each (padding that no row needs any
+// more).
 void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip);
 
 class Decoder {
  public:
-  // Reads config.json (and the ids of generation_config.json), loads all weights. Linears are packed where the checkpoint's are; other weights
-  // are converted to options.dtype. Errors: those of Checkpoint::load and parse_decoder_config; unsupported for a quantization_config
-  // other than AutoAWQ's 4-bit GEMM and for a dtype that is not float32, bfloat16 or float16.
+  // Reads config.json (and the ids of generation_config.json), loads all weights. Linears are packed where the checkpoint's are;
+  // other weights are converted to options.dtype. Errors: those of Checkpoint::load and parse_decoder_config; unsupported for a
+  // quantization_config other than AutoAWQ's 4-bit GEMM and for a dtype that is not float32, bfloat16 or float16.
   static Decoder load(const Checkpoint& checkpoint, const DecoderOptions& options);
 
   const DecoderConfig& config() const { return config_; }
@@ -43,9 +45,9 @@ class Decoder {
   uint64_t cache_bytes_per_token() const;
 
   // ids: int64 [batch, tokens] -> final hidden states after the last norm, [batch, tokens, hidden_size].
-  // `attention_mask`: bool [batch, past + tokens], true = a real token; undefined = all real. Left or right padding both work: positions count
-  // real tokens only. With `cache`, appends to it. ids and the mask may be on any device. Errors: invalid argument for shapes that do not fit, ids
-  // outside the vocabulary, a cache that is full.
+  // `attention_mask`: bool [batch, past + tokens], true = a real token; undefined = all real. Left or right padding both work:
+  // positions count real tokens only. With `cache`, appends to it. ids and the mask may be on any device. Errors: invalid argument
+  // for shapes that do not fit, ids outside the vocabulary, a cache that is full.
   at::Tensor hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask = {}, KvCache* cache = nullptr) const;
   // hidden: [..., hidden_size] -> logits float32 [..., vocab_size]. Ask only for the positions you need: logits are large.
   at::Tensor logits(const at::Tensor& hidden) const;

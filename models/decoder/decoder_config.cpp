@@ -34,15 +34,16 @@ struct RopeRow {
   bool supported;
 };
 constexpr RopeRow kRopeKinds[] = {
-    {"default", RopeKind::kDefault, true}, {"linear", RopeKind::kLinear, true}, {"llama3", RopeKind::kLlama3, true},
-    {"dynamic", RopeKind::kDynamic, false}, {"yarn", RopeKind::kYarn, false},   {"longrope", RopeKind::kLongRope, false},
+    {"default", RopeKind::kDefault, true},  {"linear", RopeKind::kLinear, true}, {"llama3", RopeKind::kLlama3, true},
+    {"dynamic", RopeKind::kDynamic, false}, {"yarn", RopeKind::kYarn, false},    {"longrope", RopeKind::kLongRope, false},
 };
 
 struct DtypeRow {
   std::string_view name;
   at::ScalarType dtype;
 };
-constexpr DtypeRow kDtypes[] = {{"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}, {"float64", at::kDouble}};
+constexpr DtypeRow kDtypes[] = {
+    {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}, {"float64", at::kDouble}};
 
 constexpr std::string_view kActivations[] = {"silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh"};
 
@@ -53,7 +54,8 @@ const Json* find(const Json& object, const char* key) {
 }
 
 int64_t positive(int64_t value, std::string_view key, const std::string& where) {
-  if (value < 1 || value > kMaxSize) fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected 1 to {}", where, key, value, kMaxSize);
+  if (value < 1 || value > kMaxSize)
+    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected 1 to {}", where, key, value, kMaxSize);
   return value;
 }
 
@@ -64,7 +66,9 @@ double positive(double value, std::string_view key, const std::string& where) {
   return value;
 }
 
-int64_t require_size(const Json& config, const char* key, const std::string& where) { return positive(require<int64_t>(config, key, where), key, where); }
+int64_t require_size(const Json& config, const char* key, const std::string& where) {
+  return positive(require<int64_t>(config, key, where), key, where);
+}
 
 int64_t size_or(const Json& config, const char* key, int64_t fallback, const std::string& where) {
   return positive(value_or<int64_t>(config, key, fallback, where), key, where);
@@ -78,7 +82,8 @@ std::vector<int64_t> read_ids(const Json& config, const char* key, const std::st
   std::vector<int64_t> ids;
   for (const Json& id : list) {
     if (!id.is_number_integer()) {
-      fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected a token id or a list of them", where, key, dump_json(*value).substr(0, 60));
+      fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected a token id or a list of them", where, key,
+           dump_json(*value).substr(0, 60));
     }
     if (id.get<int64_t>() >= 0) ids.push_back(id.get<int64_t>());
   }
@@ -102,12 +107,15 @@ RopeConfig parse_rope(const Json& config, int64_t max_position_embeddings, const
   }
   const std::string place = fmt::format("{}: {}", where, key);
   const Json parameters = scaling == nullptr ? Json::object() : *scaling;
-  if (!parameters.is_object()) fail(ErrorKind::kCorruption, "{}: found {}, expected an object or null", place, dump_json(parameters).substr(0, 60));
+  if (!parameters.is_object())
+    fail(ErrorKind::kCorruption, "{}: found {}, expected an object or null", place, dump_json(parameters).substr(0, 60));
   for (const char* layer_type : {"full_attention", "sliding_attention"}) {
-    if (parameters.contains(layer_type)) fail(ErrorKind::kUnsupported, "{}: rotary embeddings that differ by layer type ('{}') are not supported", place, layer_type);
+    if (parameters.contains(layer_type))
+      fail(ErrorKind::kUnsupported, "{}: rotary embeddings that differ by layer type ('{}') are not supported", place, layer_type);
   }
 
-  const std::string name = value_or<std::string>(parameters, "rope_type", value_or<std::string>(parameters, "type", "default", place), place);
+  const std::string name =
+      value_or<std::string>(parameters, "rope_type", value_or<std::string>(parameters, "type", "default", place), place);
   const auto row = std::find_if(std::begin(kRopeKinds), std::end(kRopeKinds), [&](const RopeRow& r) { return r.name == name; });
   if (row == std::end(kRopeKinds) || !row->supported) {
     fail(ErrorKind::kUnsupported, "{}: rope_type '{}' is not supported, only default, linear and llama3", place, name);
@@ -115,7 +123,8 @@ RopeConfig parse_rope(const Json& config, int64_t max_position_embeddings, const
   rope.kind = row->kind;
   rope.theta = positive(value_or<double>(parameters, "rope_theta", rope.theta, place), "rope_theta", place);
 
-  const double rotary = value_or<double>(parameters, "partial_rotary_factor", value_or<double>(config, "partial_rotary_factor", 1.0, where), place);
+  const double rotary =
+      value_or<double>(parameters, "partial_rotary_factor", value_or<double>(config, "partial_rotary_factor", 1.0, where), place);
   if (rotary != 1.0) fail(ErrorKind::kUnsupported, "{}: partial_rotary_factor {} is not supported, only 1", place, rotary);
 
   if (rope.kind != RopeKind::kDefault) rope.factor = positive(require<double>(parameters, "factor", place), "factor", place);
@@ -123,7 +132,8 @@ RopeConfig parse_rope(const Json& config, int64_t max_position_embeddings, const
     rope.low_freq_factor = positive(require<double>(parameters, "low_freq_factor", place), "low_freq_factor", place);
     rope.high_freq_factor = positive(require<double>(parameters, "high_freq_factor", place), "high_freq_factor", place);
     if (rope.high_freq_factor <= rope.low_freq_factor) {
-      fail(ErrorKind::kCorruption, "{}: high_freq_factor {} must be larger than low_freq_factor {}", place, rope.high_freq_factor, rope.low_freq_factor);
+      fail(ErrorKind::kCorruption, "{}: high_freq_factor {} must be larger than low_freq_factor {}", place, rope.high_freq_factor,
+           rope.low_freq_factor);
     }
     const int64_t original = size_or(parameters, "original_max_position_embeddings", max_position_embeddings, place);
     rope.original_max_position_embeddings = size_or(config, "original_max_position_embeddings", original, where);
@@ -131,9 +141,10 @@ RopeConfig parse_rope(const Json& config, int64_t max_position_embeddings, const
   return rope;
 }
 
-// One entry a layer. Mistral: sliding_window for all. Qwen: only with use_sliding_window, for the layers that layer_types names or, without
-// it, from max_window_layers on.
-std::vector<int64_t> parse_sliding_windows(const Json& config, const DecoderConfig& decoder, const Defaults& defaults, const std::string& where) {
+// One entry a layer. Mistral: sliding_window for all. Qwen: only with use_sliding_window, for the layers that layer_types names or,
+// without it, from max_window_layers on.
+std::vector<int64_t> parse_sliding_windows(const Json& config, const DecoderConfig& decoder, const Defaults& defaults,
+                                           const std::string& where) {
   std::vector<int64_t> windows(static_cast<size_t>(decoder.num_hidden_layers), 0);
   if (decoder.model_type == "llama") return windows;
   int64_t window = 0;
@@ -147,16 +158,20 @@ std::vector<int64_t> parse_sliding_windows(const Json& config, const DecoderConf
 
   if (const Json* types = find(config, "layer_types")) {
     if (!types->is_array() || types->size() != windows.size()) {
-      fail(ErrorKind::kCorruption, "{}: key 'layer_types' has {} entries, expected a list of {}, one a layer", where, types->size(), windows.size());
+      fail(ErrorKind::kCorruption, "{}: key 'layer_types' has {} entries, expected a list of {}, one a layer", where, types->size(),
+           windows.size());
     }
     for (size_t layer = 0; layer < windows.size(); ++layer) {
       const Json& type = (*types)[layer];
       if (type == "full_attention") continue;
       if (type != "sliding_attention") {
-        fail(ErrorKind::kUnsupported, "{}: layer_types[{}] is {}, supported are \"full_attention\" and \"sliding_attention\"", where, layer, dump_json(type).substr(0, 60));
+        fail(ErrorKind::kUnsupported, "{}: layer_types[{}] is {}, supported are \"full_attention\" and \"sliding_attention\"",
+             where, layer, dump_json(type).substr(0, 60));
       }
       if (window == 0) {
-        fail(ErrorKind::kCorruption, "{}: layer_types[{}] is sliding_attention, but there is no sliding_window (or use_sliding_window is off)", where, layer);
+        fail(ErrorKind::kCorruption,
+             "{}: layer_types[{}] is sliding_attention, but there is no sliding_window (or use_sliding_window is off)", where,
+             layer);
       }
       windows[layer] = window;
     }
@@ -174,7 +189,8 @@ at::ScalarType parse_dtype(const Json& config, const std::string& where) {
   for (const DtypeRow& row : kDtypes) {
     if (row.name == name) return row.dtype;
   }
-  fail(ErrorKind::kUnsupported, "{}: key '{}': dtype '{}' is not supported, only float32, bfloat16, float16 and float64", where, key, name);
+  fail(ErrorKind::kUnsupported, "{}: key '{}': dtype '{}' is not supported, only float32, bfloat16, float16 and float64", where,
+       key, name);
 }
 
 }  // namespace
@@ -190,8 +206,10 @@ DecoderConfig parse_decoder_config(const Json& config, const std::string& where)
   DecoderConfig result;
   result.model_type = require<std::string>(config, "model_type", where);
   with_context(where, [&] { find_architecture(result.model_type); });
-  const auto* const defaults = std::find_if(std::begin(kDefaults), std::end(kDefaults), [&](const Defaults& d) { return d.model_type == result.model_type; });
-  if (defaults == std::end(kDefaults)) fail(ErrorKind::kInternal, "{}: no configuration defaults for model_type '{}'", where, result.model_type);
+  const auto* const defaults = std::find_if(std::begin(kDefaults), std::end(kDefaults),
+                                            [&](const Defaults& d) { return d.model_type == result.model_type; });
+  if (defaults == std::end(kDefaults))
+    fail(ErrorKind::kInternal, "{}: no configuration defaults for model_type '{}'", where, result.model_type);
 
   result.vocab_size = require_size(config, "vocab_size", where);
   result.hidden_size = require_size(config, "hidden_size", where);
@@ -202,17 +220,22 @@ DecoderConfig parse_decoder_config(const Json& config, const std::string& where)
   }
   result.num_attention_heads = require_size(config, "num_attention_heads", where);
   const bool kv_given = config.contains("num_key_value_heads");
-  const int64_t kv_default = kv_given || defaults->num_key_value_heads == 0 ? result.num_attention_heads : defaults->num_key_value_heads;
+  const int64_t kv_default =
+      kv_given || defaults->num_key_value_heads == 0 ? result.num_attention_heads : defaults->num_key_value_heads;
   result.num_key_value_heads = size_or(config, "num_key_value_heads", kv_default, where);
   if (result.num_attention_heads % result.num_key_value_heads != 0) {
-    fail(ErrorKind::kCorruption, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", where, result.num_attention_heads, result.num_key_value_heads);
+    fail(ErrorKind::kCorruption, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", where,
+         result.num_attention_heads, result.num_key_value_heads);
   }
   if (find(config, "head_dim") == nullptr && defaults->head_dim == 0 && result.hidden_size % result.num_attention_heads != 0) {
-    fail(ErrorKind::kCorruption, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and there is no head_dim", where, result.hidden_size,
-         result.num_attention_heads);
+    fail(ErrorKind::kCorruption, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and there is no head_dim", where,
+         result.hidden_size, result.num_attention_heads);
   }
-  result.head_dim = size_or(config, "head_dim", defaults->head_dim != 0 ? defaults->head_dim : std::max<int64_t>(1, result.hidden_size / result.num_attention_heads), where);
-  if (result.head_dim % 2 != 0) fail(ErrorKind::kCorruption, "{}: head_dim {} is odd, the rotary embedding needs pairs", where, result.head_dim);
+  result.head_dim = size_or(
+      config, "head_dim",
+      defaults->head_dim != 0 ? defaults->head_dim : std::max<int64_t>(1, result.hidden_size / result.num_attention_heads), where);
+  if (result.head_dim % 2 != 0)
+    fail(ErrorKind::kCorruption, "{}: head_dim {} is odd, the rotary embedding needs pairs", where, result.head_dim);
   result.max_position_embeddings = size_or(config, "max_position_embeddings", defaults->max_position_embeddings, where);
   result.rms_norm_eps = value_or<double>(config, "rms_norm_eps", result.rms_norm_eps, where);
   if (!(result.rms_norm_eps >= 0.0 && result.rms_norm_eps < 1.0)) {
@@ -222,7 +245,8 @@ DecoderConfig parse_decoder_config(const Json& config, const std::string& where)
 
   result.hidden_act = value_or<std::string>(config, "hidden_act", result.hidden_act, where);
   if (std::find(std::begin(kActivations), std::end(kActivations), result.hidden_act) == std::end(kActivations)) {
-    fail(ErrorKind::kUnsupported, "{}: hidden_act '{}' is not supported, only {}", where, result.hidden_act, fmt::join(kActivations, ", "));
+    fail(ErrorKind::kUnsupported, "{}: hidden_act '{}' is not supported, only {}", where, result.hidden_act,
+         fmt::join(kActivations, ", "));
   }
   result.tie_word_embeddings = value_or<bool>(config, "tie_word_embeddings", false, where);
 
@@ -245,9 +269,11 @@ DecoderConfig parse_decoder_config(const Json& config, const std::string& where)
 }
 
 void add_generation_config(DecoderConfig& config, const Json& generation_config, const std::string& where) {
-  if (!generation_config.is_object()) fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", where, generation_config.type_name());
+  if (!generation_config.is_object())
+    fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", where, generation_config.type_name());
   for (const int64_t id : read_ids(generation_config, "eos_token_id", where)) {
-    if (std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), id) == config.eos_token_ids.end()) config.eos_token_ids.push_back(id);
+    if (std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), id) == config.eos_token_ids.end())
+      config.eos_token_ids.push_back(id);
   }
   if (!config.bos_token_id) config.bos_token_id = read_id(generation_config, "bos_token_id", where);
   if (!config.pad_token_id) config.pad_token_id = read_id(generation_config, "pad_token_id", where);

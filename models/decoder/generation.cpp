@@ -22,13 +22,16 @@ constexpr int64_t kCacheStep = 256;  // tokens by which the cache grows, at leas
 constexpr size_t kTailMargin = 8;    // ids decoded beyond what the longest stop string can need
 
 void check(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options) {
-  if (options.max_new_tokens < 1) fail(ErrorKind::kInvalidArgument, "generation: max_new_tokens is {}, expected at least 1", options.max_new_tokens);
+  if (options.max_new_tokens < 1)
+    fail(ErrorKind::kInvalidArgument, "generation: max_new_tokens is {}, expected at least 1", options.max_new_tokens);
   if (!(options.temperature >= 0.0) || !std::isfinite(options.temperature)) {
     fail(ErrorKind::kInvalidArgument, "generation: temperature is {}, expected 0 or more", options.temperature);
   }
-  if (!(options.top_p > 0.0 && options.top_p <= 1.0)) fail(ErrorKind::kInvalidArgument, "generation: top_p is {}, expected above 0, at most 1", options.top_p);
+  if (!(options.top_p > 0.0 && options.top_p <= 1.0))
+    fail(ErrorKind::kInvalidArgument, "generation: top_p is {}, expected above 0, at most 1", options.top_p);
   if (options.top_k < 0) fail(ErrorKind::kInvalidArgument, "generation: top_k is {}, expected 0 or more", options.top_k);
-  if (!options.stop_strings.empty() && options.tokenizer == nullptr) fail(ErrorKind::kInvalidArgument, "generation: stop strings need a tokenizer");
+  if (!options.stop_strings.empty() && options.tokenizer == nullptr)
+    fail(ErrorKind::kInvalidArgument, "generation: stop strings need a tokenizer");
   for (const std::string& text : options.stop_strings) {
     if (text.empty()) fail(ErrorKind::kInvalidArgument, "generation: a stop string is empty");
   }
@@ -36,7 +39,8 @@ void check(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prom
   for (size_t i = 0; i < prompts.size(); ++i) {
     if (prompts[i].empty()) fail(ErrorKind::kInvalidArgument, "generation: prompt {} is empty, expected at least one token", i);
     if (prompts[i].size() >= room) {
-      fail(ErrorKind::kInvalidArgument, "generation: prompt {} has {} tokens and leaves no room in max_position_embeddings {}", i, prompts[i].size(), room);
+      fail(ErrorKind::kInvalidArgument, "generation: prompt {} has {} tokens and leaves no room in max_position_embeddings {}", i,
+           prompts[i].size(), room);
     }
   }
 }
@@ -81,7 +85,8 @@ bool contains_stop_string(const std::vector<TokenId>& ids, const GenerationOptio
   if (longest == 0) return false;
   const size_t count = std::min(ids.size(), longest + kTailMargin);
   const std::string tail = options.tokenizer->decode(std::span(ids).last(count), /*skip_special_tokens=*/false);
-  return std::any_of(options.stop_strings.begin(), options.stop_strings.end(), [&](const std::string& text) { return tail.find(text) != std::string::npos; });
+  return std::any_of(options.stop_strings.begin(), options.stop_strings.end(),
+                     [&](const std::string& text) { return tail.find(text) != std::string::npos; });
 }
 
 // The rows that are still being generated.
@@ -124,7 +129,8 @@ void compact(Batch& batch, const std::vector<int64_t>& kept) {
 
 }  // namespace
 
-std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options) {
+std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
+                                       const GenerationOptions& options) {
   const at::NoGradGuard no_grad;
   check(decoder, prompts, options);
   std::vector<GenerationResult> results(prompts.size());
@@ -132,7 +138,8 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
   const int64_t vocab_size = decoder.config().vocab_size;
   const auto room = static_cast<size_t>(decoder.config().max_position_embeddings);
   std::vector<std::mt19937_64> random;
-  for (size_t i = 0; i < prompts.size(); ++i) random.emplace_back(derive_seed(options.seed, fmt::format("row/{}", options.first_row + i)));
+  for (size_t i = 0; i < prompts.size(); ++i)
+    random.emplace_back(derive_seed(options.seed, fmt::format("row/{}", options.first_row + i)));
 
   const PaddedPrompts padded = pad_left(prompts);
   const int64_t longest = padded.ids.size(1);
@@ -150,8 +157,10 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
     std::vector<int64_t> next_ids;
     for (size_t i = 0; i < batch.rows.size(); ++i) {
       const size_t row = batch.rows[i];
-      const std::span values(logits.const_data_ptr<float>() + static_cast<int64_t>(i) * vocab_size, static_cast<size_t>(vocab_size));
-      const TokenId id = greedy.defined() ? static_cast<TokenId>(greedy.const_data_ptr<int64_t>()[i]) : sample(values, options, random[row]);
+      const std::span values(logits.const_data_ptr<float>() + static_cast<int64_t>(i) * vocab_size,
+                             static_cast<size_t>(vocab_size));
+      const TokenId id =
+          greedy.defined() ? static_cast<TokenId>(greedy.const_data_ptr<int64_t>()[i]) : sample(values, options, random[row]);
       GenerationResult& result = results[row];
       if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
         result.stopped = true;
@@ -159,14 +168,16 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
       }
       result.ids.push_back(id);
       result.stopped = contains_stop_string(result.ids, options);
-      const bool full = result.ids.size() >= static_cast<size_t>(options.max_new_tokens) || prompts[row].size() + result.ids.size() >= room;
+      const bool full =
+          result.ids.size() >= static_cast<size_t>(options.max_new_tokens) || prompts[row].size() + result.ids.size() >= room;
       if (result.stopped || full) continue;
       kept.push_back(static_cast<int64_t>(i));
       next_ids.push_back(id);
     }
     if (kept.empty()) return results;
     if (kept.size() < batch.rows.size()) compact(batch, kept);
-    if (batch.cache.length == batch.cache.capacity) grow_cache(batch.cache, batch.cache.capacity + std::max(kCacheStep, batch.cache.capacity / 2));
+    if (batch.cache.length == batch.cache.capacity)
+      grow_cache(batch.cache, batch.cache.capacity + std::max(kCacheStep, batch.cache.capacity / 2));
 
     const auto count = static_cast<int64_t>(kept.size());
     batch.real = at::cat({batch.real, at::ones({count, 1}, at::kBool)}, 1);

@@ -13,15 +13,15 @@ namespace salient::models {
 
 struct GenerationOptions {
   int64_t max_new_tokens = 256;
-  double temperature = 0.0;  // 0 = greedy
-  int64_t top_k = 0;         // 0 = off
-  double top_p = 1.0;        // 1 = off
-  uint64_t seed = 0;         // row i draws from mt19937_64(derive_seed(seed, "row/<first_row + i>"))
-  uint64_t first_row = 0;    // number of the first prompt, for a caller that generates in batches
-  std::vector<TokenId> stop_ids;           // ends a row; not part of the result
-  // Ends a row as soon as its decoded text (special tokens included) contains one; the ids that hold it are part of the result, so cut the text
-  // after decoding. Needs `tokenizer`.
-  std::vector<std::string> stop_strings;
+  double temperature = 0.0;            // 0 = greedy
+  int64_t top_k = 0;                   // 0 = off
+  double top_p = 1.0;                  // 1 = off
+  uint64_t seed = 0;                   // row i draws from mt19937_64(derive_seed(seed, "row/<first_row + i>"))
+  uint64_t first_row = 0;              // number of the first prompt, for a caller that generates in batches
+  std::vector<TokenId> stop_ids = {};  // ends a row; not part of the result
+  // Ends a row as soon as its decoded text (special tokens included) contains one; the ids that hold it are part of the result, so
+  // cut the text after decoding. Needs `tokenizer`.
+  std::vector<std::string> stop_strings = {};
   const Tokenizer* tokenizer = nullptr;
 };
 
@@ -30,10 +30,11 @@ struct GenerationResult {
   bool stopped = false;      // false: max_new_tokens was reached
 };
 
-// Prompts of different lengths are left-padded into one batch; rows that end are removed from the batch. The result of a row does not depend
-// on the others up to float rounding. Greedy: the lowest id among equal logits. Sampled: temperature, then top_k, then top_p (the smallest set of
-// likeliest ids whose probabilities reach it), in float64. A row also ends, not stopped, where its ids fill max_position_embeddings.
-// Errors: invalid argument for options out of range, an empty prompt or one that leaves no room in max_position_embeddings.
+// Prompts of different lengths are left-padded into one batch; rows that end are removed from the batch. The result of a row does
+// not depend on the others up to float rounding. Greedy: the lowest id among equal logits. Sampled: temperature, then top_k, then
+// top_p (the smallest set of likeliest ids whose probabilities reach it), in float64. A row also ends, not stopped, where its ids
+// fill max_position_embeddings. Errors: invalid argument for options out of range, an empty prompt or one that leaves no room in
+// max_position_embeddings.
 std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
                                        const GenerationOptions& options);
 

@@ -16,19 +16,18 @@
 namespace salient::models {
 namespace {
 
-// Up to this many rows of x are multiplied with codes unpacked in registers; for more, blocks of the weight are dequantized and given to the matrix
-// product. Milliseconds for 4096 x 4096 in groups of 128 on 2 cores with AVX-512 (registers / dequantized / product alone with a float weight):
-//   float32   1 row: 1.0 / 4.0 / 2.7     4 rows: 2.9 / 7 / 7       8 rows: 5.8 / 7.8 / 6.4    16 rows: 11 / 8.9 / 7.6    256 rows: - / 55 / 52
-//   bfloat16  1 row: 1.1 / 2.8 / 1.7     2 rows: 2.1 / 2.5 / 1.4   4 rows: 2.9 / 2.5 / 1.4                               256 rows: - / 23 / 20
+// Up to this many rows of x are multiplied with codes unpacked in registers; for more, blocks of the weight are dequantized and
+// given to the matrix product. Best of 15 on one core with AVX-512, 4096 x 4096 in groups of 128, milliseconds (registers /
+// dequantized / the product alone with a float weight):
+//   float32   1 row: 2.2 / 3.5 / 3.5    4 rows: 4.7 / 11 / 12     8 rows: 13 / 13 / 14      12 rows: 18 / 14 / 16    64 rows: - /
+//   41 / 32 bfloat16  1 row: 2.1 / 4.1 / 2.9    2 rows: 4.1 / 4.1 / 2.7   4 rows: 5.2 / 4.4 / 2.7   16 rows: 18 / 6.1 / 4.5  64
+//   rows: - / 17 / 16
 int64_t max_register_rows(at::ScalarType dtype) { return dtype == at::kFloat ? 8 : 2; }
 
 constexpr int64_t kGrainElements = 1 << 15;
 
 PackedView view_of(const PackedLinear& linear) {
-  return {linear.in_features,
-          linear.group_size,
-          linear.packed.const_data_ptr<uint8_t>(),
-          linear.scales.const_data_ptr<float>(),
+  return {linear.in_features, linear.group_size, linear.packed.const_data_ptr<uint8_t>(), linear.scales.const_data_ptr<float>(),
           linear.zeros.const_data_ptr<uint8_t>()};
 }
 
@@ -59,12 +58,14 @@ at::Tensor dequantize_block(const PackedLinear& linear, int64_t begin, int64_t e
   if (dtype == at::kBFloat16) {
     at::Tensor block = at::empty({end - begin, width}, at::kBFloat16);
     auto* out = static_cast<uint16_t*>(block.data_ptr());
-    at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) { packed_dequantize_bfloat16(view, from, to, out + (from - begin) * width); });
+    at::parallel_for(begin, end, grain,
+                     [&](int64_t from, int64_t to) { packed_dequantize_bfloat16(view, from, to, out + (from - begin) * width); });
     return block;
   }
   at::Tensor block = at::empty({end - begin, width}, at::kFloat);
   auto* out = block.data_ptr<float>();
-  at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) { packed_dequantize(view, from, to, out + (from - begin) * width); });
+  at::parallel_for(begin, end, grain,
+                   [&](int64_t from, int64_t to) { packed_dequantize(view, from, to, out + (from - begin) * width); });
   return block.to(dtype);
 }
 
@@ -84,7 +85,8 @@ at::Tensor multiply_in_registers(const PackedLinear& linear, const at::Tensor& x
 
 at::Tensor multiply_in_blocks(const PackedLinear& linear, const at::Tensor& x) {
   const int64_t block = std::max<int64_t>(16, kDequantizedElements / linear.in_features);
-  if (linear.out_features <= block) return at::linear(x, dequantize_block(linear, 0, linear.out_features, x.scalar_type()), linear.bias);
+  if (linear.out_features <= block)
+    return at::linear(x, dequantize_block(linear, 0, linear.out_features, x.scalar_type()), linear.bias);
   at::Tensor output = at::empty({x.size(0), linear.out_features}, x.options());
   for (int64_t begin = 0; begin < linear.out_features; begin += block) {
     const int64_t end = std::min(begin + block, linear.out_features);
@@ -97,23 +99,27 @@ at::Tensor multiply_in_blocks(const PackedLinear& linear, const at::Tensor& x) {
 
 }  // namespace
 
-PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias, int64_t group_size,
-                                at::ScalarType compute_dtype) {
+PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
+                                int64_t group_size, at::ScalarType compute_dtype) {
   const at::NoGradGuard no_grad;
   if (codes.dim() != 2 || codes.scalar_type() != at::kByte || zeros.scalar_type() != at::kByte) {
-    fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be uint8, codes of two dimensions, found {} dimensions", codes.dim());
+    fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be uint8, codes of two dimensions, found {} dimensions",
+         codes.dim());
   }
   PackedLinear linear;
   linear.out_features = codes.size(0);
   linear.in_features = codes.size(1);
   linear.group_size = group_size;
   if (group_size < 2 || group_size % 2 != 0 || linear.in_features % group_size != 0) {
-    fail(ErrorKind::kInvalidArgument, "packed linear: group_size {} must be even and divide the {} input features", group_size, linear.in_features);
+    fail(ErrorKind::kInvalidArgument, "packed linear: group_size {} must be even and divide the {} input features", group_size,
+         linear.in_features);
   }
   const std::vector<int64_t> expected = {linear.out_features, linear.in_features / group_size};
   if (zeros.sizes() != expected || scales.sizes() != expected) {
-    fail(ErrorKind::kInvalidArgument, "packed linear: zeros are [{}] and scales [{}], expected [{}] for {} input features in groups of {}",
-         fmt::join(zeros.sizes(), ", "), fmt::join(scales.sizes(), ", "), fmt::join(expected, ", "), linear.in_features, group_size);
+    fail(ErrorKind::kInvalidArgument,
+         "packed linear: zeros are [{}] and scales [{}], expected [{}] for {} input features in groups of {}",
+         fmt::join(zeros.sizes(), ", "), fmt::join(scales.sizes(), ", "), fmt::join(expected, ", "), linear.in_features,
+         group_size);
   }
   if (codes.numel() > 0 && (codes.gt(15).any().item<bool>() || zeros.gt(15).any().item<bool>())) {
     fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be 0..15");
@@ -123,9 +129,10 @@ PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros
   at::Tensor packed = at::empty({linear.out_features, linear.in_features / 2}, at::kByte);
   const auto* from = source.const_data_ptr<uint8_t>();
   auto* to = packed.data_ptr<uint8_t>();
-  at::parallel_for(0, linear.out_features, std::max<int64_t>(1, kGrainElements / linear.in_features), [&](int64_t begin, int64_t end) {
-    pack_codes(from + begin * linear.in_features, end - begin, linear.in_features, wide, to + begin * linear.in_features / 2);
-  });
+  at::parallel_for(
+      0, linear.out_features, std::max<int64_t>(1, kGrainElements / linear.in_features), [&](int64_t begin, int64_t end) {
+        pack_codes(from + begin * linear.in_features, end - begin, linear.in_features, wide, to + begin * linear.in_features / 2);
+      });
   linear.packed = packed.to(codes.device());
   linear.scales = scales.to(at::kFloat).contiguous();
   linear.zeros = zeros.contiguous();

@@ -17,9 +17,10 @@ struct FloatLinear {
 //
 // The codes' order in `packed` is described in models/decoder/packed_kernel.h.
 //
-// libtorch's own int4 operator is not used: for float32 it is scalar code (30 ms for one row of 4096 x 4096, where the dense product takes 2.7 ms
-// on the same two cores), it is slower than dequantizing for 32 rows and more in bfloat16, and its layout, which differs by processor, cannot be
-// read back for that.
+// libtorch's own int4 operator (aten::_weight_int4pack_mm_for_cpu, 2.13) is not used. For float32 it is scalar code: 31 ms for one
+// row of 4096 x 4096 on two cores with AVX-512, where the dense product takes 2.7 and this layout 1.0. For bfloat16 it is faster
+// with up to 16 rows (0.43 ms for one, here 1.1), but its layout differs by processor and cannot be read back to dequantize, which
+// prompts need.
 struct PackedLinear {
   int64_t in_features = 0;
   int64_t out_features = 0;
@@ -33,13 +34,13 @@ struct PackedLinear {
 using Linear = std::variant<FloatLinear, PackedLinear>;
 
 // codes: uint8 [out, in] in 0..15; zeros: uint8 [out, groups]; scales: float [out, groups]; all on one device.
-// bias: float [out] or undefined, converted to `compute_dtype`. Errors: invalid argument for shapes that do not fit, a group size that is odd
-// or does not divide, codes or zeros above 15.
+// bias: float [out] or undefined, converted to `compute_dtype`. Errors: invalid argument for shapes that do not fit, a group size
+// that is odd or does not divide, codes or zeros above 15.
 PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
                                 int64_t group_size, at::ScalarType compute_dtype);
 
-// x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights are dequantized in float32; beyond a few rows of x in blocks of
-// output channels, so that at most kDequantizedElements of them are in memory at a time.
+// x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights are dequantized in float32; beyond a few rows of x in
+// blocks of output channels, so that at most kDequantizedElements of them are in memory at a time.
 at::Tensor forward(const Linear& linear, const at::Tensor& x);
 inline constexpr int64_t kDequantizedElements = int64_t{1} << 21;
 

@@ -3,8 +3,9 @@
 #include <bit>
 #include <cstring>
 
-// Each entry point is compiled three times and chosen at start-up. The loops use the compilers' vector types of 16 lanes: one AVX-512 register,
-// two of AVX2, four of SSE2 or NEON. Vectors are passed by reference only: as values they would make the calling convention depend on the target.
+// Each entry point is compiled three times and chosen at start-up. The loops use the compilers' vector types of 16 lanes: one
+// AVX-512 register, two of AVX2, four of SSE2 or NEON. Vectors are passed by reference only: as values they would make the calling
+// convention depend on the target.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SALIENT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -39,8 +40,8 @@ SALIENT_INLINE float sum(const FloatLanes& lanes) {
   return total;
 }
 
-// `Channels` output channels from n on, times `Rows` rows of x: unpacked codes are used for every row, loaded inputs for every channel.
-// `LargeGroups`: a chunk lies in one group, and the scale is multiplied once a group.
+// `Channels` output channels from n on, times `Rows` rows of x: unpacked codes are used for every row, loaded inputs for every
+// channel. `LargeGroups`: a chunk lies in one group, and the scale is multiplied once a group.
 template <int Channels, int Rows, bool LargeGroups>
 SALIENT_INLINE void product_tile(const PackedView& w, const float* x, float* y, int64_t out_features, int64_t n) {
   const int64_t groups = w.in_features / w.group_size;
@@ -93,10 +94,12 @@ SALIENT_INLINE void product_rows(const PackedView& w, const float* x, float* y, 
 }
 
 template <bool LargeGroups>
-SALIENT_INLINE void product_wide(const PackedView& w, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin, int64_t end) {
+SALIENT_INLINE void product_wide(const PackedView& w, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin,
+                                 int64_t end) {
   constexpr int kTile = 4;
   int64_t r = 0;
-  for (; r + kTile <= rows; r += kTile) product_rows<kTile, LargeGroups>(w, x + r * w.in_features, y + r * out_features, out_features, begin, end);
+  for (; r + kTile <= rows; r += kTile)
+    product_rows<kTile, LargeGroups>(w, x + r * w.in_features, y + r * out_features, out_features, begin, end);
   for (; r < rows; ++r) product_rows<1, LargeGroups>(w, x + r * w.in_features, y + r * out_features, out_features, begin, end);
 }
 
@@ -164,8 +167,8 @@ void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wi
   }
 }
 
-SALIENT_CLONES void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin,
-                                   int64_t end) {
+SALIENT_CLONES void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features,
+                                   int64_t begin, int64_t end) {
   if (!is_wide(weight.in_features, weight.group_size)) {
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t n = begin; n < end; ++n) {
@@ -181,7 +184,9 @@ SALIENT_CLONES void packed_product(const PackedView& weight, const float* x, int
   }
 }
 
-SALIENT_CLONES void packed_dequantize(const PackedView& weight, int64_t begin, int64_t end, float* out) { dequantize(weight, begin, end, out); }
+SALIENT_CLONES void packed_dequantize(const PackedView& weight, int64_t begin, int64_t end, float* out) {
+  dequantize(weight, begin, end, out);
+}
 
 SALIENT_CLONES void packed_dequantize_bfloat16(const PackedView& weight, int64_t begin, int64_t end, uint16_t* out) {
   dequantize(weight, begin, end, out);

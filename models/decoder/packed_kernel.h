@@ -1,9 +1,10 @@
 // Processor kernels for 4-bit weights that lie two codes in a byte.
 //
 // A row of in_features codes has one of two layouts:
-//   wide  (in_features a multiple of 128; group_size a multiple of 128 or one of 16, 32, 64): chunks of 128 channels are 16 little-endian words of
-//         32 bits; word i holds channels i, i + 16, ..., i + 112 of the chunk in its bits 0-3, 4-7, ..., 28-31. So one shift and mask of 16 words
-//         gives 16 neighbours, without widening bytes or a shuffle.
+//   wide  (in_features a multiple of 128; group_size a multiple of 128 or one of 16, 32, 64): chunks of 128 channels are 16
+//   little-endian words of
+//         32 bits; word i holds channels i, i + 16, ..., i + 112 of the chunk in its bits 0-3, 4-7, ..., 28-31. So one shift and
+//         mask of 16 words gives 16 neighbours, without widening bytes or a shuffle.
 //   pairs (everything else): byte i holds channel 2i in its low and channel 2i + 1 in its high four bits. Slow.
 // Example: codes 1,2,3,4 in pairs are the bytes 21 43 (hexadecimal).
 #pragma once
@@ -25,7 +26,8 @@ struct PackedView {
 };
 
 constexpr bool is_wide(int64_t in_features, int64_t group_size) {
-  return in_features % kWideChunk == 0 && (group_size % kWideChunk == 0 || (kWideChunk % group_size == 0 && group_size % kWideLanes == 0));
+  return in_features % kWideChunk == 0 &&
+         (group_size % kWideChunk == 0 || (kWideChunk % group_size == 0 && group_size % kWideLanes == 0));
 }
 
 // codes: [rows, in_features], 0..15 -> packed: [rows, in_features / 2].
@@ -33,7 +35,8 @@ void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wi
 
 // y[r, n] = sum over k of x[r, k] * W[n, k] for the channels n in [begin, end). x: [rows, in_features]; y: [rows, out_features].
 // The sum's order for one row does not depend on the others.
-void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin, int64_t end);
+void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin,
+                    int64_t end);
 
 // W[n, k] for the channels in [begin, end), to out: [end - begin, in_features].
 void packed_dequantize(const PackedView& weight, int64_t begin, int64_t end, float* out);

@@ -51,9 +51,11 @@ std::vector<std::string> nearest_names(const std::string& name, const std::map<s
 }
 
 [[noreturn]] void fail_without_weights(const fs::path& folder) {
-  for (const char* other : {"pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth", "tf_model.h5"}) {
+  for (const char* other :
+       {"pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth", "tf_model.h5"}) {
     if (!fs::exists(folder / other)) continue;
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: the weights are in {}, expected {} or {}", folder.string(), other, kSingleFile, kIndexFile))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: the weights are in {}, expected {} or {}", folder.string(), other, kSingleFile, kIndexFile))
         .with_hint("load the model in transformers and save it with save_pretrained(folder, safe_serialization=True)");
   }
   std::vector<std::string> found;
@@ -69,11 +71,13 @@ std::vector<std::string> nearest_names(const std::string& name, const std::map<s
 std::map<std::string, std::string> read_index(const fs::path& path) {
   const Json index = read_json_file(path);
   const Json map = require<Json>(index, "weight_map", path.string());
-  if (!map.is_object()) fail(ErrorKind::kCorruption, "{}: weight_map is a JSON {}, expected an object", path.string(), map.type_name());
+  if (!map.is_object())
+    fail(ErrorKind::kCorruption, "{}: weight_map is a JSON {}, expected an object", path.string(), map.type_name());
   std::map<std::string, std::string> result;
   for (const auto& [name, value] : map.items()) {
     const std::string file = require<std::string>(map, name, path.string() + ": weight_map");
-    if (file.empty() || file == "." || file == ".." || file.find('/') != std::string::npos || file.find('\0') != std::string::npos) {
+    if (file.empty() || file == "." || file == ".." || file.find('/') != std::string::npos ||
+        file.find('\0') != std::string::npos) {
       fail(ErrorKind::kCorruption, "{}: tensor '{}' lies in '{}', expected a file name without folders", path.string(), name, file);
     }
     result[name] = file;
@@ -82,7 +86,8 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   return result;
 }
 
-// Index of the first element whose exponent bits are all set (NaN or Inf). Blocks are tested without a branch inside, so that the loop vectorizes.
+// Index of the first element whose exponent bits are all set (NaN or Inf). Blocks are tested without a branch inside, so that the
+// loop vectorizes.
 template <typename Word>
 std::optional<int64_t> find_exponent(const void* data, int64_t count, Word exponent) {
   constexpr int64_t kBlock = 4096;
@@ -114,9 +119,11 @@ std::optional<int64_t> find_non_finite(const at::Tensor& tensor) {
 }  // namespace
 
 Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
-  if (!fs::is_directory(folder)) fail(ErrorKind::kNotFound, "{}: no such folder, expected a checkpoint folder with config.json", folder.string());
+  if (!fs::is_directory(folder))
+    fail(ErrorKind::kNotFound, "{}: no such folder, expected a checkpoint folder with config.json", folder.string());
   config_ = read_json_file(folder / "config.json");
-  if (!config_.is_object()) fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", (folder / "config.json").string(), config_.type_name());
+  if (!config_.is_object())
+    fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", (folder / "config.json").string(), config_.type_name());
 
   std::map<std::string, std::string> indexed;
   std::vector<std::string> file_names;
@@ -132,8 +139,8 @@ Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
       if (!fs::exists(folder / file)) missing.push_back(file);
     }
     if (!missing.empty()) {
-      throw Error(ErrorKind::kNotFound, fmt::format("{}: {} of {} shards that {} names are missing: {}", folder.string(), missing.size(), file_names.size(),
-                                                    kIndexFile, fmt::join(missing, ", ")))
+      throw Error(ErrorKind::kNotFound, fmt::format("{}: {} of {} shards that {} names are missing: {}", folder.string(),
+                                                    missing.size(), file_names.size(), kIndexFile, fmt::join(missing, ", ")))
           .with_hint("download or copy the missing files; the checkpoint is incomplete");
     }
   } else {
@@ -145,7 +152,8 @@ Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
     for (const auto& [name, info] : files_.back().tensors()) {
       const auto [it, inserted] = location_.emplace(name, files_.size() - 1);
       if (!inserted) {
-        fail(ErrorKind::kCorruption, "{}: tensor '{}' is in two shards, {} and {}", folder.string(), name, file_names[it->second], file);
+        fail(ErrorKind::kCorruption, "{}: tensor '{}' is in two shards, {} and {}", folder.string(), name, file_names[it->second],
+             file);
       }
     }
   }
@@ -154,7 +162,8 @@ Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
     if (!location_.contains(name)) absent.push_back(fmt::format("{} (should be in {})", name, file));
   }
   if (!absent.empty()) {
-    fail(ErrorKind::kCorruption, "{}: {} tensors of the index are in no shard: {}", (folder / kIndexFile).string(), absent.size(), list_some(absent));
+    fail(ErrorKind::kCorruption, "{}: {} tensors of the index are in no shard: {}", (folder / kIndexFile).string(), absent.size(),
+         list_some(absent));
   }
 }
 
@@ -178,16 +187,18 @@ const TensorInfo& Checkpoint::info(const std::string& name) const { return file_
 const fs::path& Checkpoint::file_of(const std::string& name) const { return file_with(name).path(); }
 at::Tensor Checkpoint::view(const std::string& name) const { return file_with(name).view(name); }
 
-at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype, at::Device device) const {
+at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
+                            at::Device device) const {
   const SafetensorsFile& file = file_with(name);
   const TensorInfo& info = file.info(name);
   const std::string where = fmt::format("{}: tensor '{}'", file.path().string(), name);
   if (info.shape != expected_shape) {
-    fail(ErrorKind::kCorruption, "{}: shape is [{}], expected [{}] from config.json", where, fmt::join(info.shape, ", "), fmt::join(expected_shape, ", "));
+    fail(ErrorKind::kCorruption, "{}: shape is [{}], expected [{}] from config.json", where, fmt::join(info.shape, ", "),
+         fmt::join(expected_shape, ", "));
   }
   if (at::isFloatingType(info.dtype) != at::isFloatingType(dtype)) {
-    fail(ErrorKind::kCorruption, "{}: dtype is {}, expected a {} type", where, safetensors_dtype_name(info.dtype),
-         at::isFloatingType(dtype) ? "floating-point" : "integer");
+    fail(ErrorKind::kCorruption, "{}: dtype is {}, expected {} type", where, safetensors_dtype_name(info.dtype),
+         at::isFloatingType(dtype) ? "a floating-point" : "an integer");
   }
   const at::Tensor stored = file.view(name);
   if (const auto bad = find_non_finite(stored)) {
@@ -198,7 +209,8 @@ at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>&
   const bool narrows = at::isFloatingType(dtype) && info.dtype != dtype && (info.dtype == at::kDouble || dtype == at::kHalf);
   if (narrows) {
     if (const auto bad = find_non_finite(copy)) {
-      fail(ErrorKind::kCorruption, "{}: element {} is {}, which does not fit into {}", where, *bad, stored.flatten()[*bad].item<double>(), c10::toString(dtype));
+      fail(ErrorKind::kCorruption, "{}: element {} is {}, which does not fit into {}", where, *bad,
+           stored.flatten()[*bad].item<double>(), c10::toString(dtype));
     }
   }
   if (device != at::kCPU) copy = copy.to(device);

@@ -16,9 +16,9 @@ namespace salient::models {
 // Opens every shard's mapping; reads no tensor data until asked. Like transformers, model.safetensors goes before an index.
 class Checkpoint {
  public:
-  // `folder` as resolve_model_folder gives it. Errors: not found (folder, config.json, weights, shards that the index names: all of them are
-  // listed), corruption (a shard, the index, a tensor in two shards, a tensor that the index names and no shard has), unsupported (weights in
-  // another file format).
+  // `folder` as resolve_model_folder gives it. Errors: not found (folder, config.json, weights, shards that the index names: all of
+  // them are listed), corruption (a shard, the index, a tensor in two shards, a tensor that the index names and no shard has),
+  // unsupported (weights in another file format).
   explicit Checkpoint(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -32,9 +32,9 @@ class Checkpoint {
   const std::filesystem::path& file_of(const std::string& name) const;
   // The stored tensor: a view of the mapping, see SafetensorsFile::view.
   at::Tensor view(const std::string& name) const;
-  // A checked copy: expected shape, converted to `dtype`, on `device`. Floating-point data is converted between floating-point dtypes only,
-  // integers between integers. NaN and Inf, stored or from a conversion to a narrower range, are refused by name, flat index and value.
-  // The mapping's pages are released afterwards. Errors: not found, corruption.
+  // A checked copy: expected shape, converted to `dtype`, on `device`. Floating-point data is converted between floating-point
+  // dtypes only, integers between integers. NaN and Inf, stored or from a conversion to a narrower range, are refused by name, flat
+  // index and value. The mapping's pages are released afterwards. Errors: not found, corruption.
   at::Tensor load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
                   at::Device device = at::kCPU) const;
   uint64_t total_bytes() const;  // of all tensors on disk

@@ -28,10 +28,12 @@ struct DtypeRow {
   at::ScalarType dtype;
 };
 constexpr DtypeRow kDtypes[] = {
-    {"F64", at::kDouble},  {"F32", at::kFloat}, {"F16", at::kHalf},    {"BF16", at::kBFloat16}, {"I64", at::kLong},    {"I32", at::kInt}, {"I16", at::kShort},
-    {"I8", at::kChar},     {"U8", at::kByte},   {"BOOL", at::kBool},   {"U16", at::kUInt16},    {"U32", at::kUInt32},  {"U64", at::kUInt64},
+    {"F64", at::kDouble}, {"F32", at::kFloat},  {"F16", at::kHalf},   {"BF16", at::kBFloat16}, {"I64", at::kLong},
+    {"I32", at::kInt},    {"I16", at::kShort},  {"I8", at::kChar},    {"U8", at::kByte},       {"BOOL", at::kBool},
+    {"U16", at::kUInt16}, {"U32", at::kUInt32}, {"U64", at::kUInt64},
 };
-constexpr std::string_view kKnownUnsupportedDtypes[] = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "C64"};
+constexpr std::string_view kKnownUnsupportedDtypes[] = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
+                                                        "F4",      "F6_E2M3", "F6_E3M2", "C64"};
 
 std::string supported_dtypes() {
   std::string list;
@@ -57,8 +59,10 @@ Json parse_header(std::string_view text, const std::string& where) {
   };
   Json header = Json::parse(text.begin(), text.end(), watch, /*allow_exceptions=*/false);
   if (header.is_discarded()) parse_json(text, where);  // fails with line and column
-  if (!duplicate.empty()) fail(ErrorKind::kCorruption, "{}: the header has '{}' twice, expected each name once", where, dump_json(Json(duplicate)));
-  if (!header.is_object()) fail(ErrorKind::kCorruption, "{}: the header is a JSON {}, expected an object", where, header.type_name());
+  if (!duplicate.empty())
+    fail(ErrorKind::kCorruption, "{}: the header has '{}' twice, expected each name once", where, dump_json(Json(duplicate)));
+  if (!header.is_object())
+    fail(ErrorKind::kCorruption, "{}: the header is a JSON {}, expected an object", where, header.type_name());
   return header;
 }
 
@@ -88,7 +92,8 @@ TensorInfo parse_tensor(const Json& entry, const std::string& where, uint64_t da
     const uint64_t size = read_size(dimension, where, "a dimension");
     info.shape.push_back(static_cast<int64_t>(size));
     expected_bytes *= size;
-    if (__builtin_mul_overflow(bound, std::max<uint64_t>(size, 1), &bound) || bound > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    if (__builtin_mul_overflow(bound, std::max<uint64_t>(size, 1), &bound) ||
+        bound > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       fail(ErrorKind::kCorruption, "{}: shape {} has more bytes than 2^63", where, dump_json(shape).substr(0, 200));
     }
   }
@@ -97,7 +102,8 @@ TensorInfo parse_tensor(const Json& entry, const std::string& where, uint64_t da
   const uint64_t end = read_size(offsets[1], where, "data_offsets[1]");
   if (begin > end) fail(ErrorKind::kCorruption, "{}: data_offsets [{}, {}] run backwards", where, begin, end);
   if (end > data_bytes) {
-    fail(ErrorKind::kCorruption, "{}: data ends at byte {} of the data, but the file has only {} bytes of data: it is truncated or its header is wrong",
+    fail(ErrorKind::kCorruption,
+         "{}: data ends at byte {} of the data, but the file has only {} bytes of data: it is truncated or its header is wrong",
          where, end, data_bytes);
   }
   if (end - begin != expected_bytes) {
@@ -110,7 +116,8 @@ TensorInfo parse_tensor(const Json& entry, const std::string& where, uint64_t da
 }
 
 // The tensors, ordered by offset, must fill the data exactly.
-void check_layout(const std::map<std::string, TensorInfo>& tensors, const std::string& where, uint64_t data_begin, uint64_t file_bytes) {
+void check_layout(const std::map<std::string, TensorInfo>& tensors, const std::string& where, uint64_t data_begin,
+                  uint64_t file_bytes) {
   std::vector<std::pair<std::string_view, const TensorInfo*>> order;
   for (const auto& [name, info] : tensors) order.emplace_back(name, &info);
   std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
@@ -120,8 +127,8 @@ void check_layout(const std::map<std::string, TensorInfo>& tensors, const std::s
   std::string_view previous = "the header";
   for (const auto& [name, info] : order) {
     if (info->begin != expected) {
-      fail(ErrorKind::kCorruption, "{}: tensor '{}' begins at byte {}, but '{}' ends at byte {}: the data {}", where, name, info->begin, previous,
-           expected, info->begin < expected ? "overlaps" : "has a hole");
+      fail(ErrorKind::kCorruption, "{}: tensor '{}' begins at byte {}, but '{}' ends at byte {}: the data {}", where, name,
+           info->begin, previous, expected, info->begin < expected ? "overlaps" : "has a hole");
     }
     expected = info->end;
     previous = name;
@@ -144,8 +151,11 @@ at::ScalarType parse_safetensors_dtype(const std::string& name) {
   for (const DtypeRow& row : kDtypes) {
     if (row.name == name) return row.dtype;
   }
-  const bool known = std::find(std::begin(kKnownUnsupportedDtypes), std::end(kKnownUnsupportedDtypes), name) != std::end(kKnownUnsupportedDtypes);
-  if (known) fail(ErrorKind::kUnsupported, "dtype {} is not supported, only {}; convert the checkpoint to BF16 first", name, supported_dtypes());
+  const bool known =
+      std::find(std::begin(kKnownUnsupportedDtypes), std::end(kKnownUnsupportedDtypes), name) != std::end(kKnownUnsupportedDtypes);
+  if (known)
+    fail(ErrorKind::kUnsupported, "dtype {} is not supported, only {}; convert the checkpoint to BF16 first", name,
+         supported_dtypes());
   fail(ErrorKind::kUnsupported, "unknown dtype {}, supported are {}", dump_json(Json(name)).substr(0, 60), supported_dtypes());
 }
 
@@ -153,15 +163,18 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(std:
   const std::string where = path.string();
   const std::span<const std::byte> bytes = file_->bytes();
   if (bytes.size() < kLengthBytes) {
-    fail(ErrorKind::kCorruption, "{}: the file has {} bytes, expected at least {} for the header's length: it is truncated", where, bytes.size(), kLengthBytes);
+    fail(ErrorKind::kCorruption, "{}: the file has {} bytes, expected at least {} for the header's length: it is truncated", where,
+         bytes.size(), kLengthBytes);
   }
   uint64_t header_bytes = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) header_bytes |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
   if (header_bytes > kMaxHeaderBytes) {
-    fail(ErrorKind::kCorruption, "{}: the header's length is {} bytes, expected at most {}: not a safetensors file", where, header_bytes, kMaxHeaderBytes);
+    fail(ErrorKind::kCorruption, "{}: the header's length is {} bytes, expected at most {}: not a safetensors file", where,
+         header_bytes, kMaxHeaderBytes);
   }
   if (header_bytes > bytes.size() - kLengthBytes) {
-    fail(ErrorKind::kCorruption, "{}: the header should have {} bytes, but only {} follow: the file is truncated", where, header_bytes, bytes.size() - kLengthBytes);
+    fail(ErrorKind::kCorruption, "{}: the header should have {} bytes, but only {} follow: the file is truncated", where,
+         header_bytes, bytes.size() - kLengthBytes);
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes);
   if (text.empty() || text.front() != '{') {
@@ -172,10 +185,12 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(std:
   const uint64_t data_begin = kLengthBytes + header_bytes;
   for (const auto& [name, entry] : header.items()) {
     if (name == kMetadataKey) {
-      if (!entry.is_object()) fail(ErrorKind::kCorruption, "{}: __metadata__ is a JSON {}, expected an object of strings", where, entry.type_name());
+      if (!entry.is_object())
+        fail(ErrorKind::kCorruption, "{}: __metadata__ is a JSON {}, expected an object of strings", where, entry.type_name());
       for (const auto& [key, value] : entry.items()) metadata_[key] = require<std::string>(entry, key, where + ": __metadata__");
     } else {
-      tensors_.emplace(name, parse_tensor(entry, fmt::format("{}: tensor '{}'", where, name), data_begin, bytes.size() - data_begin));
+      tensors_.emplace(name,
+                       parse_tensor(entry, fmt::format("{}: tensor '{}'", where, name), data_begin, bytes.size() - data_begin));
     }
   }
   check_layout(tensors_, where, data_begin, bytes.size());
@@ -197,7 +212,8 @@ at::Tensor SafetensorsFile::view(const std::string& name) const {
     std::memcpy(copy.data_ptr(), data, tensor.bytes());
     return copy;
   }
-  return at::from_blob(const_cast<std::byte*>(data), tensor.shape, [file = file_](void*) {}, options);
+  return at::from_blob(
+      const_cast<std::byte*>(data), tensor.shape, [file = file_](void*) {}, options);
 }
 
 void SafetensorsFile::release(const std::string& name) const {
@@ -205,9 +221,11 @@ void SafetensorsFile::release(const std::string& name) const {
   file_->release(tensor.begin, tensor.bytes());
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
   std::vector<PlannedTensor> planned;
-  for (const NamedTensor& tensor : tensors) planned.push_back({tensor.name, tensor.tensor.scalar_type(), tensor.tensor.sizes().vec()});
+  for (const NamedTensor& tensor : tensors)
+    planned.push_back({tensor.name, tensor.tensor.scalar_type(), tensor.tensor.sizes().vec()});
   std::map<std::string, std::string> all_metadata = metadata;
   all_metadata.emplace("format", "pt");
   const std::string header = with_context(path.string(), [&] { return make_safetensors_header(planned, all_metadata); });

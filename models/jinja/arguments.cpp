@@ -47,6 +47,8 @@ int64_t Bound::integer(size_t index, std::string_view what, int64_t fallback) co
   return values_[index] == nullptr ? fallback : require_integer(*values_[index], what);
 }
 
-const Value* Bound::unless_none(size_t index) const { return values_[index] == nullptr || values_[index]->is_none() ? nullptr : values_[index]; }
+const Value* Bound::unless_none(size_t index) const {
+  return values_[index] == nullptr || values_[index]->is_none() ? nullptr : values_[index];
+}
 
 }  // namespace salient::models::jinja

@@ -88,8 +88,8 @@ struct TestCall {
 struct Expression {
   int line;
   int depth;  // levels of nested expressions, itself included
-  std::variant<Literal, Name, Sequence, Mapping, Unary, Binary, Logical, Concatenation, Comparison, Conditional, Attribute, Item, SliceItem,
-               Call, FilterCall, TestCall>
+  std::variant<Literal, Name, Sequence, Mapping, Unary, Binary, Logical, Concatenation, Comparison, Conditional, Attribute, Item,
+               SliceItem, Call, FilterCall, TestCall>
       node;
 };
 
@@ -161,7 +161,8 @@ struct Continue {};
 
 struct Statement {
   int line;
-  std::variant<Text, Output, For, If, Set, SetBlock, MacroDefinition, CallBlock, FilterBlock, With, Generation, Break, Continue> node;
+  std::variant<Text, Output, For, If, Set, SetBlock, MacroDefinition, CallBlock, FilterBlock, With, Generation, Break, Continue>
+      node;
 };
 
 }  // namespace salient::models::jinja

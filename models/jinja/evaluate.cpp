@@ -125,7 +125,8 @@ Value Interpreter::evaluate_node(const Comparison& node, int line, const ScopePt
 Value Interpreter::evaluate_node(const Conditional& node, int line, const ScopePtr& scope) {
   if (is_true(evaluate(*node.test, scope))) return evaluate(*node.yes, scope);
   if (node.no != nullptr) return evaluate(*node.no, scope);
-  return Value::undefined(fmt::format("the inline if-expression on line {} evaluated to false and no else section was defined.", line));
+  return Value::undefined(
+      fmt::format("the inline if-expression on line {} evaluated to false and no else section was defined.", line));
 }
 
 Value Interpreter::evaluate_node(const Attribute& node, int line, const ScopePtr& scope) {

@@ -186,7 +186,9 @@ Value Interpreter::make_macro(const MacroDefinition& macro, const ScopePtr& scop
   return Value(std::make_shared<const Function>(Function{macro.name, invoke, true}));
 }
 
-void Interpreter::run_macro_definition(const MacroDefinition& macro, const ScopePtr& scope) { scope->set(macro.name, make_macro(macro, scope)); }
+void Interpreter::run_macro_definition(const MacroDefinition& macro, const ScopePtr& scope) {
+  scope->set(macro.name, make_macro(macro, scope));
+}
 
 void Interpreter::run_call_block(const CallBlock& statement, const ScopePtr& scope, std::string& out) {
   const auto& node = std::get<Call>(statement.call->node);

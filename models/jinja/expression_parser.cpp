@@ -13,7 +13,6 @@ namespace salient::models::jinja {
 
 namespace {
 
-constexpr int kMaxNesting = 600;          // calls of the recursive parser functions
 constexpr int kMaxExpressionDepth = 300;  // of the tree: a + b + c + ... is as deep as it is long
 
 int depth_of(const ExpressionPtr& expression) { return expression == nullptr ? 0 : expression->depth; }
@@ -69,44 +68,6 @@ bool* special(SpecialNames& names, std::string_view name) {
 
 }  // namespace
 
-bool TokenCursor::skip_operator(std::string_view text) {
-  if (!is_operator(text)) return false;
-  next();
-  return true;
-}
-
-bool TokenCursor::skip_name(std::string_view text) {
-  if (!is_name(text)) return false;
-  next();
-  return true;
-}
-
-const Token& TokenCursor::expect(TokenKind kind, std::string_view expected) {
-  if (current().kind != kind) fail_expected(expected);
-  return next();
-}
-
-void TokenCursor::expect_operator(std::string_view text) {
-  if (!skip_operator(text)) fail_expected(fmt::format("'{}'", text));
-}
-
-void TokenCursor::expect_name(std::string_view text) {
-  if (!skip_name(text)) fail_expected(fmt::format("'{}'", text));
-}
-
-void TokenCursor::fail_expected(std::string_view expected) const {
-  fail_at(current().line, fmt::format("found {}, expected {}", describe(current()), expected));
-}
-
-void TokenCursor::fail_at(int line, std::string_view what) const { fail(ErrorKind::kCorruption, "{}:{}: {}", origin_, line, what); }
-
-void TokenCursor::fail_unsupported(int line, std::string_view what) const { fail(ErrorKind::kUnsupported, "{}:{}: {}", origin_, line, what); }
-
-NestingGuard::NestingGuard(TokenCursor& cursor) : cursor_(cursor) {
-  if (cursor_.nesting_ >= kMaxNesting) cursor_.fail_unsupported(cursor_.current().line, "blocks or expressions are nested too deep");
-  ++cursor_.nesting_;
-}
-
 bool is_constant_name(std::string_view name) {
   return name == "true" || name == "True" || name == "false" || name == "False" || name == "none" || name == "None";
 }
@@ -114,7 +75,8 @@ bool is_constant_name(std::string_view name) {
 template <typename Node>
 ExpressionPtr ExpressionParser::make(int line, Node node) {
   const int depth = 1 + depth_of(node);
-  if (depth > kMaxExpressionDepth) cursor_.fail_unsupported(line, fmt::format("an expression is nested more than {} levels deep", kMaxExpressionDepth));
+  if (depth > kMaxExpressionDepth)
+    cursor_.fail_unsupported(line, fmt::format("an expression is nested more than {} levels deep", kMaxExpressionDepth));
   return std::make_unique<const Expression>(Expression{line, depth, std::move(node)});
 }
 
@@ -223,13 +185,20 @@ ExpressionPtr ExpressionParser::parse_compare() {
     const Token& token = cursor_.current();
     CompareOperator symbol{};
     if (token.kind == TokenKind::kOperator) {
-      if (token.text == "==") symbol = CompareOperator::kEqual;
-      else if (token.text == "!=") symbol = CompareOperator::kNotEqual;
-      else if (token.text == "<") symbol = CompareOperator::kLess;
-      else if (token.text == "<=") symbol = CompareOperator::kLessEqual;
-      else if (token.text == ">") symbol = CompareOperator::kGreater;
-      else if (token.text == ">=") symbol = CompareOperator::kGreaterEqual;
-      else break;
+      if (token.text == "==")
+        symbol = CompareOperator::kEqual;
+      else if (token.text == "!=")
+        symbol = CompareOperator::kNotEqual;
+      else if (token.text == "<")
+        symbol = CompareOperator::kLess;
+      else if (token.text == "<=")
+        symbol = CompareOperator::kLessEqual;
+      else if (token.text == ">")
+        symbol = CompareOperator::kGreater;
+      else if (token.text == ">=")
+        symbol = CompareOperator::kGreaterEqual;
+      else
+        break;
       cursor_.next();
     } else if (cursor_.skip_name("in")) {
       symbol = CompareOperator::kIn;
@@ -251,9 +220,12 @@ ExpressionPtr ExpressionParser::parse_sum() {
   ExpressionPtr left = parse_concatenation();
   for (;;) {
     BinaryOperator symbol{};
-    if (cursor_.skip_operator("+")) symbol = BinaryOperator::kAdd;
-    else if (cursor_.skip_operator("-")) symbol = BinaryOperator::kSubtract;
-    else return left;
+    if (cursor_.skip_operator("+"))
+      symbol = BinaryOperator::kAdd;
+    else if (cursor_.skip_operator("-"))
+      symbol = BinaryOperator::kSubtract;
+    else
+      return left;
     ExpressionPtr right = parse_concatenation();
     left = make(line, Binary{symbol, std::move(left), std::move(right)});
   }
@@ -273,11 +245,16 @@ ExpressionPtr ExpressionParser::parse_product() {
   ExpressionPtr left = parse_power();
   for (;;) {
     BinaryOperator symbol{};
-    if (cursor_.skip_operator("*")) symbol = BinaryOperator::kMultiply;
-    else if (cursor_.skip_operator("/")) symbol = BinaryOperator::kDivide;
-    else if (cursor_.skip_operator("//")) symbol = BinaryOperator::kFloorDivide;
-    else if (cursor_.skip_operator("%")) symbol = BinaryOperator::kModulo;
-    else return left;
+    if (cursor_.skip_operator("*"))
+      symbol = BinaryOperator::kMultiply;
+    else if (cursor_.skip_operator("/"))
+      symbol = BinaryOperator::kDivide;
+    else if (cursor_.skip_operator("//"))
+      symbol = BinaryOperator::kFloorDivide;
+    else if (cursor_.skip_operator("%"))
+      symbol = BinaryOperator::kModulo;
+    else
+      return left;
     ExpressionPtr right = parse_power();
     left = make(line, Binary{symbol, std::move(left), std::move(right)});
   }
@@ -394,7 +371,8 @@ ExpressionPtr ExpressionParser::parse_subscript(ExpressionPtr object) {
   if (cursor_.skip_operator(".")) {
     const Token name = cursor_.next();
     if (name.kind == TokenKind::kName) return make(line, Attribute{std::move(object), name.text});
-    if (name.kind != TokenKind::kInteger) cursor_.fail_at(name.line, fmt::format("found {}, expected the name or number of an attribute", describe(name)));
+    if (name.kind != TokenKind::kInteger)
+      cursor_.fail_at(name.line, fmt::format("found {}, expected the name or number of an attribute", describe(name)));
     return make(line, Item{std::move(object), make(name.line, Literal{Value(std::get<int64_t>(name.number))})});
   }
   cursor_.next();
@@ -427,7 +405,8 @@ CallArguments ExpressionParser::parse_arguments() {
   cursor_.expect_operator("(");
   CallArguments arguments;
   const auto ensure = [&](bool valid) {
-    if (!valid) cursor_.fail_at(line, "found call arguments in the wrong order, expected positional, then keyword, then * and ** arguments");
+    if (!valid)
+      cursor_.fail_at(line, "found call arguments in the wrong order, expected positional, then keyword, then * and ** arguments");
   };
   bool first = true;
   while (!cursor_.is_operator(")")) {
@@ -442,7 +421,8 @@ CallArguments ExpressionParser::parse_arguments() {
     } else if (cursor_.skip_operator("**")) {
       ensure(arguments.double_star == nullptr);
       arguments.double_star = parse_expression();
-    } else if (cursor_.current().kind == TokenKind::kName && cursor_.look().kind == TokenKind::kOperator && cursor_.look().text == "=") {
+    } else if (cursor_.current().kind == TokenKind::kName && cursor_.look().kind == TokenKind::kOperator &&
+               cursor_.look().text == "=") {
       ensure(arguments.double_star == nullptr);
       std::string name = cursor_.next().text;
       cursor_.next();
@@ -485,8 +465,9 @@ ExpressionPtr ExpressionParser::parse_test(ExpressionPtr operand) {
   if (!is_test(name)) note_unknown(line, "test", name);
   CallArguments arguments;
   const Token& token = cursor_.current();
-  const bool operand_follows = token.kind == TokenKind::kName || token.kind == TokenKind::kString || token.kind == TokenKind::kInteger ||
-                               token.kind == TokenKind::kFloat || cursor_.is_operator("[") || cursor_.is_operator("{");
+  const bool operand_follows = token.kind == TokenKind::kName || token.kind == TokenKind::kString ||
+                               token.kind == TokenKind::kInteger || token.kind == TokenKind::kFloat || cursor_.is_operator("[") ||
+                               cursor_.is_operator("{");
   if (cursor_.is_operator("(")) {
     arguments = parse_arguments();
   } else if (operand_follows && !cursor_.is_name("else") && !cursor_.is_name("or") && !cursor_.is_name("and")) {

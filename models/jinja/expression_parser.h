@@ -1,4 +1,4 @@
-// The expression half of the parser, and the cursor over tokens that both halves share.
+// The expression half of the parser.
 #pragma once
 
 #include <string>
@@ -7,51 +7,9 @@
 #include <vector>
 
 #include "models/jinja/ast.h"
-#include "models/jinja/lexer.h"
+#include "models/jinja/token_cursor.h"
 
 namespace salient::models::jinja {
-
-class TokenCursor {
- public:
-  TokenCursor(std::vector<Token> tokens, std::string_view origin) : tokens_(std::move(tokens)), origin_(origin) {}
-
-  const Token& current() const { return tokens_[position_]; }
-  const Token& look() const { return tokens_[position_ + 1 < tokens_.size() ? position_ + 1 : position_]; }
-  // The current token; the cursor moves on.
-  const Token& next() { return tokens_[position_ + 1 < tokens_.size() ? position_++ : position_]; }
-
-  bool is_operator(std::string_view text) const { return current().kind == TokenKind::kOperator && current().text == text; }
-  bool is_name(std::string_view text) const { return current().kind == TokenKind::kName && current().text == text; }
-  bool skip_operator(std::string_view text);
-  bool skip_name(std::string_view text);
-  // Errors of these: corruption, with what was found instead.
-  const Token& expect(TokenKind kind, std::string_view expected);
-  void expect_operator(std::string_view text);
-  void expect_name(std::string_view text);
-
-  [[noreturn]] void fail_expected(std::string_view expected) const;
-  [[noreturn]] void fail_at(int line, std::string_view what) const;
-  [[noreturn]] void fail_unsupported(int line, std::string_view what) const;
-
- private:
-  friend class NestingGuard;
-  std::vector<Token> tokens_;
-  std::string_view origin_;
-  size_t position_ = 0;
-  int nesting_ = 0;
-};
-
-// Bounds the parser's recursion while it lives. Errors: unsupported.
-class NestingGuard {
- public:
-  explicit NestingGuard(TokenCursor& cursor);
-  ~NestingGuard() { --cursor_.nesting_; }
-  NestingGuard(const NestingGuard&) = delete;
-  NestingGuard& operator=(const NestingGuard&) = delete;
-
- private:
-  TokenCursor& cursor_;
-};
 
 // True, False, None and their lower-case forms.
 bool is_constant_name(std::string_view name);
@@ -67,7 +25,8 @@ class ExpressionParser {
   ExpressionPtr parse_expression(bool with_conditional = true);
   // An expression, or several with commas between them. `end`: a name that ends the tuple.
   ExpressionPtr parse_tuple(bool with_conditional = true, std::string_view end = {}, bool parentheses = false);
-  // `operand | name(...) | ...`; with `inline_start`, the first name has no bar in front. Null where no filter follows a null operand.
+  // `operand | name(...) | ...`; with `inline_start`, the first name has no bar in front. Null where no filter follows a null
+  // operand.
   ExpressionPtr parse_filter_chain(ExpressionPtr operand, bool inline_start);
 
   // Between the two: which special names the expressions read before they are assigned.
@@ -75,8 +34,8 @@ class ExpressionParser {
   SpecialNames end_macro();
   void note_store(const Target& target);
 
-  // Call at the end of the template. Errors: unsupported, for the first unknown filter or test. Those in conditional code fail only when
-  // they are reached, as in Jinja2.
+  // Call at the end of the template. Errors: unsupported, for the first unknown filter or test. Those in conditional code fail only
+  // when they are reached, as in Jinja2.
   void require_known() const;
 
  private:
@@ -111,7 +70,7 @@ class ExpressionParser {
   ExpressionPtr make(int line, Node node);
 
   TokenCursor& cursor_;
-  int soft_ = 0;  // inside an if block
+  int soft_ = 0;                                      // inside an if block
   std::vector<std::pair<int, std::string>> unknown_;  // line and text of each unknown filter and test outside of conditional code
   std::vector<MacroNames> macros_;
 };

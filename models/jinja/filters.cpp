@@ -1,7 +1,7 @@
 #include "models/jinja/filters.h"
 
-#include <cmath>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -41,7 +41,8 @@ std::optional<Value> parse_integer(std::string_view text, int64_t base) {
     base = 10;
     if (text.size() > 1 && text[0] == '0' && text.find_first_not_of("0_") != std::string_view::npos) return std::nullopt;
   }
-  std::string digits;
+  if (text.empty() || text[0] == '-') return std::nullopt;
+  std::string digits(negative ? 1 : 0, '-');
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '_') {
       digits += text[i];
@@ -49,8 +50,6 @@ std::optional<Value> parse_integer(std::string_view text, int64_t base) {
       return std::nullopt;
     }
   }
-  if (digits.empty() || digits[0] == '-') return std::nullopt;
-  if (negative) digits.insert(digits.begin(), '-');
   int64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, static_cast<int>(base));
   if (end != digits.data() + digits.size() || error == std::errc::invalid_argument) return std::nullopt;
@@ -71,7 +70,8 @@ std::optional<double> parse_float(std::string_view text) {
     }
   }
   const std::string lower = to_lower(digits);
-  const std::string_view unsigned_text = std::string_view(lower).substr(!lower.empty() && (lower[0] == '-' || lower[0] == '+') ? 1 : 0);
+  const std::string_view unsigned_text =
+      std::string_view(lower).substr(!lower.empty() && (lower[0] == '-' || lower[0] == '+') ? 1 : 0);
   if (unsigned_text != "inf" && unsigned_text != "infinity" && unsigned_text != "nan") {
     if (unsigned_text.empty() || unsigned_text.find_first_not_of("0123456789.e+-") != std::string_view::npos) return std::nullopt;
   }
@@ -183,11 +183,12 @@ Value filter_tojson(Runtime& runtime, const Value& subject, const Bound& argumen
       if (width > 1000) raise("an indent of {} is too wide", width);
       style.indent = std::string(static_cast<size_t>(width), ' ');
     }
-    style.item_separator = ",";
+    style.item_separator.assign(1, ',');
   }
   if (const Value* separators = arguments.unless_none(2)) {
     const List* pair = separators->list();
-    if (pair == nullptr || pair->items.size() != 2 || !pair->items[0].is_string() || !pair->items[1].is_string()) raise("separators must be two strings");
+    if (pair == nullptr || pair->items.size() != 2 || !pair->items[0].is_string() || !pair->items[1].is_string())
+      raise("separators must be two strings");
     style.item_separator = pair->items[0].string()->text;
     style.key_separator = pair->items[1].string()->text;
   }

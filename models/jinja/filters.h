@@ -13,7 +13,8 @@ struct Filter {
   std::string_view name;
   std::string_view parameters;  // as Bound reads them
   Value (*call)(Runtime& runtime, const Value& subject, const Bound& arguments) = nullptr;
-  Value (*raw)(Runtime& runtime, const Value& subject, const Arguments& arguments) = nullptr;  // instead of `call`: takes any arguments
+  Value (*raw)(Runtime& runtime, const Value& subject,
+               const Arguments& arguments) = nullptr;  // instead of `call`: takes any arguments
 };
 
 bool is_filter(std::string_view name);

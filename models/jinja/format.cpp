@@ -59,7 +59,9 @@ std::string pad(Runtime& runtime, std::string_view sign, std::string body, const
   }
 }
 
-std::string sign_of(bool negative, const Specification& spec) { return negative ? "-" : spec.sign != 0 ? std::string(1, spec.sign) : ""; }
+std::string sign_of(bool negative, const Specification& spec) {
+  return negative ? "-" : spec.sign != 0 ? std::string(1, spec.sign) : "";
+}
 
 // Separators between groups of three digits, up to the first character that is not a digit.
 std::string group_digits(const std::string& text, const Specification& spec) {
@@ -75,9 +77,10 @@ std::string group_digits(const std::string& text, const Specification& spec) {
 }
 
 std::string digits_in_base(uint64_t value, unsigned base, bool upper) {
+  const std::string_view alphabet = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string digits;
   do {
-    digits.insert(digits.begin(), (upper ? "0123456789ABCDEF" : "0123456789abcdef")[value % base]);
+    digits.insert(digits.begin(), alphabet[value % base]);
     value /= base;
   } while (value != 0);
   return digits;
@@ -128,7 +131,9 @@ std::string format_string(Runtime& runtime, std::string_view text, const Specifi
 Specification parse_specification(std::string_view text) {
   Specification spec;
   size_t position = 0;
-  const auto is_align = [&](size_t at) { return at < text.size() && std::string_view("<>^=").find(text[at]) != std::string_view::npos; };
+  const auto is_align = [&](size_t at) {
+    return at < text.size() && std::string_view("<>^=").find(text[at]) != std::string_view::npos;
+  };
   if (!text.empty()) {
     size_t after = 0;
     next_code_point(text, after);
@@ -142,9 +147,12 @@ Specification parse_specification(std::string_view text) {
     }
   }
   const auto skip = [&](char c) { return position < text.size() && text[position] == c ? (++position, true) : false; };
-  if (skip('+')) spec.sign = '+';
-  else if (skip(' ')) spec.sign = ' ';
-  else skip('-');
+  if (skip('+'))
+    spec.sign = '+';
+  else if (skip(' '))
+    spec.sign = ' ';
+  else
+    skip('-');
   spec.alternate = skip('#');
   if (skip('0')) spec.zero = true;
   spec.width = read_number(text, position);
@@ -178,9 +186,10 @@ class PercentValues {
     return *found;
   }
   void require_all_used() const {
-    const bool indexable = values_.dict() != nullptr || (values_.list() != nullptr && !tuple_);
+    const bool indexable = values_.dict() != nullptr || values_.is_undefined() || (values_.list() != nullptr && !tuple_);
     if (by_name_) return;
-    if (tuple_ ? used_ < values_.list()->items.size() : used_ == 0 && !indexable) raise("not all arguments converted during string formatting");
+    if (tuple_ ? used_ < values_.list()->items.size() : used_ == 0 && !indexable)
+      raise("not all arguments converted during string formatting");
   }
 
  private:
@@ -190,15 +199,13 @@ class PercentValues {
 };
 
 std::string convert_percent(Runtime& runtime, const Value& value, Specification spec, bool markup) {
-  const auto escaped = [&](std::string text) { return markup && !(value.string() != nullptr && value.string()->markup) ? escape_html(text) : text; };
+  const auto escaped = [&](std::string text) {
+    return markup && !(value.string() != nullptr && value.string()->markup) ? escape_html(text) : text;
+  };
   switch (spec.type) {
-    case 's':
-      spec.zero = false;
-      return format_string(runtime, escaped(to_text(runtime, value)), spec);
+    case 's': spec.zero = false; return format_string(runtime, escaped(to_text(runtime, value)), spec);
     case 'r':
-    case 'a':
-      spec.zero = false;
-      return format_string(runtime, escaped(to_repr(runtime, value)), spec);
+    case 'a': spec.zero = false; return format_string(runtime, escaped(to_repr(runtime, value)), spec);
     case 'c':
       spec.zero = false;
       spec.precision.reset();
@@ -247,7 +254,6 @@ std::string convert_percent(Runtime& runtime, const Value& value, Specification 
 }  // namespace
 
 Value format_percent(Runtime& runtime, const String& text, const Value& values) {
-  if (values.is_undefined() && text.text.find('%') == std::string::npos) raise_undefined(values);
   PercentValues arguments(values);
   const std::string_view source = text.text;
   std::string out;
@@ -305,7 +311,8 @@ std::string format_value(Runtime& runtime, const Value& value, std::string_view 
   const Specification spec = parse_specification(specification);
   const std::string_view integer_types("bdoxX"), real_types("eEfFgG%");
   if (const String* string = value.string()) {
-    if ((spec.type != 0 && spec.type != 's') || spec.sign != 0 || spec.align == '=' || spec.comma) raise("invalid format specifier {} for a string", quote(specification));
+    if ((spec.type != 0 && spec.type != 's') || spec.sign != 0 || spec.align == '=' || spec.comma)
+      raise("invalid format specifier {} for a string", quote(specification));
     Specification plain = spec;
     if (plain.zero && plain.align == 0) plain.fill = "0", plain.align = '<';
     plain.zero = false;
@@ -315,7 +322,8 @@ std::string format_value(Runtime& runtime, const Value& value, std::string_view 
   if (spec.type != 0 && real_types.find(spec.type) != std::string_view::npos) return format_real(runtime, value.number(), spec);
   if (value.is_integer()) {
     if (spec.precision) raise("precision not allowed in integer format specifier");
-    if (spec.type != 0 && integer_types.find(spec.type) == std::string_view::npos) raise("unknown format code '{}' for an int", spec.type);
+    if (spec.type != 0 && integer_types.find(spec.type) == std::string_view::npos)
+      raise("unknown format code '{}' for an int", spec.type);
     return format_integer(runtime, value.integer(), spec);
   }
   if (spec.type != 0) raise("unknown format code '{}' for a float", spec.type);
@@ -371,10 +379,14 @@ class BraceFormatter {
       name = name.substr(0, mark);
     }
     Value value = look_up(name);
-    if (conversion == 'r') value = Value(to_repr(runtime_, value));
-    else if (conversion == 's') value = Value(to_text(runtime_, value));
-    else if (conversion != 0) raise_unsupported("the conversion '!{}' is not supported", conversion);
-    const std::string expanded = specification.find('{') == std::string_view::npos ? std::string(specification) : run(specification, depth + 1);
+    if (conversion == 'r')
+      value = Value(to_repr(runtime_, value));
+    else if (conversion == 's')
+      value = Value(to_text(runtime_, value));
+    else if (conversion != 0)
+      raise_unsupported("the conversion '!{}' is not supported", conversion);
+    const std::string expanded =
+        specification.find('{') == std::string_view::npos ? std::string(specification) : run(specification, depth + 1);
     return format_value(runtime_, value, expanded);
   }
 

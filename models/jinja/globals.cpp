@@ -72,7 +72,8 @@ Dict build_dict(Runtime& runtime, const Arguments& arguments, std::string_view f
 Value make_namespace(Runtime& runtime, const Arguments& arguments) {
   auto names = std::make_shared<Namespace>(Namespace{build_dict(runtime, arguments, "namespace")});
   for (const auto& [name, value] : names->attributes.entries) {
-    if (name.is_string() && name.string()->text.starts_with('_')) raise("a namespace cannot have the attribute '{}'", name.string()->text);
+    if (name.is_string() && name.string()->text.starts_with('_'))
+      raise("a namespace cannot have the attribute '{}'", name.string()->text);
   }
   runtime.namespaces.push_back(names);
   return Value(names);
@@ -87,8 +88,8 @@ Value make_joiner(Runtime& runtime, const Arguments& arguments) {
   const Bound bound(arguments, "joiner", "sep=");
   const Value separator = bound[0] == nullptr ? Value(", ") : Value(to_text(runtime, *bound[0]));
   const auto used = std::make_shared<bool>(false);
-  return Value(std::make_shared<const Function>(
-      Function{"joiner", [separator, used](Runtime&, const Arguments&) { return std::exchange(*used, true) ? separator : Value(""); }}));
+  return Value(std::make_shared<const Function>(Function{
+      "joiner", [separator, used](Runtime&, const Arguments&) { return std::exchange(*used, true) ? separator : Value(""); }}));
 }
 
 struct Global {

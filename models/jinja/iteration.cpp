@@ -148,7 +148,8 @@ std::optional<Value> Loop::attribute(Runtime& runtime, const std::shared_ptr<Loo
   if (name == "revindex0") return Value(loop->count(runtime) - loop->index0 - 1);
   if (name == "depth") return Value(loop->depth0 + 1);
   if (name == "depth0") return Value(loop->depth0);
-  if (name == "previtem") return loop->index0 == 0 || !loop->previous ? Value::undefined("there is no previous item") : *loop->previous;
+  if (name == "previtem")
+    return loop->index0 == 0 || !loop->previous ? Value::undefined("there is no previous item") : *loop->previous;
   if (name == "nextitem") return loop->peek(runtime) ? *loop->ahead : Value::undefined("there is no next item");
   if (name == "cycle") {
     return make_method("cycle", [loop](Runtime&, const Arguments& arguments) {

@@ -101,9 +101,11 @@ class Writer {
     for (const auto& entry : dict.entries) entries.push_back(&entry);
     if (style_.sort_keys) {
       for (size_t i = 1; i < entries.size(); ++i) {
-        if (entries[i]->first.is_string() != entries[0]->first.is_string()) raise("'<' not supported between instances of different kinds of keys");
+        if (entries[i]->first.is_string() != entries[0]->first.is_string())
+          raise("'<' not supported between instances of different kinds of keys");
       }
-      std::stable_sort(entries.begin(), entries.end(), [&](const auto* a, const auto* b) { return is_less(runtime_, a->first, b->first); });
+      std::stable_sort(entries.begin(), entries.end(),
+                       [&](const auto* a, const auto* b) { return is_less(runtime_, a->first, b->first); });
     }
     write_all('{', '}', entries, [&](const std::pair<Value, Value>* entry) {
       const Value& key = entry->first;
@@ -128,7 +130,8 @@ Value convert(const OrderedJson& json, int depth) {
     case OrderedJson::value_t::number_integer: return json.get<int64_t>();
     case OrderedJson::value_t::number_unsigned: {
       const auto number = json.get<uint64_t>();
-      if (number > static_cast<uint64_t>(INT64_MAX)) fail(ErrorKind::kUnsupported, "the integer {} does not fit in 64 bits with a sign", number);
+      if (number > static_cast<uint64_t>(INT64_MAX))
+        fail(ErrorKind::kUnsupported, "the integer {} does not fit in 64 bits with a sign", number);
       return static_cast<int64_t>(number);
     }
     case OrderedJson::value_t::number_float: return json.get<double>();

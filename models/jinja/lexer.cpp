@@ -53,13 +53,12 @@ class Lexer {
   bool looking_at(std::string_view what) const { return std::string_view(text_).substr(position_, what.size()) == what; }
 
   void advance_to(size_t position) {
-    line_ += static_cast<int>(std::count(text_.begin() + static_cast<std::ptrdiff_t>(position_), text_.begin() + static_cast<std::ptrdiff_t>(position), '\n'));
+    line_ += static_cast<int>(std::count(text_.begin() + static_cast<std::ptrdiff_t>(position_),
+                                         text_.begin() + static_cast<std::ptrdiff_t>(position), '\n'));
     position_ = position;
   }
 
-  size_t skip_space(size_t position) const {
-    return text_.size() - strip_left(std::string_view(text_).substr(position)).size();
-  }
+  size_t skip_space(size_t position) const { return text_.size() - strip_left(std::string_view(text_).substr(position)).size(); }
 
   Token& push(TokenKind kind, std::string text) { return tokens_.emplace_back(Token{kind, line_, std::move(text)}); }
 
@@ -186,11 +185,14 @@ class Lexer {
   // Digits with single underscores between them, from `at`; returns the end, `at` when there are none.
   size_t digits_end(size_t at) const {
     size_t end = at;
-    while (end < text_.size() && (is_digit(text_[end]) || (text_[end] == '_' && end > at && end + 1 < text_.size() && is_digit(text_[end + 1])))) ++end;
+    while (end < text_.size() &&
+           (is_digit(text_[end]) || (text_[end] == '_' && end > at && end + 1 < text_.size() && is_digit(text_[end + 1]))))
+      ++end;
     return end;
   }
 
-  // The end of a float literal at the position, 0 when there is none. "1." and ".5" are not floats, nor is what follows a dot (a.0.1).
+  // The end of a float literal at the position, 0 when there is none. "1." and ".5" are not floats, nor is what follows a dot
+  // (a.0.1).
   size_t float_end() const {
     if (position_ > 0 && text_[position_ - 1] == '.') return 0;
     const size_t whole = digits_end(position_);
@@ -221,11 +223,15 @@ class Lexer {
     }
     int base = 10;
     size_t start = position_, end = 0;
-    const char prefix = position_ + 1 < text_.size() && text_[position_] == '0' ? static_cast<char>(text_[position_ + 1] | 0x20) : '0';
+    const char prefix =
+        position_ + 1 < text_.size() && text_[position_] == '0' ? static_cast<char>(text_[position_ + 1] | 0x20) : '0';
     if (prefix == 'x' || prefix == 'o' || prefix == 'b') {
       base = prefix == 'x' ? 16 : prefix == 'o' ? 8 : 2;
       const auto valid = [&](size_t at) {
-        return at < text_.size() && std::string_view("0123456789abcdef").substr(0, static_cast<size_t>(base)).find(static_cast<char>(is_digit(text_[at]) ? text_[at] : text_[at] | 0x20)) != std::string_view::npos;
+        return at < text_.size() &&
+               std::string_view("0123456789abcdef")
+                       .substr(0, static_cast<size_t>(base))
+                       .find(static_cast<char>(is_digit(text_[at]) ? text_[at] : text_[at] | 0x20)) != std::string_view::npos;
       };
       start = end = position_ + 2;
       while (valid(end) || (end < text_.size() && text_[end] == '_' && valid(end + 1))) ++end;
@@ -236,7 +242,8 @@ class Lexer {
       end = digits_end(start);
       if (text_[start] == '0') {  // 0 and 00, but 01 is two tokens
         end = start;
-        while (end < text_.size() && (text_[end] == '0' || (text_[end] == '_' && end + 1 < text_.size() && text_[end + 1] == '0'))) ++end;
+        while (end < text_.size() && (text_[end] == '0' || (text_[end] == '_' && end + 1 < text_.size() && text_[end + 1] == '0')))
+          ++end;
       }
     }
     const std::string digits = without_underscores(start, end);
@@ -275,7 +282,8 @@ class Lexer {
       } else if (kind >= '0' && kind <= '7') {
         char32_t code_point = 0;
         size_t used = 0;
-        for (; used < 3 && i + used < raw.size() && raw[i + used] >= '0' && raw[i + used] <= '7'; ++used) code_point = code_point * 8 + static_cast<char32_t>(raw[i + used] - '0');
+        for (; used < 3 && i + used < raw.size() && raw[i + used] >= '0' && raw[i + used] <= '7'; ++used)
+          code_point = code_point * 8 + static_cast<char32_t>(raw[i + used] - '0');
         i += used - 1;
         append_code_point(out, code_point);
       } else if (kind == 'x' || kind == 'u' || kind == 'U') {
@@ -283,7 +291,8 @@ class Lexer {
         unsigned value = 0;
         const std::string_view hex = raw.substr(std::min(i + 1, raw.size()), digits);
         const auto [last, error] = std::from_chars(hex.data(), hex.data() + hex.size(), value, 16);
-        if (error != std::errc() || last != hex.data() + digits) fail_here("the escape \\{}{} needs {} hexadecimal digits", kind, hex, digits);
+        if (error != std::errc() || last != hex.data() + digits)
+          fail_here("the escape \\{}{} needs {} hexadecimal digits", kind, hex, digits);
         if (value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) fail_here("the escape \\{}{} is not a character", kind, hex);
         append_code_point(out, value);
         i += digits;
@@ -305,7 +314,8 @@ class Lexer {
       }
     }
     const char c = text_[position_];
-    if (kShortOperators.find(c) == std::string_view::npos) fail_here("found the character {} where an expression was expected", quote(std::string(1, c)));
+    if (kShortOperators.find(c) == std::string_view::npos)
+      fail_here("found the character {} where an expression was expected", quote(std::string(1, c)));
     if (c == '(' || c == '[' || c == '{') {
       open += c == '(' ? ')' : c == '[' ? ']' : '}';
     } else if (c == ')' || c == ']' || c == '}') {

@@ -1,5 +1,6 @@
 // Template text to tokens, with Jinja2's white space rules under trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False:
-// the newline after a block tag goes, blanks before a block tag at the start of a line go, "-" strips white space on its side, "+" keeps it.
+// the newline after a block tag goes, blanks before a block tag at the start of a line go, "-" strips white space on its side, "+"
+// keeps it.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,19 @@
 
 namespace salient::models::jinja {
 
-enum class TokenKind { kData, kVariableBegin, kVariableEnd, kBlockBegin, kBlockEnd, kName, kString, kInteger, kFloat, kOperator, kEnd };
+enum class TokenKind {
+  kData,
+  kVariableBegin,
+  kVariableEnd,
+  kBlockBegin,
+  kBlockEnd,
+  kName,
+  kString,
+  kInteger,
+  kFloat,
+  kOperator,
+  kEnd
+};
 
 struct Token {
   TokenKind kind = TokenKind::kEnd;
@@ -22,8 +35,8 @@ struct Token {
 // What the token is, for an error text: "name 'foo'", "'}}'", "end of template".
 std::string describe(const Token& token);
 
-// The last token is kEnd. Errors: corruption (unbalanced brackets, unknown characters, comments and raw blocks without end, bad string
-// escapes, invalid UTF-8), unsupported (integers over 64 bits), as "<origin>:<line>: <what>".
+// The last token is kEnd. Errors: corruption (unbalanced brackets, unknown characters, comments and raw blocks without end, bad
+// string escapes, invalid UTF-8), unsupported (integers over 64 bits), as "<origin>:<line>: <what>".
 std::vector<Token> tokenize(std::string_view source, std::string_view origin);
 
 }  // namespace salient::models::jinja

@@ -21,7 +21,8 @@ Value bind_method(const Method& method, const Value& self) {
     if (method.raw != nullptr) return method.raw(runtime, self, arguments);
     return method.call(runtime, self, Bound(arguments, method.name, method.parameters));
   };
-  return Value(std::make_shared<const Function>(Function{std::string(method.name), invoke, false, checked_depth(self.depth() + 1)}));
+  return Value(
+      std::make_shared<const Function>(Function{std::string(method.name), invoke, false, checked_depth(self.depth() + 1)}));
 }
 
 std::optional<Value> find_in(std::span<const Method> table, const Value& self, std::string_view name) {
@@ -46,10 +47,18 @@ constexpr Method kDictMethods[] = {
     {"get", "key/ default/=", dict_get},
     {"items", "",
      [](Runtime&, const Value& self, const Bound&) {
-       return view(self, List::Kind::kItems, [](const auto& entry) { return make_list({entry.first, entry.second}, List::Kind::kTuple); });
+       return view(self, List::Kind::kItems, [](const auto& entry) {
+         return make_list({entry.first, entry.second}, List::Kind::kTuple);
+       });
      }},
-    {"keys", "", [](Runtime&, const Value& self, const Bound&) { return view(self, List::Kind::kKeys, [](const auto& entry) { return entry.first; }); }},
-    {"values", "", [](Runtime&, const Value& self, const Bound&) { return view(self, List::Kind::kValues, [](const auto& entry) { return entry.second; }); }},
+    {"keys", "",
+     [](Runtime&, const Value& self, const Bound&) {
+       return view(self, List::Kind::kKeys, [](const auto& entry) { return entry.first; });
+     }},
+    {"values", "",
+     [](Runtime&, const Value& self, const Bound&) {
+       return view(self, List::Kind::kValues, [](const auto& entry) { return entry.second; });
+     }},
     {"copy", "", [](Runtime&, const Value& self, const Bound&) { return self; }},
 };
 constexpr std::string_view kUnsafeDictMethods[] = {"clear", "pop", "popitem", "setdefault", "update"};
@@ -69,7 +78,8 @@ Value list_index(Runtime& runtime, const Value& self, const Bound& arguments) {
 
 Value list_count(Runtime& runtime, const Value& self, const Bound& arguments) {
   const auto& items = self.list()->items;
-  return static_cast<int64_t>(std::count_if(items.begin(), items.end(), [&](const Value& item) { return is_equal(runtime, item, *arguments[0]); }));
+  return static_cast<int64_t>(
+      std::count_if(items.begin(), items.end(), [&](const Value& item) { return is_equal(runtime, item, *arguments[0]); }));
 }
 
 constexpr Method kListMethods[] = {
@@ -131,7 +141,8 @@ std::optional<Value> find_attribute(Runtime& runtime, const Value& object, std::
     if (name == "stop") return Value((*range)->stop);
     if (name == "step") return Value((*range)->step);
   }
-  if (const auto* function = object.get<std::shared_ptr<const Function>>(); function != nullptr && (*function)->macro && name == "name") {
+  if (const auto* function = object.get<std::shared_ptr<const Function>>();
+      function != nullptr && (*function)->macro && name == "name") {
     return Value((*function)->name);
   }
   return std::nullopt;

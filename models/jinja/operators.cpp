@@ -89,7 +89,8 @@ double float_modulo(double left, double right) {
 }
 
 Value apply_floats(BinaryOperator symbol, double left, double right) {
-  const bool divides = symbol == BinaryOperator::kDivide || symbol == BinaryOperator::kFloorDivide || symbol == BinaryOperator::kModulo;
+  const bool divides =
+      symbol == BinaryOperator::kDivide || symbol == BinaryOperator::kFloorDivide || symbol == BinaryOperator::kModulo;
   if (divides && right == 0.0) raise("float division by zero");
   switch (symbol) {
     case BinaryOperator::kAdd: return left + right;
@@ -104,7 +105,8 @@ Value apply_floats(BinaryOperator symbol, double left, double right) {
     }
     case BinaryOperator::kPower: {
       if (left == 0.0 && right < 0) raise("0.0 cannot be raised to a negative power");
-      if (left < 0 && right != std::floor(right) && std::isfinite(left) && std::isfinite(right)) raise_unsupported("complex numbers are not supported");
+      if (left < 0 && right != std::floor(right) && std::isfinite(left) && std::isfinite(right))
+        raise_unsupported("complex numbers are not supported");
       const double result = std::pow(left, right);
       if (std::isinf(result) && std::isfinite(left) && std::isfinite(right)) raise("numerical result out of range");
       return result;
@@ -180,9 +182,11 @@ std::optional<Value> subscript(Runtime& runtime, const Value& object, const Valu
 Value missing(Runtime& runtime, const Value& object, const Value& key) {
   // Jinja2 names the type of the object, and None as itself.
   if (const String* name = key.string()) {
-    return Value::undefined(fmt::format("'{}{}' has no attribute {}", type_name(object), object.is_none() ? "" : " object", quote(name->text)));
+    return Value::undefined(
+        fmt::format("'{}{}' has no attribute {}", type_name(object), object.is_none() ? "" : " object", quote(name->text)));
   }
-  return Value::undefined(fmt::format("{}{} has no element {}", type_name(object), object.is_none() ? "" : " object", to_repr(runtime, key)));
+  return Value::undefined(
+      fmt::format("{}{} has no element {}", type_name(object), object.is_none() ? "" : " object", to_repr(runtime, key)));
 }
 
 }  // namespace
@@ -282,7 +286,8 @@ Value get_slice(Runtime& runtime, const Value& object, const Value& start, const
   const List* list = object.list();
   const String* string = object.string();
   const auto* range = object.get<std::shared_ptr<const Range>>();
-  if (string == nullptr && range == nullptr && (list == nullptr || list->is_view())) raise("'{}' object cannot be sliced", type_name(object));
+  if (string == nullptr && range == nullptr && (list == nullptr || list->is_view()))
+    raise("'{}' object cannot be sliced", type_name(object));
   const int64_t stride = step.is_none() ? 1 : require_integer(step, "a slice step");
   if (stride == 0) raise("slice step cannot be zero");
   const int64_t size = *length_of(object);

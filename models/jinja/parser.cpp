@@ -102,7 +102,9 @@ class Parser {
       cursor_.fail_unsupported(tag.line, fmt::format("the tag '{}' is not supported in chat templates", tag.text));
     }
     const bool closing = tag.text.starts_with("end") || tag.text == "else" || tag.text == "elif";
-    if (closing) cursor_.fail_at(tag.line, fmt::format("found the tag '{}', expected {}", tag.text, ends.empty() ? "no closing tag here" : list_tags(ends)));
+    if (closing)
+      cursor_.fail_at(tag.line, fmt::format("found the tag '{}', expected {}", tag.text,
+                                            ends.empty() ? "no closing tag here" : list_tags(ends)));
     cursor_.fail_unsupported(tag.line, fmt::format("the tag '{}' is unknown", tag.text));
   }
 
@@ -235,7 +237,8 @@ class Parser {
       if (parameter.name == "varargs") macro.reads_varargs = false;
       if (parameter.name == "kwargs") macro.reads_kwargs = false;
       if (parameter.name != "caller" || !names.caller) continue;
-      if (parameter.fallback == nullptr) cursor_.fail_at(line, "found a parameter 'caller' without a default, expected none or one with a default");
+      if (parameter.fallback == nullptr)
+        cursor_.fail_at(line, "found a parameter 'caller' without a default, expected none or one with a default");
       macro.reads_caller = false;  // an ordinary parameter that the call block fills
     }
   }
@@ -254,7 +257,8 @@ class Parser {
     const int line = cursor_.current().line;
     if (cursor_.is_operator("(")) block.caller.parameters = parse_parameters();
     block.call = expressions_.parse_expression();
-    if (!std::holds_alternative<Call>(block.call->node)) cursor_.fail_at(line, "found no call in a call block, expected one as in '{% call name() %}'");
+    if (!std::holds_alternative<Call>(block.call->node))
+      cursor_.fail_at(line, "found no call in a call block, expected one as in '{% call name() %}'");
     block.caller.name = "caller";
     parse_macro_body(block.caller, "endcall", line);
     return block;

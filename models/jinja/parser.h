@@ -8,8 +8,8 @@
 
 namespace salient::models::jinja {
 
-// Errors, as "<origin>:<line>: <what was found and expected>": corruption for syntax; unsupported for include, import, extends, block and
-// autoescape, unknown tags, filters and tests, and for nesting beyond the limits.
+// Errors, as "<origin>:<line>: <what was found and expected>": corruption for syntax; unsupported for include, import, extends,
+// block and autoescape, unknown tags, filters and tests, and for nesting beyond the limits.
 Body parse_template(std::string_view source, std::string_view origin);
 
 }  // namespace salient::models::jinja

@@ -48,11 +48,15 @@ Value fold_case(const Value& value, bool case_sensitive) {
 }
 
 // sorted(items, key=...): stable, also when reversed.
-std::vector<Value> sort_by(Runtime& runtime, std::vector<Value> items, const std::function<Value(const Value&)>& key, bool reverse) {
+std::vector<Value> sort_by(Runtime& runtime, std::vector<Value> items, const std::function<Value(const Value&)>& key,
+                           bool reverse) {
   std::vector<std::pair<Value, Value>> keyed;
   for (Value& item : items) keyed.emplace_back(key(item), std::move(item));
-  // std::stable_sort needs a consistent order, which values with NaN or mixed kinds do not have; merging by hand never reads outside.
-  const auto less = [&](const auto& a, const auto& b) { return reverse ? is_less(runtime, b.first, a.first) : is_less(runtime, a.first, b.first); };
+  // std::stable_sort needs a consistent order, which values with NaN or mixed kinds do not have; merging by hand never reads
+  // outside.
+  const auto less = [&](const auto& a, const auto& b) {
+    return reverse ? is_less(runtime, b.first, a.first) : is_less(runtime, a.first, b.first);
+  };
   std::vector<std::pair<Value, Value>> merged(keyed.size());
   for (size_t width = 1; width < keyed.size(); width *= 2) {
     for (size_t start = 0; start < keyed.size(); start += 2 * width) {
@@ -71,7 +75,8 @@ std::vector<Value> sort_by(Runtime& runtime, std::vector<Value> items, const std
 }
 
 Value filter_length(Runtime&, const Value& subject, const Bound&) {
-  if (const auto* loop = subject.get<std::shared_ptr<Loop>>(); loop != nullptr) raise_unsupported("the length of the loop variable is loop.length");
+  if (const auto* loop = subject.get<std::shared_ptr<Loop>>(); loop != nullptr)
+    raise_unsupported("the length of the loop variable is loop.length");
   const auto length = length_of(subject);
   if (!length) raise("object of type '{}' has no len()", subject.is_none() ? "NoneType" : type_name(subject));
   return *length;
@@ -165,7 +170,8 @@ Value filter_sort(Runtime& runtime, const Value& subject, const Bound& arguments
 Value filter_unique(Runtime& runtime, const Value& subject, const Bound& arguments) {
   const auto source = iterate(runtime, subject);
   return generator(source, subject.depth(),
-                   [source, seen = Dict(), case_sensitive = arguments.flag(0, false), path = attribute_path(arguments[1])](Runtime& inner, Value& out) mutable {
+                   [source, seen = Dict(), case_sensitive = arguments.flag(0, false), path = attribute_path(arguments[1])](
+                       Runtime& inner, Value& out) mutable {
                      while (source->next(inner, out)) {
                        inner.step();
                        const Value key = fold_case(follow(inner, out, path), case_sensitive);
@@ -204,53 +210,57 @@ Value filter_batch(Runtime& runtime, const Value& subject, const Bound& argument
   const int64_t size = require_integer(*arguments[0], "the size");
   const Value fill = arguments[1] == nullptr ? Value() : *arguments[1];
   const auto source = iterate(runtime, subject);
-  return generator(source, std::max(subject.depth(), fill.depth()), [source, size, fill, pending = std::optional<Value>(), done = false](Runtime& inner, Value& out) mutable {
-    if (done) return false;
-    std::vector<Value> batch;
-    if (pending) batch.push_back(*std::exchange(pending, std::nullopt));
-    Value item;
-    for (;;) {
-      if (!source->next(inner, item)) {
-        done = true;
-        break;
-      }
-      inner.step();
-      if (static_cast<int64_t>(batch.size()) == size) {
-        pending = item;
-        out = make_list(std::move(batch));
-        return true;
-      }
-      batch.push_back(item);
-    }
-    if (batch.empty()) return false;
-    while (!fill.is_none() && static_cast<int64_t>(batch.size()) < size) {
-      inner.step();
-      batch.push_back(fill);
-    }
-    out = make_list(std::move(batch));
-    return true;
-  });
+  return generator(source, std::max(subject.depth(), fill.depth()),
+                   [source, size, fill, pending = std::optional<Value>(), done = false](Runtime& inner, Value& out) mutable {
+                     if (done) return false;
+                     std::vector<Value> batch;
+                     if (pending) batch.push_back(*std::exchange(pending, std::nullopt));
+                     Value item;
+                     for (;;) {
+                       if (!source->next(inner, item)) {
+                         done = true;
+                         break;
+                       }
+                       inner.step();
+                       if (static_cast<int64_t>(batch.size()) == size) {
+                         pending = item;
+                         out = make_list(std::move(batch));
+                         return true;
+                       }
+                       batch.push_back(item);
+                     }
+                     if (batch.empty()) return false;
+                     while (!fill.is_none() && static_cast<int64_t>(batch.size()) < size) {
+                       inner.step();
+                       batch.push_back(fill);
+                     }
+                     out = make_list(std::move(batch));
+                     return true;
+                   });
 }
 
 Value filter_slice(Runtime&, const Value& subject, const Bound& arguments) {
   const int64_t slices = require_integer(*arguments[0], "the number of slices");
   const Value fill = arguments[1] == nullptr ? Value() : *arguments[1];
-  return Value(make_iterator("generator", std::max(subject.depth(), fill.depth()) + 1, [subject, items = std::optional<std::vector<Value>>(), slices, fill, number = int64_t{0}](Runtime& inner, Value& out) mutable {
-    if (!items) {
-      items = drain(inner, subject);
-      if (slices == 0) raise("integer division or modulo by zero");
-    }
-    if (number >= slices) return false;
-    inner.step();
-    const auto size = static_cast<int64_t>(items->size());
-    const int64_t each = size / slices, extra = size % slices;
-    const int64_t start = number * each + std::min(number, extra), end = start + each + (number < extra ? 1 : 0);
-    std::vector<Value> slice(items->begin() + start, items->begin() + end);
-    if (!fill.is_none() && number >= extra) slice.push_back(fill);
-    ++number;
-    out = make_list(std::move(slice));
-    return true;
-  }));
+  return Value(make_iterator("generator", std::max(subject.depth(), fill.depth()) + 1,
+                             [subject, items = std::optional<std::vector<Value>>(), slices, fill, number = int64_t{0}](
+                                 Runtime& inner, Value& out) mutable {
+                               if (!items) {
+                                 items = drain(inner, subject);
+                                 if (slices == 0) raise("integer division or modulo by zero");
+                               }
+                               if (number >= slices) return false;
+                               inner.step();
+                               const auto size = static_cast<int64_t>(items->size());
+                               const int64_t each = size / slices, extra = size % slices;
+                               const int64_t start = number * each + std::min(number, extra),
+                                             end = start + each + (number < extra ? 1 : 0);
+                               std::vector<Value> slice(items->begin() + start, items->begin() + end);
+                               if (!fill.is_none() && number >= extra) slice.push_back(fill);
+                               ++number;
+                               out = make_list(std::move(slice));
+                               return true;
+                             }));
 }
 
 Value filter_groupby(Runtime& runtime, const Value& subject, const Bound& arguments) {
@@ -270,7 +280,8 @@ Value filter_groupby(Runtime& runtime, const Value& subject, const Bound& argume
 }
 
 Arguments without_first(const Arguments& arguments, size_t count) {
-  Arguments rest{{arguments.positional.begin() + static_cast<std::ptrdiff_t>(count), arguments.positional.end()}, arguments.keyword};
+  Arguments rest{{arguments.positional.begin() + static_cast<std::ptrdiff_t>(count), arguments.positional.end()},
+                 arguments.keyword};
   return rest;
 }
 
@@ -287,7 +298,8 @@ Value filter_map(Runtime& runtime, const Value& subject, const Arguments& argume
     const Value fallback = keyword("default") == nullptr ? Value() : *keyword("default");
     const bool surplus = arguments.keyword.size() > (keyword("default") == nullptr ? 1u : 2u);
     return Value(make_iterator("generator", std::max(subject.depth(), max_depth(arguments)) + 1,
-                               [subject, source = std::shared_ptr<Iterator>(), path = attribute_path(keyword("attribute")), fallback, surplus](Runtime& inner, Value& out) mutable {
+                               [subject, source = std::shared_ptr<Iterator>(), path = attribute_path(keyword("attribute")),
+                                fallback, surplus](Runtime& inner, Value& out) mutable {
                                  if (surplus) raise("unexpected keyword argument to map(attribute=...)");
                                  if (source == nullptr) source = iterate(inner, subject);
                                  if (!source->next(inner, out)) return false;
@@ -296,34 +308,38 @@ Value filter_map(Runtime& runtime, const Value& subject, const Arguments& argume
                                  return true;
                                }));
   }
-  return Value(make_iterator("generator", std::max(subject.depth(), max_depth(arguments)) + 1, [subject, arguments, source = std::shared_ptr<Iterator>()](Runtime& inner, Value& out) mutable {
-    if (arguments.positional.empty()) raise("map requires a filter argument");
-    if (source == nullptr) source = iterate(inner, subject);
-    if (!source->next(inner, out)) return false;
-    inner.step();
-    out = apply_filter(inner, to_text(inner, arguments.positional[0]), out, without_first(arguments, 1));
-    return true;
-  }));
+  return Value(make_iterator("generator", std::max(subject.depth(), max_depth(arguments)) + 1,
+                             [subject, arguments, source = std::shared_ptr<Iterator>()](Runtime& inner, Value& out) mutable {
+                               if (arguments.positional.empty()) raise("map requires a filter argument");
+                               if (source == nullptr) source = iterate(inner, subject);
+                               if (!source->next(inner, out)) return false;
+                               inner.step();
+                               out = apply_filter(inner, to_text(inner, arguments.positional[0]), out, without_first(arguments, 1));
+                               return true;
+                             }));
 }
 
 // select, reject, selectattr and rejectattr.
 template <bool wanted, bool by_attribute>
 Value filter_select(Runtime& runtime, const Value& subject, const Arguments& arguments) {
   if (!is_true(subject)) return Value(iterate(runtime, Value::undefined("")));
-  return Value(make_iterator("generator", std::max(subject.depth(), max_depth(arguments)) + 1, [subject, arguments, source = std::shared_ptr<Iterator>()](Runtime& inner, Value& out) mutable {
-    constexpr size_t kTest = by_attribute ? 1 : 0;  // where the name of the test stands
-    if (by_attribute && arguments.positional.empty()) raise("missing parameter for attribute name");
-    if (source == nullptr) source = iterate(inner, subject);
-    while (source->next(inner, out)) {
-      inner.step();
-      const Value tested = by_attribute ? follow(inner, out, attribute_path(&arguments.positional[0])) : out;
-      const bool passed = arguments.positional.size() > kTest
-                              ? apply_test(inner, to_text(inner, arguments.positional[kTest]), tested, without_first(arguments, kTest + 1))
-                              : is_true(tested);
-      if (passed == wanted) return true;
-    }
-    return false;
-  }));
+  return Value(make_iterator("generator", std::max(subject.depth(), max_depth(arguments)) + 1,
+                             [subject, arguments, source = std::shared_ptr<Iterator>()](Runtime& inner, Value& out) mutable {
+                               constexpr size_t kTest = by_attribute ? 1 : 0;  // where the name of the test stands
+                               if (by_attribute && arguments.positional.empty()) raise("missing parameter for attribute name");
+                               if (source == nullptr) source = iterate(inner, subject);
+                               while (source->next(inner, out)) {
+                                 inner.step();
+                                 const Value tested =
+                                     by_attribute ? follow(inner, out, attribute_path(&arguments.positional[0])) : out;
+                                 const bool passed = arguments.positional.size() > kTest
+                                                         ? apply_test(inner, to_text(inner, arguments.positional[kTest]), tested,
+                                                                      without_first(arguments, kTest + 1))
+                                                         : is_true(tested);
+                                 if (passed == wanted) return true;
+                               }
+                               return false;
+                             }));
 }
 
 constexpr Filter kSequenceFilters[] = {

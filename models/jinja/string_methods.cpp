@@ -36,7 +36,8 @@ const std::string& require_string(const Value& value, std::string_view what) {
 template <bool left, bool right>
 Value strip_method(Runtime&, const Value& self, const Bound& arguments) {
   const Value* chars = arguments.unless_none(0);
-  return like(self, strip(text_of(self), chars == nullptr ? nullptr : &require_string(*chars, "the characters to strip"), left, right));
+  return like(self,
+              strip(text_of(self), chars == nullptr ? nullptr : &require_string(*chars, "the characters to strip"), left, right));
 }
 
 // str.split() and str.rsplit() at white space.
@@ -127,7 +128,8 @@ std::optional<std::pair<size_t, size_t>> byte_window(const Value& self, const Bo
 template <bool at_end>
 Value affix_method(Runtime&, const Value& self, const Bound& arguments) {
   const auto window = byte_window(self, arguments);
-  const std::string_view text = window ? std::string_view(text_of(self)).substr(window->first, window->second - window->first) : std::string_view();
+  const std::string_view text =
+      window ? std::string_view(text_of(self)).substr(window->first, window->second - window->first) : std::string_view();
   const auto matches = [&](const Value& affix) {
     const std::string& part = require_string(affix, at_end ? "a suffix" : "a prefix");
     return window.has_value() && (at_end ? text.ends_with(part) : text.starts_with(part));
@@ -147,7 +149,8 @@ Value find_method(Runtime&, const Value& self, const Bound& arguments) {
     found = from_right ? text.rfind(part) : text.find(part, window->first);
     if (found != std::string_view::npos && found < window->first) found = std::string_view::npos;
   }
-  if (found != std::string_view::npos) return static_cast<int64_t>(count_code_points(std::string_view(text_of(self)).substr(0, found)));
+  if (found != std::string_view::npos)
+    return static_cast<int64_t>(count_code_points(std::string_view(text_of(self)).substr(0, found)));
   if (must_find) raise("substring not found");
   return int64_t{-1};
 }
@@ -264,7 +267,8 @@ Value remove_prefix(Runtime&, const Value& self, const Bound& arguments) {
 
 Value remove_suffix(Runtime&, const Value& self, const Bound& arguments) {
   const std::string& suffix = require_string(*arguments[0], "the suffix");
-  return like(self, text_of(self).ends_with(suffix) ? text_of(self).substr(0, text_of(self).size() - suffix.size()) : text_of(self));
+  return like(self,
+              text_of(self).ends_with(suffix) ? text_of(self).substr(0, text_of(self).size() - suffix.size()) : text_of(self));
 }
 
 constexpr Method kStringMethods[] = {
@@ -338,7 +342,9 @@ std::string replace(Runtime& runtime, std::string_view text, std::string_view fr
     const size_t times = count < 0 ? places : std::min(places, static_cast<size_t>(count));
     if (times * to.size() > runtime.options.limits.bytes) {
       size_t found = 0;
-      for (size_t at = from.empty() ? std::string_view::npos : text.find(from); at != std::string_view::npos; at = text.find(from, at + from.size())) ++found;
+      for (size_t at = from.empty() ? std::string_view::npos : text.find(from); at != std::string_view::npos;
+           at = text.find(from, at + from.size()))
+        ++found;
       runtime.produce(from.empty() ? times * to.size() : std::min(found, times) * to.size());
     }
   }

@@ -13,7 +13,8 @@ struct Method {
   std::string_view name;
   std::string_view parameters;  // as Bound reads them
   Value (*call)(Runtime& runtime, const Value& self, const Bound& arguments) = nullptr;
-  Value (*raw)(Runtime& runtime, const Value& self, const Arguments& arguments) = nullptr;  // instead of `call`: takes any arguments
+  Value (*raw)(Runtime& runtime, const Value& self,
+               const Arguments& arguments) = nullptr;  // instead of `call`: takes any arguments
 };
 
 std::span<const Method> string_methods();

@@ -23,8 +23,9 @@ class Template {
   // Errors: corruption (syntax), unsupported (unknown tag, filter or test; nesting), as "<origin>:<line>: ...".
   static Template parse(std::string_view source, std::string origin);
 
-  // Later variables win over earlier ones of the same name, and all over the globals. Errors, as "<origin>:<line>: ...": invalid argument
-  // for raise_exception, undefined values used as values, wrong kinds of operands, and for templates that exceed the limits; unsupported.
+  // Later variables win over earlier ones of the same name, and all over the globals. Errors, as "<origin>:<line>: ...": invalid
+  // argument for raise_exception, undefined values used as values, wrong kinds of operands, and for templates that exceed the
+  // limits; unsupported.
   std::string render(const Variables& variables, const RenderOptions& options = {}) const;
 
   Template(Template&&) noexcept;

@@ -29,12 +29,13 @@ bool test_compare(Runtime& runtime, const Value& subject, const Bound& arguments
 }
 
 bool test_sequence(Runtime&, const Value& value, const Bound&) {
-  return value.is_string() || value.dict() != nullptr || value.is_undefined() || (value.list() != nullptr && !value.list()->is_view()) ||
-         value.get<std::shared_ptr<const Range>>() != nullptr;
+  return value.is_string() || value.dict() != nullptr || value.is_undefined() ||
+         (value.list() != nullptr && !value.list()->is_view()) || value.get<std::shared_ptr<const Range>>() != nullptr;
 }
 
 bool test_callable(Runtime&, const Value& value, const Bound&) {
-  return value.is_undefined() || value.get<std::shared_ptr<const Function>>() != nullptr || value.get<std::shared_ptr<Loop>>() != nullptr;
+  return value.is_undefined() || value.get<std::shared_ptr<const Function>>() != nullptr ||
+         value.get<std::shared_ptr<Loop>>() != nullptr;
 }
 
 bool is_boolean(const Value& value, bool truth) {
@@ -42,10 +43,11 @@ bool is_boolean(const Value& value, bool truth) {
   return found != nullptr && *found == truth;
 }
 
-// Python's `is`: certain for None, booleans and shared objects. Equal numbers and strings count as one object, as small ones are in Python.
+// Python's `is`: certain for None, booleans and shared objects. Equal numbers and strings count as one object, as small ones are in
+// Python.
 bool test_sameas(Runtime& runtime, const Value& value, const Bound& arguments) {
   const Value& other = *arguments[0];
-  if (value.data().index() != other.data().index()) return false;
+  if (value.data().index() != other.data().index() || value.is_undefined()) return false;
   if (value.list() != nullptr) return value.list() == other.list();
   if (value.dict() != nullptr) return value.dict() == other.dict();
   return is_equal(runtime, value, other);
@@ -73,12 +75,16 @@ constexpr Test kTests[] = {
     {"callable", "", test_callable},
     {"escaped", "", [](Runtime&, const Value& value, const Bound&) { return value.is_string() && value.string()->markup; }},
     {"sameas", "other", test_sameas},
-    {"odd", "", [](Runtime& runtime, const Value& value, const Bound&) { return has_remainder(runtime, value, Value(int64_t{2}), 1); }},
-    {"even", "", [](Runtime& runtime, const Value& value, const Bound&) { return has_remainder(runtime, value, Value(int64_t{2}), 0); }},
-    {"divisibleby", "num", [](Runtime& runtime, const Value& value, const Bound& arguments) { return has_remainder(runtime, value, *arguments[0], 0); }},
+    {"odd", "",
+     [](Runtime& runtime, const Value& value, const Bound&) { return has_remainder(runtime, value, Value(int64_t{2}), 1); }},
+    {"even", "",
+     [](Runtime& runtime, const Value& value, const Bound&) { return has_remainder(runtime, value, Value(int64_t{2}), 0); }},
+    {"divisibleby", "num",
+     [](Runtime& runtime, const Value& value, const Bound& arguments) { return has_remainder(runtime, value, *arguments[0], 0); }},
     {"lower", "", [](Runtime& runtime, const Value& value, const Bound&) { return test_case(runtime, value, "islower"); }},
     {"upper", "", [](Runtime& runtime, const Value& value, const Bound&) { return test_case(runtime, value, "isupper"); }},
-    {"in", "seq", [](Runtime& runtime, const Value& value, const Bound& arguments) { return contains(runtime, *arguments[0], value); }},
+    {"in", "seq",
+     [](Runtime& runtime, const Value& value, const Bound& arguments) { return contains(runtime, *arguments[0], value); }},
     {"filter", "", [](Runtime&, const Value& value, const Bound&) { return value.is_string() && is_filter(value.string()->text); }},
     {"test", "", [](Runtime&, const Value& value, const Bound&) { return value.is_string() && is_test(value.string()->text); }},
     {"==", "other/", test_compare<CompareOperator::kEqual>},

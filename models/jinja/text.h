@@ -22,7 +22,7 @@ std::vector<std::string_view> split_code_points(std::string_view text);
 
 // str.isspace() of one code point; also what \s matches in Python's regular expressions.
 bool is_space(char32_t code_point);
-bool is_word(char32_t code_point);       // \w
+bool is_word(char32_t code_point);        // \w
 bool is_alphabetic(char32_t code_point);  // str.isalpha()
 bool is_decimal(char32_t code_point);     // str.isdecimal()
 bool is_upper(char32_t code_point);

@@ -49,7 +49,8 @@ Value filter_trim(Runtime& runtime, const Value& subject, const Bound& arguments
   const Value text = soft_text(runtime, subject);
   const Value* chars = arguments.unless_none(0);
   if (chars != nullptr && !chars->is_string()) raise("strip arg must be None or str");
-  return Value(std::string(strip(text.string()->text, chars == nullptr ? nullptr : &chars->string()->text, true, true)), text.string()->markup);
+  return Value(std::string(strip(text.string()->text, chars == nullptr ? nullptr : &chars->string()->text, true, true)),
+               text.string()->markup);
 }
 
 Value filter_replace(Runtime& runtime, const Value& subject, const Bound& arguments) {
@@ -125,9 +126,11 @@ Value filter_escape(Runtime& runtime, const Value& subject, const Bound&) {
 }
 
 Value filter_format(Runtime& runtime, const Value& subject, const Arguments& arguments) {
-  if (!arguments.positional.empty() && !arguments.keyword.empty()) raise("can't handle positional and keyword arguments at the same time");
+  if (!arguments.positional.empty() && !arguments.keyword.empty())
+    raise("can't handle positional and keyword arguments at the same time");
   const Value text = soft_text(runtime, subject);
-  if (arguments.keyword.empty()) return format_percent(runtime, *text.string(), make_list(arguments.positional, List::Kind::kTuple));
+  if (arguments.keyword.empty())
+    return format_percent(runtime, *text.string(), make_list(arguments.positional, List::Kind::kTuple));
   Dict named;
   for (const auto& [name, value] : arguments.keyword) named.append(name, value);
   return format_percent(runtime, *text.string(), make_dict(std::move(named)));
@@ -148,7 +151,8 @@ constexpr Filter kTextFilters[] = {
     {"safe", "", [](Runtime& runtime, const Value& subject, const Bound&) { return Value(to_text(runtime, subject), true); }},
     {"escape", "", filter_escape},
     {"e", "", filter_escape},
-    {"forceescape", "", [](Runtime& runtime, const Value& subject, const Bound&) { return Value(escape_html(to_text(runtime, subject)), true); }},
+    {"forceescape", "",
+     [](Runtime& runtime, const Value& subject, const Bound&) { return Value(escape_html(to_text(runtime, subject)), true); }},
     {"format", "", nullptr, filter_format},
 };
 

@@ -137,7 +137,9 @@ int64_t Range::size() const {
 
 Value::Value(std::string text, bool markup) : data_(std::make_shared<const String>(String{std::move(text), markup})) {}
 
-Value Value::undefined(std::string message) { return Value(Data(Undefined{std::make_shared<const std::string>(std::move(message))})); }
+Value Value::undefined(std::string message) {
+  return Value(Data(Undefined{std::make_shared<const std::string>(std::move(message))}));
+}
 
 const String* Value::string() const {
   const auto* pointer = get<std::shared_ptr<const String>>();
@@ -259,19 +261,32 @@ std::string type_name(const Value& value) {
   return std::visit(
       [&](const auto& data) -> std::string {
         using T = std::decay_t<decltype(data)>;
-        if constexpr (std::is_same_v<T, None>) return "None";
-        else if constexpr (std::is_same_v<T, Undefined>) return "Undefined";
-        else if constexpr (std::is_same_v<T, bool>) return "bool";
-        else if constexpr (std::is_same_v<T, int64_t>) return "int";
-        else if constexpr (std::is_same_v<T, double>) return "float";
-        else if constexpr (std::is_same_v<T, std::shared_ptr<const String>>) return data->markup ? "Markup" : "str";
-        else if constexpr (std::is_same_v<T, std::shared_ptr<const Dict>>) return "dict";
-        else if constexpr (std::is_same_v<T, std::shared_ptr<Namespace>>) return "Namespace";
-        else if constexpr (std::is_same_v<T, std::shared_ptr<const Range>>) return "range";
-        else if constexpr (std::is_same_v<T, std::shared_ptr<Iterator>>) return data->name;
-        else if constexpr (std::is_same_v<T, std::shared_ptr<Loop>>) return "LoopContext";
-        else if constexpr (std::is_same_v<T, std::shared_ptr<const Function>>) return data->macro ? "Macro" : "function";
-        else if constexpr (std::is_same_v<T, std::shared_ptr<Cycler>>) return "Cycler";
+        if constexpr (std::is_same_v<T, None>)
+          return "None";
+        else if constexpr (std::is_same_v<T, Undefined>)
+          return "Undefined";
+        else if constexpr (std::is_same_v<T, bool>)
+          return "bool";
+        else if constexpr (std::is_same_v<T, int64_t>)
+          return "int";
+        else if constexpr (std::is_same_v<T, double>)
+          return "float";
+        else if constexpr (std::is_same_v<T, std::shared_ptr<const String>>)
+          return data->markup ? "Markup" : "str";
+        else if constexpr (std::is_same_v<T, std::shared_ptr<const Dict>>)
+          return "dict";
+        else if constexpr (std::is_same_v<T, std::shared_ptr<Namespace>>)
+          return "Namespace";
+        else if constexpr (std::is_same_v<T, std::shared_ptr<const Range>>)
+          return "range";
+        else if constexpr (std::is_same_v<T, std::shared_ptr<Iterator>>)
+          return data->name;
+        else if constexpr (std::is_same_v<T, std::shared_ptr<Loop>>)
+          return "LoopContext";
+        else if constexpr (std::is_same_v<T, std::shared_ptr<const Function>>)
+          return data->macro ? "Macro" : "function";
+        else if constexpr (std::is_same_v<T, std::shared_ptr<Cycler>>)
+          return "Cycler";
         else {
           switch (data->kind) {
             case List::Kind::kList: return "list";

@@ -44,9 +44,10 @@ struct Cycler;
 
 class Value {
  public:
-  using Data = std::variant<None, Undefined, bool, int64_t, double, std::shared_ptr<const String>, std::shared_ptr<const List>,
-                            std::shared_ptr<const Dict>, std::shared_ptr<Namespace>, std::shared_ptr<const Range>,
-                            std::shared_ptr<Iterator>, std::shared_ptr<Loop>, std::shared_ptr<const Function>, std::shared_ptr<Cycler>>;
+  using Data =
+      std::variant<None, Undefined, bool, int64_t, double, std::shared_ptr<const String>, std::shared_ptr<const List>,
+                   std::shared_ptr<const Dict>, std::shared_ptr<Namespace>, std::shared_ptr<const Range>, std::shared_ptr<Iterator>,
+                   std::shared_ptr<Loop>, std::shared_ptr<const Function>, std::shared_ptr<Cycler>>;
 
   Value() = default;
   Value(Data data) : data_(std::move(data)) {}

@@ -60,11 +60,12 @@ AddedTokens AddedTokens::from_json(const Json& list, std::string_view where, con
     if (!id) id = bpe.token_to_id(token.content);
     if (!id) id = next_id++;
     if (declared >= 0 && declared != *id) {
-      log_warn("added_token_id file={} token={:?} declared={} used={} reason=\"ids follow the vocabulary without gaps\"", where, token.content,
-               declared, *id);
+      log_warn("added_token_id file={} token={:?} declared={} used={} reason=\"ids follow the vocabulary without gaps\"", where,
+               token.content, declared, *id);
     }
     if (token.normalized) {
-      if (std::string normalized = normalizer.apply(token.content); normalized != token.content) added.normalized_[*id] = std::move(normalized);
+      if (std::string normalized = normalizer.apply(token.content); normalized != token.content)
+        added.normalized_[*id] = std::move(normalized);
     }
     added.ids_[token.content] = *id;
     if (token.special) added.special_.insert(token.content);
@@ -119,7 +120,8 @@ void AddedTokens::cut(const Piece& piece, const StringMatcher& matcher, std::vec
     Piece found;
     found.id = match.value;
     out.push_back(std::move(found));
-    // Behind a token with rstrip a match may lie inside the space that it took; the library goes back to that match's end, and so does this.
+    // Behind a token with rstrip a match may lie inside the space that it took; the library goes back to that match's end, and so
+    // does this.
     done = end;
   }
   add_text(done, text.size());

@@ -31,8 +31,8 @@ struct AddedToken {
 
 class AddedTokens {
  public:
-  // `list`: the array, or null for none. A token gets the id that the vocabulary has for it, else the next free one, whatever "id" says (the
-  // library does so and warns, as this does). Errors: corruption.
+  // `list`: the array, or null for none. A token gets the id that the vocabulary has for it, else the next free one, whatever "id"
+  // says (the library does so and warns, as this does). Errors: corruption.
   static AddedTokens from_json(const Json& list, std::string_view where, const Bpe& bpe, const Normalizer& normalizer);
 
   // The whole input as pieces: tokens that are not normalized are cut out, the rest is normalized, then the others are cut out.

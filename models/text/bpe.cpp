@@ -28,7 +28,8 @@ std::pair<std::string, std::string> read_merge(const Json& merge, std::string_vi
   if (merge.is_string()) {
     const auto& text = merge.get_ref<const std::string&>();
     const size_t space = text.find(' ');
-    if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) return {text.substr(0, space), text.substr(space + 1)};
+    if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos)
+      return {text.substr(0, space), text.substr(space + 1)};
   } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
     return {merge[0].get<std::string>(), merge[1].get<std::string>()};
   }
@@ -48,13 +49,16 @@ struct Bpe::Symbol {
 Bpe Bpe::from_json(const Json& model, std::string_view where) {
   if (const auto type = value_or<std::string>(model, "type", "BPE", where); type != "BPE") {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: tokenizer model '{}' is not supported; supported is BPE", where, type))
-        .with_hint("Salient reads byte-pair tokenizers (Llama, Mistral, Qwen, Gemma, Phi, GPT-2 and their kin), not Unigram, WordPiece or WordLevel.");
+        .with_hint(
+            "Salient reads byte-pair tokenizers (Llama, Mistral, Qwen, Gemma, Phi, GPT-2 and their kin), not Unigram, WordPiece or "
+            "WordLevel.");
   }
   if (value_or<double>(model, "dropout", 0.0, where) != 0.0) {
     fail(ErrorKind::kUnsupported, "{}: key 'dropout': random merges are for training; expected null or 0", where);
   }
   Bpe bpe;
-  if (const auto it = model.find("unk_token"); it != model.end() && !it->is_null()) bpe.unk_token_ = require<std::string>(model, "unk_token", where);
+  if (const auto it = model.find("unk_token"); it != model.end() && !it->is_null())
+    bpe.unk_token_ = require<std::string>(model, "unk_token", where);
   bpe.continuing_subword_prefix_ = optional_text(model, "continuing_subword_prefix", where);
   bpe.end_of_word_suffix_ = optional_text(model, "end_of_word_suffix", where);
   bpe.fuse_unk_ = value_or<bool>(model, "fuse_unk", false, where);
@@ -73,10 +77,11 @@ void Bpe::read_vocabulary(const Json& model, std::string_view where) {
   ids_.reserve(vocabulary->size());
   tokens_.reserve(vocabulary->size());
   for (const auto& [token, value] : vocabulary->items()) {
-    const bool fits = value.is_number_integer() && value.get<int64_t>() >= 0 && value.get<int64_t>() < std::numeric_limits<TokenId>::max();
+    const bool fits =
+        value.is_number_integer() && value.get<int64_t>() >= 0 && value.get<int64_t>() < std::numeric_limits<TokenId>::max();
     if (!fits) {
-      fail(ErrorKind::kCorruption, "{}.vocab: token '{}': found {}, expected an id from 0 to {}", where, token, dump_json(value).substr(0, 60),
-           std::numeric_limits<TokenId>::max() - 1);
+      fail(ErrorKind::kCorruption, "{}.vocab: token '{}': found {}, expected an id from 0 to {}", where, token,
+           dump_json(value).substr(0, 60), std::numeric_limits<TokenId>::max() - 1);
     }
     const auto id = value.get<TokenId>();
     const auto it = ids_.emplace(token, id).first;
@@ -106,10 +111,14 @@ void Bpe::read_merges(const Json& model, std::string_view where) {
     const std::string joined = left + right.substr(std::min(continuing_subword_prefix_.size(), right.size()));
     const auto id_of = [&](const std::string& token) {
       const auto id = token_to_id(token);
-      if (!id) fail(ErrorKind::kCorruption, "{}.merges[{}]: '{}' + '{}': token '{}' is not in the vocabulary", where, i, left, right, token);
+      if (!id)
+        fail(ErrorKind::kCorruption, "{}.merges[{}]: '{}' + '{}': token '{}' is not in the vocabulary", where, i, left, right,
+             token);
       return *id;
     };
-    merges_.insert(id_of(left), id_of(right), {rank++, id_of(joined)});
+    const TokenId left_id = id_of(left);
+    const TokenId right_id = id_of(right);
+    merges_.insert(left_id, right_id, {rank++, id_of(joined)});
   }
 }
 
@@ -148,7 +157,8 @@ std::vector<Bpe::Symbol> Bpe::start_symbols(std::string_view word) const {
       if (short_characters_[code] >= 0) id = short_characters_[code];
     } else {
       if (!plain) {
-        decorated = (start > 0 ? continuing_subword_prefix_ : "") + std::string(character) + (i == word.size() ? end_of_word_suffix_ : "");
+        decorated =
+            (start > 0 ? continuing_subword_prefix_ : "") + std::string(character) + (i == word.size() ? end_of_word_suffix_ : "");
         character = decorated;
       }
       id = token_to_id(character);
@@ -171,8 +181,8 @@ std::vector<Bpe::Symbol> Bpe::start_symbols(std::string_view word) const {
       if (!pending_unknown) {
         pending_unknown = token_to_id(*unk_token_);
         if (!pending_unknown) {
-          fail(ErrorKind::kCorruption, "tokenizer: character '{}' is unknown and the unknown token '{}' is not in the vocabulary", character,
-               *unk_token_);
+          fail(ErrorKind::kCorruption, "tokenizer: character '{}' is unknown and the unknown token '{}' is not in the vocabulary",
+               character, *unk_token_);
         }
       }
     }

@@ -1,5 +1,5 @@
-// Byte-pair encoding, the "model" of a tokenizer.json. A word starts as its characters; the pair with the lowest rank in the list of merges, leftmost
-// first, is joined until none is left. Paper: Sennrich et al., https://arxiv.org/abs/1508.07909
+// Byte-pair encoding, the "model" of a tokenizer.json. A word starts as its characters; the pair with the lowest rank in the list
+// of merges, leftmost first, is joined until none is left. Paper: Sennrich et al., https://arxiv.org/abs/1508.07909
 #pragma once
 
 #include <cstdint>
@@ -25,13 +25,13 @@ class Bpe {
   // `model`: the "model" object, of type BPE (or without type). Errors: corruption, unsupported (another type, dropout).
   static Bpe from_json(const Json& model, std::string_view where);
 
-  // Appends the ids of one word, in n log n. A character that is not in the vocabulary becomes its bytes "<0xHH>" (byte_fallback), else the
-  // unknown token, else nothing. Errors: corruption, where an unknown token is needed and is not in the vocabulary.
+  // Appends the ids of one word, in n log n. A character that is not in the vocabulary becomes its bytes "<0xHH>" (byte_fallback),
+  // else the unknown token, else nothing. Errors: corruption, where an unknown token is needed and is not in the vocabulary.
   void encode(std::string_view word, std::vector<TokenId>& ids) const;
 
   std::optional<TokenId> token_to_id(std::string_view token) const;
-  const std::string* id_to_token(TokenId id) const;  // null when there is none
-  size_t size() const { return ids_.size(); }        // number of tokens; ids may have gaps
+  const std::string* id_to_token(TokenId id) const;   // null when there is none
+  size_t size() const { return ids_.size(); }         // number of tokens; ids may have gaps
   TokenId largest_id() const { return largest_id_; }  // -1 for an empty vocabulary
 
  private:

@@ -1,5 +1,6 @@
-// GPT-2's byte alphabet: the 188 printable bytes of Latin-1 stand for themselves, the other 68 for U+0100 ... U+0143 in order, so that every byte string
-// is visible text. Example: " é" (20 C3 A9) is "ĠÃ©" (U+0120 U+00C3 U+00A9). https://github.com/openai/gpt-2/blob/master/src/encoder.py
+// GPT-2's byte alphabet: the 188 printable bytes of Latin-1 stand for themselves, the other 68 for U+0100 ... U+0143 in order, so
+// that every byte string is visible text. Example: " é" (20 C3 A9) is "ĠÃ©" (U+0120 U+00C3 U+00A9).
+// https://github.com/openai/gpt-2/blob/master/src/encoder.py
 #pragma once
 
 #include <array>

@@ -56,10 +56,14 @@ std::optional<std::string> template_in(const OrderedJson& config, std::string_vi
   const auto found = config.find("chat_template");
   if (found == config.end() || found->is_null()) return std::nullopt;
   if (found->is_string()) return name == "default" ? std::optional(found->get<std::string>()) : std::nullopt;
-  if (!found->is_array()) fail(ErrorKind::kCorruption, "{}: chat_template: found {}, expected a string or a list of named templates", path.string(), found->type_name());
+  if (!found->is_array())
+    fail(ErrorKind::kCorruption, "{}: chat_template: found {}, expected a string or a list of named templates", path.string(),
+         found->type_name());
   for (const OrderedJson& entry : *found) {
-    if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") || !entry["name"].is_string() || !entry["template"].is_string()) {
-      fail(ErrorKind::kCorruption, "{}: chat_template: found an entry without the strings \"name\" and \"template\"", path.string());
+    if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") || !entry["name"].is_string() ||
+        !entry["template"].is_string()) {
+      fail(ErrorKind::kCorruption, "{}: chat_template: found an entry without the strings \"name\" and \"template\"",
+           path.string());
     }
     if (entry["name"] == name) return entry["template"].get<std::string>();
   }
@@ -82,10 +86,14 @@ OrderedJson with_reasoning_aliases(const OrderedJson& message) {
 }
 
 OrderedJson checked_messages(const OrderedJson& messages, const std::string& origin) {
-  if (!messages.is_array()) fail(ErrorKind::kInvalidArgument, "{}: found {} as messages, expected a list of {{\"role\", \"content\"}} objects", origin, messages.type_name());
+  if (!messages.is_array())
+    fail(ErrorKind::kInvalidArgument, "{}: found {} as messages, expected a list of {{\"role\", \"content\"}} objects", origin,
+         messages.type_name());
   OrderedJson checked = OrderedJson::array();
   for (size_t i = 0; i < messages.size(); ++i) {
-    if (!messages[i].is_object()) fail(ErrorKind::kInvalidArgument, "{}: message {}: found {}, expected an object with \"role\" and \"content\"", origin, i + 1, messages[i].type_name());
+    if (!messages[i].is_object())
+      fail(ErrorKind::kInvalidArgument, "{}: message {}: found {}, expected an object with \"role\" and \"content\"", origin, i + 1,
+           messages[i].type_name());
     checked.push_back(with_reasoning_aliases(messages[i]));
   }
   return checked;
@@ -103,9 +111,11 @@ void check_objects(const OrderedJson& variables, const char* name, const std::st
 std::function<std::string(const std::string&)> fixed_clock(const OrderedJson& moment, const std::string& origin) {
   std::tm time{};
   const std::string text = moment.is_string() ? moment.get<std::string>() : "";
-  const int fields = std::sscanf(text.c_str(), "%d-%d-%dT%d:%d:%d", &time.tm_year, &time.tm_mon, &time.tm_mday, &time.tm_hour, &time.tm_min, &time.tm_sec);
+  const int fields = std::sscanf(text.c_str(), "%d-%d-%dT%d:%d:%d", &time.tm_year, &time.tm_mon, &time.tm_mday, &time.tm_hour,
+                                 &time.tm_min, &time.tm_sec);
   if (fields != 3 && fields != 6) {
-    fail(ErrorKind::kInvalidArgument, "{}: the variable 'strftime_now' must be a moment such as \"2024-07-26\" or \"2024-07-26T13:45:00\"", origin);
+    fail(ErrorKind::kInvalidArgument,
+         "{}: the variable 'strftime_now' must be a moment such as \"2024-07-26\" or \"2024-07-26T13:45:00\"", origin);
   }
   time.tm_year -= 1900;
   time.tm_mon -= 1;
@@ -134,7 +144,8 @@ ChatTemplate::~ChatTemplate() = default;
 
 ChatTemplate ChatTemplate::parse(std::string source, std::string origin, OrderedJson special_tokens) {
   jinja::Template program = jinja::Template::parse(source, origin);
-  return ChatTemplate(std::make_unique<const Parts>(Parts{std::move(source), std::move(origin), std::move(special_tokens), std::move(program)}));
+  return ChatTemplate(
+      std::make_unique<const Parts>(Parts{std::move(source), std::move(origin), std::move(special_tokens), std::move(program)}));
 }
 
 ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view name) {
@@ -144,12 +155,17 @@ ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view 
   if (tokens.empty()) {
     if (const auto map = read_if_present(folder / kTokensFile)) tokens = special_tokens_of(*map);
   }
-  if (const fs::path file = template_file(folder, name); fs::exists(file)) return parse(read_text_file(file), file.string(), std::move(tokens));
+  if (const fs::path file = template_file(folder, name); fs::exists(file))
+    return parse(read_text_file(file), file.string(), std::move(tokens));
   if (config) {
-    if (auto text = template_in(*config, name, config_path)) return parse(std::move(*text), config_path.string() + ": chat_template", std::move(tokens));
+    if (auto text = template_in(*config, name, config_path))
+      return parse(std::move(*text), config_path.string() + ": chat_template", std::move(tokens));
   }
-  throw Error(ErrorKind::kNotFound, fmt::format("{}: found no chat template '{}' in {} or {}", folder.string(), name, kTemplateFile, kConfigFile))
-      .with_hint("A base model has none: take chat_template.jinja from the instruction-tuned model of the same family, or use plain prompts.");
+  throw Error(ErrorKind::kNotFound,
+              fmt::format("{}: found no chat template '{}' in {} or {}", folder.string(), name, kTemplateFile, kConfigFile))
+      .with_hint(
+          "A base model has none: take chat_template.jinja from the instruction-tuned model of the same family, or use plain "
+          "prompts.");
 }
 
 bool ChatTemplate::exists_in(const fs::path& folder) {

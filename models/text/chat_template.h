@@ -12,7 +12,9 @@ namespace salient::models {
 
 struct ChatRenderOptions {
   bool add_generation_prompt = false;
-  // Further template variables, e.g. {"tools": [...], "enable_thinking": false, "documents": [...]}. Keys here win over the built-in ones.
+  // Further template variables, e.g. {"tools": [...], "enable_thinking": false, "documents": [...]}. Keys here win over the
+  // built-in ones. "strftime_now": a moment such as "2024-07-26" or "2024-07-26T13:45:00" at which the template's clock stands;
+  // without it templates that write the date render differently every day.
   OrderedJson variables = OrderedJson::object();
 };
 
@@ -32,8 +34,9 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
-  // `messages`: a list of {"role": ..., "content": ...}. Errors: invalid argument for raise_exception and for undefined values used as
-  // values, with line.
+  // `messages`: a list of {"role": ..., "content": ...}. As in transformers, a message's "reasoning_content", "thinking" or
+  // "reasoning" (the first that is not null) fills "reasoning_content", and "thinking" where that is missing. Errors: invalid
+  // argument for raise_exception and for undefined values used as values, with line.
   std::string render(const OrderedJson& messages, const ChatRenderOptions& options = {}) const;
 
   const std::string& source() const;

@@ -22,7 +22,8 @@ Metaspace Metaspace::from_json(const Json& part, std::string_view where) {
   }
   if (!value_or<bool>(part, "add_prefix_space", true, where)) {
     if (metaspace.prepend != PrependScheme::kNever) {
-      fail(ErrorKind::kCorruption, "{}: add_prefix_space false contradicts prepend_scheme '{}'; the scheme must be 'never'", where, scheme);
+      fail(ErrorKind::kCorruption, "{}: add_prefix_space false contradicts prepend_scheme '{}'; the scheme must be 'never'", where,
+           scheme);
     }
   }
   metaspace.split = value_or<bool>(part, "split", true, where);

@@ -1,4 +1,5 @@
-// Metaspace, SentencePiece's way with spaces: they become a visible mark, and one is put in front. Pre-tokenizer and decoder share its settings.
+// Metaspace, SentencePiece's way with spaces: they become a visible mark, and one is put in front. Pre-tokenizer and decoder share
+// its settings.
 #pragma once
 
 #include <string_view>

@@ -44,7 +44,8 @@ void make_form(const Json&, std::string_view, Steps& steps) {
 }
 
 void make_lowercase(const Json&, std::string_view, Steps& steps) {
-  steps.push_back([](Piece& piece) { rewrite_characters(piece, [](char32_t code, std::string& out) { append_lower_case(out, code); }); });
+  steps.push_back(
+      [](Piece& piece) { rewrite_characters(piece, [](char32_t code, std::string& out) { append_lower_case(out, code); }); });
 }
 
 void make_strip_accents(const Json&, std::string_view, Steps& steps) {
@@ -62,8 +63,8 @@ void make_nmt(const Json&, std::string_view, Steps& steps) {
       const bool removed = (code >= 0x01 && code <= 0x08) || code == 0x0B || (code >= 0x0E && code <= 0x1F) || code == 0x7F ||
                            code == 0x8F || code == 0x9F;
       const bool space = code == 0x09 || code == 0x0A || code == 0x0C || code == 0x0D || code == 0x1680 ||
-                         (code >= 0x200B && code <= 0x200F) || code == 0x2028 || code == 0x2029 || code == 0x2581 || code == 0xFEFF ||
-                         code == 0xFFFD;
+                         (code >= 0x200B && code <= 0x200F) || code == 0x2028 || code == 0x2029 || code == 0x2581 ||
+                         code == 0xFEFF || code == 0xFFFD;
       if (!removed) append_utf8(out, space ? U' ' : code);
     });
   });
@@ -99,7 +100,9 @@ void make_prepend(const Json& part, std::string_view where, Steps& steps) {
 
 void make_replace(const Json& part, std::string_view where, Steps& steps) {
   steps.push_back([pattern = TextPattern::from_json(part, "pattern", where),
-                   content = require<std::string>(part, "content", where)](Piece& piece) { replace_all(piece, pattern.find_all(piece.text), content); });
+                   content = require<std::string>(part, "content", where)](Piece& piece) {
+    replace_all(piece, pattern.find_all(piece.text), content);
+  });
 }
 
 void make_byte_level(const Json&, std::string_view, Steps& steps) { steps.push_back(to_byte_characters); }

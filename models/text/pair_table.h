@@ -41,7 +41,9 @@ class PairTable {
     Merge merge{};
   };
 
-  static uint64_t key_of(TokenId left, TokenId right) { return (uint64_t{static_cast<uint32_t>(left)} << 32) | static_cast<uint32_t>(right); }
+  static uint64_t key_of(TokenId left, TokenId right) {
+    return (uint64_t{static_cast<uint32_t>(left)} << 32) | static_cast<uint32_t>(right);
+  }
 
   size_t position(uint64_t key) const {
     const size_t mask = slots_.size() - 1;

@@ -19,7 +19,8 @@ using Make = void (*)(const Json&, std::string_view, Steps&);
 void add_part(const Json& part, std::string_view where, Steps& steps);
 
 TokenId check_id(const Json& value, std::string_view where) {
-  const bool fits = value.is_number_integer() && value.get<int64_t>() >= 0 && value.get<int64_t>() <= std::numeric_limits<TokenId>::max();
+  const bool fits =
+      value.is_number_integer() && value.get<int64_t>() >= 0 && value.get<int64_t>() <= std::numeric_limits<TokenId>::max();
   if (!fits) fail(ErrorKind::kCorruption, "{}: found {}, expected a token id", where, dump_json(value).substr(0, 60));
   return value.get<TokenId>();
 }
@@ -27,7 +28,8 @@ TokenId check_id(const Json& value, std::string_view where) {
 // ["[SEP]", 102]
 TokenId require_named_id(const Json& part, std::string_view key, std::string_view where) {
   const Json pair = require_list(part, key, where);
-  if (pair.size() != 2) fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected [token, id]", where, key, dump_json(pair).substr(0, 60));
+  if (pair.size() != 2)
+    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected [token, id]", where, key, dump_json(pair).substr(0, 60));
   return check_id(pair[1], fmt::format("{}.{}", where, key));
 }
 
@@ -50,7 +52,8 @@ std::vector<TemplateItem> read_template(const Json& part, std::string_view key, 
     const std::string item_where = element_name(where, key, i);
     if (list[i].is_object() && list[i].contains("Sequence")) {
       const auto name = require<std::string>(list[i]["Sequence"], "id", item_where);
-      if (name != "A" && name != "B") fail(ErrorKind::kCorruption, "{}: key 'id': found '{}', expected 'A' or 'B'", item_where, name);
+      if (name != "A" && name != "B")
+        fail(ErrorKind::kCorruption, "{}: key 'id': found '{}', expected 'A' or 'B'", item_where, name);
       items.push_back({std::nullopt, name == "B" ? size_t{1} : size_t{0}});
     } else if (list[i].is_object() && list[i].contains("SpecialToken")) {
       const auto name = require<std::string>(list[i]["SpecialToken"], "id", item_where);
@@ -68,7 +71,8 @@ std::vector<TemplateItem> read_template(const Json& part, std::string_view key, 
 void make_template(const Json& part, std::string_view where, Steps& steps) {
   steps.push_back([single = read_template(part, "single", where), pair = read_template(part, "pair", where),
                    name = std::string(where)](Runs& runs, bool add_special_tokens) {
-    if (runs.empty() || runs.size() > 2) fail(ErrorKind::kUnsupported, "{}: a template behind processors that made {} parts", name, runs.size());
+    if (runs.empty() || runs.size() > 2)
+      fail(ErrorKind::kUnsupported, "{}: a template behind processors that made {} parts", name, runs.size());
     Runs result;
     for (const TemplateItem& item : runs.size() == 1 ? single : pair) {
       if (item.special) {
@@ -114,11 +118,8 @@ void make_sequence(const Json& part, std::string_view where, Steps& steps) {
 }
 
 constexpr PartKind<Make> kKinds[] = {
-    {"TemplateProcessing", make_template},
-    {"ByteLevel", make_byte_level},
-    {"BertProcessing", make_bert},
-    {"RobertaProcessing", make_roberta},
-    {"Sequence", make_sequence},
+    {"TemplateProcessing", make_template}, {"ByteLevel", make_byte_level}, {"BertProcessing", make_bert},
+    {"RobertaProcessing", make_roberta},   {"Sequence", make_sequence},
 };
 
 void add_part(const Json& part, std::string_view where, Steps& steps) {

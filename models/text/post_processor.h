@@ -13,7 +13,8 @@ namespace salient::models {
 
 class PostProcessor {
  public:
-  // The ids as a list of runs: a template makes each of its items a run of its own, which matters only where processors follow one another.
+  // The ids as a list of runs: a template makes each of its items a run of its own, which matters only where processors follow one
+  // another.
   using Runs = std::vector<std::vector<TokenId>>;
   using Step = std::function<void(Runs&, bool add_special_tokens)>;
 

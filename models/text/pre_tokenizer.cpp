@@ -33,7 +33,8 @@ void make_byte_level(const Json& part, std::string_view where, Steps& steps) {
   }
   if (value_or<bool>(part, "use_regex", true, where)) {
     steps.push_back([words = Regex(kGpt2Words, where)](std::vector<Piece>& pieces) {
-      split_pieces(pieces, [&](std::string_view text) { return cover(words.find_all(text), text.size()); }, SplitBehavior::kIsolated);
+      split_pieces(
+          pieces, [&](std::string_view text) { return cover(words.find_all(text), text.size()); }, SplitBehavior::kIsolated);
     });
   }
   steps.push_back([](std::vector<Piece>& pieces) {
@@ -141,15 +142,17 @@ void make_metaspace(const Json& part, std::string_view where, Steps& steps) {
     for (Piece& piece : pieces) {
       if (piece.id) continue;
       std::vector<TextRange> spaces;
-      for (size_t at = piece.text.find(' '); at != std::string::npos; at = piece.text.find(' ', at + 1)) spaces.push_back({at, at + 1});
+      for (size_t at = piece.text.find(' '); at != std::string::npos; at = piece.text.find(' ', at + 1))
+        spaces.push_back({at, at + 1});
       replace_all(piece, spaces, mark);
-      const bool wanted = metaspace.prepend == PrependScheme::kAlways || (metaspace.prepend == PrependScheme::kFirst && piece.at_input_start);
+      const bool wanted =
+          metaspace.prepend == PrependScheme::kAlways || (metaspace.prepend == PrependScheme::kFirst && piece.at_input_start);
       if (wanted && !piece.text.starts_with(mark)) piece.prepend(mark);
     }
   });
   if (metaspace.split) {
-    steps.push_back(
-        split_at_characters([mark = metaspace.replacement](char32_t code) { return code == mark; }, SplitBehavior::kMergedWithNext));
+    steps.push_back(split_at_characters([mark = metaspace.replacement](char32_t code) { return code == mark; },
+                                        SplitBehavior::kMergedWithNext));
   }
 }
 
@@ -159,18 +162,12 @@ void make_sequence(const Json& part, std::string_view where, Steps& steps) {
 }
 
 constexpr PartKind<Make> kKinds[] = {
-    {"ByteLevel", make_byte_level},
-    {"Split", make_split},
-    {"Whitespace", make_whitespace},
-    {"WhitespaceSplit", make_whitespace_split},
-    {"Digits", make_digits},
-    {"Punctuation", make_punctuation},
-    {"Metaspace", make_metaspace},
-    {"CharDelimiterSplit", make_delimiter},
-    {"BertPreTokenizer", make_bert},
-    {"FixedLength", make_fixed_length},
-    {"Sequence", make_sequence},
-    {"UnicodeScripts", nullptr},
+    {"ByteLevel", make_byte_level},  {"Split", make_split},
+    {"Whitespace", make_whitespace}, {"WhitespaceSplit", make_whitespace_split},
+    {"Digits", make_digits},         {"Punctuation", make_punctuation},
+    {"Metaspace", make_metaspace},   {"CharDelimiterSplit", make_delimiter},
+    {"BertPreTokenizer", make_bert}, {"FixedLength", make_fixed_length},
+    {"Sequence", make_sequence},     {"UnicodeScripts", nullptr},
 };
 
 void add_part(const Json& part, std::string_view where, Steps& steps) {

@@ -103,11 +103,12 @@ Regex::Regex(std::string_view pattern, std::string_view where) {
   program->pattern = pattern;
   // In Oniguruma ^ and $ always match at lines.
   program->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_DUPNAMES | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                                    context.get()));
+                                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_DUPNAMES | PCRE2_NEVER_BACKSLASH_C, &error,
+                                    &offset, context.get()));
   if (!program->code) {
     const std::string as_pcre = translated == pattern ? "" : fmt::format(" of its PCRE2 form '{}'", translated);
-    fail(ErrorKind::kCorruption, "{}: bad regular expression '{}': {} at byte {}{}", where, pattern, message_of(error), offset, as_pcre);
+    fail(ErrorKind::kCorruption, "{}: bad regular expression '{}': {} at byte {}{}", where, pattern, message_of(error), offset,
+         as_pcre);
   }
   // Without a compiler for this machine the interpreter does the same, only slower.
   pcre2_jit_compile(program->code.get(), PCRE2_JIT_COMPLETE);

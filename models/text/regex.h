@@ -16,7 +16,8 @@ struct TextRange {
 // Immutable and safe to use from many threads.
 class Regex {
  public:
-  // `pattern`: Oniguruma syntax, see regex_translate.h. `where` names the file and key. Errors: corruption, with PCRE2's message and offset.
+  // `pattern`: Oniguruma syntax, see regex_translate.h. `where` names the file and key. Errors: corruption, with PCRE2's message
+  // and offset.
   Regex(std::string_view pattern, std::string_view where);
 
   // All matches in well-formed UTF-8, from left to right, not overlapping. An empty match right behind another match is left out.

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "models/text/utf8.h"
+#include "models/text/regex_properties.h"
 
 namespace salient::models {
 namespace {
@@ -17,106 +17,12 @@ constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 constexpr std::string_view kWordOutside = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::string_view kHex = "0-9A-Fa-f";
 
-// Names of \p{...} and [:...:] that PCRE2 lacks or reads differently. `body` stands in a class, complemented if `negated`.
-struct Property {
-  std::string_view name;  // lower case, without '_', '-' and spaces
-  std::string_view body;
-  bool negated = false;
-};
-constexpr Property kProperties[] = {
-    {"alnum", R"(\p{Alphabetic}\p{Nd})"},
-    {"alpha", R"(\p{Alphabetic})"},
-    {"ascii", R"(\x{00}-\x{7F})"},
-    {"assigned", R"(\P{Cn})"},
-    {"blank", R"(\t\p{Zs})"},
-    {"casedletter", R"(\p{Lu}\p{Ll}\p{Lt})"},
-    {"closepunctuation", R"(\p{Pe})"},
-    {"cntrl", R"(\p{Cc})"},
-    {"connectorpunctuation", R"(\p{Pc})"},
-    {"control", R"(\p{Cc})"},
-    {"currencysymbol", R"(\p{Sc})"},
-    {"dashpunctuation", R"(\p{Pd})"},
-    {"decimalnumber", R"(\p{Nd})"},
-    {"digit", R"(\p{Nd})"},
-    {"enclosingmark", R"(\p{Me})"},
-    {"finalpunctuation", R"(\p{Pf})"},
-    {"format", R"(\p{Cf})"},
-    {"graph", R"(\s\p{Cc}\p{Cn}\p{Cs})", true},
-    {"initialpunctuation", R"(\p{Pi})"},
-    {"lc", R"(\p{Lu}\p{Ll}\p{Lt})"},
-    {"letter", R"(\p{L})"},
-    {"letternumber", R"(\p{Nl})"},
-    {"lineseparator", R"(\p{Zl})"},
-    {"lower", R"(\p{Lowercase})"},
-    {"lowercaseletter", R"(\p{Ll})"},
-    {"mark", R"(\p{M})"},
-    {"mathsymbol", R"(\p{Sm})"},
-    {"modifierletter", R"(\p{Lm})"},
-    {"modifiersymbol", R"(\p{Sk})"},
-    {"nonspacingmark", R"(\p{Mn})"},
-    {"number", R"(\p{N})"},
-    {"openpunctuation", R"(\p{Ps})"},
-    {"other", R"(\p{C})"},
-    {"otherletter", R"(\p{Lo})"},
-    {"othernumber", R"(\p{No})"},
-    {"otherpunctuation", R"(\p{Po})"},
-    {"othersymbol", R"(\p{So})"},
-    {"paragraphseparator", R"(\p{Zp})"},
-    {"print", R"(\p{Cc}\p{Cn}\p{Cs}\p{Zl}\p{Zp})", true},
-    {"privateuse", R"(\p{Co})"},
-    {"punct", R"(\p{P})"},
-    {"punctuation", R"(\p{P})"},
-    {"separator", R"(\p{Z})"},
-    {"space", R"(\s)"},
-    {"spaceseparator", R"(\p{Zs})"},
-    {"spacingmark", R"(\p{Mc})"},
-    {"symbol", R"(\p{S})"},
-    {"titlecaseletter", R"(\p{Lt})"},
-    {"unassigned", R"(\p{Cn})"},
-    {"upper", R"(\p{Uppercase})"},
-    {"uppercaseletter", R"(\p{Lu})"},
-    {"whitespace", R"(\s)"},
-    {"word", R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})"},
-    {"xdigit", "0-9A-Fa-f"},
-};
-
-// Properties that PCRE2 knows by the same name. Any other longer name is a script: in Oniguruma the script itself, in PCRE2 the script extensions
-// too unless one writes "sc:".
-constexpr std::string_view kSameProperties[] = {
-    "alphabetic", "any", "asciihexdigit", "bidicontrol", "cased", "caseignorable", "dash", "defaultignorablecodepoint", "deprecated", "diacritic",
-    "emoji", "emojicomponent", "emojimodifier", "emojimodifierbase", "emojipresentation", "extendedpictographic", "extender", "graphemebase",
-    "graphemeextend", "hexdigit", "idcontinue", "ideographic", "idsbinaryoperator", "idstart", "idstrinaryoperator", "joincontrol",
-    "logicalorderexception", "lowercase", "math", "noncharactercodepoint", "patternsyntax", "patternwhitespace", "quotationmark", "radical",
-    "regionalindicator", "sentenceterminal", "softdotted", "terminalpunctuation", "unifiedideograph", "uppercase", "variationselector",
-    "xidcontinue", "xidstart",
-};
-
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_alnum(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
 size_t utf8_length_at(std::string_view text, size_t i) {
   size_t end = i + 1;
   while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
   return end - i;
-}
-
-// Names are compared without case, spaces, '-' and '_'.
-std::string loose_name(std::string_view name) {
-  std::string loose;
-  for (const char c : name) {
-    if (c != ' ' && c != '_' && c != '-') loose += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  }
-  return loose;
-}
-
-bool is_script(std::string_view name) {
-  const bool plain = std::all_of(name.begin(), name.end(), [](char c) { return is_alnum(c) || c == ' ' || c == '_' || c == '-'; });
-  return plain && name.size() > 2 && std::find(std::begin(kSameProperties), std::end(kSameProperties), loose_name(name)) == std::end(kSameProperties);
-}
-
-const Property* find_property(std::string_view name) {
-  const std::string loose = loose_name(name);
-  const auto it = std::find_if(std::begin(kProperties), std::end(kProperties), [&](const Property& row) { return row.name == loose; });
-  return it != std::end(kProperties) ? it : nullptr;
 }
 
 // A character class: the union of `body` and `parts`, cut by each of `and_also`, complemented if `negated`.
@@ -137,6 +43,7 @@ struct CharacterSet {
 
   // As one atom of a PCRE2 pattern.
   std::string text() const {
+    if (parts.empty() && body.empty()) return negated ? "(?s:.)" : "(?!)";
     if (parts.empty() && and_also.empty()) return (negated ? "[^" : "[") + body + "]";
     if (body.empty() && parts.size() == 1 && and_also.empty()) {
       CharacterSet only = parts.front();
@@ -169,8 +76,8 @@ class Translator {
 
  private:
   struct Group {
-    size_t start;     // where it begins in the output
-    size_t pending;   // isolated options "(?i)" inside it, each a group that ends with it
+    size_t start;    // where it begins in the output
+    size_t pending;  // isolated options "(?i)" inside it, each a group that ends with it
   };
 
   char peek(size_t ahead = 0) const { return i_ + ahead < in_.size() ? in_[i_ + ahead] : '\0'; }
@@ -468,7 +375,8 @@ class Translator {
       set.negated = true;
       name.remove_prefix(1);
     }
-    if (name.empty() || !std::all_of(name.begin(), name.end(), [](char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; })) {
+    if (name.empty() ||
+        !std::all_of(name.begin(), name.end(), [](char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; })) {
       return std::nullopt;
     }
     i_ = end + 2;
@@ -483,7 +391,13 @@ class Translator {
     return set;
   }
 
-  CharacterSet character_class() {
+  CharacterSet character_class(int depth = 0) {
+    constexpr int kMostLevels = 64;
+    if (depth > kMostLevels) {
+      unterminated_ = true;
+      i_ = in_.size();
+      return {};
+    }
     ++i_;  // [
     const bool negated = peek() == '^';
     if (negated) ++i_;
@@ -500,7 +414,7 @@ class Translator {
       }
       if (in_[i_] == '[') {
         auto posix = read_posix();
-        current.add(posix ? std::move(*posix) : character_class());
+        current.add(posix ? std::move(*posix) : character_class(depth + 1));
         continue;
       }
       Member member = in_[i_] == '\\' ? class_escape() : literal_member();
@@ -543,7 +457,7 @@ class Translator {
   size_t atom_ = 0;          // where the last atom begins in the output
   bool quantified_ = false;  // a quantifier follows it already
   bool ignore_case_ = false;
-  bool unterminated_ = false;
+  bool unterminated_ = false;  // or nested too deep
   std::vector<Group> groups_;
 };
 

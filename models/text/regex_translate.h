@@ -15,8 +15,8 @@ namespace salient::models {
 //   (?m:             dot matches newline               a(?i)b|c               a(?i:b|c)
 //   [a[bc]] [a&&b]   union and intersection            \p{Letter} ...         long and POSIX names of properties
 //   (?i:\p{Lu})      upper case only                  \p{Han}                the script, without its extensions
-// Not rewritten: full case folding of several characters ((?i:ss) against U+00DF), absent groups, \y, \Y. A malformed pattern comes out
-// malformed, for PCRE2 to report.
+// Not rewritten: full case folding of several characters ((?i:ss) against U+00DF), absent groups, \y, \Y. A malformed pattern comes
+// out malformed, for PCRE2 to report.
 std::string translate_regex(std::string_view pattern);
 
 }  // namespace salient::models

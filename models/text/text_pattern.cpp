@@ -13,8 +13,10 @@ TextPattern TextPattern::from_json(const Json& object, std::string_view key, std
     if (text.empty()) return TextPattern(Regex("", inner));
     return TextPattern(std::move(text));
   }
-  if (pattern.is_object() && pattern.contains("Regex")) return TextPattern(Regex(require<std::string>(pattern, "Regex", inner), inner));
-  fail(ErrorKind::kCorruption, "{}: found {}, expected {{\"String\": ...}} or {{\"Regex\": ...}}", inner, dump_json(pattern).substr(0, 60));
+  if (pattern.is_object() && pattern.contains("Regex"))
+    return TextPattern(Regex(require<std::string>(pattern, "Regex", inner), inner));
+  fail(ErrorKind::kCorruption, "{}: found {}, expected {{\"String\": ...}} or {{\"Regex\": ...}}", inner,
+       dump_json(pattern).substr(0, 60));
 }
 
 std::vector<TextRange> TextPattern::find_all(std::string_view text) const {

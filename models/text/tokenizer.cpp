@@ -34,7 +34,8 @@ class WordCache {
       place.end = stored_.size();
       if (places_.size() < kMostWords) places_.emplace(word, place);
     }
-    ids.insert(ids.end(), stored_.begin() + static_cast<std::ptrdiff_t>(place.begin), stored_.begin() + static_cast<std::ptrdiff_t>(place.end));
+    ids.insert(ids.end(), stored_.begin() + static_cast<std::ptrdiff_t>(place.begin),
+               stored_.begin() + static_cast<std::ptrdiff_t>(place.end));
     if (places_.size() >= kMostWords && it == places_.end()) stored_.resize(place.begin);
   }
 
@@ -50,9 +51,19 @@ class WordCache {
   std::vector<TokenId> stored_;
 };
 
-Json part_or_null(const Json& file, const char* key) {
+bool deeper_than(const Json& value, int levels) {
+  if (!value.is_structured()) return false;
+  if (levels == 0) return true;
+  return std::any_of(value.begin(), value.end(), [levels](const Json& inner) { return deeper_than(inner, levels - 1); });
+}
+
+// Parts nest, and are read by functions that call each other; a hostile file must not exhaust the stack.
+Json part_or_null(const Json& file, const char* key, const std::string& where) {
+  constexpr int kMostLevels = 64;
   const auto it = file.find(key);
-  return it != file.end() ? *it : Json();
+  if (it == file.end()) return Json();
+  if (deeper_than(*it, kMostLevels)) fail(ErrorKind::kCorruption, "{}: {}: nested deeper than {} levels", where, key, kMostLevels);
+  return *it;
 }
 
 }  // namespace
@@ -74,10 +85,12 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) { return from_file(folder / "tokenizer.json"); }
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
-  if (!std::filesystem::exists(tokenizer_json)) {
+  std::error_code ignored;  // a file that cannot be looked at is reported when it is read
+  if (!std::filesystem::exists(tokenizer_json, ignored) && !ignored) {
     throw Error(ErrorKind::kNotFound, fmt::format("{}: no such file", tokenizer_json.string()))
-        .with_hint("A model folder needs its tokenizer.json. Where there is only tokenizer.model or vocab.json, load the model once with "
-                   "transformers' AutoTokenizer and save_pretrained() it.");
+        .with_hint(
+            "A model folder needs its tokenizer.json. Where there is only tokenizer.model or vocab.json, load the model once with "
+            "transformers' AutoTokenizer and save_pretrained() it.");
   }
   const Json file = read_json_file(tokenizer_json);
   const std::string where = tokenizer_json.string();
@@ -89,14 +102,15 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
   if (model == file.end() || !model->is_object()) fail(ErrorKind::kCorruption, "{}: key 'model' is missing or no object", where);
 
   auto parts = std::make_unique<Parts>(Parts{
-      .normalizer = Normalizer::from_json(part_or_null(file, "normalizer"), where + ": normalizer"),
-      .pre_tokenizer = PreTokenizer::from_json(part_or_null(file, "pre_tokenizer"), where + ": pre_tokenizer"),
+      .normalizer = Normalizer::from_json(part_or_null(file, "normalizer", where), where + ": normalizer"),
+      .pre_tokenizer = PreTokenizer::from_json(part_or_null(file, "pre_tokenizer", where), where + ": pre_tokenizer"),
       .bpe = Bpe::from_json(*model, where + ": model"),
       .added = {},
-      .post_processor = PostProcessor::from_json(part_or_null(file, "post_processor"), where + ": post_processor"),
-      .decoder = TokenDecoder::from_json(part_or_null(file, "decoder"), where + ": decoder"),
+      .post_processor = PostProcessor::from_json(part_or_null(file, "post_processor", where), where + ": post_processor"),
+      .decoder = TokenDecoder::from_json(part_or_null(file, "decoder", where), where + ": decoder"),
   });
-  parts->added = AddedTokens::from_json(part_or_null(file, "added_tokens"), where + ": added_tokens", parts->bpe, parts->normalizer);
+  parts->added =
+      AddedTokens::from_json(part_or_null(file, "added_tokens", where), where + ": added_tokens", parts->bpe, parts->normalizer);
   return Tokenizer(std::move(parts));
 }
 
@@ -143,8 +157,6 @@ std::optional<std::string> Tokenizer::id_to_token(TokenId id) const {
   return token != nullptr ? std::optional(*token) : std::nullopt;
 }
 
-int64_t Tokenizer::vocab_size() const {
-  return int64_t{std::max(parts_->bpe.largest_id(), parts_->added.largest_id())} + 1;
-}
+int64_t Tokenizer::vocab_size() const { return int64_t{std::max(parts_->bpe.largest_id(), parts_->added.largest_id())} + 1; }
 
 }  // namespace salient::models

@@ -1,5 +1,7 @@
 // Hugging Face tokenizer.json, BPE family: text to ids and back, equal to the `tokenizers` library on every string.
 // Format: https://huggingface.co/docs/tokenizers/api/tokenizer (normalizer -> pre-tokenizer -> model -> post-processor, decoder).
+// "truncation" and "padding" of the file are ignored: lengths are the caller's business.
+// Not like the library: a pattern in which (?i:...) would match a character that folds to several (ss against U+00DF) does not match it.
 #pragma once
 
 #include <cstdint>

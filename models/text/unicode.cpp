@@ -38,8 +38,8 @@ struct LowerCase {
 };
 // Capitals of Unicode 16 and 17 (CaseFolding.txt).
 constexpr LowerCase kNewCapitals[] = {
-    {0x1C89, 0x1C89, 0x1C8A}, {0xA7CB, 0xA7CB, 0x0264}, {0xA7CC, 0xA7CC, 0xA7CD}, {0xA7CE, 0xA7CE, 0xA7CF},
-    {0xA7D2, 0xA7D2, 0xA7D3}, {0xA7D4, 0xA7D4, 0xA7D5}, {0xA7DA, 0xA7DA, 0xA7DB}, {0xA7DC, 0xA7DC, 0x019B},
+    {0x1C89, 0x1C89, 0x1C8A},    {0xA7CB, 0xA7CB, 0x0264},    {0xA7CC, 0xA7CC, 0xA7CD}, {0xA7CE, 0xA7CE, 0xA7CF},
+    {0xA7D2, 0xA7D2, 0xA7D3},    {0xA7D4, 0xA7D4, 0xA7D5},    {0xA7DA, 0xA7DA, 0xA7DB}, {0xA7DC, 0xA7DC, 0x019B},
     {0x10D50, 0x10D65, 0x10D70}, {0x16EA0, 0x16EB8, 0x16EBB},
 };
 
@@ -55,7 +55,8 @@ class Stretch {
   void add(char32_t code) {
     std::array<utf8proc_int32_t, 32> parts;
     int boundary = 0;
-    const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), parts.data(), parts.size(), options_, &boundary);
+    const auto count =
+        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), parts.data(), parts.size(), options_, &boundary);
     if (count < 0 || count > static_cast<utf8proc_ssize_t>(parts.size())) {
       fail(ErrorKind::kInternal, "utf8proc cannot decompose U+{:04X}: {}", static_cast<uint32_t>(code), utf8proc_errmsg(count));
     }
@@ -93,7 +94,8 @@ class Stretch {
 
 bool is_white_space(char32_t code) {
   return (code >= 0x09 && code <= 0x0D) || code == 0x20 || code == 0x85 || code == 0xA0 || code == 0x1680 ||
-         (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
+         (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F ||
+         code == 0x3000;
 }
 
 bool is_numeric(char32_t code) {
@@ -105,7 +107,8 @@ bool is_numeric(char32_t code) {
 
 bool is_punctuation(char32_t code) {
   if (code < 0x80) {
-    return (code >= 0x21 && code <= 0x2F) || (code >= 0x3A && code <= 0x40) || (code >= 0x5B && code <= 0x60) || (code >= 0x7B && code <= 0x7E);
+    return (code >= 0x21 && code <= 0x2F) || (code >= 0x3A && code <= 0x40) || (code >= 0x5B && code <= 0x60) ||
+           (code >= 0x7B && code <= 0x7E);
   }
   if (code == 0x166D || code == 0x111C9) return true;  // other categories since Unicode 12
   const auto kind = category(code);

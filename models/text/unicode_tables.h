@@ -14,9 +14,9 @@ struct StandIn {
   char32_t code;
 };
 
-extern const std::span<const StandIn> kStandIns;                     // see with_stand_ins
-extern const std::span<const CodeRange> kMarksUnknownToNormalizer;   // marks that it takes for starters
-extern const std::span<const CodeRange> kUnknownToNormalizer;        // other code points that it does not decompose
-extern const std::span<const CodeRange> kPunctuationUnknown;         // category P, but not for the library
+extern const std::span<const StandIn> kStandIns;                    // see with_stand_ins
+extern const std::span<const CodeRange> kMarksUnknownToNormalizer;  // marks that it takes for starters
+extern const std::span<const CodeRange> kUnknownToNormalizer;       // other code points that it does not decompose
+extern const std::span<const CodeRange> kPunctuationUnknown;        // category P, but not for the library
 
 }  // namespace salient::models

@@ -45,6 +45,7 @@ def parse_arguments():
     parser.add_argument("--block", type=int, default=256, help="tokens of a calibration block (default 256)")
     parser.add_argument("--text", default=ROOT / "models/demo/data/heldout.txt", metavar="FILE", help="text for perplexity and KL")
     parser.add_argument("--window", type=int, default=256, help="tokens of a window of it (default 256)")
+    parser.add_argument("--windows", type=int, default=160, help="how many of them, from its start; 0 = all (default 160)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of both tools (default: every core)")
     parser.add_argument("--runs", type=int, default=1, help="how often each tool quantizes; medians are shown (default 1)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
@@ -95,7 +96,8 @@ def measure_with_salient(options, folder):
     """Perplexity and mean KL to the float model, as Salient itself measures them on the packed weights."""
     text, _, _ = run(
         [options.salient, "eval", folder, "--tasks", "perplexity", "--data", f"perplexity={options.text}", "--compare-with", options.model,
-         "--window", options.window, "--threads", options.threads, "--no-throughput", "--no-store", "--json"], options.threads)
+         "--window", options.window, "--limit", options.windows, "--threads", options.threads, "--no-throughput", "--no-store", "--json"],
+        options.threads)
     (task,) = json.loads(text)["model"]["tasks"]
     metrics = {metric["metric"]: metric["value"] for metric in task["metrics"]}
     return {"perplexity": metrics["perplexity"], "kl": metrics["kl_divergence"]}
@@ -122,8 +124,8 @@ def measure(options, work):
             found = runs[name][-1]
             print(f"run {number + 1}/{options.runs} {name}: {found['quantize_s']:.2f} s, {found['peak_mb']:.0f} MB", file=sys.stderr)
     text, _, _ = run(
-        [options.hf_python, HERE / "measure_artifacts.py", options.model, options.text, options.window, options.threads,
-         packing_utils_of(options.awq_python)] + [f"{name}={folder}" for name, folder in folders.items()], options.threads)
+        [options.hf_python, HERE / "measure_artifacts.py", options.model, options.text, options.window, options.windows,
+         options.threads, packing_utils_of(options.awq_python)] + [f"{name}={folder}" for name, folder in folders.items()], options.threads)
     quality = last_json_line(text)
     quality["salient_eval"] = measure_with_salient(options, folders["salient"])
     return {"runs": runs, "medians": {name: median_of(found) for name, found in runs.items()}, "quality": quality}
@@ -185,7 +187,8 @@ def main():
             figures = measure(options, pathlib.Path(folder))
     figures["ratios"] = ratios_of(figures)
     figures["setting"] = {"machine": platform.machine(), "threads": options.threads, "runs": options.runs, "model": str(options.model),
-                          "rows": options.rows, "block": options.block, "group_size": GROUP_SIZE, "window": options.window}
+                          "rows": options.rows, "block": options.block, "group_size": GROUP_SIZE, "window": options.window,
+                          "windows": options.windows}
     print_report(figures)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")

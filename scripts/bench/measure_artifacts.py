@@ -2,10 +2,10 @@
 """Perplexity, mean KL divergence to the float model and top-1 agreement of AutoAWQ GEMM folders, by transformers on weights that
 AutoAWQ's own function unpacks; prints one JSON line; compare_autoawq.py runs it.
 
-usage: measure_artifacts.py FLOAT_MODEL TEXT WINDOW THREADS PACKING_UTILS.py NAME=FOLDER...
+usage: measure_artifacts.py FLOAT_MODEL TEXT WINDOW WINDOWS THREADS PACKING_UTILS.py NAME=FOLDER...
 
-The text is cut into windows that do not overlap, its tail dropped; every token of a window after the first is scored. KL(float || model)
-and agreement are over every position.
+The text is cut into windows of WINDOW tokens that do not overlap, its tail dropped, and the first WINDOWS of them are used (0 = all). Every token
+of a window after the first is scored; KL(float || model) and agreement are over every position.
 """
 import importlib.util
 import json
@@ -70,23 +70,25 @@ class Figures:
                 "top1": self.agreeing / self.positions}
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def main():
-    if len(sys.argv) < 7:
+    if len(sys.argv) < 8:
         sys.exit(__doc__)
-    float_folder, text, window, threads, packing_file = sys.argv[1:6]
-    window = int(window)
+    float_folder, text, window, limit, threads, packing_file = sys.argv[1:7]
+    window, limit = int(window), int(limit)
     torch.set_num_threads(int(threads))
     packing = load_module(packing_file)
     base = AutoModelForCausalLM.from_pretrained(float_folder, dtype=torch.float32).eval()
     models = {"float": base}
-    for argument in sys.argv[6:]:
+    for argument in sys.argv[7:]:
         name, folder = argument.split("=", 1)
         models[name] = load_packed(folder, packing)
     tokenizer = AutoTokenizer.from_pretrained(float_folder)
     content = pathlib.Path(text).read_bytes().decode("utf-8")
     ids = tokenizer(content, add_special_tokens=False, return_tensors="pt").input_ids[0]
     windows = ids[:len(ids) // window * window].view(-1, window)
+    if limit > 0:
+        windows = windows[:limit]
     figures = {name: Figures() for name in models}
     for batch in windows.split(WINDOWS_AT_ONCE):
         reference = base(batch).logits.log_softmax(-1)

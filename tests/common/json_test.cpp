@@ -26,7 +26,8 @@ std::string corruption_of(Body&& body) {
 }
 
 TEST(Json, ErrorsSayLineAndColumn) {
-  EXPECT_THAT(corruption_of([] { parse_json("{\n  \"a\": 1,\n  \"b\": x\n}", "f.json"); }), StartsWith("f.json:3:8: not valid JSON: "));
+  EXPECT_THAT(corruption_of([] { parse_json("{\n  \"a\": 1,\n  \"b\": x\n}", "f.json"); }),
+              StartsWith("f.json:3:8: not valid JSON: "));
   EXPECT_THAT(corruption_of([] { parse_json("", "f.json"); }), StartsWith("f.json:1:1: "));
   EXPECT_THAT(corruption_of([] { parse_json("{\"a\": 1", "f.json"); }), StartsWith("f.json:1:"));
   EXPECT_THAT(corruption_of([] { parse_json("{} {}", "f.json"); }), StartsWith("f.json:1:4: "));

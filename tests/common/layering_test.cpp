@@ -54,7 +54,8 @@ std::optional<std::string> find_violation(const std::string& file, const std::st
     }
   }
   if (file.ends_with(".h") && (included == "torch/torch.h" || included == "torch/script.h" || included == "torch/extension.h")) {
-    return file + " includes " + included + ": headers include <ATen/core/Tensor.h> only, the whole of torch compiles for half a minute";
+    return file + " includes " + included +
+           ": headers include <ATen/core/Tensor.h> only, the whole of torch compiles for half a minute";
   }
   return std::nullopt;
 }
@@ -70,19 +71,30 @@ std::vector<std::string> includes_of(const std::string& source) {
 }
 
 TEST(Layering, TheRulesCatchWhatTheyShould) {
-  for (const auto& [file, included] : std::vector<std::pair<std::string, std::string>>{
-           {"common/json.h", "quant/spec.h"}, {"quant/spec.cpp", "models/io/checkpoint.h"}, {"models/io/a.cpp", "eval/task.h"},
-           {"eval/a.cpp", "calibration/render.h"}, {"calibration/a.h", "eval/task.h"}, {"calibration/a.h", "pipeline/store.h"},
-           {"pipeline/stage.cpp", "sqlite3.h"}, {"pipeline/run_config.cpp", "yaml-cpp/yaml.h"}, {"quant/a.cpp", "spdlog/spdlog.h"},
-           {"models/a.h", "torch/torch.h"}, {"pipeline/a.cpp", "tests/support/temporary_folder.h"}}) {
+  for (const auto& [file, included] :
+       std::vector<std::pair<std::string, std::string>>{{"common/json.h", "quant/spec.h"},
+                                                        {"quant/spec.cpp", "models/io/checkpoint.h"},
+                                                        {"models/io/a.cpp", "eval/task.h"},
+                                                        {"eval/a.cpp", "calibration/render.h"},
+                                                        {"calibration/a.h", "eval/task.h"},
+                                                        {"calibration/a.h", "pipeline/store.h"},
+                                                        {"pipeline/stage.cpp", "sqlite3.h"},
+                                                        {"pipeline/run_config.cpp", "yaml-cpp/yaml.h"},
+                                                        {"quant/a.cpp", "spdlog/spdlog.h"},
+                                                        {"models/a.h", "torch/torch.h"},
+                                                        {"pipeline/a.cpp", "tests/support/temporary_folder.h"}}) {
     EXPECT_TRUE(find_violation(file, included)) << file << " " << included;
   }
-  for (const auto& [file, included] : std::vector<std::pair<std::string, std::string>>{
-           {"common/json.h", "common/error.h"}, {"models/io/a.cpp", "quant/spec.h"}, {"pipeline/commands/a.cpp", "eval/task.h"},
-           {"pipeline/store.cpp", "sqlite3.h"}, {"models/a.cpp", "torch/torch.h"}, {"eval/a.h", "vector"}}) {
+  for (const auto& [file, included] : std::vector<std::pair<std::string, std::string>>{{"common/json.h", "common/error.h"},
+                                                                                       {"models/io/a.cpp", "quant/spec.h"},
+                                                                                       {"pipeline/commands/a.cpp", "eval/task.h"},
+                                                                                       {"pipeline/store.cpp", "sqlite3.h"},
+                                                                                       {"models/a.cpp", "torch/torch.h"},
+                                                                                       {"eval/a.h", "vector"}}) {
     EXPECT_FALSE(find_violation(file, included)) << file << " " << included;
   }
-  EXPECT_THAT(includes_of("  #  include <a/b.h>\n#include \"c.h\"  // x\n// #include <d.h>\nint include;\n"), ::testing::ElementsAre("a/b.h", "c.h"));
+  EXPECT_THAT(includes_of("  #  include <a/b.h>\n#include \"c.h\"  // x\n// #include <d.h>\nint include;\n"),
+              ::testing::ElementsAre("a/b.h", "c.h"));
 }
 
 TEST(Layering, HoldsInEveryFile) {

@@ -43,7 +43,8 @@ TEST(Progress, RedrawsOneLineOnATerminal) {
   screen.time += 2;
   progress.advance(2);
   progress.finish();
-  EXPECT_TRUE(screen.text().ends_with("\r\x1b[2Kquantize  [####################]  100%  4/4 blocks  1.0 blocks/s  in 4.0s\n")) << screen.text();
+  EXPECT_TRUE(screen.text().ends_with("\r\x1b[2Kquantize  [####################]  100%  4/4 blocks  1.0 blocks/s  in 4.0s\n"))
+      << screen.text();
 }
 
 TEST(Progress, WritesPlainLinesEveryTenSeconds) {

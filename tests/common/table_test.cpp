@@ -25,7 +25,8 @@ TEST(Table, AVersionOrNameKeepsAColumnLeft) {
 }
 
 TEST(Table, CutsTheWidestTextFirst) {
-  const std::string text = format_table({"name", "value"}, {{"a very long name that does not fit", "12345"}, {"short", "1"}}, {.max_width = 24});
+  const std::string text =
+      format_table({"name", "value"}, {{"a very long name that does not fit", "12345"}, {"short", "1"}}, {.max_width = 24});
   EXPECT_EQ(text,
             "name               value\n"
             "-----------------  -----\n"

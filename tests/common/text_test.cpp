@@ -12,8 +12,9 @@ TEST(EditDistance, CountsEditsAndExchanges) {
   const struct {
     const char *a, *b;
     size_t distance;
-  } kCases[] = {{"", "", 0},          {"", "abc", 3},    {"abc", "", 3},         {"bits", "bits", 0},       {"bits", "bit", 1},
-                {"bits", "bist", 1},  {"ca", "abc", 3},  {"kitten", "sitting", 3}, {"group_size", "gruop_size", 1}};
+  } kCases[] = {{"", "", 0},         {"", "abc", 3},           {"abc", "", 3},
+                {"bits", "bits", 0}, {"bits", "bit", 1},       {"bits", "bist", 1},
+                {"ca", "abc", 3},    {"kitten", "sitting", 3}, {"group_size", "gruop_size", 1}};
   for (const auto& c : kCases) {
     EXPECT_EQ(edit_distance(c.a, c.b), c.distance) << c.a << " " << c.b;
     EXPECT_EQ(edit_distance(c.b, c.a), c.distance) << c.b << " " << c.a;
@@ -54,7 +55,8 @@ TEST(ParseBytes, TakesWhatPeopleWrite) {
   EXPECT_EQ(parse_bytes("1.5mb"), 1'500'000u);
   EXPECT_EQ(parse_bytes("2k"), 2000u);
   EXPECT_EQ(parse_bytes("7b"), 7u);
-  for (const char* bad : {"", "GB", "-1GB", "5XB", "5GBs", "nan", "inf", "1e3", "99999999TB"}) EXPECT_EQ(parse_bytes(bad), std::nullopt) << bad;
+  for (const char* bad : {"", "GB", "-1GB", "5XB", "5GBs", "nan", "inf", "1e3", "99999999TB"})
+    EXPECT_EQ(parse_bytes(bad), std::nullopt) << bad;
 }
 
 TEST(HumanDuration, PicksTheUnit) {

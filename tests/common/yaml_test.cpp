@@ -46,18 +46,24 @@ TEST(ConfigNode, ReadsTypedValues) {
 }
 
 TEST(ConfigNode, RefusesWrongTypesWithPlace) {
-  const ConfigNode root = parse("a:\n  bits: four\n  quoted: \"4\"\n  yes: yes\n  nan: .nan\n  big: 99999999999999999999\n  real: 4.5\n  list: []\n  octal: 0x10\n");
+  const ConfigNode root = parse(
+      "a:\n  bits: four\n  quoted: \"4\"\n  yes: yes\n  nan: .nan\n  big: 99999999999999999999\n  real: 4.5\n  list: []\n  octal: "
+      "0x10\n");
   const ConfigNode& a = root.get("a");
   EXPECT_EQ(error_of(ErrorKind::kInvalidArgument, [&] { a.get("bits").as_int64(2, 8); }),
             "c.yaml:2:9: 'a.bits': found 'four', expected an integer from 2 to 8");
   EXPECT_EQ(error_of(ErrorKind::kInvalidArgument, [&] { a.get("quoted").as_int64(); }),
             "c.yaml:3:11: 'a.quoted': found the string '4', expected an integer");
-  EXPECT_EQ(error_of(ErrorKind::kInvalidArgument, [&] { a.get("yes").as_bool(); }), "c.yaml:4:8: 'a.yes': found 'yes', expected true or false");
+  EXPECT_EQ(error_of(ErrorKind::kInvalidArgument, [&] { a.get("yes").as_bool(); }),
+            "c.yaml:4:8: 'a.yes': found 'yes', expected true or false");
   for (const char* key : {"big", "real", "octal", "list"}) error_of(ErrorKind::kInvalidArgument, [&] { a.get(key).as_int64(); });
   error_of(ErrorKind::kInvalidArgument, [&] { a.get("nan").as_double(); });
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { a.get("real").as_int64(1); }), HasSubstr("an integer, 1 or more"));
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { a.get("bits").get("x"); }), HasSubstr("expected keys with values below"));
-  EXPECT_EQ(error_of(ErrorKind::kInvalidArgument, [&] { a.get("bits").as_choice(std::vector<std::string>{"for", "six"}); }),
+  EXPECT_EQ(error_of(ErrorKind::kInvalidArgument,
+                     [&] {
+                       a.get("bits").as_choice(std::vector<std::string>{"for", "six"});
+                     }),
             "c.yaml:2:9: 'a.bits': found 'four', expected 'for' or 'six'; did you mean 'for'?");
 }
 
@@ -82,7 +88,8 @@ TEST(ConfigNode, RefusesMalformedFiles) {
 }
 
 TEST(ConfigNode, RefusesTreesThatUnfoldWithoutEnd) {
-  EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse(std::string(80, '[') + std::string(80, ']')); }), HasSubstr("deeper than 64"));
+  EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse(std::string(80, '[') + std::string(80, ']')); }),
+              HasSubstr("deeper than 64"));
   EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse("a: &x [*x]\n"); }), HasSubstr("c.yaml"));
   std::string bomb = "a0: &a0 [1,1,1,1,1,1,1,1,1]\n";
   for (int i = 1; i < 9; ++i) {
@@ -99,13 +106,19 @@ TEST(ConfigNode, OverridesSetAndReportThemselves) {
   root.apply_override("quantization.bits=3");
   root.apply_override("tasks.1.limit=9");
   root.apply_override("empty.x=[1, {y: 2}]");
-  EXPECT_EQ(root.to_json(), Json::parse(R"({"model":{"path":"b=c"},"tasks":[{"limit":1},{"limit":9}],"empty":{"x":[1,{"y":2}]},"quantization":{"bits":3}})"));
+  EXPECT_EQ(
+      root.to_json(),
+      Json::parse(
+          R"({"model":{"path":"b=c"},"tasks":[{"limit":1},{"limit":9}],"empty":{"x":[1,{"y":2}]},"quantization":{"bits":3}})"));
   EXPECT_EQ(root.get("quantization").get("bits").where(), "--set quantization.bits=3");
   EXPECT_EQ(error_of(ErrorKind::kInvalidArgument, [&] { root.get("quantization").get("bits").as_bool(); }),
             "--set quantization.bits=3: 'quantization.bits': found '3', expected true or false");
   EXPECT_EQ(root.get("model").where(), "c.yaml:1:8");
   root.apply_override("quantisation.bits=3");
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { root.check_keys(std::vector<std::string>{"model", "tasks", "empty", "quantization"}); }),
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument,
+                       [&] {
+                         root.check_keys(std::vector<std::string>{"model", "tasks", "empty", "quantization"});
+                       }),
               StartsWith("--set quantisation.bits=3: unknown key 'quantisation'; did you mean 'quantization'?"));
 }
 

@@ -46,8 +46,9 @@ TEST_P(ArchitectureTable, NamesEveryTensor) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, ArchitectureTable,
-                         ::testing::Values(Golden{"llama", "llama"}, Golden{"llama_old_tied_bias", "llama"}, Golden{"mistral_window", "mistral"},
-                                           Golden{"qwen2_window_old", "qwen2"}, Golden{"qwen3", "qwen3"}, Golden{"qwen3_bias_old", "qwen3"}),
+                         ::testing::Values(Golden{"llama", "llama"}, Golden{"llama_old_tied_bias", "llama"},
+                                           Golden{"mistral_window", "mistral"}, Golden{"qwen2_window_old", "qwen2"},
+                                           Golden{"qwen3", "qwen3"}, Golden{"qwen3_bias_old", "qwen3"}),
                          [](const auto& param_info) { return std::string(param_info.param.folder); });
 
 TEST(Architecture, UnknownTypeListsTheKnownOnes) {

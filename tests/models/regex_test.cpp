@@ -16,7 +16,8 @@ namespace {
 
 using ::testing::ElementsAre;
 
-std::vector<std::string> pieces(std::string_view pattern, const std::string& text, SplitBehavior behavior = SplitBehavior::kIsolated) {
+std::vector<std::string> pieces(std::string_view pattern, const std::string& text,
+                                SplitBehavior behavior = SplitBehavior::kIsolated) {
   std::vector<std::string> out;
   const Regex regex(pattern, "test");
   for (const TextRange& range : split_segments(cover(regex.find_all(text), text.size()), behavior)) {
@@ -59,7 +60,7 @@ TEST(Regex, WordsAndHexadecimalDigits) {
   EXPECT_THAT(pieces(R"(\w+)", "a\u0301b_c\u200dd"), ElementsAre("a\u0301b_c", "\u200d", "d"));
   EXPECT_THAT(pieces(R"(\bfoo\b)", "foo foo_ foob"), ElementsAre("foo", " foo_ foob"));
   EXPECT_THAT(pieces(R"(\h+)", "xyzab \tc09"), ElementsAre("xyz", "ab", " \t", "c09"));
-  EXPECT_THAT(pieces(R"(\w+)", "a\u00b2b"), ElementsAre("a\u00b2b"));        // outside a class \w takes superscripts,
+  EXPECT_THAT(pieces(R"(\w+)", "a\u00b2b"), ElementsAre("a\u00b2b"));            // outside a class \w takes superscripts,
   EXPECT_THAT(pieces(R"([\w]+)", "a\u00b2b"), ElementsAre("a", "\u00b2", "b"));  // inside it does not
 }
 

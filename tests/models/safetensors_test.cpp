@@ -19,7 +19,9 @@ using ::testing::HasSubstr;
 
 class Safetensors : public ::testing::Test {
  protected:
-  void SetUp() override { path_ = fs::temp_directory_path() / ("salient_safetensors_" + std::to_string(::getpid()) + ".safetensors"); }
+  void SetUp() override {
+    path_ = fs::temp_directory_path() / ("salient_safetensors_" + std::to_string(::getpid()) + ".safetensors");
+  }
   void TearDown() override { fs::remove(path_); }
 
   static std::string length_bytes(uint64_t length) {
@@ -27,7 +29,9 @@ class Safetensors : public ::testing::Test {
     for (int i = 0; i < 8; ++i) bytes += static_cast<char>(length >> (8 * i) & 0xff);
     return bytes;
   }
-  void write(const std::string& header, size_t data_bytes) const { write_file(path_, length_bytes(header.size()) + header + std::string(data_bytes, '\1')); }
+  void write(const std::string& header, size_t data_bytes) const {
+    write_file(path_, length_bytes(header.size()) + header + std::string(data_bytes, '\1'));
+  }
 
   void expect_error(ErrorKind kind, const std::string& text) const {
     try {
@@ -50,7 +54,8 @@ class Safetensors : public ::testing::Test {
 
 TEST_F(Safetensors, ReadsTheDocumentedExample) {
   // Bytes by hand, not by our writer: one F32 tensor of 1.0 and -2.0, a BF16 scalar 1.5.
-  const std::string header = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[],"data_offsets":[8,10]},"__metadata__":{"k":"v"}}  )";
+  const std::string header =
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[],"data_offsets":[8,10]},"__metadata__":{"k":"v"}}  )";
   const char data[] = {0, 0, char(0x80), 0x3f, 0, 0, 0, char(0xc0), char(0xc0), 0x3f};
   write_file(path_, length_bytes(header.size()) + header + std::string(data, sizeof data));
   const SafetensorsFile file(path_);
@@ -65,8 +70,10 @@ TEST_F(Safetensors, ReadsTheDocumentedExample) {
 
 TEST_F(Safetensors, KeepsEveryDtypeThroughAFile) {
   std::vector<NamedTensor> tensors;
-  for (const at::ScalarType dtype : {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble, at::kUInt16}) {
-    tensors.push_back({safetensors_dtype_name(dtype), at::arange(5).remainder(2).to(dtype)});  // 5 elements: what follows is misaligned
+  for (const at::ScalarType dtype : {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf, at::kBFloat16,
+                                     at::kFloat, at::kDouble, at::kUInt16}) {
+    tensors.push_back(
+        {safetensors_dtype_name(dtype), at::arange(5).remainder(2).to(dtype)});  // 5 elements: what follows is misaligned
   }
   tensors.push_back({"empty", at::empty({0, 3})});
   tensors.push_back({"transposed", at::arange(6, at::kFloat).view({2, 3}).t()});
@@ -140,14 +147,15 @@ TEST_F(Safetensors, RefusesSizesThatDoNotFit) {
   expect_corrupt(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8, "run backwards");
   expect_corrupt(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 7, "only 7 bytes of data");
   expect_corrupt(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0, "more bytes than 2^63");
-  expect_corrupt(R"({"a":{"dtype":"F32","shape":[0,4611686018427387904,4611686018427387904],"data_offsets":[0,0]}})", 0, "more bytes than 2^63");
+  expect_corrupt(R"({"a":{"dtype":"F32","shape":[0,4611686018427387904,4611686018427387904],"data_offsets":[0,0]}})", 0,
+                 "more bytes than 2^63");
   expect_corrupt(R"({"a":{"dtype":"U8","shape":[9223372036854775808],"data_offsets":[0,0]}})", 0, "a dimension is");
 }
 
 TEST_F(Safetensors, RefusesOverlapsHolesAndTrailingBytes) {
   const auto two = [](int begin) {
-    return R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[)" + std::to_string(begin) + "," +
-           std::to_string(begin + 4) + "]}}";
+    return R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[)" +
+           std::to_string(begin) + "," + std::to_string(begin + 4) + "]}}";
   };
   write(two(4), 8);
   EXPECT_NO_THROW(SafetensorsFile file(path_));

@@ -69,15 +69,17 @@ void expect_golden(const Tokenizer& tokenizer, const Json& expected) {
   }
 }
 
-TEST(Tokenizer, EqualsTheLibraryOnTheDemoModel) { expect_golden(Tokenizer::from_folder(kSource / "models/demo"), golden()["demo"]); }
+TEST(Tokenizer, EqualsTheLibraryOnTheDemoModel) {
+  expect_golden(Tokenizer::from_folder(kSource / "models/demo"), golden()["demo"]);
+}
 
 class Configurations : public testing::TestWithParam<const char*> {};
 
 TEST_P(Configurations, EqualTheLibrary) { expect_golden(load(golden_file(GetParam())), golden()["tokenizers"][GetParam()]); }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Configurations,
-                         testing::Values("llama3", "qwen", "roberta", "phi", "cl100k", "deepseek", "falcon", "han", "words", "llama2",
-                                         "llama2_normalized", "mistral", "metaspace", "gemma", "spaces"));
+                         testing::Values("llama3", "qwen", "roberta", "phi", "cl100k", "deepseek", "falcon", "han", "words",
+                                         "llama2", "llama2_normalized", "mistral", "metaspace", "gemma", "spaces"));
 
 TEST(Tokenizer, AllGoldenConfigurationsAreTested) { EXPECT_EQ(golden()["tokenizers"].size(), 15u); }
 
@@ -112,7 +114,8 @@ TEST(Tokenizer, LongRunsNeitherOverflowNorCrawl) {
   constexpr size_t kSize = 1'000'000;
   for (const char* name : {"qwen", "cl100k", "llama2", "words"}) {
     const Tokenizer tokenizer = load(golden_file(name));
-    for (const std::string& unit : {std::string(" "), std::string("e"), std::string("\n"), std::string("日"), std::string("\u0301"), std::string("\xFF")}) {
+    for (const std::string& unit :
+         {std::string(" "), std::string("e"), std::string("\n"), std::string("日"), std::string("\u0301"), std::string("\xFF")}) {
       SCOPED_TRACE(name);
       std::string text;
       while (text.size() < kSize) text += unit;
@@ -145,7 +148,8 @@ TEST(Tokenizer, IsTheSameFromManyThreads) {
   for (size_t t = 0; t < wrong.size(); ++t) {
     threads.emplace_back([&, t] {
       for (int round = 0; round < 20; ++round) {
-        for (size_t i = 0; i < texts.size(); ++i) wrong[t] += tokenizer.encode(texts[i], false) != golden()["demo"]["ids"][i].get<Ids>() ? 1 : 0;
+        for (size_t i = 0; i < texts.size(); ++i)
+          wrong[t] += tokenizer.encode(texts[i], false) != golden()["demo"]["ids"][i].get<Ids>() ? 1 : 0;
       }
     });
   }
@@ -181,26 +185,37 @@ INSTANTIATE_TEST_SUITE_P(
     Hostile, BadFiles,
     testing::Values(
         BadFile{"no_model", "/model", "null", ErrorKind::kCorruption, "'model' is missing"},
-        BadFile{"unigram", "/model", R"({"type":"Unigram","vocab":[]})", ErrorKind::kUnsupported, "'Unigram' is not supported; supported is BPE"},
+        BadFile{"unigram", "/model", R"({"type":"Unigram","vocab":[]})", ErrorKind::kUnsupported,
+                "'Unigram' is not supported; supported is BPE"},
         BadFile{"word_piece", "/model/type", R"("WordPiece")", ErrorKind::kUnsupported, "WordPiece"},
         BadFile{"dropout", "/model/dropout", "0.1", ErrorKind::kUnsupported, "dropout"},
         BadFile{"vocabulary", "/model/vocab", "[]", ErrorKind::kCorruption, "'vocab'"},
         BadFile{"negative_id", "/model/vocab/the", "-1", ErrorKind::kCorruption, "token 'the': found -1"},
         BadFile{"huge_id", "/model/vocab/the", "18446744073709551615", ErrorKind::kCorruption, "token 'the'"},
         BadFile{"text_id", "/model/vocab/the", R"("1")", ErrorKind::kCorruption, "token 'the'"},
-        BadFile{"unknown_merge", "/model/merges/3", R"(["zz","y"])", ErrorKind::kCorruption, "merges[3]: 'zz' + 'y': token 'zz' is not in"},
+        BadFile{"unknown_merge", "/model/merges/3", R"(["zz","y"])", ErrorKind::kCorruption,
+                "merges[3]: 'zz' + 'y': token 'zz' is not in"},
         BadFile{"three_part_merge", "/model/merges/3", R"("a b c")", ErrorKind::kCorruption, "merges[3]"},
         BadFile{"merges", "/model/merges", "7", ErrorKind::kCorruption, "'merges'"},
-        BadFile{"bad_regex", "/pre_tokenizer/pretokenizers/0/pattern/Regex", R"("a(b|[c")", ErrorKind::kCorruption, "pretokenizers[0].pattern"},
-        BadFile{"bad_regex_offset", "/pre_tokenizer/pretokenizers/0/pattern/Regex", R"("ab)")", ErrorKind::kCorruption, "unmatched closing parenthesis at byte 2"},
-        BadFile{"pattern", "/pre_tokenizer/pretokenizers/0/pattern", "3", ErrorKind::kCorruption, "pretokenizers[0].pattern: found 3"},
-        BadFile{"behavior", "/pre_tokenizer/pretokenizers/0/behavior", R"("Kept")", ErrorKind::kCorruption, "'Kept', expected Removed"},
-        BadFile{"pre_tokenizer", "/pre_tokenizer/pretokenizers/0/type", R"("UnicodeScripts")", ErrorKind::kUnsupported, "pre-tokenizer 'UnicodeScripts' is not supported; supported are ByteLevel"},
+        BadFile{"bad_regex", "/pre_tokenizer/pretokenizers/0/pattern/Regex", R"("a(b|[c")", ErrorKind::kCorruption,
+                "pretokenizers[0].pattern"},
+        BadFile{"bad_regex_offset", "/pre_tokenizer/pretokenizers/0/pattern/Regex", R"x("ab)")x", ErrorKind::kCorruption,
+                "unmatched closing parenthesis at byte 2"},
+        BadFile{"pattern", "/pre_tokenizer/pretokenizers/0/pattern", "3", ErrorKind::kCorruption,
+                "pretokenizers[0].pattern: found 3"},
+        BadFile{"behavior", "/pre_tokenizer/pretokenizers/0/behavior", R"("Kept")", ErrorKind::kCorruption,
+                "'Kept', expected Removed"},
+        BadFile{"pre_tokenizer", "/pre_tokenizer/pretokenizers/0/type", R"("UnicodeScripts")", ErrorKind::kUnsupported,
+                "pre-tokenizer 'UnicodeScripts' is not supported; supported are ByteLevel"},
         BadFile{"typeless", "/pre_tokenizer", "{}", ErrorKind::kCorruption, "key 'type' is missing"},
-        BadFile{"normalizer", "/normalizer", R"({"type":"BertNormalizer"})", ErrorKind::kUnsupported, "normalizer 'BertNormalizer'"},
+        BadFile{"normalizer", "/normalizer", R"({"type":"BertNormalizer"})", ErrorKind::kUnsupported,
+                "normalizer 'BertNormalizer'"},
         BadFile{"prepend", "/normalizer", R"({"type":"Prepend","prepend":7})", ErrorKind::kCorruption, "key 'prepend': found 7"},
         BadFile{"decoder", "/decoder", R"({"type":"WordPiece"})", ErrorKind::kUnsupported, "decoder 'WordPiece'"},
-        BadFile{"template_token", "/post_processor", R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<q>","type_id":0}}],"pair":[],"special_tokens":{}})", ErrorKind::kCorruption, "'<q>' is not in special_tokens"},
+        BadFile{
+            "template_token", "/post_processor",
+            R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<q>","type_id":0}}],"pair":[],"special_tokens":{}})",
+            ErrorKind::kCorruption, "'<q>' is not in special_tokens"},
         BadFile{"added", "/added_tokens", "[5]", ErrorKind::kCorruption, "added_tokens[0]"},
         BadFile{"added_content", "/added_tokens/1/content", "null", ErrorKind::kCorruption, "added_tokens[1]: key 'content'"},
         BadFile{"version", "/version", R"("2.0")", ErrorKind::kUnsupported, "version"}),
@@ -225,6 +240,17 @@ TEST(Tokenizer, MissingAndBrokenFilesAreReported) {
       EXPECT_THAT(error.what(), HasSubstr("broken.json"));
     }
   }
+}
+
+TEST(Tokenizer, DeepNestingIsReported) {
+  std::string text = R"({"type":"NFC"})";
+  for (int i = 0; i < 20000; ++i) text = R"({"type":"Sequence","normalizers":[)" + text + "]}";
+  write_file(scratch("deep.json"), R"({"model":{"vocab":{},"merges":[]},"normalizer":)" + text + "}");
+  EXPECT_THROW(Tokenizer::from_file(scratch("deep.json")), Error);
+  Json file = golden_file("llama3");
+  file["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", std::string(100000, '[')}}}, {"behavior", "Removed"}, {"invert", false}};
+  EXPECT_THROW(load(file), Error);
 }
 
 TEST(Tokenizer, AnUnknownTokenOutsideTheVocabularyIsAnErrorOnlyWhereItIsNeeded) {

@@ -12,12 +12,18 @@ TEST(Utf8, ReplacesMaximalIllFormedParts) {
   EXPECT_EQ(repair_utf8("plain é 漢 😀"), "plain é 漢 😀");
   EXPECT_EQ(repair_utf8("\x80"), "\uFFFD");
   EXPECT_EQ(repair_utf8("\xC3"), "\uFFFD");
-  EXPECT_EQ(repair_utf8("\xC3(") , "\uFFFD(");
+  EXPECT_EQ(repair_utf8("\xC3("), "\uFFFD(");
   EXPECT_EQ(repair_utf8("\xC0\xAF"), "\uFFFD\uFFFD");
-  EXPECT_EQ(repair_utf8("\xE2\x82" "a"), "\uFFFD" "a");
+  EXPECT_EQ(repair_utf8("\xE2\x82"
+                        "a"),
+            "\uFFFD"
+            "a");
   EXPECT_EQ(repair_utf8("\xE0\x80\x80"), "\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(repair_utf8("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");
-  EXPECT_EQ(repair_utf8("\xF0\x9F\x98" "a"), "\uFFFD" "a");
+  EXPECT_EQ(repair_utf8("\xF0\x9F\x98"
+                        "a"),
+            "\uFFFD"
+            "a");
   EXPECT_EQ(repair_utf8("\xF4\x90\x80\x80"), "\uFFFD\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(repair_utf8("\xF1\x80\x80\xE1\x80\xC2"), "\uFFFD\uFFFD\uFFFD");
 }

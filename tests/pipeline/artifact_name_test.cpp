@@ -10,7 +10,9 @@
 namespace salient::pipeline {
 namespace {
 
-ArtifactName demo() { return {.base_model = "Qwen3-0.6B", .dataset = "openmath", .method = "SFT", .peft = "NoPeft", .quantized = false}; }
+ArtifactName demo() {
+  return {.base_model = "Qwen3-0.6B", .dataset = "openmath", .method = "SFT", .peft = "NoPeft", .quantized = false};
+}
 
 TEST(ArtifactName, HasTheDocumentedForm) {
   EXPECT_EQ(make_artifact_name(demo()), "Qwen3-0.6B-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16");
@@ -25,7 +27,8 @@ TEST(ArtifactName, ParsesByTable) {
     int64_t group_size;
     bool quantized;
   } kCases[] = {
-      {"Qwen3-0.6B-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized", "Qwen3-0.6B", "openmath", "SFT", "NoPeft", "AWQ", 128, true},
+      {"Qwen3-0.6B-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized", "Qwen3-0.6B", "openmath", "SFT", "NoPeft", "AWQ", 128,
+       true},
       {"a_b-c-my_set_DPO-2_Q-LoRA_RTN_w4_gpc_headint8", "a_b-c", "my_set", "DPO-2", "Q-LoRA", "RTN", -1, false},
       {"m-AWQ_w4_g128_headfp16_SFT_AWQ_AWQ_w4_g64_sym_headfp16", "m", "AWQ_w4_g128_headfp16", "SFT", "AWQ", "AWQ", 64, false},
       {"m-d_SFT_quantized_AWQ_w4_g128_headfp16", "m", "d", "SFT", "quantized", "AWQ", 128, false},
@@ -45,16 +48,28 @@ TEST(ArtifactName, ParsesByTable) {
 }
 
 TEST(ArtifactName, RefusesWhatIsNoName) {
-  for (const std::string text : {"", "Qwen3-0.6B", "_quantized", "AWQ_w4_g128_headfp16", "Qwen3-0.6B-openmath_SFT_NoPeft",
-                                 "openmath_SFT_NoPeft_AWQ_w4_g128_headfp16",            // no base model
-                                 "-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16",           // an empty one
-                                 "m-_SFT_NoPeft_AWQ_w4_g128_headfp16", "m-d__NoPeft_AWQ_w4_g128_headfp16",
-                                 "m-d_SFT__AWQ_w4_g128_headfp16", "m-d_NoPeft_AWQ_w4_g128_headfp16",
-                                 "m-d_SFT_NoPeft_AWQ_w4_g0128_headfp16", "m-d_SFT_NoPeft_AWQ_w4_g128_headfp17",
-                                 "m-d_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized_quantized", "m-d_SFT_NoPeft_AWQ_w4_g128_headfp16_Quantized",
-                                 "m/x-d_SFT_NoPeft_AWQ_w4_g128_headfp16", "m x-d_SFT_NoPeft_AWQ_w4_g128_headfp16",
-                                 "..-d_SFT_NoPeft_AWQ_w4_g128_headfp16", "m--d_SFT_NoPeft_AWQ_w4_g128_headfp16",
-                                 "m-d_SFT_NoPeft_AWQ_w4_g128_headfp16 ", "m-d\n_SFT_NoPeft_AWQ_w4_g128_headfp16", "m-d_SFT_NoPeft__w4_g128_headfp16"}) {
+  for (const std::string text : {"",
+                                 "Qwen3-0.6B",
+                                 "_quantized",
+                                 "AWQ_w4_g128_headfp16",
+                                 "Qwen3-0.6B-openmath_SFT_NoPeft",
+                                 "openmath_SFT_NoPeft_AWQ_w4_g128_headfp16",   // no base model
+                                 "-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16",  // an empty one
+                                 "m-_SFT_NoPeft_AWQ_w4_g128_headfp16",
+                                 "m-d__NoPeft_AWQ_w4_g128_headfp16",
+                                 "m-d_SFT__AWQ_w4_g128_headfp16",
+                                 "m-d_NoPeft_AWQ_w4_g128_headfp16",
+                                 "m-d_SFT_NoPeft_AWQ_w4_g0128_headfp16",
+                                 "m-d_SFT_NoPeft_AWQ_w4_g128_headfp17",
+                                 "m-d_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized_quantized",
+                                 "m-d_SFT_NoPeft_AWQ_w4_g128_headfp16_Quantized",
+                                 "m/x-d_SFT_NoPeft_AWQ_w4_g128_headfp16",
+                                 "m x-d_SFT_NoPeft_AWQ_w4_g128_headfp16",
+                                 "..-d_SFT_NoPeft_AWQ_w4_g128_headfp16",
+                                 "m--d_SFT_NoPeft_AWQ_w4_g128_headfp16",
+                                 "m-d_SFT_NoPeft_AWQ_w4_g128_headfp16 ",
+                                 "m-d\n_SFT_NoPeft_AWQ_w4_g128_headfp16",
+                                 "m-d_SFT_NoPeft__w4_g128_headfp16"}) {
     EXPECT_FALSE(parse_artifact_name(text)) << text;
   }
   EXPECT_FALSE(parse_artifact_name(std::string(80, 'm') + "-d_SFT_NoPeft_AWQ_w4_g128_headfp16"));
@@ -79,8 +94,12 @@ TEST(ArtifactName, RoundTripOfRandomParts) {
   const int kBits[] = {2, 3, 4, 5, 6, 8};
   const int64_t kGroups[] = {-1, 32, 64, 128};
   for (int i = 0; i < 3000; ++i) {
-    ArtifactName name{.base_model = part(NamePart::kBaseModel), .dataset = part(NamePart::kDataset), .method = part(NamePart::kMethod),
-                      .peft = part(NamePart::kPeft), .quantization_method = i % 3 == 0 ? "RTN" : "AWQ", .quantized = i % 2 == 0};
+    ArtifactName name{.base_model = part(NamePart::kBaseModel),
+                      .dataset = part(NamePart::kDataset),
+                      .method = part(NamePart::kMethod),
+                      .peft = part(NamePart::kPeft),
+                      .quantization_method = i % 3 == 0 ? "RTN" : "AWQ",
+                      .quantized = i % 2 == 0};
     name.spec.weight_bits = kBits[random() % 6];
     name.spec.group_size = kGroups[random() % 4];
     name.spec.zero_point = random() % 2 == 0;
@@ -97,7 +116,8 @@ TEST(ArtifactName, SanitisesParts) {
   EXPECT_EQ(sanitise_name_part(NamePart::kBaseModel, "..a--b...c-"), "a-b.c");
   EXPECT_EQ(sanitise_name_part(NamePart::kDataset, "open-math v2"), "open_math_v2");
   EXPECT_EQ(sanitise_name_part(NamePart::kPeft, "Q_LoRA"), "Q-LoRA");
-  for (const char* bad : {"", "/", "...", "---", "日本", "_"}) EXPECT_THROW(sanitise_name_part(NamePart::kDataset, bad), Error) << bad;
+  for (const char* bad : {"", "/", "...", "---", "日本", "_"})
+    EXPECT_THROW(sanitise_name_part(NamePart::kDataset, bad), Error) << bad;
 }
 
 TEST(ArtifactName, MakeRefusesPartsThatWouldNotParse) {
@@ -108,7 +128,8 @@ TEST(ArtifactName, MakeRefusesPartsThatWouldNotParse) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
-    EXPECT_THAT(error.message(), ::testing::HasSubstr("dataset 'open-math' cannot stand in a file name, expected something like 'open_math'"));
+    EXPECT_THAT(error.message(),
+                ::testing::HasSubstr("dataset 'open-math' cannot stand in a file name, expected something like 'open_math'"));
   }
   name = demo();
   name.base_model = std::string(80, 'm');

@@ -79,9 +79,11 @@ TEST(RunConfig, SpellingsOfTheSameGiveTheSameJson) {
 
 TEST(RunConfig, RefusesWithPlace) {
   const std::string model = "model: {path: m}\n";
-  EXPECT_EQ(error_of(model + "quantization:\n  group_sise: 64\n"), "c.yaml:3:3: unknown key 'quantization.group_sise'; did you mean 'group_size'?");
+  EXPECT_EQ(error_of(model + "quantization:\n  group_sise: 64\n"),
+            "c.yaml:3:3: unknown key 'quantization.group_sise'; did you mean 'group_size'?");
   EXPECT_EQ(error_of(model + "evalution: {}\n"), "c.yaml:2:1: unknown key 'evalution'; did you mean 'evaluation'?");
-  EXPECT_EQ(error_of(model, {"quantization.bit=4"}), "--set quantization.bit=4: unknown key 'quantization.bit'; did you mean 'bits'?");
+  EXPECT_EQ(error_of(model, {"quantization.bit=4"}),
+            "--set quantization.bit=4: unknown key 'quantization.bit'; did you mean 'bits'?");
   EXPECT_EQ(error_of(model, {"calibration.samples=0"}),
             "--set calibration.samples=0: 'calibration.samples': found '0', expected an integer from 1 to 1099511627776");
   EXPECT_EQ(error_of(model + "calibration: {samples: many}\n"),
@@ -92,7 +94,8 @@ TEST(RunConfig, RefusesWithPlace) {
   EXPECT_THAT(error_of(model + "evaluation: {tasks: arc}\n"), HasSubstr("expected a list"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: [{file: x}]}\n"), HasSubstr("'evaluation.tasks.0' has no name"));
   EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 2}\n"), HasSubstr("a number from 0 to 1"));
-  EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 0.1, compare_with_base: false}\n"), HasSubstr("nothing to compare with"));
+  EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 0.1, compare_with_base: false}\n"),
+              HasSubstr("nothing to compare with"));
   EXPECT_THAT(error_of(model + "runtime: {device: gpu}\n"), HasSubstr("expected 'cpu' or 'cuda'"));
   EXPECT_THAT(error_of("model: {}\n"), HasSubstr("'model.path' is missing"));
   EXPECT_THAT(error_of(""), HasSubstr("'model.path' is missing"));

@@ -29,13 +29,18 @@ class StageTest : public ::testing::Test {
   }
 
   std::vector<Stage> stages() {
-    Stage calibrate{.name = "calibrate", .settings = {{"seed", seed_}}, .input_files = {{"train", root_ / "train.jsonl"}}, .body = {}};
+    Stage calibrate{
+        .name = "calibrate", .settings = {{"seed", seed_}}, .input_files = {{"train", root_ / "train.jsonl"}}, .body = {}};
     calibrate.body = [this](StageContext&) {
       count("calibrate");
       write_file(root_ / "calib.jsonl", read_text_file(root_ / "train.jsonl") + std::to_string(seed_));
       return StageOutputs{.paths = {{"texts", root_ / "calib.jsonl"}}, .values = {{"tokens", 12}}, .message = "12 tokens"};
     };
-    Stage quantize{.name = "quantize", .after = {"calibrate"}, .settings = {{"bits", bits_}}, .input_files = {{"model", root_ / "model"}}, .body = {}};
+    Stage quantize{.name = "quantize",
+                   .after = {"calibrate"},
+                   .settings = {{"bits", bits_}},
+                   .input_files = {{"model", root_ / "model"}},
+                   .body = {}};
     quantize.body = [this](StageContext& context) {
       count("quantize");
       const fs::path work = context.work_folder();

@@ -165,8 +165,11 @@ TEST_F(StoreTest, ResultsReplaceInsteadOfDoubling) {
   for (const ResultRecord& other :
        {changed([](ResultRecord& r) { r.model_hash = "new"; }), changed([](ResultRecord& r) { r.model_path = "b"; }),
         changed([](ResultRecord& r) { r.task = "arc"; }), changed([](ResultRecord& r) { r.metric = "acc"; }),
-        changed([](ResultRecord& r) { r.config = {{"limit", 10}}; }), changed([](ResultRecord& r) { r.data_hash = "e"; }),
-        changed([](ResultRecord& r) { r.protocol = "p"; }), changed([](ResultRecord& r) { r.compared_with = "base"; })}) {
+        changed([](ResultRecord& r) {
+          r.config = {{"limit", 10}};
+        }),
+        changed([](ResultRecord& r) { r.data_hash = "e"; }), changed([](ResultRecord& r) { r.protocol = "p"; }),
+        changed([](ResultRecord& r) { r.compared_with = "base"; })}) {
     store.put_result(other);
     EXPECT_EQ(store.list_results().size(), ++count);
   }

@@ -29,8 +29,9 @@ TEST(TrainingMetadata, ReadsTheDemo) {
 }
 
 TEST(TrainingMetadata, ConfigurationGoesFirst) {
-  const auto metadata = read_training_metadata(fs::path(SALIENT_SOURCE_DIR) / "models/demo",
-                                               {.dataset_name = "mine", .train_file = "x/rows.csv", .peft = "LoRA", .system_prompt = ""});
+  const auto metadata =
+      read_training_metadata(fs::path(SALIENT_SOURCE_DIR) / "models/demo",
+                             {.dataset_name = "mine", .train_file = "x/rows.csv", .peft = "LoRA", .system_prompt = ""});
   EXPECT_EQ(metadata.dataset_name, "mine");
   EXPECT_EQ(metadata.train_file, "x/rows.csv");
   EXPECT_EQ(metadata.rows, std::nullopt);
