@@ -117,6 +117,7 @@ class CalibrationPass {
       quant::accumulate(into, rows.defined() ? flat.index_select(0, rows) : flat);
     });
     for (auto& entry : statistics) {
+      quant::finish(entry);
       entry.gram = entry.gram.cpu();
       entry.abs_sum = entry.abs_sum.cpu();
     }

@@ -1,5 +1,5 @@
 // Weight clipping on the exact group blocks of the Gram matrix: for each group of each row the range that leaves the least output error of that
-// group, over all calibration tokens and both ends of the range separately.
+// group, over all calibration tokens; both ends of the range shrink together first, then each in turn.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -17,13 +17,15 @@ struct InputStatistics {
 
 InputStatistics make_input_statistics(int64_t features, at::Device device);
 
-// x: float32 [rows, features] (any number of leading dimensions).
+// x: float32 [rows, features] (any number of leading dimensions). Only the upper half of the Gram matrix is kept up to date: call finish()
+// after the last one. Call order: accumulate* finish.
 void accumulate(InputStatistics& statistics, const at::Tensor& x);
+void finish(InputStatistics& statistics);
 
 // mean |x| of each feature, float32 [features].
 at::Tensor mean_abs(const InputStatistics& statistics);
 
-// tr(D G D^T) / rows, summed over the rows of D in float64. D: float32 [out, features].
+// tr(D G D^T) / rows, summed over the rows of D in float64. D: float32 [out, features]; G symmetric.
 double output_error(const at::Tensor& weight_error, const at::Tensor& gram, int64_t rows);
 // The same for each row of D: float32 [out].
 at::Tensor output_error_by_row(const at::Tensor& weight_error, const at::Tensor& gram, int64_t rows);

@@ -17,6 +17,7 @@ TEST(InputStatistics, ErrorFromTheGramMatrixEqualsTheErrorOverTokens) {
   InputStatistics statistics = make_input_statistics(64, at::kCPU);
   accumulate(statistics, x.narrow(0, 0, 100).view({2, 50, 64}));
   accumulate(statistics, x.narrow(0, 100, 200));
+  finish(statistics);
   EXPECT_EQ(statistics.rows, 300);
 
   const at::Tensor outputs = at::mm(x.to(at::kDouble), change.to(at::kDouble).t());
@@ -25,6 +26,20 @@ TEST(InputStatistics, ErrorFromTheGramMatrixEqualsTheErrorOverTokens) {
   const at::Tensor by_row = (outputs * outputs).sum(0) / 300;
   const at::Tensor found = output_error_by_row(change, statistics.gram, statistics.rows).to(at::kDouble);
   EXPECT_LT(((found - by_row) / by_row).abs().max().item<double>(), 1e-4);
+}
+
+// Wide enough for several blocks of the symmetric product, the last of them narrower.
+TEST(InputStatistics, BlocksOfTheGramMatrixFitTogether) {
+  const at::Tensor x = test::random_matrix(100, 300, 4, true);
+  InputStatistics statistics = make_input_statistics(300, at::kCPU);
+  accumulate(statistics, x);
+  finish(statistics);
+  const at::Tensor exact = at::mm(x.to(at::kDouble).t(), x.to(at::kDouble));
+  EXPECT_LT((statistics.gram - exact).abs().max().item<double>(), 1e-5 * exact.abs().max().item<double>());
+  const at::Tensor change = test::random_matrix(7, 300, 5);
+  const at::Tensor outputs = at::mm(x.to(at::kDouble), change.to(at::kDouble).t());
+  const double expected = (outputs * outputs).sum().item<double>() / 100;
+  EXPECT_NEAR(output_error(change, statistics.gram, 100), expected, 1e-4 * expected);
 }
 
 TEST(InputStatistics, MeanAbs) {

@@ -20,6 +20,7 @@ double token_error(const at::Tensor& x, const at::Tensor& weight, const at::Tens
 InputStatistics statistics_of(const at::Tensor& x) {
   InputStatistics statistics = make_input_statistics(x.size(1), at::kCPU);
   accumulate(statistics, x);
+  finish(statistics);
   return statistics;
 }
 
