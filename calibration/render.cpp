@@ -289,6 +289,7 @@ std::string render_row(const Json& row, const RowShape& shape, const RenderOptio
   models::ChatRenderOptions render;
   render.add_generation_prompt = options.content == ContentMode::kPrompt;
   render.variables = options.template_variables;
+  if (!render.variables.contains("strftime_now")) render.variables["strftime_now"] = models::kFixedTemplateDate;
   const bool listed = shape.layout == RowLayout::kMessages || shape.layout == RowLayout::kShareGpt;
   if (listed && !render.variables.contains("tools") && row.contains("tools")) {
     if (row["tools"].is_array() && !row["tools"].empty()) render.variables["tools"] = row["tools"];

@@ -1,17 +1,18 @@
 // From a row of training data to the text that the model saw in training: row -> chat messages -> chat template.
 //
-// Known layouts, tried in this order (the first whose fields are there is taken):
-//   messages        messages: [{role, content}, ...]                                       OpenAI, TRL
-//   sharegpt        conversations: [{from, value}, ...]  human, user / gpt, assistant / system / tool
-//   multiple_choice question, choices {text, label}, answerKey                             ARC: question, then "\nA. text" for each
-//   choice; answer: the label
-//                   question, choices [text, ...], answer (number or letter)               MMLU, rendered the same way
-//   squad           context, question, answers {text}                                      context "\n" question; answer: the
-//   first, or "unanswerable" alpaca          instruction, input, output                                             instruction,
-//   "\n" input where it is not empty pair            question/answer, problem/generated_solution, problem/solution, query/response,
-//   prompt/completion, prompt/response, input/output;
-//                   or the two fields that FieldNames gives
-//   text            text: already rendered, passes through untouched
+// Known layouts, tried in this order; the first whose fields are there is taken:
+//   messages         messages: [{role, content}, ...]                        OpenAI, TRL
+//   sharegpt         conversations: [{from, value}, ...]; from: human, user, gpt, assistant, system, tool
+//   multiple_choice  question, choices {text, label}, answerKey              ARC
+//                    question, choices [text, ...], answer (number, letter)  MMLU
+//                    the question, then "\nA. text" for each choice; the answer is the label
+//   squad            context, question, answers {text}
+//                    context "\n" question; the first answer, or "unanswerable"
+//   alpaca           instruction, input, output
+//                    instruction, "\n" input where it is not empty; output
+//   pair             question/answer, problem/generated_solution, problem/solution, query/response, prompt/completion,
+//                    prompt/response, input/output; or the two fields that FieldNames gives
+//   text             text: already rendered, passes through untouched
 #pragma once
 
 #include <string>

@@ -7,9 +7,9 @@
 namespace salient::eval {
 namespace {
 
-PhaseProgress progress_of(const EvaluationOptions& options, const std::string& model, const std::string& task) {
-  return [&options, model, task](const char* phase, int64_t done, int64_t total) {
-    if (options.observer) options.observer({model, task, phase, done, total});
+PhaseProgress progress_of(const EvaluationOptions& options, bool is_base, const std::string& task) {
+  return [&options, is_base, task](const char* phase, int64_t done, int64_t total) {
+    if (options.observer) options.observer({is_base, task, phase, done, total});
   };
 }
 
@@ -40,7 +40,7 @@ Evaluation evaluate(const LanguageModel& model, const LanguageModel* base, const
   if (base != nullptr) out.base = new_model_result(*base);
   for (const TaskRequest& request : requests) {
     const TaskDefinition& task = find_task(request.task);
-    const PhaseProgress progress = progress_of(options, model.name, std::string(task.name));
+    const PhaseProgress progress = progress_of(options, /*is_base=*/false, std::string(task.name));
     if (task.kind == TaskKind::kPerplexity) {
       TaskResult base_result;
       out.model.tasks.push_back(run_perplexity(model, base, request, options, progress, &base_result));
@@ -52,16 +52,17 @@ Evaluation evaluate(const LanguageModel& model, const LanguageModel* base, const
     if (base != nullptr) {
       const TaskResult* known = find_known(known_base, result, *base);
       out.base->tasks.push_back(known != nullptr ? *known
-                                                 : run_documents(*base, task, data, request, options, progress_of(options, base->name, std::string(task.name))));
+                                                 : run_documents(*base, task, data, request, options, progress_of(options, /*is_base=*/true, std::string(task.name))));
       compare_documents(result, out.base->tasks.back());
     }
     out.model.tasks.push_back(std::move(result));
   }
   if (options.throughput) {
     const auto measure = [&](const LanguageModel& m, ModelResult& result) {
-      if (options.observer) options.observer({m.name, "", "throughput", 0, 1});
+      const PhaseProgress progress = progress_of(options, &m == base, "throughput");
+      progress("models", 0, 1);
       result.throughput = measure_throughput(m);
-      if (options.observer) options.observer({m.name, "", "throughput", 1, 1});
+      progress("models", 1, 1);
     };
     measure(model, out.model);
     if (base != nullptr) {

@@ -20,9 +20,9 @@ struct TaskRequest {
 };
 
 struct EvaluationProgress {
-  std::string model;
-  std::string task;
-  std::string phase;  // "log-likelihoods", "generations", "windows", "throughput"
+  bool is_base = false;
+  std::string task;   // or "throughput"
+  std::string phase;  // what is counted: "log-likelihoods", "generations", "windows", "models"
   int64_t done = 0;
   int64_t total = 0;
 };

@@ -64,12 +64,23 @@ std::string with_error(const Estimate& estimate) {
 
 std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
-std::string throughput_line(const ModelResult& model) {
-  const Throughput& t = *model.throughput;
-  return fmt::format("{}: weights {} on disk, {} in memory; peak memory of the process {}; prompt {:.0f} tokens/s, generation {:.1f} tokens/s ({} threads)\n",
-                     model.model, megabytes(t.disk_bytes), megabytes(t.memory_bytes), megabytes(t.peak_rss_bytes), t.prompt_tokens_per_second,
-                     t.generation_tokens_per_second, t.threads);
+std::string throughput_table(const Evaluation& evaluation) {
+  std::vector<std::vector<std::string>> rows;
+  const auto add = [&](const ModelResult& model, const char* role) {
+    if (!model.throughput) return;
+    const Throughput& t = *model.throughput;
+    rows.push_back({role, megabytes(t.disk_bytes), megabytes(t.memory_bytes), megabytes(t.peak_rss_bytes),
+                    fmt::format("{:.0f}", t.prompt_tokens_per_second), fmt::format("{:.0f}", t.generation_tokens_per_second),
+                    std::to_string(t.threads)});
+  };
+  add(evaluation.model, "model");
+  if (evaluation.base) add(*evaluation.base, "base");
+  if (rows.empty()) return "";
+  return "\n" + format_table({"", "weights on disk", "in memory", "process peak", "prompt tokens/s", "generation tokens/s", "threads"}, rows);
 }
+
+// A figure that is 0 for both models says nothing; the table leaves it out and says so, JSON and the store keep it.
+bool is_empty(const MetricResult& metric) { return metric.value.value == 0 && (!metric.base || metric.base->base_value == 0); }
 
 bool is_significant_loss(const MetricResult& metric) {
   if (!metric.base || !metric.base->difference.stderr_of_mean) return false;
@@ -142,9 +153,14 @@ std::string to_table(const Evaluation& evaluation) {
   std::vector<std::string> titles = {"task", "metric", "value", "stderr", "n"};
   if (evaluation.base) titles.insert(titles.end(), {"base", "difference", "retained"});
   std::vector<std::vector<std::string>> rows;
+  std::string left_out;
   for (const TaskResult& task : evaluation.model.tasks) {
     std::string name = task.task;
     for (const MetricResult& metric : task.metrics) {
+      if (is_empty(metric) && !metric.headline) {
+        left_out += fmt::format("{}{} {}", left_out.empty() ? "" : ", ", task.task, metric.metric);
+        continue;
+      }
       rows.push_back({std::exchange(name, ""), metric.metric, number(metric.value.value), number(metric.value.stderr_of_mean), std::to_string(metric.n)});
       if (metric.base) {
         rows.back().insert(rows.back().end(),
@@ -153,9 +169,8 @@ std::string to_table(const Evaluation& evaluation) {
     }
   }
   std::string out = format_table(titles, rows);
-  if (evaluation.model.throughput) out += throughput_line(evaluation.model);
-  if (evaluation.base && evaluation.base->throughput) out += throughput_line(*evaluation.base);
-  return out;
+  if (!left_out.empty()) out += fmt::format("0 for every model, not shown: {}\n", left_out);
+  return out + throughput_table(evaluation);
 }
 
 std::string verdict(const Evaluation& evaluation) {

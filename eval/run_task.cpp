@@ -31,6 +31,7 @@ std::string render_prompt(const LanguageModel& model, const std::string& text, b
   message["content"] = text;
   models::ChatRenderOptions render;
   render.add_generation_prompt = true;
+  render.variables["strftime_now"] = models::kFixedTemplateDate;
   return model.chat_template->render(OrderedJson::array({message}), render);
 }
 

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <vector>
 
 #include "common/memory.h"
@@ -76,13 +75,6 @@ Throughput measure_throughput(const LanguageModel& model, const ThroughputOption
   out.memory_bytes = model.decoder.weight_bytes();
   out.peak_rss_bytes = peak_memory_bytes();
   return out;
-}
-
-bool reset_peak_memory() {
-  std::ofstream control("/proc/self/clear_refs");  // proc(5): 5 resets the peak
-  control << "5\n";
-  control.flush();
-  return control.good();
 }
 
 }  // namespace salient::eval

@@ -22,14 +22,10 @@ struct Throughput {
   int threads = 0;
   uint64_t disk_bytes = 0;      // weights in the checkpoint
   uint64_t memory_bytes = 0;    // weights as loaded
-  uint64_t peak_rss_bytes = 0;  // of the process so far, since start or the last reset_peak_memory()
+  uint64_t peak_rss_bytes = 0;  // of the process so far
 };
 
 // Batch size 1. Errors: those of the decoder.
 Throughput measure_throughput(const LanguageModel& model, const ThroughputOptions& options = {});
-
-// Starts a new peak (common/memory.h) from the memory now resident, so that the peak of one model is not that of an earlier one. Returns whether
-// the system allows it.
-bool reset_peak_memory();
 
 }  // namespace salient::eval

@@ -250,10 +250,23 @@ eval::EvaluationOptions evaluation_options(const EvaluationConfig& config, const
   options.throughput = false;
   if (observer.progress) {
     options.observer = [progress = observer.progress](const eval::EvaluationProgress& at) {
-      progress(fmt::format("{} {}", at.task, at.model), at.phase, at.done, at.total);
+      progress(at.task + (at.is_base ? " (base)" : ""), at.phase, at.done, at.total);
     };
   }
   return options;
+}
+
+// "acc 0.6475 (base 0.6475), acc_norm 0.5300 (base 0.5225)"
+std::string headline(const eval::ModelResult& result) {
+  std::string text;
+  for (const eval::TaskResult& task : result.tasks) {
+    for (const eval::MetricResult& metric : task.metrics) {
+      if (!metric.headline && metric.metric != "kl_divergence") continue;
+      text += fmt::format("{}{} {:.4g}", text.empty() ? "" : ", ", metric.metric, metric.value.value);
+      if (metric.base) text += fmt::format(" (base {:.4g})", metric.base->base_value);
+    }
+  }
+  return text;
 }
 
 StageOutputs evaluate_body(StageContext& context, EvaluatedPair& pair, const std::vector<eval::TaskRequest>& requests,
@@ -264,7 +277,7 @@ StageOutputs evaluate_body(StageContext& context, EvaluatedPair& pair, const std
   std::optional<EvaluatedModel> stored_base;
   if (base != nullptr) stored_base = EvaluatedModel{pair.base_folder(), model_hash(context.store(), pair.base_folder())};
   record_evaluation(context.store(), context.run_id(), evaluation, {artifact, model_hash(context.store(), artifact)}, stored_base);
-  return StageOutputs{{}, {{"evaluation", eval::to_json(evaluation)}}, eval::verdict(evaluation)};
+  return StageOutputs{{}, {{"evaluation", eval::to_json(evaluation)}}, headline(evaluation.model)};
 }
 
 std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& model_folder, const std::string& base_name,
@@ -311,7 +324,9 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
     options.throughput = true;
     stage.body = [pair, options](StageContext& context) {
       StageOutputs outputs = evaluate_body(context, *pair, {}, options);
-      outputs.message = "measured";
+      const Json& speed = outputs.values.at("evaluation").at("model").at("throughput");
+      outputs.message = fmt::format("prompt {:.0f} tokens/s, generation {:.0f} tokens/s", speed.at("prompt_tokens_per_second").get<double>(),
+                                    speed.at("generation_tokens_per_second").get<double>());
       return outputs;
     };
     stages.push_back(std::move(stage));

@@ -10,6 +10,10 @@
 
 namespace salient::models {
 
+// Where calibration and evaluation let a template's clock stand, so that the same run gives the same texts on any day: the date that Llama 3's
+// template itself falls back to.
+inline constexpr std::string_view kFixedTemplateDate = "2024-07-26";
+
 struct ChatRenderOptions {
   bool add_generation_prompt = false;
   // Further template variables, e.g. {"tools": [...], "enable_thinking": false, "documents": [...]}. Keys here win over the

@@ -16,7 +16,7 @@ const std::vector<OptionRow> kRows = {
     {"dataset", "NAME", "its name in the file's name; default: the file's own"},
     {"samples", "N", "auto (default): 15 % of the rows, at least 8 and at most 128; or a number"},
     {"seed", "N", "of the sample; default 42"},
-    {"content", "MODE", "conversation (default): the answer too; prompt: system and user turns, as the model gets them when it is used"},
+    {"content", "MODE", "conversation (default: measured better on held-out rows, docs/calibration.md): the answer too; prompt: system and user turns only"},
     {"system-prompt", "TEXT", "system turn; default: what the template does without one"},
     {"question-field", "NAME", "field of the user's turn; default: found by layout"},
     {"answer-field", "NAME", "field of the assistant's turn; default: found by layout"},

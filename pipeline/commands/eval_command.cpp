@@ -90,7 +90,7 @@ void eval_command(const std::vector<std::string>& words) {
   options.max_new_tokens = arguments.integer_or("max-new-tokens", 0, 0, 1 << 20);
   options.throughput = !arguments.flag("no-throughput");
   options.observer = [&](const eval::EvaluationProgress& at) {
-    progress.show(fmt::format("{} {}", at.task, at.model), at.phase, at.done, at.total);
+    progress.show(at.task + (at.is_base ? " (base)" : ""), at.phase, at.done, at.total);
   };
 
   std::optional<Store> store;

@@ -17,9 +17,12 @@ std::vector<OptionRow> with_store_rows(std::vector<OptionRow> rows) {
   return rows;
 }
 
-Store open_store(const Arguments& arguments) { return Store(arguments.text_or("store", "runs/salient.db"), StoreMode::kExisting); }
-
 int64_t limit_of(const Arguments& arguments) { return arguments.integer_or("limit", 0, 0, INT32_MAX); }
+
+Store open_store(const Arguments& arguments) {
+  limit_of(arguments);  // a wrong call is told before a store that is not there
+  return Store(arguments.text_or("store", "runs/salient.db"), StoreMode::kExisting);
+}
 
 std::string number(double value) { return fmt::format("{:.6g}", value); }
 

@@ -1,0 +1,110 @@
+"""AutoAWQ GEMM folders, both ways: what AutoAWQ wrote as `salient logits` reads it, and what `salient quantize` wrote as AutoAWQ reads it.
+
+The reference is transformers on the float32 weights that AutoAWQ's own packing_utils unpacks. With the folder that Salient wrote, AutoAWQ's own
+model (from_quantized) and transformers 4.51's from_pretrained are run too: both compute in float16, hence a bound of their own.
+"""
+import importlib.util
+import json
+import pathlib
+import shutil
+
+import numpy
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoTokenizer
+
+import tiny_models
+from check_logits import BOUND, difference, logits_of, program_logits, some_ids
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROWS, BLOCK = 64, 256
+FLOAT16_BOUND = 2e-2
+LEAST_CHANGE = 1e-2  # by which 4 bits move the logits of a random model at the very least
+
+
+def packing_utils_of(python, run):
+    """AutoAWQ's unpacking functions, loaded without importing AutoAWQ."""
+    folder = run([python, "-c", "import importlib.util as u; print(u.find_spec('awq').submodule_search_locations[0])"]).strip()
+    spec = importlib.util.spec_from_file_location("packing_utils", pathlib.Path(folder) / "utils/packing_utils.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_unpacked(folder, packing):
+    stored = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        stored.update(load_file(file))
+    config = AutoConfig.from_pretrained(folder)
+    quantization = config.quantization_config
+    del config.quantization_config
+    weights = {}
+    for name, tensor in stored.items():
+        stem, _, kind = name.rpartition(".")
+        if kind == "qweight":
+            dense = packing.dequantize_gemm(tensor, stored[f"{stem}.qzeros"], stored[f"{stem}.scales"].float(), quantization["bits"], quantization["group_size"])
+            weights[f"{stem}.weight"] = dense.t().contiguous().float()
+        elif kind not in ("qzeros", "scales"):
+            weights[name] = tensor.float()
+    model = AutoModelForCausalLM.from_config(config).float()
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not (name == "lm_head.weight" and config.tie_word_embeddings)]
+    if missing or unexpected:
+        raise RuntimeError(f"tensors missing {missing}, unexpected {unexpected}")
+    model.tie_weights()
+    return model.eval()
+
+
+class Case:
+    def __init__(self, program, work, demo, python, run, row):
+        self.program, self.python, self.run_command = program, python, run
+        self.name, model_type, keys, self.group_size = row
+        self.float_folder = work / f"awq_{self.name.replace(' ', '_')}"
+        self.out = work / "logits.npy"
+        vocabulary = len(AutoTokenizer.from_pretrained(demo))
+        self.calibration = demo / "data/calib_mixed.jsonl"
+        tiny_models.make(self.float_folder, model_type, {**keys, "vocab_size": vocabulary})
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(demo / name, self.float_folder)
+        self.ids = some_ids(vocabulary)
+        self.float_logits = logits_of(AutoModelForCausalLM.from_pretrained(self.float_folder, dtype=torch.float32).eval(), self.ids)
+
+    def folder_of(self, writer):
+        return self.float_folder.with_name(f"{self.float_folder.name}_{writer}")
+
+    def quantize_with_autoawq(self):
+        self.run_command([self.python, HERE.parent / "bench/autoawq_quantize.py", self.float_folder, self.folder_of("autoawq"), self.calibration, ROWS, BLOCK,
+                          self.group_size, self.program.threads])
+
+    def quantize_with_salient(self):
+        self.program.run("quantize", "--model", self.float_folder, "--calib", self.calibration, "--out", self.folder_of("salient"), "--group-size", self.group_size,
+                         "--samples", ROWS, "--max-seq-len", BLOCK, "--discard-long-rows")
+
+    def compare(self, writer, packing):
+        """A row: our logits of a folder against those of its weights as AutoAWQ unpacks them."""
+        getattr(self, f"quantize_with_{writer}")()
+        folder = self.folder_of(writer)
+        found = program_logits(self.program, folder, self.ids, self.out)
+        expected = logits_of(load_unpacked(folder, packing), self.ids)
+        moved = difference(expected, self.float_logits)
+        value = difference(found, expected)
+        return f"{self.name}, written by {writer}", f"{value:.1e}", f"4 bits moved the logits by {moved:.2f}", value < BOUND and moved > LEAST_CHANGE
+
+    def compare_loader(self, loader):
+        """A row: our logits of our folder against those of AutoAWQ's or transformers 4.51's packed layers."""
+        folder = self.folder_of("salient")
+        ours = program_logits(self.program, folder, self.ids, self.out)
+        self.run_command([self.python, HERE / "packed_logits.py", loader, folder, ",".join(map(str, self.ids)), self.out])
+        value = difference(torch.from_numpy(numpy.load(self.out)), ours)
+        return f"{self.name}, loaded by {loader}", f"{value:.1e}", f"float16, bound {FLOAT16_BOUND:g}", value < FLOAT16_BOUND
+
+
+def check(program, work, demo, python, run):
+    packing = packing_utils_of(python, run)
+    for row in tiny_models.QUANTIZED_CASES:
+        case = Case(program, work, demo, python, run, row)
+        for writer in ("autoawq", "salient"):
+            yield program.guarded(f"{case.name}, written by {writer}", lambda: case.compare(writer, packing))
+        for loader in ("autoawq", "transformers"):
+            yield program.guarded(f"{case.name}, loaded by {loader}", lambda: case.compare_loader(loader))
