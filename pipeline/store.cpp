@@ -7,10 +7,8 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <ctime>
-#include <limits>
 #include <set>
 #include <thread>
 #include <utility>
@@ -18,164 +16,20 @@
 #include "common/error.h"
 #include "common/hash.h"
 #include "pipeline/migrations.h"
+#include "pipeline/sqlite_statement.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int kBusyMilliseconds = 30'000;
 constexpr int kApplicationId = 0x53414C54;            // "SALT": tells our databases from others
 constexpr int64_t kKeyLockBase = int64_t{1} << 62;    // bytes of the lock file: run ids below, stage keys from here on
 constexpr int64_t kFreshNanoseconds = 2'000'000'000;  // a file this young may change again without a new modification time
-
-[[noreturn]] void fail_sqlite(const fs::path& path, int code, std::string_view reason) {
-  switch (code & 0xFF) {
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-      throw Error(ErrorKind::kCorruption, fmt::format("{}: not a readable store: {}", path.string(), reason))
-          .with_code("STORE_CORRUPT")
-          .with_hint(
-              "move the file and its -wal and -shm away; artifacts do not depend on it, a new store is made by the next run");
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-      fail(ErrorKind::kIo, "{}: another process has kept the store locked for {} s", path.string(), kBusyMilliseconds / 1000);
-    case SQLITE_FULL:
-      throw Error(ErrorKind::kIo, fmt::format("{}: cannot write: the disk is full", path.string()))
-          .with_code("DISK_FULL")
-          .with_hint("free some space; the work done so far is kept and the same command goes on");
-    case SQLITE_CANTOPEN:
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-    case SQLITE_AUTH:
-    case SQLITE_IOERR: fail(ErrorKind::kIo, "{}: cannot open or write the store: {}", path.string(), reason);
-    default: fail(ErrorKind::kInternal, "{}: SQLite error {}: {}", path.string(), code, reason);
-  }
-}
-
-// A prepared statement: bind in order, then step through the rows and read columns in order.
-class Statement {
- public:
-  Statement(sqlite3* database, const fs::path& path, const std::string& sql) : database_(database), path_(path) {
-    check(sqlite3_prepare_v2(database, sql.data(), static_cast<int>(sql.size()), &statement_, nullptr));
-  }
-  ~Statement() { sqlite3_finalize(statement_); }
-  Statement(const Statement&) = delete;
-  Statement& operator=(const Statement&) = delete;
-
-  template <typename... Values>
-  Statement& bind(const Values&... values) {
-    (bind_one(values), ...);
-    return *this;
-  }
-
-  bool step() {
-    const int code = sqlite3_step(statement_);
-    if (code != SQLITE_ROW && code != SQLITE_DONE) check(code);
-    column_ = 0;
-    return code == SQLITE_ROW;
-  }
-
-  Statement& operator>>(int64_t& value) {
-    value = sqlite3_column_int64(statement_, column_++);
-    return *this;
-  }
-  Statement& operator>>(uint64_t& value) {
-    value = static_cast<uint64_t>(sqlite3_column_int64(statement_, column_++));
-    return *this;
-  }
-  Statement& operator>>(double& value) {
-    const bool null = sqlite3_column_type(statement_, column_) == SQLITE_NULL;
-    value = null ? std::numeric_limits<double>::quiet_NaN() : sqlite3_column_double(statement_, column_);
-    ++column_;
-    return *this;
-  }
-  Statement& operator>>(std::string& value) {
-    const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column_));
-    value.assign(text == nullptr ? "" : text, static_cast<size_t>(sqlite3_column_bytes(statement_, column_)));
-    ++column_;
-    return *this;
-  }
-  Statement& operator>>(Json& value) {
-    std::string text;
-    *this >> text;
-    value = parse_json(text, path_.string());
-    return *this;
-  }
-  template <typename T>
-  Statement& operator>>(std::optional<T>& value) {
-    if (sqlite3_column_type(statement_, column_) == SQLITE_NULL) {
-      value.reset();
-      ++column_;
-      return *this;
-    }
-    return *this >> value.emplace();
-  }
-
- private:
-  void check(int code) const {
-    if (code != SQLITE_OK) fail_sqlite(path_, code, sqlite3_errmsg(database_));
-  }
-  void bind_one(int64_t value) { check(sqlite3_bind_int64(statement_, ++parameter_, value)); }
-  void bind_one(uint64_t value) { bind_one(static_cast<int64_t>(value)); }
-  void bind_one(double value) {
-    check(std::isfinite(value) ? sqlite3_bind_double(statement_, ++parameter_, value)
-                               : sqlite3_bind_null(statement_, ++parameter_));
-  }
-  void bind_one(std::string_view value) {
-    check(sqlite3_bind_text64(statement_, ++parameter_, value.data() == nullptr ? "" : value.data(), value.size(), SQLITE_TRANSIENT,
-                              SQLITE_UTF8));
-  }
-  void bind_one(const std::string& value) { bind_one(std::string_view(value)); }
-  void bind_one(const char* value) { bind_one(std::string_view(value)); }
-  void bind_one(const Json& value) { bind_one(dump_json(value)); }
-  template <typename T>
-  void bind_one(const std::optional<T>& value) {
-    if (value) {
-      bind_one(*value);
-    } else {
-      check(sqlite3_bind_null(statement_, ++parameter_));
-    }
-  }
-
-  sqlite3* database_;
-  const fs::path& path_;
-  sqlite3_stmt* statement_ = nullptr;
-  int parameter_ = 0;
-  int column_ = 0;
-};
 
 std::string host_name() {
   char name[256] = {};
   return ::gethostname(name, sizeof name - 1) == 0 ? std::string(name) : std::string();
 }
-
-// One condition a filter adds to a query; the value is always a bound parameter.
-class Query {
- public:
-  explicit Query(std::string sql) : sql_(std::move(sql)) {}
-  void where(const std::string& condition, std::string value) {
-    sql_ += (values_.empty() ? " WHERE " : " AND ") + condition;
-    values_.push_back(std::move(value));
-  }
-  void where_exact(const std::string& column, const std::string& value) {
-    if (!value.empty()) where(column + " = ?", value);
-  }
-  void where_pattern(const std::string& column, const std::string& pattern) {
-    if (pattern.empty()) return;
-    const bool is_glob = pattern.find_first_of("*?[") != std::string::npos;
-    where(is_glob ? column + " GLOB ?" : "instr(" + column + ", ?) > 0", pattern);
-  }
-  void order_and_limit(const std::string& order, int64_t limit) {
-    sql_ += " ORDER BY " + order;
-    if (limit > 0) sql_ += fmt::format(" LIMIT {}", limit);
-  }
-  const std::string& sql() const { return sql_; }
-  const std::vector<std::string>& values() const { return values_; }
-
- private:
-  std::string sql_;
-  std::vector<std::string> values_;
-};
 
 struct flock byte_lock(short type, int64_t offset) {
   struct flock lock {};

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <filesystem>
 #include <new>
+#include <system_error>
 
 #include "common/error.h"
 #include "common/text.h"
@@ -65,6 +67,16 @@ Error from_torch(const c10::Error& error) {
   return Error(ErrorKind::kInternal, text);
 }
 
+// What std::filesystem throws where nobody translated it: the operating system refused.
+Error from_filesystem(const std::filesystem::filesystem_error& error) {
+  const std::string where = error.path2().empty() ? error.path1().string() : error.path1().string() + " -> " + error.path2().string();
+  const std::string text = fmt::format("{}: {}", where, error.code().message());
+  if (error.code() == std::errc::no_such_file_or_directory) return Error(ErrorKind::kNotFound, text);
+  Error translated(ErrorKind::kIo, text);
+  if (error.code() == std::errc::no_space_on_device) translated.with_code("DISK_FULL").with_hint("free some space and give the same command again");
+  return translated;
+}
+
 int dispatch(const std::vector<std::string>& words) {
   if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     std::fputs(usage().c_str(), words.empty() ? stderr : stdout);
@@ -97,6 +109,10 @@ int run_program(const std::vector<std::string>& words) {
     return static_cast<int>(error.kind());
   } catch (const c10::Error& error) {
     const Error translated = from_torch(error);
+    print_error(translated);
+    return static_cast<int>(translated.kind());
+  } catch (const std::filesystem::filesystem_error& error) {
+    const Error translated = from_filesystem(error);
     print_error(translated);
     return static_cast<int>(translated.kind());
   } catch (const std::bad_alloc&) {

@@ -83,6 +83,8 @@ def parts(options, work):
 
 def main():
     options = parse_arguments()
+    if "autoawq" in (options.only or ()) and not options.awq_python:
+        sys.exit("the part autoawq needs --awq-python")
     import torch
     import transformers
     torch.set_num_threads(options.threads)
@@ -92,10 +94,12 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         work = options.keep or pathlib.Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
+        if any(work.iterdir()):
+            sys.exit(f"{work} is not empty; --keep needs an empty or new folder")
         for title, figure, rows in parts(options, work):
             print(f"\n{title}: {figure}")
             for name, value, note, passed in rows:
-                print(f"  {'PASS' if passed else 'FAIL'}  {name:<40} {value:>10}  {note}", flush=True)
+                print(f"  {'PASS' if passed else 'FAIL'}  {name:<52} {value:>10}  {note}", flush=True)
                 total += 1
                 failed += not passed
     print(f"\n{'FAIL' if failed or not total else 'PASS'}: {total - failed} of {total} (torch {torch.__version__}, transformers {transformers.__version__})")

@@ -2,6 +2,9 @@
 """Logits of an AutoAWQ folder by the packed layers of AutoAWQ 0.2.9 on the CPU, as a .npy file; check_autoawq.py runs it.
 
 usage: packed_logits.py autoawq|transformers FOLDER IDS OUT.npy
+
+Without a GPU both loaders insist on Intel's extension for PyTorch, for speed only: their layer WQLinear_GEMM has a path in plain PyTorch, which
+is taken here.
 """
 import sys
 import warnings
@@ -14,9 +17,13 @@ import torch
 
 def load(loader, folder):
     if loader == "autoawq":
+        import awq.models.base
         from awq import AutoAWQForCausalLM
-        return AutoAWQForCausalLM.from_quantized(folder, fuse_layers=False, device_map="cpu", torch_dtype=torch.float16, use_exllama=False).model
+        awq.models.base.get_best_device = lambda: "cuda:0"  # asked only whether to use that extension; device_map says where the model goes
+        return AutoAWQForCausalLM.from_quantized(folder, fuse_layers=False, device_map={"": "cpu"}, torch_dtype=torch.float16).model
     from transformers import AutoModelForCausalLM
+    from transformers.quantizers.quantizer_awq import AwqQuantizer
+    AwqQuantizer.validate_environment = lambda self, **kwargs: None  # would ask for a GPU or change the layer to that extension's
     return AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", torch_dtype=torch.float16)
 
 

@@ -44,11 +44,11 @@ LOGIT_CASES = [
     ("qwen3 tied shards", "qwen3", dict(tie_word_embeddings=True), dict(dtype="float16", shard="150KB"), None),
 ]
 
-# (name, model_type, config keys, group size) to quantize; the vocabulary is the demo tokenizer's.
+# (name, model_type, config keys, group size) to quantize, new-style config.json; the vocabulary is the demo tokenizer's.
 QUANTIZED_CASES = [
     ("llama g128", "llama", {}, 128),
     ("llama multi-head g64", "llama", dict(num_key_value_heads=4), 64),
-    ("mistral g32 tied", "mistral", dict(sliding_window=None, tie_word_embeddings=True), 32),
+    ("mistral g32 tied theta 500000", "mistral", dict(sliding_window=None, tie_word_embeddings=True, rope_parameters=ROPE_FAR), 32),
     ("qwen2 biases g64", "qwen2", {}, 64),
     ("qwen3 g128", "qwen3", {}, 128),
 ]
