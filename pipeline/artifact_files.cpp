@@ -16,6 +16,22 @@ constexpr std::array<std::string_view, 12> kSideFiles = {
     "vocab.json",      "merges.txt",            "tokenizer.model",         "chat_template.jinja",
     "chat_template.json", "generation_config.json", "training_metadata.json", "LICENSE"};
 
+// Readers before transformers 5 (AutoAWQ among them) know rope_theta and rope_scaling only, and take theta 10000 without a word when they
+// find rope_parameters instead; newer ones read either. Nested by layer type there is no old form.
+void add_old_style_rope(Json& config) {
+  const auto parameters = config.find("rope_parameters");
+  if (parameters == config.end() || !parameters->is_object()) return;
+  for (const auto& [key, value] : parameters->items()) {
+    if (value.is_object()) return;
+  }
+  if (!config.contains("rope_theta")) config["rope_theta"] = parameters->value("rope_theta", Json(10000.0));
+  if (config.contains("rope_scaling")) return;
+  const bool plain = parameters->value("rope_type", "default") == "default";
+  Json scaling = plain ? Json() : *parameters;
+  if (!plain) scaling.erase("rope_theta");
+  config["rope_scaling"] = scaling;
+}
+
 }  // namespace
 
 void copy_side_files(const fs::path& from, const fs::path& to) {
@@ -27,7 +43,8 @@ void copy_side_files(const fs::path& from, const fs::path& to) {
 
 Json awq_config(Json config, const quant::QuantizationSpec& spec) {
   if (config.contains("dtype")) config["dtype"] = "float16";
-  if (config.contains("torch_dtype") || !config.contains("dtype")) config["torch_dtype"] = "float16";
+  config["torch_dtype"] = "float16";
+  add_old_style_rope(config);
   // Readers know this layout with zero points only; a symmetric model is stored with every zero point at the middle, 8.
   config["quantization_config"] = {{"quant_method", "awq"},
                                    {"zero_point", true},

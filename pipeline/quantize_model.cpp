@@ -20,6 +20,7 @@
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_files.h"
 #include "pipeline/quantize_progress.h"
+#include "quant/awq_gemm.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -268,6 +269,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
   const auto started = std::chrono::steady_clock::now();
   const at::NoGradGuard no_grad;
   quant::validate(options.awq.spec);
+  quant::check_awq_gemm(options.awq.spec);
   if (fs::exists(options.output) && !options.reuse_output) fail_exists(options.output);
   const Checkpoint checkpoint(options.model_folder);
   check_source(checkpoint);

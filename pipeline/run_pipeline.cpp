@@ -16,6 +16,7 @@
 #include "pipeline/evaluation_records.h"
 #include "pipeline/quantize_job.h"
 #include "pipeline/torch_options.h"
+#include "quant/awq_gemm.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -116,6 +117,7 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
 
 Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder, const std::string& name,
                      const RunObserver& observer) {
+  with_context("quantization", [&] { quant::check_awq_gemm(config.quantization.spec); });
   QuantizeJob job;
   job.calibration_file = config.calibration.file;
   job.max_seq_len = config.calibration.max_seq_len;

@@ -58,6 +58,15 @@ at::Tensor unpack_words(const at::Tensor& packed) {
 
 }  // namespace
 
+void check_awq_gemm(const QuantizationSpec& spec) {
+  if (spec.weight_bits != 4) {
+    fail(ErrorKind::kUnsupported, "bits: found {}; the AutoAWQ GEMM format stores 4 bits", spec.weight_bits);
+  }
+  if (spec.lm_head != HeadDtype::kFp16) {
+    fail(ErrorKind::kUnsupported, "lm_head: found {}; the AutoAWQ GEMM format keeps the head in fp16", to_string(spec.lm_head));
+  }
+}
+
 PackedGemm pack_awq_gemm(const QuantizedWeight& weight) {
   if (weight.codes.size(0) % kPack != 0) {
     fail(ErrorKind::kInvalidArgument, "AutoAWQ's GEMM layout packs 8 output channels into a word: {} is not a multiple of 8",

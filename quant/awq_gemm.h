@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "quant/affine.h"
+#include "quant/spec.h"
 
 namespace salient::quant {
 
@@ -18,6 +19,9 @@ struct PackedGemm {
   at::Tensor qzeros;
   at::Tensor scales;
 };
+
+// Errors: unsupported, naming the field, for what this layout cannot hold: other bits than 4, a quantized head.
+void check_awq_gemm(const QuantizationSpec& spec);
 
 // 4 bit only; out_features must be a multiple of 8. Errors: invalid argument.
 PackedGemm pack_awq_gemm(const QuantizedWeight& weight);

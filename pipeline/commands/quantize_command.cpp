@@ -44,9 +44,6 @@ AwqOptions awq_options(const Arguments& arguments) {
     fail(ErrorKind::kUnsupported, "salient quantize: --method {}: only awq is there", method);
   }
   awq.spec.weight_bits = static_cast<int>(arguments.integer_or("bits", 4, 2, 8));
-  if (awq.spec.weight_bits != 4) {
-    fail(ErrorKind::kUnsupported, "salient quantize: --bits {}: the awq-gemm format stores 4 bits", awq.spec.weight_bits);
-  }
   awq.spec.group_size = arguments.integer_or("group-size", 128, -1, 1 << 20);
   awq.spec.zero_point = !arguments.flag("symmetric");
   awq.scale_search.grid = static_cast<int>(arguments.integer_or("n-grid", 20, 1, 1000));

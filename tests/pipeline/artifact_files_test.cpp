@@ -1,0 +1,45 @@
+#include "pipeline/artifact_files.h"
+
+#include <gtest/gtest.h>
+
+#include "common/file.h"
+#include "support/temporary_folder.h"
+
+namespace salient::pipeline {
+namespace {
+
+TEST(AwqConfig, SaysFloat16AndTheGemmLayout) {
+  const Json config = awq_config({{"torch_dtype", "bfloat16"}, {"rope_theta", 5e5}}, {});
+  EXPECT_EQ(config["torch_dtype"], "float16");
+  EXPECT_EQ(config["rope_theta"], 5e5);
+  EXPECT_FALSE(config.contains("dtype"));
+  EXPECT_EQ(config["quantization_config"], Json::parse(R"({"quant_method": "awq", "zero_point": true, "group_size": 128, "bits": 4,
+                                                           "version": "gemm", "modules_to_not_convert": null})"));
+}
+
+// transformers 4 knows none of the new keys and would take theta 10000 silently.
+TEST(AwqConfig, NewStyleRopeIsWrittenInOldStyleToo) {
+  const Json plain = awq_config({{"dtype", "bfloat16"}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e5}}}}, {});
+  EXPECT_EQ(plain["dtype"], "float16");
+  EXPECT_EQ(plain["torch_dtype"], "float16");
+  EXPECT_EQ(plain["rope_theta"], 5e5);
+  EXPECT_TRUE(plain["rope_scaling"].is_null());
+  const Json llama3 = awq_config({{"rope_parameters", {{"rope_type", "llama3"}, {"rope_theta", 1e4}, {"factor", 8.0}}}}, {});
+  EXPECT_EQ(llama3["rope_scaling"], (Json{{"rope_type", "llama3"}, {"factor", 8.0}}));
+  const Json nested = awq_config({{"rope_parameters", {{"full_attention", {{"rope_theta", 1e6}}}}}}, {});
+  EXPECT_FALSE(nested.contains("rope_theta"));
+}
+
+TEST(SideFiles, WhatIsThereIsCopied) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "a/tokenizer.json", "{}");
+  write_file(folder.path() / "a/chat_template.jinja", "x");
+  write_file(folder.path() / "a/optimizer.pt", "y");
+  copy_side_files(folder.path() / "a", folder.path() / "b");
+  EXPECT_EQ(read_text_file(folder.path() / "b/chat_template.jinja"), "x");
+  EXPECT_TRUE(std::filesystem::exists(folder.path() / "b/tokenizer.json"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "b/optimizer.pt"));
+}
+
+}  // namespace
+}  // namespace salient::pipeline
