@@ -74,7 +74,7 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   if (code) fail_errno(folder, "create the folder", code.value());
   temporary_ = folder / fmt::format(".{}.{}.partial", target_.filename().string(), ::getpid());
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail_errno(temporary_, "create", errno);
+  if (descriptor_ < 0) fail_errno(target_, "create", errno);
 }
 
 AtomicFile::~AtomicFile() {

@@ -207,11 +207,18 @@ void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
       .with_hint("choose another --out, or remove the folder");
 }
 
-// What an artifact folder says of the job that made it.
+// What a complete artifact folder says of the job that made it. config.json is written last.
 std::optional<QuantizeProgress> load_finished(const fs::path& folder) {
   const fs::path file = folder / kMetadataFile;
-  if (!fs::exists(file)) return std::nullopt;
+  if (!fs::exists(file) || !fs::exists(folder / "config.json")) return std::nullopt;
   return progress_from_metadata(read_json_file(file), file.string());
+}
+
+// A complete work folder gets the artifact's name.
+void publish(const fs::path& work, const fs::path& output) {
+  remove_progress(work);
+  fs::rename(work, output);
+  sync_folder(output.has_parent_path() ? output.parent_path() : fs::path("."));
 }
 
 // Progress without the shards that it speaks of: somebody tidied up in the work folder.
@@ -310,6 +317,13 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
 
   const fs::path work = options.output.string() + ".partial";
   std::optional<QuantizeProgress> found = load_progress(work, fingerprint);
+  // Stopped between the last file and the rename: everything is there.
+  if (const auto finished = load_finished(work); !found && finished && finished->fingerprint == fingerprint) {
+    publish(work, options.output);
+    result.reports = finished->reports;
+    result.resumed_blocks = config.num_hidden_layers;
+    return result;
+  }
   if (!found && fs::exists(work)) {
     say(options, fmt::format("{}: left by a job with other settings, starting again", work.string()));
     fs::remove_all(work);
@@ -353,10 +367,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
   copy_side_files(checkpoint.folder(), work);
   write_file(work / kMetadataFile, dump_json(metadata_json(options, progress, source_hashes, tokens), 2) + "\n");
   write_file(work / "config.json", dump_json(awq_config(checkpoint.config(), options.awq.spec), 2) + "\n");
-  remove_progress(work);
-  fs::rename(work, options.output);
-  sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
-
+  publish(work, options.output);
   result.reports = std::move(progress.reports);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return result;

@@ -73,7 +73,7 @@ void remove_progress(const fs::path& work_folder) {
   for (const auto& entry : fs::directory_iterator(work_folder)) {
     const std::string name = entry.path().filename().string();
     const bool hidden = name.starts_with("hidden_") && name.ends_with(".safetensors");
-    const bool left_over = name.starts_with(".progress.json.") || name.starts_with(".hidden_");
+    const bool left_over = name.starts_with(".") && name.ends_with(".partial");  // of a process that was killed while it wrote a file
     if (name == kProgressFile || hidden || left_over) fs::remove(entry.path());
   }
 }

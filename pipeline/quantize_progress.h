@@ -32,7 +32,7 @@ at::Tensor load_hidden_states(const std::filesystem::path& work_folder, const Qu
 // The same out of a finished artifact's quantization_metadata.json; nothing when another program wrote it.
 std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, const std::string& where);
 
-// Removes what save_progress wrote, before the work folder becomes the artifact.
+// Removes what save_progress wrote, and what writers that were killed left half-written, before the work folder becomes the artifact.
 void remove_progress(const std::filesystem::path& work_folder);
 
 }  // namespace salient::pipeline

@@ -35,13 +35,13 @@ void print_note(const std::string& line) { std::fprintf(stderr, "%s\n", line.c_s
 void ProgressLine::show(const std::string& label, const std::string& unit, int64_t done, int64_t total) {
   if (!bar_ || label != label_ || total != total_) {
     finish();
+    if (done == total) return;  // over before there was anything to show
     bar_ = std::make_unique<Progress>(total, label, unit);
     label_ = label;
     total_ = total;
     done_ = 0;
     // The first call of a job that goes on tells how much an earlier one did.
-    if (done > 0 && done < total) bar_->resume_at(done);
-    if (done == total) bar_->advance(done);
+    if (done > 0) bar_->resume_at(done);
   } else {
     bar_->advance(done - done_);
   }

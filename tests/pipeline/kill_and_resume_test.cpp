@@ -164,9 +164,7 @@ TEST(KillAndResume, FinishedRunDoesNothingWhenStartedAgain) {
 // A file of the artifact that was lost or changed behind the store's back is noticed, and what is made again has the same bytes.
 TEST(KillAndResume, DamagedArtifactIsMadeAgain) {
   const TemporaryFolder folder;
-  fs::copy(undisturbed(), folder.path(), fs::copy_options::recursive);
-  fs::remove_all(folder.path() / "runs");
-  fs::remove_all(folder.path() / "artifacts");
+  write_demo_config(folder.path());
   ASSERT_EQ(run_program({"run", "run.yaml", "--set", "evaluation.tasks=[]"}, folder.path()).exit_code, 0);
   fs::remove_all(folder.path() / "artifacts" / kDemoArtifact);
   const ProgramResult result = run_program({"run", "run.yaml", "--set", "evaluation.tasks=[]"}, folder.path());

@@ -77,6 +77,20 @@ TEST(QuantizeModel, StoppedAfterAnyBlockItGivesTheSameBytes) {
   EXPECT_FALSE(fs::exists(folder.path() / "stopped.partial"));
 }
 
+// Between the last file and the rename the progress is gone already.
+TEST(QuantizeModel, StoppedBeforeTheRenameItOnlyRenames) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const QuantizeModelOptions options = demo_options(folder.path() / "out");
+  const size_t linears = quantize_model(options, tokens).reports.size();
+  const auto expected = folder_bytes(options.output);
+  fs::rename(options.output, folder.path() / "out.partial");
+  const QuantizeModelResult again = quantize_model(options, tokens);
+  EXPECT_EQ(again.resumed_blocks, 4);
+  EXPECT_EQ(again.reports.size(), linears);
+  EXPECT_TRUE(folder_bytes(options.output) == expected);
+}
+
 TEST(QuantizeModel, WorkOfOtherSettingsIsNotTakenOver) {
   const test::TemporaryFolder folder;
   const calibration::TokenBlocks tokens = demo_tokens(12);
