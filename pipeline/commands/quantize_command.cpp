@@ -11,6 +11,7 @@
 #include "pipeline/commands/session.h"
 #include "pipeline/quantize_job.h"
 #include "pipeline/torch_options.h"
+#include "quant/awq_gemm.h"
 
 namespace salient::pipeline {
 namespace {
@@ -44,6 +45,7 @@ AwqOptions awq_options(const Arguments& arguments) {
     fail(ErrorKind::kUnsupported, "salient quantize: --method {}: only awq is there", method);
   }
   awq.spec.weight_bits = static_cast<int>(arguments.integer_or("bits", 4, 2, 8));
+  with_context("salient quantize: --bits", [&] { quant::check_awq_gemm(awq.spec); });
   awq.spec.group_size = arguments.integer_or("group-size", 128, -1, 1 << 20);
   awq.spec.zero_point = !arguments.flag("symmetric");
   awq.scale_search.grid = static_cast<int>(arguments.integer_or("n-grid", 20, 1, 1000));
