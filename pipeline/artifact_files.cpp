@@ -1,5 +1,6 @@
 #include "pipeline/artifact_files.h"
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
@@ -41,6 +42,8 @@ void copy_side_files(const fs::path& from, const fs::path& to) {
   }
 }
 
+bool is_side_file(const std::string& name) { return std::find(kSideFiles.begin(), kSideFiles.end(), name) != kSideFiles.end(); }
+
 Json awq_config(Json config, const quant::QuantizationSpec& spec) {
   if (config.contains("dtype")) config["dtype"] = "float16";
   config["torch_dtype"] = "float16";
@@ -55,13 +58,17 @@ Json awq_config(Json config, const quant::QuantizationSpec& spec) {
   return config;
 }
 
-Json hash_checkpoint_files(const fs::path& folder) {
+Json hash_files(const fs::path& folder, const std::function<bool(const std::string& name)>& counts) {
   Json hashes = Json::object();
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (name == "config.json" || entry.path().extension() == ".safetensors") hashes[name] = sha256_file(entry.path());
+    if (entry.is_regular_file() && counts(name)) hashes[name] = sha256_file(entry.path());
   }
   return hashes;
+}
+
+Json hash_source_files(const fs::path& folder) {
+  return hash_files(folder, [](const std::string& name) { return is_side_file(name) || name == "config.json" || name.ends_with(".safetensors"); });
 }
 
 }  // namespace salient::pipeline

@@ -2,7 +2,8 @@
 #pragma once
 
 #include <filesystem>
-#include <vector>
+#include <functional>
+#include <string>
 
 #include "common/json.h"
 #include "quant/spec.h"
@@ -12,11 +13,16 @@ namespace salient::pipeline {
 // Copies tokenizer, chat template, generation config and training metadata, as far as they are there.
 void copy_side_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
+bool is_side_file(const std::string& name);
+
 // The source's config.json with dtype float16 and the quantization_config of AutoAWQ's GEMM layout, its dtype and rope in old and new style, so
 // that transformers 4 and 5 read the same model.
 Json awq_config(Json source_config, const quant::QuantizationSpec& spec);
 
-// {file name: SHA-256} of config.json and every safetensors file of a checkpoint folder.
-Json hash_checkpoint_files(const std::filesystem::path& folder);
+// {file name: SHA-256} of what an artifact is made from: config.json, every safetensors file and the side files.
+Json hash_source_files(const std::filesystem::path& folder);
+
+// {file name: SHA-256} of every file in a folder that `counts` is true for.
+Json hash_files(const std::filesystem::path& folder, const std::function<bool(const std::string& name)>& counts);
 
 }  // namespace salient::pipeline

@@ -146,6 +146,19 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, int64_t block
   return result;
 }
 
+std::vector<models::PlannedTensor> plan_norms(const models::DecoderConfig& config, int64_t block) {
+  const models::Architecture& architecture = models::find_architecture(config.model_type);
+  std::vector<models::PlannedTensor> plan;
+  for (size_t i = 0; i < models::kNormSlots; ++i) {
+    const auto slot = static_cast<NormSlot>(i);
+    if (architecture.norms[i].empty()) continue;
+    const bool per_head = slot == NormSlot::kQuery || slot == NormSlot::kKey;
+    if (per_head && !config.qk_norm) continue;
+    plan.push_back({models::norm_name(architecture, block, slot), at::kHalf, {per_head ? config.head_dim : config.hidden_size}});
+  }
+  return plan;
+}
+
 std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options) {
   const models::Architecture& architecture = models::find_architecture(config.model_type);
   std::vector<models::PlannedTensor> plan;
@@ -163,13 +176,7 @@ std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& confi
     plan.push_back({name + ".scales", at::kHalf, {groups, out}});
     if (models::linear_has_bias(config, slot)) plan.push_back({name + ".bias", at::kHalf, {out}});
   }
-  for (size_t i = 0; i < models::kNormSlots; ++i) {
-    const auto slot = static_cast<NormSlot>(i);
-    if (architecture.norms[i].empty()) continue;
-    const bool per_head = slot == NormSlot::kQuery || slot == NormSlot::kKey;
-    if (per_head && !config.qk_norm) continue;
-    plan.push_back({models::norm_name(architecture, block, slot), at::kHalf, {per_head ? config.head_dim : config.hidden_size}});
-  }
+  for (models::PlannedTensor& norm : plan_norms(config, block)) plan.push_back(std::move(norm));
   return plan;
 }
 

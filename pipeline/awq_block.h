@@ -48,6 +48,7 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, int64_t block
                               const BlockStatistics& statistics, const AwqOptions& options);
 
 // The tensors that quantize_block will give, before there are any: to plan shards with.
+std::vector<models::PlannedTensor> plan_norms(const models::DecoderConfig& config, int64_t block);
 std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options);
 
 }  // namespace salient::pipeline

@@ -8,8 +8,33 @@ namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
+// Speed and memory, as figures of the task "throughput".
+void record_throughput(Store& store, ResultRecord record, const eval::Throughput& throughput) {
+  record.task = "throughput";
+  record.config = {{"threads", throughput.threads}, {"prompt_tokens", throughput.prompt_tokens}, {"generated_tokens", throughput.generated_tokens}};
+  record.n = throughput.repeats;
+  const auto put = [&](const char* metric, double value) {
+    record.metric = metric;
+    record.value = value;
+    store.put_result(record);
+  };
+  put("prompt_tokens_per_second", throughput.prompt_tokens_per_second);
+  put("generation_tokens_per_second", throughput.generation_tokens_per_second);
+  put("weights_disk_bytes", static_cast<double>(throughput.disk_bytes));
+  put("weights_memory_bytes", static_cast<double>(throughput.memory_bytes));
+  put("process_peak_bytes", static_cast<double>(throughput.peak_rss_bytes));
+}
+
 void record_model(Store& store, std::optional<int64_t> run_id, const eval::ModelResult& result, const EvaluatedModel& model,
                   const std::string& compared_with) {
+  if (result.throughput) {
+    ResultRecord record;
+    record.run_id = run_id;
+    record.model_name = result.model;
+    record.model_path = fs::absolute(model.folder).lexically_normal().string();
+    record.model_hash = model.hash;
+    record_throughput(store, record, *result.throughput);
+  }
   for (const eval::TaskResult& task : result.tasks) {
     for (const eval::MetricResult& metric : task.metrics) {
       ResultRecord record;
@@ -24,9 +49,19 @@ void record_model(Store& store, std::optional<int64_t> run_id, const eval::Model
       record.n = metric.n;
       record.config = {{"settings", task.settings}, {"model", result.description}};
       record.data_hash = task.data_sha256;
-      record.protocol = value_or<std::string>(task.settings, "protocol", "", task.task);
+      record.protocol = task.settings.value("protocols", Json::object()).value(metric.metric, "");
       record.compared_with = compared_with;
       store.put_result(record);
+      if (!metric.base) continue;  // a comparison is stored as figures of its own: <metric>_difference, <metric>_retention
+      const auto put_comparison = [&](const char* suffix, const eval::Estimate& estimate) {
+        ResultRecord comparison = record;
+        comparison.metric += suffix;
+        comparison.value = estimate.value;
+        comparison.standard_error = estimate.stderr_of_mean;
+        store.put_result(comparison);
+      };
+      put_comparison("_difference", metric.base->difference);
+      if (metric.base->retention) put_comparison("_retention", *metric.base->retention);
     }
   }
 }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -53,32 +54,52 @@ struct OuterTensors {
   std::vector<models::PlannedTensor> after;
 };
 
-OuterTensors plan_outer(const Checkpoint& checkpoint, const DecoderConfig& config, const models::Architecture& architecture) {
+OuterTensors plan_outer(const DecoderConfig& config, const models::Architecture& architecture) {
   const std::vector<int64_t> matrix{config.vocab_size, config.hidden_size};
   OuterTensors outer;
   outer.before.push_back({std::string(architecture.embedding), at::kHalf, matrix});
   outer.after.push_back({std::string(architecture.final_norm), at::kHalf, {config.hidden_size}});
   if (!config.tie_word_embeddings) outer.after.push_back({std::string(architecture.lm_head), at::kHalf, matrix});
 
-  for (const std::string& name : checkpoint.names()) {
-    const bool known = name.starts_with(architecture.block_prefix) || name == architecture.embedding ||
-                       name == architecture.final_norm || name == architecture.lm_head;
-    if (!known) {
-      fail(ErrorKind::kUnsupported, "{}: tensor {} is not part of architecture {}, it would be lost", checkpoint.folder().string(), name,
-           architecture.model_type);
+  return outer;
+}
+
+// Every tensor that the architecture names must be there with its shape, before any work; every other one would be lost.
+void check_tensors(const Checkpoint& checkpoint, const DecoderConfig& config, const models::Architecture& architecture,
+                   const OuterTensors& outer) {
+  std::map<std::string, std::vector<int64_t>> expected;
+  for (const auto* list : {&outer.before, &outer.after}) {
+    for (const models::PlannedTensor& tensor : *list) expected[tensor.name] = tensor.shape;
+  }
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    for (size_t i = 0; i < models::kLinearSlots; ++i) {
+      const auto slot = static_cast<models::LinearSlot>(i);
+      const std::string name = models::linear_name(architecture, block, slot);
+      const auto [out, in] = models::linear_shape(config, slot);
+      expected[name + ".weight"] = {out, in};
+      if (models::linear_has_bias(config, slot)) expected[name + ".bias"] = {out};
+    }
+    for (const models::PlannedTensor& norm : plan_norms(config, block)) expected[norm.name] = norm.shape;
+  }
+  for (const auto& [name, shape] : expected) {
+    if (const auto& info = checkpoint.info(name); info.shape != shape) {
+      fail(ErrorKind::kCorruption, "{}: {}: shape is [{}], expected [{}] from config.json", checkpoint.folder().string(), name,
+           fmt::join(info.shape, ", "), fmt::join(shape, ", "));
     }
   }
-  return outer;
+  for (const std::string& name : checkpoint.names()) {
+    // The tied head is the embedding once more; inverse frequencies (old Llama files) follow from the config.
+    const bool redundant = (config.tie_word_embeddings && name == architecture.lm_head) || name.ends_with("rotary_emb.inv_freq");
+    if (!redundant && !expected.contains(name)) {
+      fail(ErrorKind::kUnsupported, "{}: tensor {} is not part of architecture {} as config.json describes it, it would be lost",
+           checkpoint.folder().string(), name, architecture.model_type);
+    }
+  }
 }
 
 void put_outer(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const std::vector<models::PlannedTensor>& tensors) {
   for (const models::PlannedTensor& planned : tensors) {
-    const at::Tensor half = checkpoint.load(planned.name, planned.shape, at::kHalf);
-    if (!half.isfinite().all().item<bool>()) {
-      throw Error(ErrorKind::kUnsupported, fmt::format("{}: a value does not fit float16", planned.name))
-          .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
-    }
-    writer.put(planned.name, half);
+    writer.put(planned.name, checkpoint.load(planned.name, planned.shape, at::kHalf));
   }
 }
 
@@ -166,7 +187,7 @@ BlockWeights to_device(BlockWeights weights, at::Device device) {
 constexpr const char* kMetadataFile = "quantization_metadata.json";
 
 Json metadata_json(const QuantizeModelOptions& options, const QuantizeProgress& progress, const Json& source_hashes,
-                   const calibration::TokenBlocks& tokens) {
+                   const Json& file_hashes, const calibration::TokenBlocks& tokens) {
   Json layers = Json::array();
   for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
   return {{"format", "awq-gemm"},
@@ -180,6 +201,7 @@ Json metadata_json(const QuantizeModelOptions& options, const QuantizeProgress& 
           {"calibration_ids_sha256", hash_tensor(tokens.ids)},
           {"seed", options.seed},
           {"source_sha256", source_hashes},
+          {"files_sha256", file_hashes},
           {"layers", layers},
           {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
 }
@@ -202,9 +224,8 @@ void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
   }
 }
 
-[[noreturn]] void fail_exists(const fs::path& output) {
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", output.string()))
-      .with_hint("choose another --out, or remove the folder");
+[[noreturn]] void fail_exists(const QuantizeModelOptions& options) {
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", options.output.string())).with_hint(options.exists_hint);
 }
 
 // What a complete artifact folder says of the job that made it. config.json is written last.
@@ -214,10 +235,39 @@ std::optional<QuantizeProgress> load_finished(const fs::path& folder) {
   return progress_from_metadata(read_json_file(file), file.string());
 }
 
-// A complete work folder gets the artifact's name.
+// Whether every file of an artifact is still as it was made: "model.safetensors" for one that is not, "" when all are.
+std::string find_changed_file(const fs::path& folder) {
+  const Json hashes = read_json_file(folder / kMetadataFile).value("files_sha256", Json::object());
+  for (const auto& [name, hash] : hashes.items()) {
+    if (!fs::exists(folder / name) || sha256_file(folder / name) != hash) return name;
+  }
+  return "";
+}
+
+// Deletes nothing that is not ours: a folder that only happens to be called "<output>.partial" is refused.
+void check_work_folder(const fs::path& work) {
+  if (!fs::exists(work)) return;
+  for (const auto& entry : fs::directory_iterator(work)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = name.starts_with(".") || name.starts_with("model") || is_progress_file(name) || is_side_file(name) ||
+                      name == "config.json" || name == kMetadataFile;
+    if (ours) continue;
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: this name is needed for the work in progress, but the folder holds {}, which is "
+                                                         "none of its files", work.string(), name))
+        .with_hint("move that folder away, or choose another --out");
+  }
+}
+
+// A complete work folder gets the artifact's name; what had it (see replace_output) is removed afterwards.
 void publish(const fs::path& work, const fs::path& output) {
   remove_progress(work);
+  const fs::path replaced = output.string() + ".replaced";
+  if (fs::exists(output)) {
+    fs::remove_all(replaced);
+    fs::rename(output, replaced);
+  }
   fs::rename(work, output);
+  fs::remove_all(replaced);
   sync_folder(output.has_parent_path() ? output.parent_path() : fs::path("."));
 }
 
@@ -272,18 +322,24 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   return estimate;
 }
 
-QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const calibration::TokenBlocks& tokens) {
+QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens) {
   const auto started = std::chrono::steady_clock::now();
+  QuantizeModelOptions options = given;
+  options.output = options.output.lexically_normal();
+  if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
+  if (options.output.empty() || options.output == ".") fail(ErrorKind::kInvalidArgument, "the output folder has no name");
   const at::NoGradGuard no_grad;
   quant::validate(options.awq.spec);
   quant::check_awq_gemm(options.awq.spec);
-  if (fs::exists(options.output) && !options.reuse_output) fail_exists(options.output);
+  const bool ours = fs::exists(options.output) && load_finished(options.output).has_value();
+  if (fs::exists(options.output) && !(ours && (options.reuse_output || options.replace_output))) fail_exists(options);
   const Checkpoint checkpoint(options.model_folder);
   check_source(checkpoint);
   const DecoderConfig config = models::parse_decoder_config(checkpoint.config(), (checkpoint.folder() / "config.json").string());
   const models::Architecture& architecture = models::find_architecture(config.model_type);
 
-  const OuterTensors outer = plan_outer(checkpoint, config, architecture);
+  const OuterTensors outer = plan_outer(config, architecture);
+  check_tensors(checkpoint, config, architecture, outer);
   std::vector<models::PlannedTensor> planned = outer.before;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     for (models::PlannedTensor& tensor : plan_block(config, block, options.awq)) planned.push_back(std::move(tensor));
@@ -293,7 +349,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
   const uint64_t outer_bytes = static_cast<uint64_t>(2 * config.vocab_size * config.hidden_size) * (config.tie_word_embeddings ? 1 : 2);
   const QuantizeEstimate estimate = estimate_quantize(config, options.awq, tokens.ids.numel(), options.batch_tokens, outer_bytes);
 
-  const Json source_hashes = hash_checkpoint_files(checkpoint.folder());
+  const Json source_hashes = hash_source_files(checkpoint.folder());
   const std::string fingerprint =
       sha256_hex(dump_json({{"version", SALIENT_VERSION},
                             {"source", source_hashes},
@@ -301,39 +357,51 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
                             {"search", search_json(options.awq)},
                             {"ids", hash_tensor(tokens.ids)},
                             {"lengths", hash_tensor(tokens.lengths)},
+                            {"calibration", options.calibration_record},
+                            {"seed", options.seed},
+                            {"libtorch", TORCH_VERSION},
+                            {"device", options.device.str()},
                             {"batch_tokens", options.batch_tokens},
                             {"max_shard_bytes", options.max_shard_bytes}}));
 
   QuantizeModelResult result;
   result.folder = options.output;
   result.bytes = plan.total_bytes;
-  if (fs::exists(options.output)) {
-    const std::optional<QuantizeProgress> finished = load_finished(options.output);
-    if (!finished || finished->fingerprint != fingerprint) fail_exists(options.output);
-    result.reports = finished->reports;
-    result.resumed_blocks = config.num_hidden_layers;
-    return result;
+  if (ours && options.reuse_output) {
+    const QuantizeProgress finished = *load_finished(options.output);
+    if (finished.fingerprint == fingerprint) {
+      const std::string changed = find_changed_file(options.output);
+      if (changed.empty()) {
+        result.reports = finished.reports;
+        result.resumed_blocks = config.num_hidden_layers;
+        return result;
+      }
+      if (!options.replace_output) {
+        throw Error(ErrorKind::kCorruption, fmt::format("{}: {} is not as it was made", options.output.string(), changed))
+            .with_hint("remove the folder, then the same command makes it again; or: " + options.exists_hint);
+      }
+    } else if (!options.replace_output) {
+      fail_exists(options);
+    }
   }
 
   const fs::path work = options.output.string() + ".partial";
-  std::optional<QuantizeProgress> found = load_progress(work, fingerprint);
+  check_work_folder(work);
   // Stopped between the last file and the rename: everything is there.
-  if (const auto finished = load_finished(work); !found && finished && finished->fingerprint == fingerprint) {
+  if (const auto finished = load_finished(work); finished && finished->fingerprint == fingerprint && find_changed_file(work).empty()) {
     publish(work, options.output);
     result.reports = finished->reports;
     result.resumed_blocks = config.num_hidden_layers;
     return result;
   }
-  if (!found && fs::exists(work)) {
-    say(options, fmt::format("{}: left by a job with other settings, starting again", work.string()));
-    fs::remove_all(work);
-  }
-  if (!found) check_disk(options.output, estimate);
+  if (!fs::exists(work)) check_disk(options.output, estimate);
   fs::create_directories(work);
-
+  // The writer locks the folder: whatever is looked at or removed in it from here on belongs to no other job.
+  models::CheckpointWriter writer(work, plan);
+  const std::optional<QuantizeProgress> found = load_progress(work, fingerprint);
+  if (!found) remove_progress(work);
   QuantizeProgress progress = found ? *found : QuantizeProgress{fingerprint, 0, {}};
   result.resumed_blocks = progress.blocks_done;
-  models::CheckpointWriter writer(work, plan);
   if (found) check_taken_over(writer, planned, work);
   at::Tensor hidden;
   if (found) {
@@ -365,8 +433,13 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const ca
 
   writer.finish();
   copy_side_files(checkpoint.folder(), work);
-  write_file(work / kMetadataFile, dump_json(metadata_json(options, progress, source_hashes, tokens), 2) + "\n");
-  write_file(work / "config.json", dump_json(awq_config(checkpoint.config(), options.awq.spec), 2) + "\n");
+  const std::string new_config = dump_json(awq_config(checkpoint.config(), options.awq.spec), 2) + "\n";
+  Json file_hashes = hash_files(work, [](const std::string& name) {
+    return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile;
+  });
+  file_hashes["config.json"] = sha256_hex(new_config);
+  write_file(work / kMetadataFile, dump_json(metadata_json(options, progress, source_hashes, file_hashes, tokens), 2) + "\n");
+  write_file(work / "config.json", new_config);
   publish(work, options.output);
   result.reports = std::move(progress.reports);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

@@ -26,6 +26,9 @@ struct QuantizeModelOptions {
   // An output that exists and was made from exactly these inputs counts as this call's result: how a run goes on that was stopped right
   // after the artifact had got its name.
   bool reuse_output = false;
+  // An output that another job of this program made is replaced, once the new one is complete.
+  bool replace_output = false;
+  std::string exists_hint = "choose another --out, or remove the folder";  // what the user can do about an output that exists
   AwqOptions awq;
   at::Device device = at::kCPU;            // where the blocks run; the search itself runs on the CPU
   int64_t batch_tokens = 4096;             // tokens of a forward pass: bounds the activations of a block

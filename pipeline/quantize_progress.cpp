@@ -69,13 +69,18 @@ at::Tensor load_hidden_states(const fs::path& work_folder, const QuantizeProgres
   return models::SafetensorsFile(hidden_file(work_folder, progress.blocks_done)).view("hidden_states").clone();
 }
 
+bool is_progress_file(const std::string& name) {
+  // Of a process that was killed while it wrote a file (".config.json.4711.partial"); shards being filled end in ".safetensors.partial".
+  const bool left_over = name.starts_with(".") && name.ends_with(".partial") && !name.ends_with(".safetensors.partial");
+  return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".safetensors")) || left_over;
+}
+
 void remove_progress(const fs::path& work_folder) {
+  std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(work_folder)) {
-    const std::string name = entry.path().filename().string();
-    const bool hidden = name.starts_with("hidden_") && name.ends_with(".safetensors");
-    const bool left_over = name.starts_with(".") && name.ends_with(".partial");  // of a process that was killed while it wrote a file
-    if (name == kProgressFile || hidden || left_over) fs::remove(entry.path());
+    if (is_progress_file(entry.path().filename().string())) files.push_back(entry.path());
   }
+  for (const fs::path& file : files) fs::remove(file);
 }
 
 }  // namespace salient::pipeline

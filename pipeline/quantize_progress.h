@@ -32,6 +32,9 @@ at::Tensor load_hidden_states(const std::filesystem::path& work_folder, const Qu
 // The same out of a finished artifact's quantization_metadata.json; nothing when another program wrote it.
 std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, const std::string& where);
 
+// Whether a file of a work folder is part of the work only, not of the artifact.
+bool is_progress_file(const std::string& name);
+
 // Removes what save_progress wrote, and what writers that were killed left half-written, before the work folder becomes the artifact.
 void remove_progress(const std::filesystem::path& work_folder);
 

@@ -154,9 +154,10 @@ RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name
   read_quantization(root.get("quantization"), config.quantization);
   read_evaluation(root.get("evaluation"), config.evaluation);
   const ConfigNode& output = root.get("output");
-  output.check_keys(Keys{"folder", "store"});
+  output.check_keys(Keys{"folder", "store", "overwrite"});
   set_text(output, "folder", config.output_folder);
   set_text(output, "store", config.store);
+  if (output.has("overwrite")) config.overwrite = output.get("overwrite").as_bool();
   read_runtime(root.get("runtime"), config.runtime);
   return config;
 }
@@ -217,7 +218,7 @@ Json to_json(const RunConfig& config) {
             {"throughput", evaluation.throughput},
             {"compare_with_base", evaluation.compare_with_base},
             {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
-          {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}}},
+          {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}, {"overwrite", config.overwrite}}},
           {"runtime", {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};
 }
 

@@ -46,6 +46,7 @@
 //   output:
 //     folder: artifacts
 //     store: runs/salient.db
+//     overwrite: false             # replace an artifact of the same name that other settings made
 //   runtime:
 //     threads: 0                   # 0 = all cores
 //     device: cpu                  # cpu | cuda
@@ -117,6 +118,7 @@ struct RunConfig {
   EvaluationConfig evaluation;
   std::filesystem::path output_folder = "artifacts";
   std::filesystem::path store = "runs/salient.db";
+  bool overwrite = false;
   RuntimeConfig runtime;
 };
 

@@ -84,7 +84,7 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
                     {"answer_field", base.render.fields.answer},
                     {"max_seq_len", base.max_seq_len}};
   stage.input_files = {{"train_file", base.source}, {"tokenizer", model_folder / "tokenizer.json"}};
-  for (const char* name : {"tokenizer_config.json", "chat_template.jinja"}) {
+  for (const char* name : {"tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
     if (fs::exists(model_folder / name)) stage.input_files[name] = model_folder / name;
   }
   stage.body = [base, observer, folder = config.output_folder](StageContext& context) {
@@ -125,6 +125,8 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
   job.model.model_folder = model_folder;
   job.model.output = config.output_folder / name;
   job.model.reuse_output = true;
+  job.model.replace_output = config.overwrite;
+  job.model.exists_hint = "--set output.overwrite=true replaces it, --set output.folder=DIR keeps both";
   job.model.awq = awq_options(config.quantization);
   job.model.device = parse_device(config.runtime.device);
   job.model.max_shard_bytes = config.quantization.max_shard_bytes;
@@ -146,7 +148,7 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
                     {"max_shard_bytes", quantization.max_shard_bytes},
                     {"max_seq_len", config.calibration.max_seq_len},
                     {"packing", config.calibration.packing},
-                    {"name", name},
+                    {"output", job.model.output.string()},
                     {"device", config.runtime.device}};
   stage.input_files = {{"model", model_folder}};
   if (own_calibration) {
@@ -336,7 +338,8 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
   return stages;
 }
 
-// The largest share of a headline score that was lost against the base.
+}  // namespace
+
 void check_retention(const eval::Evaluation& evaluation, double most) {
   for (const eval::TaskResult& task : evaluation.model.tasks) {
     for (const eval::MetricResult& metric : task.metrics) {
@@ -351,8 +354,6 @@ void check_retention(const eval::Evaluation& evaluation, double most) {
     }
   }
 }
-
-}  // namespace
 
 RunPlan plan_run(const RunConfig& config, const RunObserver& observer) {
   RunPlan plan;
@@ -388,7 +389,6 @@ RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& obse
       eval::append(report.evaluation, eval::evaluation_from_json(outputs.values.at("evaluation"), stage.name));
     }
   }
-  if (plan.config.evaluation.max_retention_loss) check_retention(report.evaluation, *plan.config.evaluation.max_retention_loss);
   return report;
 }
 

@@ -42,8 +42,10 @@ struct RunPlan {
 // Opens nothing but small files. Errors: not found (model, data), invalid argument (a task without a file; a spec that cannot be written).
 RunPlan plan_run(const RunConfig& config, const RunObserver& observer);
 
-// Errors: those of the stages; check failed with code ACCURACY_DEGRADATION when evaluation.max_retention_loss is exceeded (everything is
-// stored before).
+// Errors: those of the stages.
 RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& observer);
+
+// Errors: check failed with code ACCURACY_DEGRADATION when a headline score lost more than this share of the base's.
+void check_retention(const eval::Evaluation& evaluation, double most);
 
 }  // namespace salient::pipeline

@@ -162,7 +162,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 std::string error_text(const std::exception& error) {
   const auto* known = dynamic_cast<const Error*>(&error);
-  return known != nullptr && !known->code().empty() ? fmt::format("{}: {}", known->code(), known->message()) : error.what();
+  if (known != nullptr) return known->code().empty() ? known->message() : fmt::format("{}: {}", known->code(), known->message());
+  const std::string text = error.what();  // libtorch's has a back trace behind its first line
+  return text.substr(0, text.find('\n'));
 }
 
 }  // namespace

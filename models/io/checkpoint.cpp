@@ -209,8 +209,9 @@ at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>&
   const bool narrows = at::isFloatingType(dtype) && info.dtype != dtype && (info.dtype == at::kDouble || dtype == at::kHalf);
   if (narrows) {
     if (const auto bad = find_non_finite(copy)) {
-      fail(ErrorKind::kCorruption, "{}: element {} is {}, which does not fit into {}", where, *bad,
-           stored.flatten()[*bad].item<double>(), c10::toString(dtype));
+      throw Error(ErrorKind::kUnsupported, fmt::format("{}: element {} is {}, which does not fit into {}", where, *bad,
+                                                       stored.flatten()[*bad].item<double>(), c10::toString(dtype)))
+          .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
     }
   }
   if (device != at::kCPU) copy = copy.to(device);

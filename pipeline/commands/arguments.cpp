@@ -46,7 +46,7 @@ void add(po::options_description& description, const OptionRow& row, const std::
     return;
   }
   auto* value = po::value<std::vector<std::string>>()->value_name(row.value);
-  if (row.repeated) value->composing()->multitoken();
+  if (row.repeated) value->composing();
   description.add_options()(name.c_str(), value, help.c_str());
 }
 

@@ -15,7 +15,7 @@ struct OptionRow {
   std::string name;
   std::string value;     // what stands for the value in --help: "DIR"; empty for a flag
   std::string help;      // the default belongs in here
-  bool repeated = false;  // may be given several times, or once with several values
+  bool repeated = false;  // may be given several times
 };
 
 struct CommandText {

@@ -60,6 +60,15 @@ void print_plan(Store& store, const RunPlan& plan, bool json) {
                          format_table({"Stage", "Would", "Why", "Key"}, rows)));
 }
 
+std::string summary(const RunReport& report) {
+  std::string text = fmt::format("\nrun {}: {} stages done, {} up to date\nartifact: {}\n", report.run_id, report.stages_run,
+                                 report.stages_skipped, report.artifact.string());
+  if (!report.evaluation.model.tasks.empty()) {
+    text += "\n" + eval::to_table(report.evaluation) + "\n" + eval::verdict(report.evaluation) + "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 void run_command(const std::vector<std::string>& words) {
@@ -101,20 +110,18 @@ void run_command(const std::vector<std::string>& words) {
   const RunReport report = execute_run(store, plan, observer);
   progress.finish();
   if (arguments.flag("json")) {
-    return print_json({{"run", report.run_id},
+    print_json({{"run", report.run_id},
                        {"artifact", report.artifact.string()},
                        {"calibration", report.calibration_file.string()},
                        {"stages_run", report.stages_run},
                        {"stages_skipped", report.stages_skipped},
                        {"peak_memory_bytes", peak_memory_bytes()},
                        {"evaluation", eval::to_json(report.evaluation)}});
+  } else {
+    print_text(summary(report));
   }
-  std::string text = fmt::format("\nrun {}: {} stages done, {} up to date\nartifact: {}\n", report.run_id, report.stages_run,
-                                 report.stages_skipped, report.artifact.string());
-  if (!report.evaluation.model.tasks.empty()) {
-    text += "\n" + eval::to_table(report.evaluation) + "\n" + eval::verdict(report.evaluation) + "\n";
-  }
-  print_text(text);
+  // Last, so that the figures are seen in any case.
+  if (config.evaluation.max_retention_loss) check_retention(report.evaluation, *config.evaluation.max_retention_loss);
 }
 
 }  // namespace salient::pipeline

@@ -135,6 +135,80 @@ TEST(QuantizeModel, AnOutputThatExistsIsRefusedUnlessItIsThisJobs) {
   EXPECT_THROW(quantize_model(options, tokens), Error);
 }
 
+TEST(QuantizeModel, ADamagedArtifactIsNotReused) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  quantize_model(options, tokens);
+  const auto expected = folder_bytes(options.output);
+  write_file(options.output / "tokenizer.json", "{}");
+  options.reuse_output = true;
+  try {
+    quantize_model(options, tokens);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCorruption);
+    EXPECT_THAT(error.message(), testing::HasSubstr("tokenizer.json"));
+  }
+  options.replace_output = true;
+  quantize_model(options, tokens);
+  EXPECT_TRUE(folder_bytes(options.output) == expected);
+}
+
+TEST(QuantizeModel, AnotherJobsArtifactIsReplacedOnlyWhenAskedFor) {
+  const test::TemporaryFolder folder;
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  quantize_model(options, demo_tokens(12));
+  const auto old = folder_bytes(options.output);
+  options.reuse_output = true;
+  EXPECT_THROW(quantize_model(options, demo_tokens(13)), Error);
+  EXPECT_TRUE(folder_bytes(options.output) == old);
+  options.replace_output = true;
+  quantize_model(options, demo_tokens(13));
+  EXPECT_FALSE(folder_bytes(options.output) == old);
+  EXPECT_FALSE(fs::exists(folder.path() / "out.replaced"));
+}
+
+TEST(QuantizeModel, AFolderOfSomebodyElseIsNeverTouched) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "out.partial/notes.txt", "mine");
+  EXPECT_THROW(quantize_model(demo_options(folder.path() / "out"), demo_tokens(12)), Error);
+  EXPECT_EQ(read_text_file(folder.path() / "out.partial/notes.txt"), "mine");
+  write_file(folder.path() / "there/file", "mine");
+  QuantizeModelOptions options = demo_options(folder.path() / "there");
+  options.replace_output = true;
+  EXPECT_THROW(quantize_model(options, demo_tokens(12)), Error);
+  EXPECT_EQ(read_text_file(folder.path() / "there/file"), "mine");
+}
+
+TEST(QuantizeModel, ATrailingSlashNamesTheSameFolder) {
+  const test::TemporaryFolder folder;
+  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out/"), demo_tokens(12));
+  EXPECT_TRUE(fs::exists(folder.path() / "out/config.json"));
+  EXPECT_EQ(result.folder, folder.path() / "out");
+}
+
+// A bias that config.json does not speak of would be lost silently.
+TEST(QuantizeModel, ATensorThatTheConfigDoesNotSpeakOfIsRefused) {
+  const test::TemporaryFolder folder;
+  fs::copy(kModel, folder.path() / "model");
+  fs::remove(folder.path() / "model/model.safetensors");
+  const models::SafetensorsFile source(kModel / "model.safetensors");
+  std::vector<models::NamedTensor> tensors;
+  for (const auto& [name, info] : source.tensors()) tensors.push_back({name, source.view(name)});
+  tensors.push_back({"model.layers.1.self_attn.o_proj.bias", source.view("model.norm.weight")});
+  models::write_safetensors(folder.path() / "model/model.safetensors", tensors);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  options.model_folder = folder.path() / "model";
+  try {
+    quantize_model(options, demo_tokens(12));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
+    EXPECT_THAT(error.message(), testing::HasSubstr("model.layers.1.self_attn.o_proj.bias"));
+  }
+}
+
 TEST(QuantizeModel, AGroupSizeThatDoesNotDivideNamesTheLayerAndWhatDoes) {
   const test::TemporaryFolder folder;
   QuantizeModelOptions options = demo_options(folder.path() / "out");
