@@ -225,7 +225,7 @@ TEST(CommandLine, EvalComparesWithTheBase) {
   EXPECT_EQ(evaluation.at("base").at("tasks").at(0).at("metrics").at(0).at("n"), 20);
 
   const Json stored = parse_json(run_ok({"results", "--store", "eval.db", "--json"}, finished_run()).out, "results --json");
-  EXPECT_EQ(stored.size(), 4U);  // acc and acc_norm of both models
+  EXPECT_EQ(stored.size(), 8U);  // acc and acc_norm of both models, and of the artifact their _difference and _retention
 }
 
 TEST(CommandLine, ListingsShowTheRun) {

@@ -55,7 +55,7 @@ quantization: {method: awq, bits: 3, activation_bits: 16, kv_cache_bits: 16, gro
                duo_scaling: false, clip: false, propagate_error: false, max_shard_size: 1GiB}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
              max_new_tokens: 5, throughput: false, compare_with_base: true, max_retention_loss: 0.05}
-output: {folder: o, store: s.db}
+output: {folder: o, store: s.db, overwrite: true}
 runtime: {threads: 2, device: cuda, dtype: bfloat16}
 )");
   EXPECT_EQ(to_json(config), Json::parse(R"({
@@ -67,7 +67,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
       "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
       "max_retention_loss": 0.05},
-    "output": {"folder": "o", "store": "s.db"}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
+    "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
   EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:8:27");
 }
 
