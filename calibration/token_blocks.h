@@ -17,10 +17,8 @@ namespace salient::calibration {
 inline constexpr int64_t kMinimumTail = 8;
 
 enum class Packing {
-  // All rows joined into one stream, in order, which is cut into blocks of max_seq_len; documents run into each other, nothing is
-  // padded but
-  // the last block. With discard_long_rows the tail is dropped too: exactly AutoAWQ's blocks (its get_calib_dataset, version
-  // 0.2.9).
+  // All rows joined into one stream, in order, which is cut into blocks of max_seq_len; documents run into each other, and only
+  // the last block is padded. With discard_long_rows the tail is dropped too: exactly the blocks of AutoAWQ 0.2.9.
   kConcat,
   // One row a block, right padded, longest first (ties in row order), so that neighbours in a batch have little padding.
   kRows,

@@ -23,12 +23,6 @@ void require_finite(const LanguageModel& model, const std::vector<TokenId>& prom
   }
 }
 
-int64_t cache_bytes_per_token(const LanguageModel& model) {
-  const models::DecoderConfig& config = model.decoder.config();
-  const auto element = static_cast<int64_t>(c10::elementSize(model.decoder.options().dtype));
-  return std::max<int64_t>(1, 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * element);
-}
-
 // A stop string that is one special token is no text, so it ends a row as an id.
 void add_stop(const LanguageModel& model, const std::string& stop, models::GenerationOptions& options) {
   if (stop.empty()) return;
@@ -87,7 +81,7 @@ std::vector<Generated> generate_until(const LanguageModel& model, const std::vec
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return prompts[a].size() > prompts[b].size(); });
 
   for (size_t begin = 0; begin < order.size();) {
-    const int64_t row_bytes = (static_cast<int64_t>(prompts[order[begin]].size()) + options.max_new_tokens) * cache_bytes_per_token(model);
+    const int64_t row_bytes = (static_cast<int64_t>(prompts[order[begin]].size()) + options.max_new_tokens) * static_cast<int64_t>(model.decoder.cache_bytes_per_token());
     const auto rows = static_cast<size_t>(std::clamp<int64_t>(options.cache_bytes / row_bytes, 1, options.max_rows));
     const size_t end = std::min(order.size(), begin + rows);
     require_finite(model, prompts[order[begin]], requests[order[begin]].document);

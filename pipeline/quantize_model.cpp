@@ -15,6 +15,8 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "common/memory.h"
+#include "common/text.h"
 #include "models/decoder/architecture.h"
 #include "models/io/checkpoint.h"
 #include "models/io/checkpoint_writer.h"
@@ -395,6 +397,10 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
     return result;
   }
   if (!fs::exists(work)) check_disk(options.output, estimate);
+  if (const uint64_t available = available_memory_bytes(); available > 0 && estimate.peak_memory_bytes > available) {
+    say(options, fmt::format("warning: up to {} of memory may be needed, {} is free; fewer tokens at a time (batch_tokens) or fewer samples need less",
+                             human_bytes(estimate.peak_memory_bytes), human_bytes(available)));
+  }
   fs::create_directories(work);
   // The writer locks the folder: whatever is looked at or removed in it from here on belongs to no other job.
   models::CheckpointWriter writer(work, plan);

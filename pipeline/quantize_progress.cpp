@@ -37,8 +37,14 @@ Json to_json(const LinearReport& report) {
 std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint) {
   const fs::path file = work_folder / kProgressFile;
   if (!fs::exists(file)) return std::nullopt;
-  const Json json = read_json_file(file);
   const std::string where = file.string();
+  Json json;
+  try {
+    json = read_json_file(file);
+  } catch (const Error& error) {  // damaged: as good as none
+    log_warn("progress_unreadable reason=\"{}\"", error.message());
+    return std::nullopt;
+  }
   QuantizeProgress progress;
   progress.fingerprint = require<std::string>(json, "fingerprint", where);
   progress.blocks_done = require<int64_t>(json, "blocks_done", where);

@@ -34,15 +34,14 @@
 //     max_shard_size: 5GB
 //   evaluation:
 //     tasks:                       # default: none. A name, or keys:
-//       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}   # limit: documents or windows, 0 = all; window: tokens,
-//       0 = auto
+//       # limit: documents or windows, 0 = all; window: tokens, 0 = auto
+//       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}
 //     batch_tokens: 4096           # padded tokens of one forward pass
 //     apply_chat_template: false
 //     max_new_tokens: 0            # 0 = the task's own
 //     throughput: true
 //     compare_with_base: true
-//     max_retention_loss: 0.05     # share of a headline score that may be lost against the base, else ACCURACY_DEGRADATION;
-//     default: no bound
+//     max_retention_loss: 0.05     # share of a headline score that may be lost, else ACCURACY_DEGRADATION; default: no bound
 //   output:
 //     folder: artifacts
 //     store: runs/salient.db

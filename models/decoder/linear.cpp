@@ -17,11 +17,15 @@ namespace salient::models {
 namespace {
 
 // Up to this many rows of x are multiplied with codes unpacked in registers; for more, blocks of the weight are dequantized and
-// given to the matrix product. Best of 15 on one core with AVX-512, 4096 x 4096 in groups of 128, milliseconds (registers /
-// dequantized / the product alone with a float weight):
-//   float32   1 row: 2.2 / 3.5 / 3.5    4 rows: 4.7 / 11 / 12     8 rows: 13 / 13 / 14      12 rows: 18 / 14 / 16    64 rows: - /
-//   41 / 32 bfloat16  1 row: 2.1 / 4.1 / 2.9    2 rows: 4.1 / 4.1 / 2.7   4 rows: 5.2 / 4.4 / 2.7   16 rows: 18 / 6.1 / 4.5  64
-//   rows: - / 17 / 16
+// given to the matrix product. Best of 15 on one core with AVX-512, 4096 x 4096 in groups of 128, in milliseconds:
+//              rows  registers  dequantized  float weight
+//   float32       1        2.2          3.5           3.5
+//                 4        4.7         11            12
+//                 8       13           13            14
+//                12       18           14            16
+//   bfloat16      1        2.1          4.1           2.9
+//                 2        4.1          4.1           2.7
+//                 4        5.2          4.4           2.7
 int64_t max_register_rows(at::ScalarType dtype) { return dtype == at::kFloat ? 8 : 2; }
 
 constexpr int64_t kGrainElements = 1 << 15;

@@ -1,11 +1,10 @@
 // Processor kernels for 4-bit weights that lie two codes in a byte.
 //
 // A row of in_features codes has one of two layouts:
-//   wide  (in_features a multiple of 128; group_size a multiple of 128 or one of 16, 32, 64): chunks of 128 channels are 16
-//   little-endian words of
-//         32 bits; word i holds channels i, i + 16, ..., i + 112 of the chunk in its bits 0-3, 4-7, ..., 28-31. So one shift and
-//         mask of 16 words gives 16 neighbours, without widening bytes or a shuffle.
-//   pairs (everything else): byte i holds channel 2i in its low and channel 2i + 1 in its high four bits. Slow.
+//   wide   in_features a multiple of 128, group_size a multiple of 128 or one of 16, 32, 64: a chunk of 128 channels is 16
+//          little-endian words of 32 bits; word i holds channels i, i + 16, ..., i + 112 of it in bits 0-3, 4-7, ..., 28-31.
+//          One shift and mask of 16 words gives 16 neighbours, without widening bytes or a shuffle.
+//   pairs  everything else, slow: byte i holds channel 2i in its low and channel 2i + 1 in its high four bits.
 // Example: codes 1,2,3,4 in pairs are the bytes 21 43 (hexadecimal).
 #pragma once
 

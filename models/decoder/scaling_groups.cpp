@@ -39,8 +39,10 @@ at::Tensor untie(const at::Tensor& scales, const at::Tensor& tie) {
 // Divides the norm's weight and rounds it to fp16; returns what the balance linears must be multiplied by to undo exactly that.
 at::Tensor divide_norm(at::Tensor& norm, const at::Tensor& scales) {
   const at::Tensor old = norm.to(at::kFloat);
-  const at::Tensor stored = (old / scales).clamp(-kLargestHalf, kLargestHalf).to(at::kHalf).to(at::kFloat);
-  // A channel whose norm weight is or becomes 0 carries nothing: any factor is right, the searched one is kept.
+  const auto to_stored = [](const at::Tensor& x) { return x.clamp(-kLargestHalf, kLargestHalf).to(at::kHalf).to(at::kFloat); };
+  at::Tensor stored = to_stored(old / scales);
+  stored = at::where(stored != 0, stored, to_stored(old));  // a channel must not vanish by underflow: it is left unscaled
+  // A channel whose norm weight is 0 carries nothing: any factor is right, the searched one is kept.
   const at::Tensor applied = at::where(stored != 0, old / stored, scales);
   norm = stored;
   return applied.contiguous();

@@ -23,8 +23,9 @@ uint64_t parse_size_option(const Arguments& arguments, const std::string& name, 
 }
 
 void print_text(const std::string& text) {
+  if (text.empty()) return;
   std::fwrite(text.data(), 1, text.size(), stdout);
-  if (text.empty() || text.back() != '\n') std::fputc('\n', stdout);
+  if (text.back() != '\n') std::fputc('\n', stdout);
   std::fflush(stdout);
 }
 
