@@ -88,7 +88,7 @@ void read_quantization(const ConfigNode& node, QuantizationConfig& quantization)
     return *quant::parse_head_dtype(head.as_choice(Keys{"fp16", "int8"}));
   });
   set_if(node, "n_grid", quantization.n_grid, [](const ConfigNode& grid) { return grid.as_int64(1, 1000); });
-  set_choice(node, "duo_scaling", quantization.duo_scaling, {"both", "true", "false"});
+  set_choice(node, "duo_scaling", quantization.duo_scaling, {"both", "on", "off"});
   set_bool(node, "clip", quantization.clip);
   set_bool(node, "propagate_error", quantization.propagate_error);
   set_if(node, "max_shard_size", quantization.max_shard_bytes, [](const ConfigNode& size) {

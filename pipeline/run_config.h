@@ -28,7 +28,7 @@
 //     zero_point: true
 //     lm_head: fp16
 //     n_grid: 20                   # steps of the scale search
-//     duo_scaling: both            # both | true | false
+//     duo_scaling: both            # both | on | off
 //     clip: true
 //     propagate_error: true
 //     max_shard_size: 5GB
@@ -78,7 +78,7 @@ struct QuantizationConfig {
   std::string method = "awq";
   quant::QuantizationSpec spec;
   int64_t n_grid = 20;
-  std::string duo_scaling = "both";  // "both", "true", "false"
+  std::string duo_scaling = "both";  // "both", "on", "off"
   bool clip = true;
   bool propagate_error = true;
   uint64_t max_shard_bytes = 5'000'000'000;

@@ -55,9 +55,7 @@ AwqOptions awq_options(const QuantizationConfig& config) {
   AwqOptions awq;
   awq.spec = config.spec;
   awq.scale_search.grid = static_cast<int>(config.n_grid);
-  awq.scale_search.duo = config.duo_scaling == "both"   ? quant::DuoScaling::kBoth
-                         : config.duo_scaling == "true" ? quant::DuoScaling::kOn
-                                                        : quant::DuoScaling::kOff;
+  awq.scale_search.duo = quant::parse_duo_scaling(config.duo_scaling);
   awq.clip = config.clip;
   awq.propagate_error = config.propagate_error;
   return awq;

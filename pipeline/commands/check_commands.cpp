@@ -116,7 +116,10 @@ void render_command(const std::vector<std::string>& words) {
   const auto chat = models::ChatTemplate::from_folder(models::resolve_model_folder(arguments.text("model")), arguments.text_or("template", "default"));
   models::ChatRenderOptions options;
   options.add_generation_prompt = arguments.flag("add-generation-prompt");
-  if (arguments.has("variables")) options.variables = parse_ordered_json(arguments.text("variables"), "--variables");
+  if (arguments.has("variables")) {
+    options.variables = parse_ordered_json(arguments.text("variables"), "--variables");
+    if (!options.variables.is_object()) fail(ErrorKind::kInvalidArgument, "salient render: --variables: expected a JSON object");
+  }
   const std::string text = chat.render(read_ordered_json_file(arguments.text("messages")), options);
   std::cout << text << std::flush;
 }

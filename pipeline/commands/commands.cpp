@@ -56,7 +56,7 @@ Error from_torch(const c10::Error& error) {
   std::string text = error.what_without_backtrace();
   text = one_line(text.substr(0, text.find('\n')));
   if (text.find("out of memory") != std::string::npos) {
-    return Error(ErrorKind::kIo, text).with_code("CUDA_OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens), or --device cpu");
+    return Error(ErrorKind::kIo, text).with_code("CUDA_OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config), or the device cpu");
   }
   if (text.find("no kernel image") != std::string::npos || text.find("Could not run") != std::string::npos) {
     return Error(ErrorKind::kUnsupported, text).with_code("KERNEL_NOT_FOUND").with_hint("this libtorch has no such operator for the device; try --device cpu");
@@ -116,7 +116,7 @@ int run_program(const std::vector<std::string>& words) {
     print_error(translated);
     return static_cast<int>(translated.kind());
   } catch (const std::bad_alloc&) {
-    print_error(Error(ErrorKind::kIo, "out of memory").with_code("OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens)"));
+    print_error(Error(ErrorKind::kIo, "out of memory").with_code("OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config)"));
     return static_cast<int>(ErrorKind::kIo);
   } catch (const std::exception& error) {
     print_error(Error(ErrorKind::kInternal, error.what()).with_hint("this is a defect of Salient; please report the command"));
