@@ -1,5 +1,6 @@
 #include "common/hash.h"
 
+#include <algorithm>
 #include <openssl/evp.h>
 
 #include "common/error.h"
@@ -38,9 +39,14 @@ std::string sha256_hex(std::string_view text) {
 }
 
 std::string sha256_file(const std::filesystem::path& path) {
+  constexpr size_t kChunk = size_t{16} << 20;  // let go of after use: a checkpoint's shards are larger than the memory may be
   const MappedFile file(path);
   Sha256 hash;
-  hash.update(file.bytes());
+  for (size_t begin = 0; begin < file.bytes().size(); begin += kChunk) {
+    const size_t count = std::min(kChunk, file.bytes().size() - begin);
+    hash.update(file.bytes().subspan(begin, count));
+    file.release(begin, count);
+  }
   return hash.hex();
 }
 

@@ -44,7 +44,7 @@ void copy_side_files(const fs::path& from, const fs::path& to) {
 
 bool is_side_file(const std::string& name) { return std::find(kSideFiles.begin(), kSideFiles.end(), name) != kSideFiles.end(); }
 
-Json awq_config(Json config, const quant::QuantizationSpec& spec) {
+Json awq_config(Json config, const quant::QuantizationSpec& spec, const std::vector<std::string>& float_modules) {
   if (config.contains("dtype")) config["dtype"] = "float16";
   config["torch_dtype"] = "float16";
   add_old_style_rope(config);
@@ -54,7 +54,7 @@ Json awq_config(Json config, const quant::QuantizationSpec& spec) {
                                    {"group_size", spec.group_size},
                                    {"bits", spec.weight_bits},
                                    {"version", "gemm"},
-                                   {"modules_to_not_convert", nullptr}};
+                                   {"modules_to_not_convert", float_modules.empty() ? Json() : Json(float_modules)}};
   return config;
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "common/json.h"
 #include "quant/spec.h"
@@ -16,8 +17,8 @@ void copy_side_files(const std::filesystem::path& from, const std::filesystem::p
 bool is_side_file(const std::string& name);
 
 // The source's config.json with dtype float16 and the quantization_config of AutoAWQ's GEMM layout, its dtype and rope in old and new style, so
-// that transformers 4 and 5 read the same model.
-Json awq_config(Json source_config, const quant::QuantizationSpec& spec);
+// that transformers 4 and 5 read the same model. `float_modules`: full names of linears that are not packed.
+Json awq_config(Json source_config, const quant::QuantizationSpec& spec, const std::vector<std::string>& float_modules = {});
 
 // {file name: SHA-256} of what an artifact is made from: config.json, every safetensors file and the side files.
 Json hash_source_files(const std::filesystem::path& folder);

@@ -2,182 +2,238 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
 
 #include "common/error.h"
-#include "models/decoder/scaling_groups.h"
-#include "quant/affine.h"
-#include "quant/awq_gemm.h"
+#include "pipeline/mappings.h"
 
 namespace salient::pipeline {
 namespace {
 
 using models::BlockWeights;
-using models::LinearSlot;
-using models::NormSlot;
+using models::FloatLinear;
+using models::LinearId;
+using models::LinearSpec;
+using models::MlpWeights;
+using models::ScalingGroup;
 
-quant::AffineOptions affine_options(const quant::QuantizationSpec& spec, int64_t in_features) {
-  return {spec.weight_bits, quant::resolve_group_size(spec.group_size, in_features), spec.zero_point};
+const LinearSpec& spec_of(const std::vector<LinearSpec>& specs, LinearId id) {
+  const auto it = std::find_if(specs.begin(), specs.end(), [&](const LinearSpec& spec) { return spec.id == id; });
+  if (it == specs.end()) fail(ErrorKind::kInternal, "no linear {} in this block", static_cast<int>(id.slot));
+  return *it;
 }
 
-const at::Tensor& weight_of(const BlockWeights& weights, LinearSlot slot) {
-  return std::get<models::FloatLinear>(weights.at(slot)).weight;
+// The search counts the linears that will be rounded. Smoothing alone counts as if they were.
+bool counts(const LinearSpec& spec, const AwqOptions& options) {
+  AwqOptions as_packed = options;
+  as_packed.format = WeightFormat::kAwqGemm;
+  return is_quantized(spec, as_packed);
 }
 
-// What was done to one linear before it is quantized: W' = W * columns / rows.
-struct AppliedScales {
-  at::Tensor columns;
-  at::Tensor rows;
-  std::string kind = "identity";
-  double ratio = 0;
+void for_each_expert(const models::BlockLayout& layout, const models::DecoderConfig& config, const ScalingGroup& group, const ExpertLoader& load_expert,
+                     const AwqOptions& options, const std::function<void(const at::Tensor& weight)>& work) {
+  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
+    const MlpWeights weights = load_expert(expert);
+    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
+      if (spec.input == group.input && counts(spec, options)) work(std::get<FloatLinear>(weights.at(spec.id.slot)).weight);
+    }
+  }
+}
+
+// Nothing when none of the group's linears is rounded.
+std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout, const BlockWeights& weights,
+                                               const ScalingGroup& group, const BlockStatistics& statistics, const ExpertLoader& load_expert,
+                                               const AwqOptions& options) {
+  std::vector<at::Tensor> balance;
+  for (const LinearId id : group.balance) {
+    if (counts(spec_of(layout.linears, id), options)) balance.push_back(std::get<FloatLinear>(weights.at(id)).weight);
+  }
+  if (balance.empty() && !group.experts) return std::nullopt;
+  const quant::InputStatistics& input = statistics.at(group.input);
+  quant::ScaleSearch run(input, affine_options(options.spec, input.gram.size(0)), options.scale_search, group.tie);
+  for (const at::Tensor& weight : balance) run.add_magnitude(weight);
+  for_each_expert(layout, config, group, load_expert, options, [&](const at::Tensor& weight) { run.add_magnitude(weight); });
+  for (const at::Tensor& weight : balance) run.add_error(weight);
+  for_each_expert(layout, config, group, load_expert, options, [&](const at::Tensor& weight) { run.add_error(weight); });
+  return run.finish();
+}
+
+// What was done to each linear outside of the experts, and to the experts' input.
+struct Applied {
+  std::map<LinearId, AppliedScales> linears;
+  AppliedScales expert_input;
 };
 
-const quant::InputStatistics& input_statistics(const BlockStatistics& statistics, LinearSlot slot) {
-  return statistics[static_cast<size_t>(models::input_of(slot))];
-}
-
 // Searches every group on the original weights, then applies them all.
-std::array<AppliedScales, models::kLinearSlots> search_and_apply(const models::DecoderConfig& config, BlockWeights& weights,
-                                                                 const BlockStatistics& statistics, const AwqOptions& options) {
-  std::array<AppliedScales, models::kLinearSlots> applied;
-  const std::vector<models::ScalingGroup> groups = models::scaling_groups(config, weights);
-  std::vector<quant::ScaleSearchResult> found;
-  for (const models::ScalingGroup& group : groups) {
-    std::vector<at::Tensor> balance;
-    for (const LinearSlot slot : group.balance) balance.push_back(weight_of(weights, slot));
-    found.push_back(quant::search_scales(balance, statistics[static_cast<size_t>(group.input)],
-                                         affine_options(options.spec, balance.front().size(1)), options.scale_search, group.tie));
-  }
+Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
+                         const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, at::ScalarType stored) {
+  const std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
+  std::vector<std::optional<quant::ScaleSearchResult>> found;
+  for (const ScalingGroup& group : groups) found.push_back(search(config, layout, weights, group, statistics, load_expert, options));
+  Applied applied;
   for (size_t i = 0; i < groups.size(); ++i) {
-    const at::Tensor columns = models::apply_scales(weights, groups[i], found[i].scales);
-    for (const LinearSlot slot : groups[i].balance) {
-      AppliedScales& scales = applied[static_cast<size_t>(slot)];
+    if (!found[i]) continue;
+    const ScalingGroup& group = groups[i];
+    const at::Tensor columns = models::apply_scales(weights, group, found[i]->scales, stored);
+    const auto note = [&](AppliedScales& scales) {
       scales.columns = columns;
-      scales.kind = found[i].kind;
-      scales.ratio = found[i].ratio;
-    }
-    if (const auto* smooth = std::get_if<LinearSlot>(&groups[i].smooth)) {
-      at::Tensor rows = columns;
-      if (groups[i].tie.defined()) {
-        rows = at::ones({weight_of(weights, *smooth).size(0)}, at::kFloat);
-        rows.index_put_({groups[i].tie}, columns);
-      }
-      applied[static_cast<size_t>(*smooth)].rows = rows;
+      scales.kind = found[i]->kind;
+      scales.ratio = found[i]->ratio;
+    };
+    for (const LinearId id : group.balance) note(applied.linears[id]);
+    if (group.experts) note(applied.expert_input);
+    if (const auto* smooth = std::get_if<LinearId>(&group.smooth)) {
+      applied.linears[*smooth].rows = models::divided_rows(group, columns, spec_of(layout.linears, *smooth).out_features);
     }
   }
   return applied;
 }
 
-// The Gram matrix of x / columns.
-at::Tensor scaled_gram(const at::Tensor& gram, const at::Tensor& columns) {
-  if (!columns.defined()) return gram;
-  return gram / columns.unsqueeze(0) / columns.unsqueeze(1);
-}
-
-double stored_error(const at::Tensor& dense, const at::Tensor& weight, const at::Tensor& gram, int64_t tokens, const at::Tensor& rows) {
-  at::Tensor by_row = quant::output_error_by_row(dense - weight, gram, tokens);
-  if (rows.defined()) by_row = by_row * rows * rows;  // back to the units of the original output
-  return by_row.sum(at::kDouble).item<double>();
-}
-
-// fp16 as stored, checked: a value beyond its range would silently become infinite.
-at::Tensor to_half(const at::Tensor& tensor, const std::string& name) {
-  const at::Tensor half = tensor.to(at::kHalf);
-  if (!half.isfinite().all().item<bool>()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: a value of magnitude {} does not fit float16", name,
-                                                     tensor.abs().max().item<double>()))
-        .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
+// One expert's matrices as they lie in a tensor of all experts: gate and up in one.
+void store_fused_expert(const std::vector<LinearSpec>& specs, MlpWeights& weights, at::ScalarType dtype, const TensorSink& sink) {
+  std::map<std::string, at::Tensor> matrices;
+  std::map<std::string, at::Tensor> biases;
+  const auto rows_of = [](const models::FusedPart& part, const LinearSpec& spec, const at::Tensor& all) {
+    return all.slice(0, part.row_begin, part.row_begin + (spec.out_features - 1) * part.row_step + 1, part.row_step);
+  };
+  for (const LinearSpec& spec : specs) {
+    const models::FusedPart& part = *spec.fused;
+    auto& linear = std::get<FloatLinear>(weights.at(spec.id.slot));
+    linear.weight = to_stored_dtype(linear.weight, dtype, part.tensor).to(at::kFloat);
+    at::Tensor& matrix = matrices[part.tensor];
+    if (!matrix.defined()) matrix = at::zeros({part.rows, spec.in_features}, at::kFloat);
+    rows_of(part, spec, matrix).copy_(linear.weight);
+    if (part.bias.empty()) continue;
+    linear.bias = to_stored_dtype(linear.bias, dtype, part.bias).to(at::kFloat);
+    at::Tensor& bias = biases[part.bias];
+    if (!bias.defined()) bias = at::zeros({part.rows}, at::kFloat);
+    rows_of(part, spec, bias).copy_(linear.bias);
   }
-  return half;
+  const models::FusedPart& first = *specs.front().fused;
+  for (const auto& [name, matrix] : matrices) sink.put_part(name, first.expert, (first.transposed ? matrix.t() : matrix).to(dtype));
+  for (const auto& [name, bias] : biases) sink.put_part(name, first.expert, bias.to(dtype));
+}
+
+void store_norms(const models::BlockLayout& layout, BlockWeights& weights, at::ScalarType stored, const TensorSink& sink) {
+  for (const models::NormSpec& spec : layout.norms) {
+    models::Norm& norm = weights.at(spec.slot);
+    if (!norm.weight.defined()) continue;
+    const auto store = [&](at::Tensor& tensor, const char* part) {
+      if (!tensor.defined()) return;
+      tensor = to_stored_dtype(tensor, stored, spec.names.front() + part);
+      for (size_t i = 0; i < spec.names.size(); ++i) {
+        sink.put(spec.names[i] + part, spec.names.size() == 1 ? tensor : tensor[static_cast<int64_t>(i)]);
+      }
+      tensor = tensor.to(at::kFloat);
+    };
+    store(norm.weight, ".weight");
+    store(norm.bias, ".bias");
+  }
+}
+
+void store_activation_scales(const models::BlockLayout& layout, BlockWeights& weights, at::ScalarType stored, const TensorSink& sink) {
+  for (const models::ParameterSpec& spec : layout.parameters) {
+    if (spec.slot != models::ParameterSlot::kActivationScales) continue;
+    at::Tensor& scales = weights.mlp.activation_scales;
+    // Readers of packed checkpoints take the divisor from the file without asking whether it is there.
+    if (!scales.defined()) scales = at::ones(spec.shape, at::kFloat);
+    sink.put(spec.name, scales.to(stored));
+  }
 }
 
 }  // namespace
 
-QuantizedBlock quantize_block(const models::DecoderConfig& config, int64_t block, BlockWeights weights,
-                              const BlockStatistics& statistics, const AwqOptions& options) {
-  const models::Architecture& architecture = models::find_architecture(config.model_type);
-  QuantizedBlock result;
-
-  std::array<double, models::kLinearSlots> rtn_error{};
-  for (size_t i = 0; i < models::kLinearSlots; ++i) {
-    const auto slot = static_cast<LinearSlot>(i);
-    const auto& input = input_statistics(statistics, slot);
-    const at::Tensor& weight = weight_of(weights, slot);
-    rtn_error[i] = quant::output_error(quant::quantization_error(weight, {}, affine_options(options.spec, weight.size(1))), input.gram,
-                                       input.rows);
+std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout, const AwqOptions& options) {
+  std::vector<ScalingGroup> groups = models::scaling_groups(config, layout);
+  // A float checkpoint has no place for an activation's divisor.
+  if (options.format == WeightFormat::kFloat) {
+    std::erase_if(groups, [](const ScalingGroup& group) { return std::holds_alternative<models::ParameterSlot>(group.smooth); });
   }
+  return select_groups(config, layout, std::move(groups), options.mappings);
+}
 
-  const auto applied = search_and_apply(config, weights, statistics, options);
-
-  for (size_t i = 0; i < models::kLinearSlots; ++i) {
-    const auto slot = static_cast<LinearSlot>(i);
-    const std::string name = models::linear_name(architecture, block, slot);
-    auto& linear = std::get<models::FloatLinear>(weights.at(slot));
-    const auto& input = input_statistics(statistics, slot);
-    const quant::AffineOptions affine = affine_options(options.spec, linear.weight.size(1));
-    const at::Tensor gram = scaled_gram(input.gram, applied[i].columns);
-
-    quant::ClipSearchResult clip;
-    if (options.clip) clip = quant::search_clip(linear.weight, gram, input.rows, affine, options.clip_search);
-    const quant::QuantizedWeight quantized = quant::quantize_affine(linear.weight, affine, options.clip ? &clip.range : nullptr);
-    const at::Tensor dense = quant::dequantize(quantized);
-    result.reports.push_back({name, rtn_error[i], stored_error(dense, linear.weight, gram, input.rows, applied[i].rows),
-                              applied[i].kind, applied[i].ratio, clip.clipped_share});
-
-    const quant::PackedGemm packed = quant::pack_awq_gemm(quantized);
-    result.tensors.push_back({name + ".qweight", packed.qweight});
-    result.tensors.push_back({name + ".qzeros", packed.qzeros});
-    result.tensors.push_back({name + ".scales", packed.scales});
-    linear.weight = dense;
-    if (linear.bias.defined()) {
-      const at::Tensor bias = to_half(linear.bias, name + ".bias");
-      result.tensors.push_back({name + ".bias", bias});
-      linear.bias = bias.to(at::kFloat);
+QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
+                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, at::ScalarType stored,
+                              const TensorSink& sink) {
+  QuantizedBlock result;
+  std::map<LinearId, double> rtn_error;
+  for (const LinearSpec& spec : layout.linears) {
+    if (is_quantized(spec, options)) {
+      rtn_error[spec.id] = round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id)).weight, statistics.at(spec.input), options);
     }
   }
-  for (size_t i = 0; i < models::kNormSlots; ++i) {
-    at::Tensor& norm = weights.norms[i];
-    if (!norm.defined()) continue;
-    const std::string name = models::norm_name(architecture, block, static_cast<NormSlot>(i));
-    const at::Tensor half = to_half(norm, name);
-    result.tensors.push_back({name, half});
-    norm = half.to(at::kFloat);
+  Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored);
+  for (const LinearSpec& spec : layout.linears) {
+    auto& linear = std::get<FloatLinear>(weights.at(spec.id));
+    if (!is_quantized(spec, options)) {
+      store_float_linear(spec, linear, stored, sink);
+      continue;
+    }
+    result.reports.push_back(quantize_linear(spec, linear, statistics.at(spec.input), applied.linears[spec.id], /*search=*/true, options, sink));
+    result.reports.back().rtn_error = rtn_error.at(spec.id);
   }
+  store_norms(layout, weights, stored, sink);
+  if (options.format != WeightFormat::kFloat) store_activation_scales(layout, weights, stored, sink);
   result.weights = std::move(weights);
+  result.expert_input = std::move(applied.expert_input);
   return result;
 }
 
-std::vector<models::PlannedTensor> plan_norms(const models::DecoderConfig& config, int64_t block) {
-  const models::Architecture& architecture = models::find_architecture(config.model_type);
-  std::vector<models::PlannedTensor> plan;
-  for (size_t i = 0; i < models::kNormSlots; ++i) {
-    const auto slot = static_cast<NormSlot>(i);
-    if (architecture.norms[i].empty()) continue;
-    const bool per_head = slot == NormSlot::kQuery || slot == NormSlot::kKey;
-    if (per_head && !config.qk_norm) continue;
-    plan.push_back({models::norm_name(architecture, block, slot), at::kHalf, {per_head ? config.head_dim : config.hidden_size}});
-  }
-  return plan;
-}
-
-std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options) {
-  const models::Architecture& architecture = models::find_architecture(config.model_type);
-  std::vector<models::PlannedTensor> plan;
-  for (size_t i = 0; i < models::kLinearSlots; ++i) {
-    const auto slot = static_cast<LinearSlot>(i);
-    const std::string name = models::linear_name(architecture, block, slot);
-    const auto [out, in] = models::linear_shape(config, slot);
-    const int64_t groups =
-        in / with_context(name, [&, in = in] { return quant::resolve_group_size(options.spec.group_size, in); });
-    if (out % 8 != 0) {
-      fail(ErrorKind::kInvalidArgument, "{}: AutoAWQ's GEMM layout needs output channels in multiples of 8, found {}", name, out);
+QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t block, int64_t expert, MlpWeights weights,
+                                const quant::InputStatistics& input, const quant::InputStatistics& hidden, const AppliedScales& expert_input,
+                                int64_t routed_tokens, const AwqOptions& options, at::ScalarType stored, const TensorSink& sink) {
+  const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
+  const auto statistics_of = [&](const LinearSpec& spec) -> const quant::InputStatistics& {
+    return spec.input.slot == models::InputSlot::kMlpHidden ? hidden : input;
+  };
+  std::map<LinearId, double> rtn_error;
+  for (const LinearSpec& spec : specs) {
+    if (is_quantized(spec, options)) {
+      rtn_error[spec.id] = round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id.slot)).weight, statistics_of(spec), options);
     }
-    plan.push_back({name + ".qweight", at::kInt, {in, out / 8}});
-    plan.push_back({name + ".qzeros", at::kInt, {groups, out / 8}});
-    plan.push_back({name + ".scales", at::kHalf, {groups, out}});
-    if (models::linear_has_bias(config, slot)) plan.push_back({name + ".bias", at::kHalf, {out}});
   }
-  for (models::PlannedTensor& norm : plan_norms(config, block)) plan.push_back(std::move(norm));
-  return plan;
+  const bool reached = routed_tokens > 0;
+  std::map<LinearId, AppliedScales> applied;
+  std::vector<ScalingGroup> groups = models::expert_scaling_groups(config, block, expert);
+  if (!options.mappings.empty()) groups = select_expert_groups(config, block, expert, std::move(groups), options.mappings);
+  for (const ScalingGroup& group : groups) {
+    const LinearSpec& down = spec_of(specs, group.balance.front());
+    if (!reached || !counts(down, options)) continue;
+    const at::Tensor& weight = std::get<FloatLinear>(weights.at(down.id.slot)).weight;
+    const auto found = quant::search_scales({weight}, hidden, affine_options(options.spec, weight.size(1)), options.scale_search, group.tie);
+    models::apply_scales(weights, group, found.scales);
+    applied[down.id] = {found.scales, {}, found.kind, found.ratio};
+    const LinearId smooth = std::get<LinearId>(group.smooth);
+    applied[smooth].rows = models::divided_rows(group, found.scales, spec_of(specs, smooth).out_features);
+  }
+  for (const LinearSpec& spec : specs) {
+    if (spec.input.slot == models::InputSlot::kMlpHidden || !expert_input.columns.defined()) continue;
+    models::scale_columns(weights.at(spec.id.slot), expert_input.columns);
+    AppliedScales& scales = applied[spec.id];
+    scales.columns = expert_input.columns;
+    scales.kind = expert_input.kind;
+    scales.ratio = expert_input.ratio;
+  }
+  QuantizedExpert result;
+  if (options.format == WeightFormat::kFloat && specs.front().fused) {
+    store_fused_expert(specs, weights, stored, sink);
+  } else {
+    for (const LinearSpec& spec : specs) {
+      auto& linear = std::get<FloatLinear>(weights.at(spec.id.slot));
+      if (!is_quantized(spec, options)) {
+        store_float_linear(spec, linear, stored, sink);
+        continue;
+      }
+      LinearReport report = quantize_linear(spec, linear, statistics_of(spec), applied[spec.id], reached, options, sink);
+      report.rtn_error = rtn_error.at(spec.id);
+      report.routed_tokens = routed_tokens;
+      result.reports.push_back(std::move(report));
+    }
+  }
+  result.weights = std::move(weights);
+  return result;
 }
 
 }  // namespace salient::pipeline

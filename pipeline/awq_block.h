@@ -1,54 +1,45 @@
-// AWQ on one decoder block: from float weights and input statistics to packed tensors.
+// AWQ on one decoder block: from float weights and input statistics to stored tensors. Experts are shown one at a time, so that a block with many of
+// them needs no more memory than its attention and one expert.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
-#include <string>
+#include <functional>
+#include <map>
 #include <vector>
 
-#include "models/decoder/block.h"
-#include "models/io/checkpoint_writer.h"
-#include "models/io/safetensors.h"
-#include "quant/clip_search.h"
-#include "quant/input_statistics.h"
-#include "quant/scale_search.h"
-#include "quant/spec.h"
+#include "models/decoder/block_weights.h"
+#include "models/decoder/scaling_groups.h"
+#include "pipeline/awq_linear.h"
 
 namespace salient::pipeline {
 
-struct AwqOptions {
-  quant::QuantizationSpec spec;
-  quant::ScaleSearchOptions scale_search;
-  bool clip = true;
-  quant::ClipSearchOptions clip_search;
-  bool propagate_error = true;  // the next block sees what the quantized blocks before it really put out
-};
-
-// Errors are tr(D G D^T) / tokens: the mean squared change of the linear's output, summed over its channels.
-struct LinearReport {
-  std::string name;
-  double rtn_error = 0;   // round to nearest, no scaling, no clipping
-  double error = 0;       // as stored
-  std::string scale_kind;  // "identity", "plain", "duo"
-  double scale_ratio = 0;
-  double clipped_share = 0;
-};
+using BlockStatistics = std::map<models::InputId, quant::InputStatistics>;
+using ExpertLoader = std::function<models::MlpWeights(int64_t expert)>;
 
 struct QuantizedBlock {
-  std::vector<models::NamedTensor> tensors;  // as stored: packed linears, biases and norms in fp16
-  models::BlockWeights weights;              // what they dequantize to, float32: to propagate with
-  std::vector<LinearReport> reports;         // in the order of LinearSlot
+  models::BlockWeights weights;       // what is stored, float32, without experts: to propagate with
+  std::vector<LinearReport> reports;  // in the order of the layout
+  AppliedScales expert_input;         // what the gate_proj and up_proj of every expert must be multiplied by
 };
 
-using BlockStatistics = std::array<quant::InputStatistics, models::kInputSlots>;
+// The groups of this block that are searched: all that the tensors allow, or those that options.mappings name.
+std::vector<models::ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout, const AwqOptions& options);
 
-// `weights`: float32 linears and norms, on the CPU; consumed. `statistics`: of each input slot, on the CPU.
-QuantizedBlock quantize_block(const models::DecoderConfig& config, int64_t block, models::BlockWeights weights,
-                              const BlockStatistics& statistics, const AwqOptions& options);
+// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU. `stored`: dtype of what is not
+// packed. The block's parameters (sinks, router corrections, ...) are not stored here, except for an activation's divisor.
+QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, models::BlockWeights weights,
+                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, at::ScalarType stored,
+                              const TensorSink& sink);
 
-// The tensors that quantize_block will give, before there are any: to plan shards with.
-std::vector<models::PlannedTensor> plan_norms(const models::DecoderConfig& config, int64_t block);
-std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options);
+struct QuantizedExpert {
+  models::MlpWeights weights;  // what is stored, float32
+  std::vector<LinearReport> reports;
+};
+
+// `input`, `hidden`: statistics of what gate_proj and up_proj, and what down_proj read. routed_tokens 0: nothing is searched inside the expert.
+QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t block, int64_t expert, models::MlpWeights weights,
+                                const quant::InputStatistics& input, const quant::InputStatistics& hidden, const AppliedScales& expert_input,
+                                int64_t routed_tokens, const AwqOptions& options, at::ScalarType stored, const TensorSink& sink);
 
 }  // namespace salient::pipeline

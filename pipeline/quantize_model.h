@@ -1,6 +1,7 @@
 // AWQ on a whole checkpoint, one decoder block at a time: float weights are read from the mapped files, the quantized block is written, its
-// output goes to the next block, and everything of it is freed. Peak memory is one block, the hidden states of the calibration tokens and
-// the Gram matrices of one block's inputs; it does not grow with the number of blocks.
+// output goes to the next block, and everything of it is freed. Hidden states of the calibration tokens lie in files. Peak memory is one block (of a mixture:
+// its attention and one expert), the Gram matrices of one block's inputs and the activations of `batch_tokens` tokens; it does not grow with the number of
+// blocks or of calibration tokens.
 //
 // The artifact is made in "<output>.partial" and renamed when it is complete. After each block the tensors written so far, the hidden states
 // and a progress file are flushed to disk: a job that is stopped at any moment goes on at the first block that is not done, and gives the
@@ -16,7 +17,8 @@
 
 #include "calibration/token_blocks.h"
 #include "common/json.h"
-#include "pipeline/awq_block.h"
+#include "pipeline/awq_options.h"
+#include "pipeline/quantize_plan.h"
 
 namespace salient::pipeline {
 
@@ -35,6 +37,7 @@ struct QuantizeModelOptions {
   uint64_t max_shard_bytes = 5'000'000'000;
   Json calibration_record;                 // goes into quantization_metadata.json as it is
   uint64_t seed = 0;                       // recorded; the search itself draws nothing
+  uint64_t max_memory_bytes = 0;           // refuse to start when more would be needed; 0 = what the machine has free
   // Called after each step: blocks done, blocks in all.
   std::function<void(int64_t done, int64_t total)> on_progress;
   // Called with every plain line that the user should see ("resuming at block 7 of 32").
@@ -50,15 +53,7 @@ struct QuantizeModelResult {
 };
 
 // Errors: invalid argument (output exists; a group size that does not divide, naming the layers and the sizes that do), unsupported (already
-// quantized source, architecture), corruption (NaN weights, by name), io (disk full; what was done is kept).
+// quantized source, architecture), out of memory (as io, code OUT_OF_MEMORY: the estimate and what is free), corruption (NaN weights, by name), io (disk full; what was done is kept).
 QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const calibration::TokenBlocks& tokens);
-
-// Bytes of memory and disk that quantize_model will need at most, from the shapes alone.
-struct QuantizeEstimate {
-  uint64_t peak_memory_bytes = 0;
-  uint64_t disk_bytes = 0;
-};
-QuantizeEstimate estimate_quantize(const models::DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens,
-                                   int64_t batch_tokens, uint64_t other_tensor_bytes);
 
 }  // namespace salient::pipeline

@@ -3,18 +3,13 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "models/io/safetensors.h"
+#include "pipeline/block_step.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kProgressFile = "progress.json";
-
-// One file for each block index: the old one is still there until progress.json names the new one.
-fs::path hidden_file(const fs::path& work_folder, int64_t blocks_done) {
-  return work_folder / fmt::format("hidden_{}.safetensors", blocks_done);
-}
 
 LinearReport report_from_json(const Json& json, const std::string& where) {
   LinearReport report;
@@ -24,14 +19,17 @@ LinearReport report_from_json(const Json& json, const std::string& where) {
   report.scale_kind = require<std::string>(json, "scale", where);
   report.scale_ratio = require<double>(json, "ratio", where);
   report.clipped_share = require<double>(json, "clipped_share", where);
+  report.routed_tokens = value_or<int64_t>(json, "routed_tokens", -1, where);
   return report;
 }
 
 }  // namespace
 
 Json to_json(const LinearReport& report) {
-  return {{"name", report.name},           {"rtn_error", report.rtn_error},     {"error", report.error},
-          {"scale", report.scale_kind},    {"ratio", report.scale_ratio},       {"clipped_share", report.clipped_share}};
+  Json json = {{"name", report.name},        {"rtn_error", report.rtn_error}, {"error", report.error},
+               {"scale", report.scale_kind}, {"ratio", report.scale_ratio},   {"clipped_share", report.clipped_share}};
+  if (report.routed_tokens >= 0) json["routed_tokens"] = report.routed_tokens;
+  return json;
 }
 
 std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint) {
@@ -61,8 +59,10 @@ std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, con
   return progress;
 }
 
-void save_progress(const fs::path& work_folder, const QuantizeProgress& progress, const at::Tensor& hidden) {
-  models::write_safetensors(hidden_file(work_folder, progress.blocks_done), {{"hidden_states", hidden}});
+fs::path hidden_file(const fs::path& work_folder, int64_t block) { return work_folder / fmt::format("hidden_{}.bin", block); }
+
+void save_progress(const fs::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden) {
+  hidden.sync();
   Json reports = Json::array();
   for (const LinearReport& report : progress.reports) reports.push_back(to_json(report));
   write_file(work_folder / kProgressFile,
@@ -71,14 +71,10 @@ void save_progress(const fs::path& work_folder, const QuantizeProgress& progress
   if (progress.blocks_done > 0) fs::remove(hidden_file(work_folder, progress.blocks_done - 1), ignored);
 }
 
-at::Tensor load_hidden_states(const fs::path& work_folder, const QuantizeProgress& progress) {
-  return models::SafetensorsFile(hidden_file(work_folder, progress.blocks_done)).view("hidden_states").clone();
-}
-
 bool is_progress_file(const std::string& name) {
   // Of a process that was killed while it wrote a file (".config.json.4711.partial"); shards being filled end in ".safetensors.partial".
   const bool left_over = name.starts_with(".") && name.ends_with(".partial") && !name.ends_with(".safetensors.partial");
-  return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".safetensors")) || left_over;
+  return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".bin")) || is_scratch_file(name) || left_over;
 }
 
 void remove_progress(const fs::path& work_folder) {

@@ -1,8 +1,6 @@
 // What a stopped quantization left behind, so that the next call can go on: progress.json and the hidden states in the work folder.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -10,7 +8,8 @@
 #include <vector>
 
 #include "common/json.h"
-#include "pipeline/awq_block.h"
+#include "pipeline/activation_file.h"
+#include "pipeline/awq_options.h"
 
 namespace salient::pipeline {
 
@@ -25,9 +24,11 @@ Json to_json(const LinearReport& report);
 // The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing.
 std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint);
 
-// Makes `progress` and the input of the next block durable; only then may the job count the block as done. hidden: float32 [blocks, len, size].
-void save_progress(const std::filesystem::path& work_folder, const QuantizeProgress& progress, const at::Tensor& hidden);
-at::Tensor load_hidden_states(const std::filesystem::path& work_folder, const QuantizeProgress& progress);
+// The file with the input of block `block`. There is one for each index: the old one is still there until the progress names the new one.
+std::filesystem::path hidden_file(const std::filesystem::path& work_folder, int64_t block);
+
+// Makes `progress` and `hidden`, the input of the next block, durable; only then does the block count as done. Removes the input of the last one.
+void save_progress(const std::filesystem::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden);
 
 // The same out of a finished artifact's quantization_metadata.json; nothing when another program wrote it.
 std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, const std::string& where);

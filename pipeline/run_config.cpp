@@ -73,9 +73,21 @@ void read_calibration(const ConfigNode& node, RunConfig& config) {
   set_text(node, "file", calibration.file);
 }
 
+uint64_t read_size(const ConfigNode& size, uint64_t least) {
+  const auto bytes = parse_bytes(size.as_string());
+  if (!bytes || *bytes < least) size.reject("a size such as 5GB, 500MB or 2GiB");
+  return *bytes;
+}
+
+std::vector<std::string> read_texts(const ConfigNode& list) {
+  std::vector<std::string> texts;
+  for (const ConfigNode& item : list.list()) texts.push_back(nonempty(item));
+  return texts;
+}
+
 void read_quantization(const ConfigNode& node, QuantizationConfig& quantization) {
   node.check_keys(Keys{"method", "bits", "activation_bits", "kv_cache_bits", "group_size", "zero_point", "lm_head", "n_grid",
-                       "duo_scaling", "clip", "propagate_error", "max_shard_size"});
+                       "duo_scaling", "clip", "propagate_error", "max_shard_size", "batch_tokens", "max_memory", "ignore", "mappings"});
   quant::QuantizationSpec& spec = quantization.spec;
   set_choice(node, "method", quantization.method, {"awq"});
   const auto as_bits = [](const ConfigNode& bits) { return static_cast<int>(bits.as_int64(1, 32)); };
@@ -91,11 +103,11 @@ void read_quantization(const ConfigNode& node, QuantizationConfig& quantization)
   set_choice(node, "duo_scaling", quantization.duo_scaling, {"both", "on", "off"});
   set_bool(node, "clip", quantization.clip);
   set_bool(node, "propagate_error", quantization.propagate_error);
-  set_if(node, "max_shard_size", quantization.max_shard_bytes, [](const ConfigNode& size) {
-    const auto bytes = parse_bytes(size.as_string());
-    if (!bytes || *bytes == 0) size.reject("a size such as 5GB, 500MB or 2GiB");
-    return *bytes;
-  });
+  set_if(node, "max_shard_size", quantization.max_shard_bytes, [](const ConfigNode& size) { return read_size(size, 1); });
+  set_if(node, "max_memory", quantization.max_memory_bytes, [](const ConfigNode& size) { return read_size(size, 0); });
+  set_count(node, "batch_tokens", quantization.batch_tokens, 1);
+  set_if(node, "ignore", quantization.ignore, read_texts);
+  set_if(node, "mappings", quantization.mappings, read_mappings);
   if (!node.is_null()) with_context(node.where(), [&] { quant::validate(spec); });
 }
 
@@ -168,6 +180,20 @@ RunConfig load_run_config(const std::filesystem::path& path, const std::vector<s
   return parse_run_config(root, path.stem().string());
 }
 
+std::vector<SmoothMapping> read_mappings(const ConfigNode& list) {
+  std::vector<SmoothMapping> mappings;
+  for (const ConfigNode& item : list.list()) {
+    if (item.kind() != ConfigNode::Kind::kMap) item.reject("{smooth_layer: \"re:...\", balance_layers: [\"re:...\"]}");
+    item.check_keys(Keys{"smooth_layer", "balance_layers"});
+    SmoothMapping mapping;
+    set_text(item, "smooth_layer", mapping.smooth_layer);
+    mapping.balance_layers = read_texts(item.get("balance_layers"));
+    if (mapping.smooth_layer.empty() || mapping.balance_layers.empty()) item.reject("both smooth_layer and balance_layers");
+    mappings.push_back(std::move(mapping));
+  }
+  return mappings;
+}
+
 Json to_json(const RunConfig& config) {
   const TrainingOverrides& training = config.training;
   const CalibrationConfig& calibration = config.calibration;
@@ -177,6 +203,10 @@ Json to_json(const RunConfig& config) {
   Json tasks = Json::array();
   for (const TaskConfig& task : evaluation.tasks) {
     tasks.push_back({{"name", task.name}, {"file", task.file.string()}, {"limit", task.limit}, {"window", task.window}});
+  }
+  Json mappings = Json::array();
+  for (const SmoothMapping& mapping : quantization.mappings) {
+    mappings.push_back({{"smooth_layer", mapping.smooth_layer}, {"balance_layers", mapping.balance_layers}});
   }
   return {{"name", config.name},
           {"model",
@@ -209,7 +239,11 @@ Json to_json(const RunConfig& config) {
             {"duo_scaling", quantization.duo_scaling},
             {"clip", quantization.clip},
             {"propagate_error", quantization.propagate_error},
-            {"max_shard_size", quantization.max_shard_bytes}}},
+            {"max_shard_size", quantization.max_shard_bytes},
+            {"batch_tokens", quantization.batch_tokens},
+            {"max_memory", quantization.max_memory_bytes},
+            {"ignore", quantization.ignore},
+            {"mappings", mappings}}},
           {"evaluation",
            {{"tasks", tasks},
             {"batch_tokens", evaluation.batch_tokens},

@@ -32,6 +32,11 @@
 //     clip: true
 //     propagate_error: true
 //     max_shard_size: 5GB
+//     batch_tokens: 4096           # calibration tokens of one forward pass: bounds memory
+//     max_memory: 0                # refuse to start when more may be needed, such as 16GB; 0 = what is free
+//     ignore: [lm_head]            # modules that stay in float: names ("down_proj") or "re:..." expressions
+//     mappings:                    # default: every group that the model's tensors allow
+//       - {smooth_layer: "re:.*input_layernorm", balance_layers: ["re:.*q_proj", "re:.*k_proj", "re:.*v_proj"]}
 //   evaluation:
 //     tasks:                       # default: none. A name, or keys:
 //       # limit: documents or windows, 0 = all; window: tokens, 0 = auto
@@ -60,6 +65,7 @@
 
 #include "common/json.h"
 #include "common/yaml.h"
+#include "pipeline/awq_options.h"
 #include "pipeline/training_metadata.h"
 #include "quant/spec.h"
 
@@ -82,6 +88,10 @@ struct QuantizationConfig {
   bool clip = true;
   bool propagate_error = true;
   uint64_t max_shard_bytes = 5'000'000'000;
+  int64_t batch_tokens = 4096;
+  uint64_t max_memory_bytes = 0;
+  std::vector<std::string> ignore = {"lm_head"};
+  std::vector<SmoothMapping> mappings;
 };
 
 struct TaskConfig {
@@ -126,6 +136,9 @@ struct RunConfig {
 // a.b=c".
 RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name);
+
+// A list of {smooth_layer: ..., balance_layers: [...]}. Errors: invalid argument.
+std::vector<SmoothMapping> read_mappings(const ConfigNode& list);
 
 // Complete, with every default filled in: what the store keeps of a run and its hash is taken over.
 Json to_json(const RunConfig& config);

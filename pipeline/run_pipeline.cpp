@@ -58,6 +58,8 @@ AwqOptions awq_options(const QuantizationConfig& config) {
   awq.scale_search.duo = quant::parse_duo_scaling(config.duo_scaling);
   awq.clip = config.clip;
   awq.propagate_error = config.propagate_error;
+  awq.ignore = config.ignore;
+  awq.mappings = config.mappings;
   return awq;
 }
 
@@ -128,6 +130,8 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
   job.model.awq = awq_options(config.quantization);
   job.model.device = parse_device(config.runtime.device);
   job.model.max_shard_bytes = config.quantization.max_shard_bytes;
+  job.model.max_memory_bytes = config.quantization.max_memory_bytes;
+  job.model.batch_tokens = config.quantization.batch_tokens;
   job.model.on_message = observer.message;
   if (observer.progress) {
     job.model.on_progress = [progress = observer.progress](int64_t done, int64_t total) { progress("quantize", "blocks", done, total); };
@@ -144,6 +148,9 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
                     {"clip", quantization.clip},
                     {"propagate_error", quantization.propagate_error},
                     {"max_shard_bytes", quantization.max_shard_bytes},
+                    {"batch_tokens", quantization.batch_tokens},
+                    {"ignore", quantization.ignore},
+                    {"mappings", to_json(config)["quantization"]["mappings"]},
                     {"max_seq_len", config.calibration.max_seq_len},
                     {"packing", config.calibration.packing},
                     {"output", job.model.output.string()},

@@ -20,22 +20,6 @@ constexpr double kWeightEpsilon = 1e-6;
 constexpr double kRatioEpsilon = 1e-4;
 constexpr double kLeastScale = 1e-4;
 
-struct Candidate {
-  std::string kind;
-  double ratio;
-};
-
-std::vector<Candidate> make_candidates(const ScaleSearchOptions& search) {
-  std::vector<Candidate> list{{"identity", 0.0}};
-  if (search.duo != DuoScaling::kOn) {
-    for (int i = 1; i <= search.grid; ++i) list.push_back({"plain", static_cast<double>(i) / search.grid});
-  }
-  if (search.duo != DuoScaling::kOff) {
-    for (int i = 0; i <= search.grid; ++i) list.push_back({"duo", static_cast<double>(i) / search.grid});
-  }
-  return list;
-}
-
 // Mean of `values` over the channels that share a scale, spread back to every channel.
 at::Tensor average_tied(const at::Tensor& values, const at::Tensor& tie) {
   if (!tie.defined()) return values;
@@ -45,22 +29,21 @@ at::Tensor average_tied(const at::Tensor& values, const at::Tensor& tie) {
   return (sum / count).index_select(0, tie);
 }
 
-at::Tensor make_scales(const Candidate& candidate, const at::Tensor& x, const at::Tensor& w) {
-  if (candidate.kind == "identity") return at::ones_like(x);
-  at::Tensor s = x.pow(candidate.ratio);
-  if (candidate.kind == "duo") s = s / (w.pow(1.0 - candidate.ratio) + kRatioEpsilon);
+at::Tensor candidate_scales(const std::string& kind, double ratio, const at::Tensor& x, const at::Tensor& w) {
+  if (kind == "identity") return at::ones_like(x);
+  at::Tensor s = x.pow(ratio);
+  if (kind == "duo") s = s / (w.pow(1.0 - ratio) + kRatioEpsilon);
   s = s.clamp_min(kLeastScale);
   s = s / (s.max() * s.min()).sqrt();
   return at::where(at::isfinite(s), s, at::ones_like(s)).contiguous();
 }
 
-double total_error(const std::vector<at::Tensor>& weights, const at::Tensor& s, const InputStatistics& statistics,
-                   const AffineOptions& options) {
-  double total = 0;
-  for (const at::Tensor& weight : weights) {
-    total += output_error(quantization_error(weight, s, options), statistics.gram, statistics.rows);
-  }
-  return total;
+// Sum over the rows of |w| relative to the largest |w| of its group: float64 [in_features].
+at::Tensor magnitude_sum(const at::Tensor& weight, int64_t group_size) {
+  const int64_t columns = weight.size(1);
+  at::Tensor grouped = weight.abs().view({weight.size(0), columns / group_size, group_size});
+  grouped = grouped / (grouped.amax(2, /*keepdim=*/true) + kWeightEpsilon);
+  return grouped.sum(0, /*keepdim=*/false, at::kDouble).view({columns});
 }
 
 }  // namespace
@@ -82,36 +65,62 @@ DuoScaling parse_duo_scaling(std::string_view name) {
 }
 
 at::Tensor relative_weight_magnitude(const std::vector<at::Tensor>& weights, int64_t group_size) {
-  const int64_t columns = weights.front().size(1);
-  at::Tensor sum = at::zeros({columns}, at::kDouble);
+  at::Tensor sum = at::zeros({weights.front().size(1)}, at::kDouble);
   int64_t rows = 0;
   for (const at::Tensor& weight : weights) {
-    at::Tensor grouped = weight.abs().view({weight.size(0), columns / group_size, group_size});
-    grouped = grouped / (grouped.amax(2, /*keepdim=*/true) + kWeightEpsilon);
-    sum.add_(grouped.sum(0, /*keepdim=*/false, at::kDouble).view({columns}));
+    sum.add_(magnitude_sum(weight, group_size));
     rows += weight.size(0);
   }
   return (sum / static_cast<double>(rows)).to(at::kFloat);
 }
 
+ScaleSearch::ScaleSearch(const InputStatistics& statistics, const AffineOptions& options, const ScaleSearchOptions& search, at::Tensor tie)
+    : statistics_(statistics), options_(options), tie_(std::move(tie)) {
+  const auto ratio = [&](int step) { return static_cast<double>(step) / search.grid; };
+  candidates_.push_back({"identity", 0.0, {}, 0.0});
+  if (search.duo != DuoScaling::kOn) {
+    for (int i = 1; i <= search.grid; ++i) candidates_.push_back({"plain", ratio(i), {}, 0.0});
+  }
+  if (search.duo != DuoScaling::kOff) {
+    for (int i = 0; i <= search.grid; ++i) candidates_.push_back({"duo", ratio(i), {}, 0.0});
+  }
+}
+
+void ScaleSearch::add_magnitude(const at::Tensor& weight) {
+  const at::Tensor sum = magnitude_sum(weight, options_.group_size);
+  magnitude_sum_ = magnitude_sum_.defined() ? magnitude_sum_.add_(sum) : sum;
+  rows_ += weight.size(0);
+}
+
+void ScaleSearch::make_scales() {
+  if (rows_ == 0) fail(ErrorKind::kInternal, "scale search: no weight was shown");
+  const at::Tensor x = average_tied(mean_abs(statistics_), tie_);
+  const at::Tensor w = average_tied((magnitude_sum_ / static_cast<double>(rows_)).to(at::kFloat), tie_);
+  for (Candidate& candidate : candidates_) candidate.scales = candidate_scales(candidate.kind, candidate.ratio, x, w);
+}
+
+void ScaleSearch::add_error(const at::Tensor& weight) {
+  if (!candidates_.front().scales.defined()) make_scales();
+  for (Candidate& candidate : candidates_) {
+    candidate.error += output_error(quantization_error(weight, candidate.scales, options_), statistics_.gram, statistics_.rows);
+  }
+}
+
+ScaleSearchResult ScaleSearch::finish() const {
+  const Candidate* best = &candidates_.front();
+  // A candidate that is not finite never wins; identity is first and always is.
+  for (const Candidate& candidate : candidates_) {
+    if (std::isfinite(candidate.error) && candidate.error < best->error) best = &candidate;
+  }
+  return {best->scales, candidates_.front().error, best->error, best->kind, best->ratio};
+}
+
 ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics, const AffineOptions& options,
                                 const ScaleSearchOptions& search, const at::Tensor& tie) {
-  const at::Tensor x = average_tied(mean_abs(statistics), tie);
-  const at::Tensor w = average_tied(relative_weight_magnitude(weights, options.group_size), tie);
-  ScaleSearchResult best;
-  for (const Candidate& candidate : make_candidates(search)) {
-    const at::Tensor s = make_scales(candidate, x, w);
-    const double error = total_error(weights, s, statistics, options);
-    if (candidate.kind == "identity") best.rtn_error = error;
-    // A candidate that is not finite never wins; identity is first and always is.
-    if (!best.scales.defined() || (std::isfinite(error) && error < best.best_error)) {
-      best.scales = s;
-      best.best_error = error;
-      best.kind = candidate.kind;
-      best.ratio = candidate.ratio;
-    }
-  }
-  return best;
+  ScaleSearch run(statistics, options, search, tie);
+  for (const at::Tensor& weight : weights) run.add_magnitude(weight);
+  for (const at::Tensor& weight : weights) run.add_error(weight);
+  return run.finish();
 }
 
 }  // namespace salient::quant

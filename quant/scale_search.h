@@ -35,9 +35,38 @@ struct ScaleSearchResult {
   double ratio = 0;       // r of the best candidate
 };
 
-// weights: the linears that share the input, float32 [out_i, in_features].
-// `tie`: empty, or int64 [in_features] with the index of the scale that each input channel must share with others (0 .. tied-1): how
-// v_proj -> o_proj works under grouped-query attention.
+// The search when the linears that share the input do not fit into memory at once (experts): each is shown twice.
+//   ScaleSearch search(...);  for each: search.add_magnitude(w);  for each: search.add_error(w);  search.finish();
+class ScaleSearch {
+ public:
+  // `statistics` of the shared input must outlive the search.
+  // `tie`: empty, or int64 [in_features] with the index of the scale that each input channel must share with others (0 .. tied-1): how
+  // v_proj -> o_proj works under grouped-query attention.
+  ScaleSearch(const InputStatistics& statistics, const AffineOptions& options, const ScaleSearchOptions& search, at::Tensor tie = {});
+
+  // weight: float32 [out, in_features].
+  void add_magnitude(const at::Tensor& weight);
+  void add_error(const at::Tensor& weight);
+  ScaleSearchResult finish() const;
+
+ private:
+  struct Candidate {
+    std::string kind;
+    double ratio = 0;
+    at::Tensor scales;  // made when the first error is asked for
+    double error = 0;
+  };
+  void make_scales();
+
+  const InputStatistics& statistics_;
+  AffineOptions options_;
+  at::Tensor tie_;
+  std::vector<Candidate> candidates_;
+  at::Tensor magnitude_sum_;  // float64 [in_features]
+  int64_t rows_ = 0;
+};
+
+// The same for linears that are all in memory. weights: float32 [out_i, in_features].
 ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics, const AffineOptions& options,
                                 const ScaleSearchOptions& search, const at::Tensor& tie = {});
 

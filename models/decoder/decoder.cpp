@@ -1,8 +1,8 @@
 #include "models/decoder/decoder.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <c10/core/ScalarType.h>
@@ -25,8 +25,9 @@ void check_quantization(const Checkpoint& checkpoint) {
   const std::string version = value_or<std::string>(config, "version", "gemm", where);
   const int64_t bits = value_or<int64_t>(config, "bits", value_or<int64_t>(config, "w_bit", 4, where), where);
   if (method != "awq" || (version != "gemm" && version != "GEMM") || bits != 4) {
-    fail(ErrorKind::kUnsupported, "{}: quant_method '{}', version '{}', {} bits cannot be run, only awq, gemm, 4 bits", where,
-         method, version, bits);
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: quant_method '{}', version '{}', {} bits cannot be run, only awq, gemm, 4 bits",
+                                                     where, method, version, bits))
+        .with_hint("for other methods (mxfp4, fp8, ...) dequantize the model first, or use a copy that is published in bfloat16");
   }
 }
 
@@ -40,6 +41,7 @@ void grow_cache(KvCache& cache, int64_t capacity) {
     fail(ErrorKind::kInternal, "key-value cache: capacity {} is below its length {}", capacity, cache.length);
   for (KvCacheLayer& layer : cache.layers) {
     for (at::Tensor* tensor : {&layer.keys, &layer.values}) {
+      if (!tensor->defined()) continue;
       std::vector<int64_t> shape = tensor->sizes().vec();
       shape[2] = capacity;
       at::Tensor larger = at::empty(shape, tensor->options());
@@ -55,9 +57,14 @@ void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip) {
   if (skip < 0 || skip > cache.length)
     fail(ErrorKind::kInternal, "key-value cache: cannot drop {} of {} tokens", skip, cache.length);
   for (KvCacheLayer& layer : cache.layers) {
-    for (at::Tensor* tensor : {&layer.keys, &layer.values})
-      *tensor = tensor->narrow(2, skip, cache.capacity - skip).index_select(0, rows.to(tensor->device()));
+    for (at::Tensor* tensor : {&layer.keys, &layer.values}) {
+      if (tensor->defined()) *tensor = tensor->narrow(2, skip, cache.capacity - skip).index_select(0, rows.to(tensor->device()));
+    }
+    for (at::Tensor* tensor : {&layer.convolution, &layer.recurrent}) {
+      if (tensor->defined()) *tensor = tensor->index_select(0, rows.to(tensor->device()));
+    }
   }
+  cache.rows = rows.size(0);
   cache.length -= skip;
   cache.capacity -= skip;
 }
@@ -70,17 +77,15 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   check_quantization(checkpoint);
   Decoder decoder;
   decoder.options_ = options;
-  decoder.config_ = load_decoder_config(checkpoint.folder());
+  decoder.config_ = load_decoder_config(checkpoint);
   const DecoderConfig& config = decoder.config_;
-  const Architecture& architecture = find_architecture(config.model_type);
-  const auto load = [&](std::string_view name, const std::vector<int64_t>& shape) {
-    return checkpoint.load(std::string(name), shape, options.dtype, options.device);
-  };
-
-  decoder.embedding_ = load(architecture.embedding, {config.vocab_size, config.hidden_size});
-  decoder.final_norm_ = load(architecture.final_norm, {config.hidden_size});
-  decoder.lm_head_ =
-      config.tie_word_embeddings ? decoder.embedding_ : load(architecture.lm_head, {config.vocab_size, config.hidden_size});
+  decoder.embedding_ = load_embedding(checkpoint, config, options.dtype, options.device);
+  decoder.final_norm_ = load_final_norm(checkpoint, config, options.dtype, options.device);
+  const std::string head(config.names.lm_head);
+  decoder.lm_head_ = config.tie_word_embeddings
+                         ? decoder.embedding_.tokens
+                         : checkpoint.load(head + ".weight", {config.vocab_size, config.hidden_size}, options.dtype, options.device);
+  if (config.lm_head_bias) decoder.lm_head_bias_ = checkpoint.load(head + ".bias", {config.vocab_size}, options.dtype, options.device);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device));
   }
@@ -90,19 +95,15 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
 KvCache Decoder::make_cache(int64_t batch, int64_t capacity) const {
   const at::NoGradGuard no_grad;
   KvCache cache;
+  cache.rows = batch;
   cache.capacity = capacity;
-  const auto tensor_options = at::TensorOptions().dtype(options_.dtype).device(options_.device);
-  const std::vector<int64_t> shape = {batch, config_.num_key_value_heads, capacity, config_.head_dim};
   for (int64_t block = 0; block < config_.num_hidden_layers; ++block) {
-    cache.layers.push_back({at::empty(shape, tensor_options), at::empty(shape, tensor_options)});
+    cache.layers.push_back(make_cache_layer(config_, block, batch, capacity, options_.dtype, options_.device));
   }
   return cache;
 }
 
-uint64_t Decoder::cache_bytes_per_token() const {
-  return static_cast<uint64_t>(2 * config_.num_hidden_layers * config_.num_key_value_heads * config_.head_dim) *
-         c10::elementSize(options_.dtype);
-}
+uint64_t Decoder::cache_bytes_per_token() const { return models::cache_bytes_per_token(config_, options_.dtype); }
 
 at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache) const {
   const at::NoGradGuard no_grad;
@@ -121,9 +122,9 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
          config_.vocab_size);
   }
   if (cache != nullptr &&
-      (total > cache->capacity || cache->layers.size() != blocks_.size() || cache->layers.front().keys.size(0) != batch)) {
+      (total > cache->capacity || cache->layers.size() != blocks_.size() || cache->rows != batch)) {
     fail(ErrorKind::kInvalidArgument, "decoder: {} rows of {} tokens do not fit the cache of {} rows, {} of {} tokens filled",
-         batch, tokens, cache->layers.empty() ? 0 : cache->layers.front().keys.size(0), cache->length, cache->capacity);
+         batch, tokens, cache->rows, cache->length, cache->capacity);
   }
   if (attention_mask.defined() &&
       (attention_mask.scalar_type() != at::kBool || attention_mask.sizes() != at::IntArrayRef({batch, total}))) {
@@ -136,40 +137,38 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
   const at::Tensor positions =
       padded ? (real.cumsum(1, at::kLong).sub_(1).clamp_min_(0)).narrow(1, past_length, tokens)
              : at::arange(past_length, total, at::TensorOptions(at::kLong).device(options_.device)).unsqueeze(0);
-  AttentionContext context = make_attention_context(config_, positions, options_.dtype);
-  if (padded)
-    context.mask = make_padding_mask(real, tokens, options_.dtype);
-  else if (past_length > 0 && tokens > 1)
-    context.mask = make_causal_mask(tokens, past_length, options_.dtype, options_.device);
-  add_window_masks(context, config_, tokens, past_length);
-
-  at::Tensor hidden = at::embedding(embedding_, ids.to(options_.device));
+  const AttentionContext context = make_attention_context(config_, positions, past_length, real, options_.dtype);
+  const BlockObserver nobody;
+  at::Tensor hidden = embed(config_, embedding_, ids.to(options_.device), positions, options_.dtype);
   for (size_t block = 0; block < blocks_.size(); ++block) {
     KvCacheLayer* layer = cache != nullptr ? &cache->layers[block] : nullptr;
-    hidden = block_forward(config_, blocks_[block], static_cast<int64_t>(block), hidden, context, layer, past_length);
+    hidden = block_forward({config_, blocks_[block], static_cast<int64_t>(block), context, layer, past_length, nobody}, hidden);
   }
   if (cache != nullptr) cache->length = total;
-  return rms_norm(hidden, final_norm_, config_.rms_norm_eps);
+  return normalize(final_norm_, hidden);
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   const at::NoGradGuard no_grad;
-  return at::linear(hidden, lm_head_).to(at::kFloat);
+  at::Tensor logits = at::linear(hidden, lm_head_, lm_head_bias_).to(at::kFloat);
+  if (config_.logit_multiplier != 1.0) logits = logits * config_.logit_multiplier;
+  if (config_.logit_softcap > 0.0) logits = (logits / config_.logit_softcap).tanh() * config_.logit_softcap;
+  return logits;
 }
 
 uint64_t Decoder::weight_bytes() const {
-  uint64_t total = bytes_of(embedding_) + bytes_of(final_norm_) + (lm_head_.is_same(embedding_) ? 0 : bytes_of(lm_head_));
-  for (const BlockWeights& block : blocks_) {
-    for (const Linear& linear : block.linears) total += memory_bytes(linear);
-    for (const at::Tensor& norm : block.norms) total += bytes_of(norm);
-  }
+  uint64_t total = bytes_of(embedding_.tokens) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) + bytes_of(final_norm_.bias) +
+                   bytes_of(lm_head_bias_) + (lm_head_.is_same(embedding_.tokens) ? 0 : bytes_of(lm_head_));
+  for (const BlockWeights& block : blocks_) total += memory_bytes(block);
   return total;
 }
 
 bool Decoder::is_quantized() const {
-  return std::any_of(blocks_.begin(), blocks_.end(), [](const BlockWeights& block) {
-    return std::any_of(block.linears.begin(), block.linears.end(),
-                       [](const Linear& linear) { return std::holds_alternative<PackedLinear>(linear); });
+  const auto packed = [](const Linear& linear) { return std::holds_alternative<PackedLinear>(linear); };
+  const auto any_in = [&](const MlpWeights& mlp) { return packed(mlp.gate) || packed(mlp.up) || packed(mlp.gate_up) || packed(mlp.down); };
+  return std::any_of(blocks_.begin(), blocks_.end(), [&](const BlockWeights& block) {
+    return std::any_of(block.linears.begin(), block.linears.end(), packed) || any_in(block.mlp) || any_in(block.shared_expert) ||
+           std::any_of(block.experts.begin(), block.experts.end(), any_in);
   });
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/decoder/block.h"
+#include "models/decoder/embedding.h"
 
 namespace salient::models {
 
@@ -20,6 +21,7 @@ struct DecoderOptions {
 // Keys and values of all blocks. Tensors are shared when a KvCache value is copied; grow_cache and select_cache make new ones.
 struct KvCache {
   std::vector<KvCacheLayer> layers;
+  int64_t rows = 0;      // of the batch
   int64_t length = 0;    // tokens that are filled, padding included
   int64_t capacity = 0;  // tokens that fit
 };
@@ -58,9 +60,10 @@ class Decoder {
  private:
   DecoderConfig config_;
   DecoderOptions options_;
-  at::Tensor embedding_;   // [vocab_size, hidden_size]
-  at::Tensor final_norm_;  // [hidden_size]
-  at::Tensor lm_head_;     // [vocab_size, hidden_size]; shares the embedding when tied
+  EmbeddingWeights embedding_;
+  Norm final_norm_;
+  at::Tensor lm_head_;       // [vocab_size, hidden_size]; shares the embedding when tied
+  at::Tensor lm_head_bias_;  // [vocab_size], or undefined
   std::vector<BlockWeights> blocks_;
 };
 

@@ -1,42 +1,16 @@
 #include "models/decoder/decoder_config.h"
 
 #include <algorithm>
-#include <array>
-#include <limits>
 
 #include "common/error.h"
 #include "models/decoder/architecture.h"
+#include "models/decoder/mlp.h"
+#include "models/io/checkpoint.h"
 
 namespace salient::models {
 namespace {
 
-// What transformers' configuration classes assume where config.json says nothing. 0 = derived from other keys.
-struct Defaults {
-  std::string_view model_type;
-  int64_t num_key_value_heads;  // 0: num_attention_heads
-  int64_t head_dim;             // 0: hidden_size / num_attention_heads
-  int64_t max_position_embeddings;
-  bool always_sliding;  // sliding_window holds for every layer, without use_sliding_window
-};
-constexpr Defaults kDefaults[] = {
-    {"llama", 0, 0, 2048, false},
-    {"mistral", 8, 0, 131072, true},
-    {"qwen2", 32, 0, 32768, false},
-    {"qwen3", 32, 128, 32768, false},
-};
-constexpr int64_t kDefaultSlidingWindow = 4096;
-constexpr int64_t kDefaultMaxWindowLayers = 28;
-constexpr int64_t kMaxSize = std::numeric_limits<int32_t>::max();  // of one dimension: products of two stay far from overflow
-
-struct RopeRow {
-  std::string_view name;
-  RopeKind kind;
-  bool supported;
-};
-constexpr RopeRow kRopeKinds[] = {
-    {"default", RopeKind::kDefault, true},  {"linear", RopeKind::kLinear, true}, {"llama3", RopeKind::kLlama3, true},
-    {"dynamic", RopeKind::kDynamic, false}, {"yarn", RopeKind::kYarn, false},    {"longrope", RopeKind::kLongRope, false},
-};
+constexpr int64_t kMostLayers = 100'000;
 
 struct DtypeRow {
   std::string_view name;
@@ -45,238 +19,155 @@ struct DtypeRow {
 constexpr DtypeRow kDtypes[] = {
     {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}, {"float64", at::kDouble}};
 
-constexpr std::string_view kActivations[] = {"silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh"};
-
-// The value of a key; a missing key and null are the same, as in transformers' configuration files.
-const Json* find(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  return it == object.end() || it->is_null() ? nullptr : &*it;
-}
-
-int64_t positive(int64_t value, std::string_view key, const std::string& where) {
-  if (value < 1 || value > kMaxSize)
-    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected 1 to {}", where, key, value, kMaxSize);
-  return value;
-}
-
-double positive(double value, std::string_view key, const std::string& where) {
-  if (!(value > 0.0) || value > std::numeric_limits<float>::max()) {
-    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected a positive number", where, key, value);
-  }
-  return value;
-}
-
-int64_t require_size(const Json& config, const char* key, const std::string& where) {
-  return positive(require<int64_t>(config, key, where), key, where);
-}
-
-int64_t size_or(const Json& config, const char* key, int64_t fallback, const std::string& where) {
-  return positive(value_or<int64_t>(config, key, fallback, where), key, where);
-}
-
 // An id, a list of ids or null; negative ids (older files use -1) mean none.
-std::vector<int64_t> read_ids(const Json& config, const char* key, const std::string& where) {
-  const Json* value = find(config, key);
-  if (value == nullptr) return {};
-  const Json list = value->is_array() ? *value : Json::array({*value});
-  std::vector<int64_t> ids;
-  for (const Json& id : list) {
-    if (!id.is_number_integer()) {
-      fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected a token id or a list of them", where, key,
-           dump_json(*value).substr(0, 60));
-    }
-    if (id.get<int64_t>() >= 0) ids.push_back(id.get<int64_t>());
-  }
+std::vector<int64_t> read_ids(const ConfigReader& config, std::string_view key) {
+  std::vector<int64_t> ids = config.integers_or_empty(key);
+  std::erase_if(ids, [](int64_t id) { return id < 0; });
   return ids;
 }
 
-std::optional<int64_t> read_id(const Json& config, const char* key, const std::string& where) {
-  const std::vector<int64_t> ids = read_ids(config, key, where);
+std::optional<int64_t> read_id(const ConfigReader& config, std::string_view key) {
+  const std::vector<int64_t> ids = read_ids(config, key);
   return ids.empty() ? std::nullopt : std::optional(ids.front());
 }
 
-RopeConfig parse_rope(const Json& config, int64_t max_position_embeddings, const std::string& where) {
-  RopeConfig rope;
-  rope.theta = value_or<double>(config, "rope_theta", rope.theta, where);
-  // transformers lets an old-style rope_scaling win over rope_parameters.
-  const Json* scaling = find(config, "rope_scaling");
-  const char* key = "rope_scaling";
-  if (scaling == nullptr || scaling->empty()) {
-    scaling = find(config, "rope_parameters");
-    key = "rope_parameters";
-  }
-  const std::string place = fmt::format("{}: {}", where, key);
-  const Json parameters = scaling == nullptr ? Json::object() : *scaling;
-  if (!parameters.is_object())
-    fail(ErrorKind::kCorruption, "{}: found {}, expected an object or null", place, dump_json(parameters).substr(0, 60));
-  for (const char* layer_type : {"full_attention", "sliding_attention"}) {
-    if (parameters.contains(layer_type))
-      fail(ErrorKind::kUnsupported, "{}: rotary embeddings that differ by layer type ('{}') are not supported", place, layer_type);
-  }
-
-  const std::string name =
-      value_or<std::string>(parameters, "rope_type", value_or<std::string>(parameters, "type", "default", place), place);
-  const auto row = std::find_if(std::begin(kRopeKinds), std::end(kRopeKinds), [&](const RopeRow& r) { return r.name == name; });
-  if (row == std::end(kRopeKinds) || !row->supported) {
-    fail(ErrorKind::kUnsupported, "{}: rope_type '{}' is not supported, only default, linear and llama3", place, name);
-  }
-  rope.kind = row->kind;
-  rope.theta = positive(value_or<double>(parameters, "rope_theta", rope.theta, place), "rope_theta", place);
-
-  const double rotary =
-      value_or<double>(parameters, "partial_rotary_factor", value_or<double>(config, "partial_rotary_factor", 1.0, where), place);
-  if (rotary != 1.0) fail(ErrorKind::kUnsupported, "{}: partial_rotary_factor {} is not supported, only 1", place, rotary);
-
-  if (rope.kind != RopeKind::kDefault) rope.factor = positive(require<double>(parameters, "factor", place), "factor", place);
-  if (rope.kind == RopeKind::kLlama3) {
-    rope.low_freq_factor = positive(require<double>(parameters, "low_freq_factor", place), "low_freq_factor", place);
-    rope.high_freq_factor = positive(require<double>(parameters, "high_freq_factor", place), "high_freq_factor", place);
-    if (rope.high_freq_factor <= rope.low_freq_factor) {
-      fail(ErrorKind::kCorruption, "{}: high_freq_factor {} must be larger than low_freq_factor {}", place, rope.high_freq_factor,
-           rope.low_freq_factor);
-    }
-    const int64_t original = size_or(parameters, "original_max_position_embeddings", max_position_embeddings, place);
-    rope.original_max_position_embeddings = size_or(config, "original_max_position_embeddings", original, where);
-  }
-  return rope;
-}
-
-// One entry a layer. Mistral: sliding_window for all. Qwen: only with use_sliding_window, for the layers that layer_types names or,
-// without it, from max_window_layers on.
-std::vector<int64_t> parse_sliding_windows(const Json& config, const DecoderConfig& decoder, const Defaults& defaults,
-                                           const std::string& where) {
-  std::vector<int64_t> windows(static_cast<size_t>(decoder.num_hidden_layers), 0);
-  if (decoder.model_type == "llama") return windows;
-  int64_t window = 0;
-  const bool given_as_null = config.contains("sliding_window") && config["sliding_window"].is_null();
-  if (!given_as_null) window = size_or(config, "sliding_window", kDefaultSlidingWindow, where);
-  if (defaults.always_sliding) {
-    std::fill(windows.begin(), windows.end(), window);
-    return windows;
-  }
-  if (!value_or<bool>(config, "use_sliding_window", false, where)) window = 0;
-
-  if (const Json* types = find(config, "layer_types")) {
-    if (!types->is_array() || types->size() != windows.size()) {
-      fail(ErrorKind::kCorruption, "{}: key 'layer_types' has {} entries, expected a list of {}, one a layer", where, types->size(),
-           windows.size());
-    }
-    for (size_t layer = 0; layer < windows.size(); ++layer) {
-      const Json& type = (*types)[layer];
-      if (type == "full_attention") continue;
-      if (type != "sliding_attention") {
-        fail(ErrorKind::kUnsupported, "{}: layer_types[{}] is {}, supported are \"full_attention\" and \"sliding_attention\"",
-             where, layer, dump_json(type).substr(0, 60));
-      }
-      if (window == 0) {
-        fail(ErrorKind::kCorruption,
-             "{}: layer_types[{}] is sliding_attention, but there is no sliding_window (or use_sliding_window is off)", where,
-             layer);
-      }
-      windows[layer] = window;
-    }
-    return windows;
-  }
-  const int64_t first = std::max<int64_t>(0, value_or<int64_t>(config, "max_window_layers", kDefaultMaxWindowLayers, where));
-  for (int64_t layer = first; layer < decoder.num_hidden_layers; ++layer) windows[static_cast<size_t>(layer)] = window;
-  return windows;
-}
-
-at::ScalarType parse_dtype(const Json& config, const std::string& where) {
-  const char* key = find(config, "dtype") != nullptr ? "dtype" : "torch_dtype";
-  std::string name = value_or<std::string>(config, key, "float32", where);
+at::ScalarType parse_dtype(const ConfigReader& config) {
+  const std::string_view key = config.spelling({"dtype", "torch_dtype"});
+  std::string name = config.text_or(key, "float32");
   if (name.starts_with("torch.")) name = name.substr(6);
   for (const DtypeRow& row : kDtypes) {
     if (row.name == name) return row.dtype;
   }
-  fail(ErrorKind::kUnsupported, "{}: key '{}': dtype '{}' is not supported, only float32, bfloat16, float16 and float64", where,
-       key, name);
+  fail(ErrorKind::kUnsupported, "{}: key '{}': dtype '{}' is not supported, only float32, bfloat16, float16 and float64", config.where(), key, name);
+}
+
+void read_sizes(const ConfigReader& config, const ConfigDefaults& defaults, DecoderConfig& decoder) {
+  decoder.vocab_size = config.size("vocab_size");
+  decoder.hidden_size = config.size(config.spelling({"hidden_size", "n_embd", "n_embed", "d_model"}));
+  decoder.num_hidden_layers = config.size(config.spelling({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
+  if (decoder.num_hidden_layers > kMostLayers) {
+    fail(ErrorKind::kCorruption, "{}: key 'num_hidden_layers': found {}, expected at most {}", config.where(), decoder.num_hidden_layers, kMostLayers);
+  }
+  decoder.layers.resize(static_cast<size_t>(decoder.num_hidden_layers));
+  decoder.intermediate_size = config.size_or(config.spelling({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"}), 4 * decoder.hidden_size);
+  decoder.max_position_embeddings = config.size_or(
+      config.spelling({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"}), defaults.max_position_embeddings);
+}
+
+void read_heads(const ConfigReader& config, const ConfigDefaults& defaults, DecoderConfig& decoder) {
+  decoder.num_attention_heads = config.size(config.spelling({"num_attention_heads", "n_head", "n_heads"}));
+  // A key that is null means as many as there are query heads, whatever the class assumes.
+  const bool given = config.object().contains("num_key_value_heads");
+  const int64_t fallback = given || defaults.num_key_value_heads == 0 ? decoder.num_attention_heads : defaults.num_key_value_heads;
+  decoder.num_key_value_heads = config.size_or("num_key_value_heads", fallback);
+  if (decoder.num_attention_heads % decoder.num_key_value_heads != 0) {
+    fail(ErrorKind::kCorruption, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", config.where(),
+         decoder.num_attention_heads, decoder.num_key_value_heads);
+  }
+  if (!config.has("head_dim") && defaults.head_dim == 0 && decoder.hidden_size % decoder.num_attention_heads != 0) {
+    fail(ErrorKind::kCorruption, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and there is no head_dim", config.where(),
+         decoder.hidden_size, decoder.num_attention_heads);
+  }
+  const bool null_head_dim = config.object().contains("head_dim") && !config.has("head_dim");  // means the quotient, whatever the class assumes
+  decoder.head_dim = config.size_or("head_dim", defaults.head_dim != 0 && !null_head_dim
+                                                    ? defaults.head_dim
+                                                    : std::max<int64_t>(1, decoder.hidden_size / decoder.num_attention_heads));
+}
+
+void read_norm(const ConfigReader& config, const ConfigDefaults& defaults, DecoderConfig& decoder) {
+  const std::string_view key = config.spelling({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon"});
+  decoder.norm_eps = config.number_or(key, defaults.norm_eps);
+  if (!(decoder.norm_eps >= 0.0 && decoder.norm_eps < 1.0)) {
+    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected a small positive number", config.where(), key, decoder.norm_eps);
+  }
+}
+
+// Of the text model inside of a multimodal one; empty where there is none.
+std::string text_model_type(const ConfigReader& config) {
+  const Json* text = config.find("text_config");
+  return text != nullptr && text->is_object() ? ConfigReader(*text, config.where() + ": text_config").text_or("model_type", "") : "";
+}
+
+void drop_missing_prefix(const Checkpoint& checkpoint, TensorNames& names) {
+  const size_t prefix = names.embedding.find('.') + 1;
+  if (prefix == 0 || checkpoint.contains(std::string(names.embedding)) || !checkpoint.contains(std::string(names.embedding.substr(prefix)))) return;
+  const std::string_view text = names.embedding.substr(0, prefix);
+  for (std::string_view* name : {&names.block_prefix, &names.embedding, &names.position_embedding, &names.embedding_norm, &names.final_norm}) {
+    if (name->starts_with(text)) name->remove_prefix(prefix);
+  }
+}
+
+// What must hold whatever the architecture: the forward pass relies on it.
+void check(const ConfigReader& config, const DecoderConfig& decoder) {
+  if (decoder.names[ParameterSlot::kXieluAlphaP].empty()) check_activation(decoder.hidden_act, config.where());
+  for (const LayerConfig& layer : decoder.layers) {
+    if (layer.rope >= static_cast<int64_t>(decoder.ropes.size())) {
+      fail(ErrorKind::kInternal, "{}: a layer has no rotary embedding {}", config.where(), layer.rope);
+    }
+  }
+  for (const RopeConfig& rope : decoder.ropes) {
+    if (rope.dim < 2 || rope.dim % 2 != 0 || rope.dim > std::max(decoder.head_dim, decoder.latent.qk_rope_head_dim)) {
+      fail(ErrorKind::kCorruption, "{}: the rotary embedding turns {} channels of a head of {} (head_dim, partial_rotary_factor), expected an even number",
+           config.where(), rope.dim, decoder.head_dim);
+    }
+  }
+  const MoeConfig& moe = decoder.moe;
+  if (moe.num_experts > 0 && (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts || moe.groups < 1 ||
+                              moe.num_experts % moe.groups != 0 || moe.groups_per_token < 1 || moe.groups_per_token > moe.groups)) {
+    fail(ErrorKind::kCorruption, "{}: {} experts in {} groups, of which a token goes to {} in {} groups, make no sense", config.where(),
+         moe.num_experts, moe.groups, moe.experts_per_token, moe.groups_per_token);
+  }
+}
+
+// transformers saves some models' experts either way: in one tensor for all of them, or each as linears of its own.
+void drop_missing_fused_experts(const Checkpoint& checkpoint, DecoderConfig& config) {
+  const auto mixture = std::find_if(config.layers.begin(), config.layers.end(), [](const LayerConfig& layer) { return layer.moe; });
+  if (mixture == config.layers.end() || config.names.fused_down.empty()) return;
+  const std::string name = fmt::format("{}{}.{}", config.names.block_prefix, mixture - config.layers.begin(), config.names.fused_down);
+  if (checkpoint.contains(name)) return;
+  for (std::string_view* fused : {&config.names.fused_gate_up, &config.names.fused_down, &config.names.fused_gate_up_bias, &config.names.fused_down_bias}) {
+    *fused = "";
+  }
 }
 
 }  // namespace
 
-std::string_view to_string(RopeKind kind) {
-  for (const RopeRow& row : kRopeKinds) {
-    if (row.kind == kind) return row.name;
-  }
-  return "unknown";
+DecoderConfig parse_decoder_config(const Json& json, const std::string& where) {
+  const ConfigReader config(json, where);
+  DecoderConfig decoder;
+  decoder.model_type = require<std::string>(json, "model_type", where);
+  const Architecture& architecture =
+      with_context(where, [&]() -> const Architecture& { return find_architecture(decoder.model_type, text_model_type(config)); });
+  const ConfigDefaults& defaults = architecture.defaults;
+  decoder.names = *architecture.names;
+
+  read_sizes(config, defaults, decoder);
+  read_heads(config, defaults, decoder);
+  read_norm(config, defaults, decoder);
+  decoder.hidden_act = config.text_or(config.spelling({"hidden_act", "hidden_activation", "activation_function"}), defaults.hidden_act);
+  decoder.tie_word_embeddings = config.flag_or("tie_word_embeddings", defaults.tie_word_embeddings);
+  const RopeDefaults rope{defaults.rope_theta, defaults.partial_rotary_factor, defaults.rope_pairs, decoder.head_dim};
+  if (architecture.rotary) decoder.ropes.push_back(parse_rope(config, rope, decoder.max_position_embeddings));
+  if (architecture.configure != nullptr) architecture.configure(config, decoder);
+  check(config, decoder);
+
+  decoder.dtype = parse_dtype(config);
+  decoder.bos_token_id = read_id(config, "bos_token_id");
+  decoder.eos_token_ids = read_ids(config, "eos_token_id");
+  decoder.pad_token_id = read_id(config, "pad_token_id");
+  return decoder;
 }
 
-DecoderConfig parse_decoder_config(const Json& config, const std::string& where) {
-  DecoderConfig result;
-  result.model_type = require<std::string>(config, "model_type", where);
-  with_context(where, [&] { find_architecture(result.model_type); });
-  const auto* const defaults = std::find_if(std::begin(kDefaults), std::end(kDefaults),
-                                            [&](const Defaults& d) { return d.model_type == result.model_type; });
-  if (defaults == std::end(kDefaults))
-    fail(ErrorKind::kInternal, "{}: no configuration defaults for model_type '{}'", where, result.model_type);
-
-  result.vocab_size = require_size(config, "vocab_size", where);
-  result.hidden_size = require_size(config, "hidden_size", where);
-  result.intermediate_size = require_size(config, "intermediate_size", where);
-  result.num_hidden_layers = require_size(config, "num_hidden_layers", where);
-  if (result.num_hidden_layers > 100'000) {
-    fail(ErrorKind::kCorruption, "{}: key 'num_hidden_layers': found {}, expected at most 100000", where, result.num_hidden_layers);
-  }
-  result.num_attention_heads = require_size(config, "num_attention_heads", where);
-  const bool kv_given = config.contains("num_key_value_heads");
-  const int64_t kv_default =
-      kv_given || defaults->num_key_value_heads == 0 ? result.num_attention_heads : defaults->num_key_value_heads;
-  result.num_key_value_heads = size_or(config, "num_key_value_heads", kv_default, where);
-  if (result.num_attention_heads % result.num_key_value_heads != 0) {
-    fail(ErrorKind::kCorruption, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", where,
-         result.num_attention_heads, result.num_key_value_heads);
-  }
-  if (find(config, "head_dim") == nullptr && defaults->head_dim == 0 && result.hidden_size % result.num_attention_heads != 0) {
-    fail(ErrorKind::kCorruption, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and there is no head_dim", where,
-         result.hidden_size, result.num_attention_heads);
-  }
-  result.head_dim = size_or(
-      config, "head_dim",
-      defaults->head_dim != 0 ? defaults->head_dim : std::max<int64_t>(1, result.hidden_size / result.num_attention_heads), where);
-  if (result.head_dim % 2 != 0)
-    fail(ErrorKind::kCorruption, "{}: head_dim {} is odd, the rotary embedding needs pairs", where, result.head_dim);
-  result.max_position_embeddings = size_or(config, "max_position_embeddings", defaults->max_position_embeddings, where);
-  result.rms_norm_eps = value_or<double>(config, "rms_norm_eps", result.rms_norm_eps, where);
-  if (!(result.rms_norm_eps >= 0.0 && result.rms_norm_eps < 1.0)) {
-    fail(ErrorKind::kCorruption, "{}: key 'rms_norm_eps': found {}, expected a small positive number", where, result.rms_norm_eps);
-  }
-  result.rope = parse_rope(config, result.max_position_embeddings, where);
-
-  result.hidden_act = value_or<std::string>(config, "hidden_act", result.hidden_act, where);
-  if (std::find(std::begin(kActivations), std::end(kActivations), result.hidden_act) == std::end(kActivations)) {
-    fail(ErrorKind::kUnsupported, "{}: hidden_act '{}' is not supported, only {}", where, result.hidden_act,
-         fmt::join(kActivations, ", "));
-  }
-  result.tie_word_embeddings = value_or<bool>(config, "tie_word_embeddings", false, where);
-
-  const bool attention_bias = value_or<bool>(config, "attention_bias", false, where);
-  if (result.model_type == "llama" || result.model_type == "qwen3") {
-    result.qkv_bias = attention_bias;
-    result.o_bias = attention_bias;
-  } else if (result.model_type == "qwen2") {
-    result.qkv_bias = true;  // always, whatever config.json says
-  }
-  if (result.model_type == "llama") result.mlp_bias = value_or<bool>(config, "mlp_bias", false, where);
-  result.qk_norm = !find_architecture(result.model_type).norms[static_cast<size_t>(NormSlot::kQuery)].empty();
-
-  result.layer_sliding_window = parse_sliding_windows(config, result, *defaults, where);
-  result.dtype = parse_dtype(config, where);
-  result.bos_token_id = read_id(config, "bos_token_id", where);
-  result.eos_token_ids = read_ids(config, "eos_token_id", where);
-  result.pad_token_id = read_id(config, "pad_token_id", where);
-  return result;
-}
-
-void add_generation_config(DecoderConfig& config, const Json& generation_config, const std::string& where) {
+void add_generation_config(DecoderConfig& decoder, const Json& generation_config, const std::string& where) {
   if (!generation_config.is_object())
     fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", where, generation_config.type_name());
-  for (const int64_t id : read_ids(generation_config, "eos_token_id", where)) {
-    if (std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), id) == config.eos_token_ids.end())
-      config.eos_token_ids.push_back(id);
+  const ConfigReader config(generation_config, where);
+  for (const int64_t id : read_ids(config, "eos_token_id")) {
+    if (std::find(decoder.eos_token_ids.begin(), decoder.eos_token_ids.end(), id) == decoder.eos_token_ids.end())
+      decoder.eos_token_ids.push_back(id);
   }
-  if (!config.bos_token_id) config.bos_token_id = read_id(generation_config, "bos_token_id", where);
-  if (!config.pad_token_id) config.pad_token_id = read_id(generation_config, "pad_token_id", where);
+  if (!decoder.bos_token_id) decoder.bos_token_id = read_id(config, "bos_token_id");
+  if (!decoder.pad_token_id) decoder.pad_token_id = read_id(config, "pad_token_id");
 }
 
 DecoderConfig load_decoder_config(const std::filesystem::path& folder) {
@@ -285,6 +176,13 @@ DecoderConfig load_decoder_config(const std::filesystem::path& folder) {
   if (const std::filesystem::path generation = folder / "generation_config.json"; std::filesystem::exists(generation)) {
     add_generation_config(config, read_json_file(generation), generation.string());
   }
+  return config;
+}
+
+DecoderConfig load_decoder_config(const Checkpoint& checkpoint) {
+  DecoderConfig config = load_decoder_config(checkpoint.folder());
+  drop_missing_prefix(checkpoint, config.names);
+  drop_missing_fused_experts(checkpoint, config);
   return config;
 }
 

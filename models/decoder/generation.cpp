@@ -127,6 +127,24 @@ void compact(Batch& batch, const std::vector<int64_t>& kept) {
   batch.rows = std::move(remaining);
 }
 
+// Whether a row of `length` tokens is the first that a change of the rotary angles reaches. Generation stays within
+// max_position_embeddings, where only LongRoPE has such a change.
+bool passes_change_of_angles(const DecoderConfig& config, size_t length) {
+  return std::any_of(config.ropes.begin(), config.ropes.end(), [&](const RopeConfig& rope) {
+    const int64_t last = angles_change_after(rope);
+    return last > 0 && static_cast<int64_t>(length) == last + 1;
+  });
+}
+
+// Reads all rows from the start into a new cache; returns the last hidden states.
+at::Tensor read_rows(const Decoder& decoder, Batch& batch, const std::vector<std::vector<TokenId>>& rows, int64_t new_tokens) {
+  const PaddedPrompts padded = pad_left(rows);
+  const int64_t longest = padded.ids.size(1);
+  batch.real = padded.real;
+  batch.cache = decoder.make_cache(static_cast<int64_t>(rows.size()), longest + std::min(new_tokens, kCacheStep));
+  return decoder.hidden_states(padded.ids, batch.real, &batch.cache).select(1, longest - 1);
+}
+
 }  // namespace
 
 std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
@@ -141,20 +159,17 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
   for (size_t i = 0; i < prompts.size(); ++i)
     random.emplace_back(derive_seed(options.seed, fmt::format("row/{}", options.first_row + i)));
 
-  const PaddedPrompts padded = pad_left(prompts);
-  const int64_t longest = padded.ids.size(1);
   Batch batch;
   batch.rows.resize(prompts.size());
   std::iota(batch.rows.begin(), batch.rows.end(), size_t{0});
-  batch.real = padded.real;
-  batch.cache = decoder.make_cache(static_cast<int64_t>(prompts.size()), longest + std::min(options.max_new_tokens, kCacheStep));
-  at::Tensor last = decoder.hidden_states(padded.ids, batch.real, &batch.cache).select(1, longest - 1);
+  at::Tensor last = read_rows(decoder, batch, prompts, options.max_new_tokens);
 
   while (true) {
     const at::Tensor logits = decoder.logits(last).cpu().contiguous();
     const at::Tensor greedy = options.temperature == 0.0 ? logits.argmax(-1) : at::Tensor();  // argmax: the first of equals
     std::vector<int64_t> kept;
     std::vector<int64_t> next_ids;
+    bool stale = false;  // whether the cache is
     for (size_t i = 0; i < batch.rows.size(); ++i) {
       const size_t row = batch.rows[i];
       const std::span values(logits.const_data_ptr<float>() + static_cast<int64_t>(i) * vocab_size,
@@ -173,9 +188,19 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
       if (result.stopped || full) continue;
       kept.push_back(static_cast<int64_t>(i));
       next_ids.push_back(id);
+      stale = stale || passes_change_of_angles(decoder.config(), prompts[row].size() + result.ids.size());
     }
     if (kept.empty()) return results;
     if (kept.size() < batch.rows.size()) compact(batch, kept);
+    if (stale) {
+      std::vector<std::vector<TokenId>> rows;
+      for (const size_t row : batch.rows) {
+        rows.push_back(prompts[row]);
+        rows.back().insert(rows.back().end(), results[row].ids.begin(), results[row].ids.end());
+      }
+      last = read_rows(decoder, batch, rows, options.max_new_tokens);
+      continue;
+    }
     if (batch.cache.length == batch.cache.capacity)
       grow_cache(batch.cache, batch.cache.capacity + std::max(kCacheStep, batch.cache.capacity / 2));
 

@@ -187,8 +187,8 @@ const TensorInfo& Checkpoint::info(const std::string& name) const { return file_
 const fs::path& Checkpoint::file_of(const std::string& name) const { return file_with(name).path(); }
 at::Tensor Checkpoint::view(const std::string& name) const { return file_with(name).view(name); }
 
-at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
-                            at::Device device) const {
+at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part,
+                                    at::ScalarType dtype) const {
   const SafetensorsFile& file = file_with(name);
   const TensorInfo& info = file.info(name);
   const std::string where = fmt::format("{}: tensor '{}'", file.path().string(), name);
@@ -200,7 +200,8 @@ at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>&
     fail(ErrorKind::kCorruption, "{}: dtype is {}, expected {} type", where, safetensors_dtype_name(info.dtype),
          at::isFloatingType(dtype) ? "a floating-point" : "an integer");
   }
-  const at::Tensor stored = file.view(name);
+  const at::Tensor whole = file.view(name);
+  const at::Tensor stored = part ? whole.select(0, *part) : whole;
   if (const auto bad = find_non_finite(stored)) {
     fail(ErrorKind::kCorruption, "{}: element {} (of {}) is {}, expected finite numbers", where, *bad, stored.numel(),
          stored.flatten()[*bad].item<double>());
@@ -214,10 +215,22 @@ at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>&
           .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
     }
   }
-  if (device != at::kCPU) copy = copy.to(device);
   file.release(name);
   return copy;
 }
+
+at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
+                            at::Device device) const {
+  const at::Tensor copy = copy_checked(name, expected_shape, std::nullopt, dtype);
+  return device == at::kCPU ? copy : copy.to(device);
+}
+
+at::Tensor Checkpoint::load_part(const std::string& name, const std::vector<int64_t>& expected_shape, int64_t index, at::ScalarType dtype) const {
+  return copy_checked(name, expected_shape, index, dtype);
+}
+
+void Checkpoint::release(const std::string& name) const { file_with(name).release(name); }
+
 
 uint64_t Checkpoint::total_bytes() const {
   uint64_t total = 0;

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,9 +38,14 @@ class Checkpoint {
   // index and value. The mapping's pages are released afterwards. Errors: not found, corruption.
   at::Tensor load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
                   at::Device device = at::kCPU) const;
+  // Element `index` of the first dimension of a tensor of several matrices, checked and converted as load() does; without that dimension.
+  at::Tensor load_part(const std::string& name, const std::vector<int64_t>& expected_shape, int64_t index, at::ScalarType dtype) const;
+  // Lets go of the mapped pages that a view of this tensor has brought into memory.
+  void release(const std::string& name) const;
   uint64_t total_bytes() const;  // of all tensors on disk
 
  private:
+  at::Tensor copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part, at::ScalarType dtype) const;
   const SafetensorsFile& file_with(const std::string& name) const;
 
   std::filesystem::path folder_;

@@ -102,6 +102,7 @@ struct Place {
   PlannedTensor plan;
   uint64_t offset;  // from the start of the shard's file
   bool put = false;
+  std::set<int64_t> parts = {};  // of one that comes in parts
 };
 
 // Names that belong to a checkpoint as this writer or transformers writes it.
@@ -156,6 +157,8 @@ struct CheckpointWriter::State {
   void write_index() const;
   void verify() const;
   Place& place(const std::string& name);
+  void check(const std::string& name, const Place& to, const at::Tensor& tensor, at::IntArrayRef shape) const;
+  void write(Place& to, uint64_t offset, const at::Tensor& tensor);
 };
 
 void CheckpointWriter::State::lay_out(const ShardPlan& plan) {
@@ -299,24 +302,44 @@ CheckpointWriter::~CheckpointWriter() = default;
 
 bool CheckpointWriter::taken_over(const std::string& name) const { return state_->shards[state_->place(name).shard].taken_over; }
 
-void CheckpointWriter::put(const std::string& name, const at::Tensor& tensor) {
-  if (state_->finished) fail(ErrorKind::kInternal, "{}: tensor '{}' put after finish()", state_->folder.string(), name);
-  Place& place = state_->place(name);
-  if (!tensor.defined() || tensor.scalar_type() != place.plan.dtype || tensor.sizes() != at::IntArrayRef(place.plan.shape)) {
-    fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' is {}, planned was {} {}", state_->folder.string(), name,
-         tensor.defined() ? fmt::format("{} {}", c10::toString(tensor.scalar_type()), shape_text(tensor.sizes())) : "undefined",
-         c10::toString(place.plan.dtype), shape_text(place.plan.shape));
-  }
-  ShardFile& shard = state_->shards[place.shard];
+void CheckpointWriter::State::write(Place& to, uint64_t offset, const at::Tensor& tensor) {
+  ShardFile& shard = shards[to.shard];
   if (shard.renamed) {  // an earlier finish() came this far: what is being changed must not stand under a final name
     if (::rename(shard.path.c_str(), shard.partial.c_str()) != 0) fail_errno(shard.path, "rename", errno);
     shard.renamed = false;
-    sync_folder(state_->folder);
+    sync_folder(folder);
   }
   const at::Tensor data = tensor.to(at::kCPU).contiguous();
   write_at(shard.descriptor.get(), shard.partial, std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()),
-           place.offset);
+           to.offset + offset);
+}
+
+// `shape`: what the tensor, or the part of it that is put, must have.
+void CheckpointWriter::State::check(const std::string& name, const Place& to, const at::Tensor& tensor, at::IntArrayRef shape) const {
+  if (finished) fail(ErrorKind::kInternal, "{}: tensor '{}' put after finish()", folder.string(), name);
+  if (tensor.defined() && tensor.scalar_type() == to.plan.dtype && tensor.sizes() == shape) return;
+  fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' is {}, planned was {} {}", folder.string(), name,
+       tensor.defined() ? fmt::format("{} {}", c10::toString(tensor.scalar_type()), shape_text(tensor.sizes())) : "undefined",
+       c10::toString(to.plan.dtype), shape_text(shape));
+}
+
+void CheckpointWriter::put(const std::string& name, const at::Tensor& tensor) {
+  Place& place = state_->place(name);
+  state_->check(name, place, tensor, place.plan.shape);
+  state_->write(place, 0, tensor);
   place.put = true;
+}
+
+void CheckpointWriter::put_part(const std::string& name, int64_t index, const at::Tensor& part) {
+  Place& place = state_->place(name);
+  const at::IntArrayRef whole = place.plan.shape;
+  if (whole.empty() || index < 0 || index >= whole.front()) {
+    fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' of shape {} has no part {}", state_->folder.string(), name, shape_text(whole), index);
+  }
+  state_->check(name, place, part, whole.slice(1));
+  state_->write(place, static_cast<uint64_t>(index) * part.nbytes(), part);
+  place.parts.insert(index);
+  place.put = static_cast<int64_t>(place.parts.size()) == whole.front();
 }
 
 void CheckpointWriter::sync() {

@@ -46,6 +46,8 @@ class CheckpointWriter {
 
   // The tensor may lie on any device and be strided. Errors: invalid argument when name, dtype or shape are not as planned; io.
   void put(const std::string& name, const at::Tensor& tensor);
+  // Element `index` of the first dimension of a tensor that comes in parts. The tensor counts as put with its last part.
+  void put_part(const std::string& name, int64_t index, const at::Tensor& part);
   // Flushes what was put so far to disk, so that the caller may record it as done.
   void sync();
   // Renames the shards to their names, writes model.safetensors.index.json when there are several, flushes the folder, opens the result

@@ -21,6 +21,7 @@ constexpr std::array kCommands = {
     Command{"quantize", "AWQ-quantize a checkpoint to 4 bits", quantize_command},
     Command{"eval", "evaluate models, quantized ones beside their original", eval_command},
     Command{"inspect", "say what a model folder holds, and from which evidence", inspect_command},
+    Command{"architectures", "list the architectures that can be quantized", architectures_command},
     Command{"runs", "list the runs in the store", runs_command},
     Command{"models", "list the artifacts in the store", models_command},
     Command{"results", "list the evaluation results in the store", results_command},
@@ -34,7 +35,7 @@ std::string usage() {
       "Salient " SALIENT_VERSION
       ": AWQ quantization as the step after fine-tuning, with the evaluation that says what it broke.\n\nusage: salient COMMAND "
       "[options]\n\ncommands:\n";
-  for (const Command& command : kCommands) text += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  for (const Command& command : kCommands) text += fmt::format("  {:<13} {}\n", command.name, command.summary);
   text +=
       "\nexamples:\n"
       "  salient run configs/demo.yaml\n"

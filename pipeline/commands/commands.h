@@ -17,6 +17,7 @@ struct Command {
 
 std::span<const Command> commands();
 
+void architectures_command(const std::vector<std::string>& words);
 void calibrate_command(const std::vector<std::string>& words);
 void eval_command(const std::vector<std::string>& words);
 void inspect_command(const std::vector<std::string>& words);

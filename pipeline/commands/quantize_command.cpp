@@ -10,6 +10,7 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/quantize_job.h"
+#include "pipeline/run_config.h"
 #include "pipeline/torch_options.h"
 #include "quant/awq_gemm.h"
 
@@ -33,7 +34,11 @@ const std::vector<OptionRow> kRows = {
     {"duo-scaling", "MODE", "both (default), on or off: whether candidates use the weights' magnitudes too"},
     {"no-clip", "", "no clipping of weights"},
     {"no-propagate-error", "", "calibrate each block on the output of the float blocks before it"},
+    {"ignore", "NAME", "modules that stay in float: a name (down_proj) or an expression (re:.*layers\\.0\\..*); may be repeated", true},
+    {"mappings", "FILE", "YAML list of {smooth_layer, balance_layers} as in llm-compressor; default: every group that the tensors allow"},
+    {"format", "NAME", "awq-gemm (default); smoothed: no rounding, the scaled float weights as a checkpoint like the source"},
     {"batch-tokens", "N", "tokens of a forward pass: bounds memory; default 4096"},
+    {"max-memory", "SIZE", "refuse to start when more may be needed; default: what is free"},
     {"max-shard-size", "SIZE", "largest safetensors file; default 5GB"},
     {"device", "DEVICE", "cpu (default) or cuda: where the blocks run"},
     {"json", "", "print the result as JSON"},
@@ -52,6 +57,13 @@ AwqOptions awq_options(const Arguments& arguments) {
   awq.scale_search.duo = quant::parse_duo_scaling(arguments.text_or("duo-scaling", "both"));
   awq.clip = !arguments.flag("no-clip");
   awq.propagate_error = !arguments.flag("no-propagate-error");
+  for (const std::string& pattern : arguments.values("ignore")) awq.ignore.push_back(pattern);
+  if (arguments.has("mappings")) awq.mappings = read_mappings(ConfigNode::load(arguments.text("mappings")));
+  const std::string format = arguments.text_or("format", "awq-gemm");
+  if (format != "awq-gemm" && format != "smoothed") {
+    fail(ErrorKind::kInvalidArgument, "salient quantize: --format '{}': expected awq-gemm or smoothed", format);
+  }
+  awq.format = format == "smoothed" ? WeightFormat::kFloat : WeightFormat::kAwqGemm;
   return awq;
 }
 
@@ -64,6 +76,10 @@ std::string make_summary(const QuantizeJobResult& result, double peak_mb) {
     rows.push_back({report.name, fmt::format("{:.3g}", report.rtn_error), fmt::format("{:.3g}", report.error),
                     fmt::format("{:.0f} %", 100 * report.error / std::max(report.rtn_error, 1e-30)),
                     fmt::format("{} {:.2f}", report.scale_kind, report.scale_ratio), fmt::format("{:.0f} %", 100 * report.clipped_share)});
+  }
+  if (rows.empty()) {
+    return fmt::format("{}: smoothed, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
+                       human_bytes(result.model.bytes), result.tokens.tokens, human_duration(result.model.seconds), peak_mb);
   }
   const Json total = summarize_reports(result.model.reports);
   std::string text = fmt::format("{}: {} linears in 4 bits, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n",
@@ -97,6 +113,7 @@ void quantize_command(const std::vector<std::string>& words) {
   job.packing = calibration::parse_packing(arguments.text_or("packing", "concat"));
   job.discard_long_rows = arguments.flag("discard-long-rows");
   job.model.batch_tokens = arguments.integer_or("batch-tokens", 4096, 1, 1 << 24);
+  job.model.max_memory_bytes = parse_size_option(arguments, "max-memory", 0);
   job.model.device = parse_device(arguments.text_or("device", "cpu"));
   job.model.max_shard_bytes = parse_size_option(arguments, "max-shard-size", 5'000'000'000);
   const bool json = arguments.flag("json");

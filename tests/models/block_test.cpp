@@ -5,12 +5,16 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <map>
+#include <ostream>
 #include <set>
 
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
 #include "quant/awq_gemm.h"
+#include "support/golden_checkpoint.h"
+#include "support/temporary_folder.h"
 
 namespace salient::models {
 namespace {
@@ -18,25 +22,109 @@ namespace {
 namespace fs = std::filesystem;
 const std::string kData = std::string(SALIENT_SOURCE_DIR) + "/tests/data/decoder/";
 
-TEST(RmsNorm, EqualsItsDefinition) {
-  const at::Tensor x = at::randn({2, 3, 8});
-  const at::Tensor weight = at::randn({8});
-  const at::Tensor expected = weight * x / (x.to(at::kDouble).pow(2).mean(-1, true) + 1e-5).sqrt().to(at::kFloat);
-  EXPECT_TRUE(at::allclose(rms_norm(x, weight, 1e-5), expected, 1e-5, 1e-6));
+DecoderConfig tiny_config(PositionKind position, int64_t heads) {
+  DecoderConfig config;
+  config.num_attention_heads = heads;
+  config.position = position;
+  config.layers.resize(1);
+  config.layers[0].rope = -1;
+  return config;
 }
 
-TEST(Attention, PaddingMaskShowsRealTokensBeforeAndItself) {
+at::Tensor mask_of(const DecoderConfig& config, const at::Tensor& real, int64_t total, int64_t tokens) {
+  const at::Tensor positions = at::arange(total - tokens, total, at::kLong).unsqueeze(0);
+  return make_attention_context(config, positions, total - tokens, real, at::kFloat).mask;
+}
+
+TEST(AttentionContext, PaddingMaskShowsRealTokensBeforeAndItself) {
   const at::Tensor real = at::tensor({0, 1, 1}).to(at::kBool).view({1, 3});
-  const at::Tensor mask = make_padding_mask(real, 3, at::kFloat);
+  const DecoderConfig config = tiny_config(PositionKind::kLearned, 2);
+  const at::Tensor mask = mask_of(config, real, 3, 3);
   const at::Tensor visible = mask.eq(0).to(at::kInt).view({3, 3});
   EXPECT_TRUE(at::equal(visible, at::tensor({1, 0, 0, 0, 1, 0, 0, 1, 1}, at::kInt).view({3, 3})));
   EXPECT_TRUE(mask.masked_select(mask.ne(0)).eq(-INFINITY).all().item<bool>());
-  EXPECT_TRUE(at::equal(make_padding_mask(real, 1, at::kFloat).eq(0).to(at::kInt).view(-1), at::tensor({0, 1, 1}, at::kInt)));
+  EXPECT_TRUE(at::equal(mask_of(config, real, 3, 1).eq(0).to(at::kInt).view(-1), at::tensor({0, 1, 1}, at::kInt)));
 }
 
-class Block : public ::testing::TestWithParam<const char*> {
+// Slopes of the authors' code (https://github.com/ofirpress/attention_with_linear_biases): a geometric series for a power of two, else
+// that of the next lower one and every other slope of the next higher one.
+TEST(AttentionContext, AlibiAddsASlopeForEachPosition) {
+  struct Case {
+    int64_t heads;
+    double max_bias;
+    std::vector<double> exponents;
+  };
+  for (const Case& c : {Case{4, 8.0, {2, 4, 6, 8}}, Case{6, 8.0, {2, 4, 6, 8, 1, 3}}, Case{6, 4.0, {1, 2, 3, 4, 0.5, 1.5}},
+                        Case{3, 16.0, {8, 16, 4}}, Case{1, 8.0, {8}}}) {
+    DecoderConfig config = tiny_config(PositionKind::kAlibi, c.heads);
+    config.alibi_max_bias = c.max_bias;
+    const at::Tensor mask = mask_of(config, {}, 5, 5);
+    ASSERT_EQ(mask.sizes(), at::IntArrayRef({1, c.heads, 5, 5}));
+    for (int64_t head = 0; head < c.heads; ++head) {
+      const double slope = std::exp2(-c.exponents[static_cast<size_t>(head)]);
+      for (int64_t query = 0; query < 5; ++query) {
+        for (int64_t key = 0; key < 5; ++key) {
+          const double found = mask[0][head][query][key].item<double>();
+          // Only differences within a row matter.
+          const double expected = key > query ? -INFINITY : slope * static_cast<double>(key) + mask[0][head][query][0].item<double>();
+          EXPECT_TRUE(found == expected || std::abs(found - expected) < 1e-6) << c.heads << " " << head << " " << query << " " << key;
+        }
+      }
+    }
+  }
+}
+
+// Padding on the left moves nothing: biases follow the real tokens.
+TEST(AttentionContext, AlibiCountsRealTokens) {
+  const DecoderConfig config = tiny_config(PositionKind::kAlibi, 2);
+  const at::Tensor real = at::tensor({0, 0, 1, 1, 1}).to(at::kBool).view({1, 5});
+  const at::Tensor padded = mask_of(config, real, 5, 1).narrow(3, 2, 3);
+  EXPECT_TRUE(at::equal(padded, mask_of(config, {}, 3, 1)));
+  EXPECT_GT((padded[0][0][0][2] - padded[0][0][0][0]).item<double>(), 0.1);
+}
+
+// Falcon's slopes, positions and products are bfloat16 (8 bits): 2^-0.5 becomes 181/256, position 257 becomes 256.
+TEST(AttentionContext, FalconsAlibiIsRoundedAndScaled) {
+  DecoderConfig config = tiny_config(PositionKind::kAlibi, 6);
+  config.alibi_max_bias = 4.0;
+  config.alibi_bfloat16 = true;
+  config.alibi_multiplier = 0.25;
+  const at::Tensor bias = mask_of(config, {}, 300, 1)[0][4][0];
+  EXPECT_EQ(bias[1].item<double>(), 0.25 * 181.0 / 256.0);
+  EXPECT_EQ(bias[3].item<double>(), 0.25 * 2.125);  // 2.12109375 has 9 bits
+  EXPECT_EQ(bias[257].item<double>(), 0.25 * 181.0);
+  EXPECT_EQ(bias[256].item<double>(), 0.25 * 181.0);
+}
+
+// Golden checkpoints of transformers, by folder, or by model type and case where the weights follow from names.
+struct Source {
+  const char* name;
+  const char* golden_case = nullptr;
+};
+void PrintTo(const Source& source, std::ostream* out) { *out << source.name; }
+
+class Block : public ::testing::TestWithParam<Source> {
  protected:
-  Block() : checkpoint_(kData + GetParam()), config_(load_decoder_config(kData + GetParam())) {}
+  Block() : checkpoint_(open()), config_(load_decoder_config(checkpoint_)) { at::manual_seed(7); }
+
+  Checkpoint open() const {
+    const Source source = GetParam();
+    if (source.golden_case == nullptr) return Checkpoint(kData + source.name);
+    const Json file = read_json_file(test::golden_file(source.name));
+    for (const Json& golden : file.at("cases")) {
+      if (golden.at("name").get<std::string>() == source.golden_case) test::write_golden_checkpoint(golden, folder_.path() / "model");
+    }
+    return Checkpoint(folder_.path() / "model");
+  }
+  at::Tensor run(const BlockWeights& weights, int64_t block, const at::Tensor& hidden, const AttentionContext& context,
+                 KvCacheLayer* cache = nullptr, int64_t past = 0, const BlockObserver& observer = {}) const {
+    return block_forward({config_, weights, block, context, cache, past, observer}, hidden);
+  }
+  AttentionContext context(int64_t past, int64_t count) const {
+    return make_attention_context(config_, at::arange(past, past + count).unsqueeze(0), past, {}, at::kFloat);
+  }
+
+  const test::TemporaryFolder folder_;
   Checkpoint checkpoint_;
   DecoderConfig config_;
 };
@@ -46,18 +134,25 @@ TEST_P(Block, CacheAndPiecesGiveTheSame) {
   for (int64_t block = 0; block < config_.num_hidden_layers; ++block) {
     const BlockWeights weights = load_block(checkpoint_, config_, block, at::kFloat, at::kCPU);
     const at::Tensor hidden = at::randn({2, tokens, config_.hidden_size});
-    const at::Tensor whole = block_forward(config_, weights, block, hidden,
-                                           make_attention_context(config_, at::arange(tokens).unsqueeze(0), at::kFloat));
-    const std::vector<int64_t> shape = {2, config_.num_key_value_heads, tokens, config_.head_dim};
-    KvCacheLayer cache{at::full(shape, NAN), at::full(shape, NAN)};
-    std::vector<at::Tensor> pieces;
-    int64_t past = 0;
-    for (const int64_t count : {4, 3, 1, 1, 2}) {  // contexts without masks: the block makes its own
-      const AttentionContext context = make_attention_context(config_, at::arange(past, past + count).unsqueeze(0), at::kFloat);
-      pieces.push_back(block_forward(config_, weights, block, hidden.narrow(1, past, count), context, &cache, past));
-      past += count;
+    const at::Tensor whole = run(weights, block, hidden, context(0, tokens));
+    for (const bool own_masks : {false, true}) {
+      if (own_masks && config_.position == PositionKind::kAlibi) continue;  // its biases come with the context's mask
+      KvCacheLayer cache = make_cache_layer(config_, block, 2, tokens, at::kFloat, at::kCPU);
+      cache.keys.fill_(NAN);
+      cache.values.fill_(NAN);
+      std::vector<at::Tensor> pieces;
+      int64_t past = 0;
+      for (const int64_t count : {4, 3, 1, 1, 2}) {
+        AttentionContext piece = context(past, count);
+        if (own_masks) {  // the block makes what the context lacks
+          piece.mask = at::Tensor();
+          piece.window_masks.clear();
+        }
+        pieces.push_back(run(weights, block, hidden.narrow(1, past, count), piece, &cache, past));
+        past += count;
+      }
+      EXPECT_TRUE(at::allclose(at::cat(pieces, 1), whole, 1e-5, 1e-5)) << block << " " << own_masks;
     }
-    EXPECT_TRUE(at::allclose(at::cat(pieces, 1), whole, 1e-5, 1e-5)) << block;
   }
 }
 
@@ -65,27 +160,36 @@ TEST_P(Block, CacheAndPiecesGiveTheSame) {
 TEST_P(Block, ObserverSeesTheInputsOfLinears) {
   const BlockWeights weights = load_block(checkpoint_, config_, 0, at::kFloat, at::kCPU);
   const at::Tensor hidden = at::randn({1, 9, config_.hidden_size});
-  const AttentionContext context = make_attention_context(config_, at::arange(9).unsqueeze(0), at::kFloat);
-  std::vector<at::Tensor> seen(kInputSlots);
-  const at::Tensor output =
-      block_forward(config_, weights, 0, hidden, context, nullptr, 0, [&](InputSlot slot, const at::Tensor& x) {
-        EXPECT_FALSE(seen[static_cast<size_t>(slot)].defined());
-        seen[static_cast<size_t>(slot)] = x;
-      });
-  for (size_t i = 0; i < kLinearSlots; ++i) {
-    const auto slot = static_cast<LinearSlot>(i);
-    EXPECT_EQ(seen[static_cast<size_t>(input_of(slot))].size(-1), linear_shape(config_, slot)[1]);
+  std::map<InputId, at::Tensor> seen;
+  const at::Tensor output = run(weights, 0, hidden, context(0, 9), nullptr, 0, [&](InputId input, const at::Tensor& x) {
+    EXPECT_FALSE(seen.contains(input));
+    seen[input] = x;
+  });
+  std::set<InputId> read;
+  for (const LinearSpec& linear : block_layout(config_, 0).linears) {
+    ASSERT_TRUE(seen.contains(linear.input)) << linear.name;
+    EXPECT_EQ(seen[linear.input].size(-1), linear.in_features) << linear.name;
+    read.insert(linear.input);
   }
-  EXPECT_TRUE(at::equal(seen[0], rms_norm(hidden, weights.at(NormSlot::kInput), config_.rms_norm_eps)));
-  const at::Tensor rebuilt =
-      hidden + forward(weights.at(LinearSlot::kOProj), seen[1]) + forward(weights.at(LinearSlot::kDownProj), seen[3]);
-  EXPECT_TRUE(at::allclose(rebuilt, output, 1e-5, 1e-6));
+  EXPECT_EQ(read.size(), seen.size());
+  EXPECT_TRUE(at::equal(seen[{InputSlot::kAttentionInput}], normalize(weights.at(NormSlot::kAttentionInput), hidden)));
+  const at::Tensor attention = forward(weights.at(LinearSlot::kOProj), seen[{InputSlot::kAttentionOutput}]);
+  const Norm& mlp_norm = weights.at(NormSlot::kMlpInput);
+  EXPECT_EQ(seen.contains({InputSlot::kMlpInput}), mlp_norm.present);  // without a norm of its own the MLP reads attention's input
+  if (mlp_norm.present) {
+    EXPECT_TRUE(at::equal(seen[{InputSlot::kMlpInput}], normalize(mlp_norm, config_.parallel_residual ? hidden : hidden + attention)));
+  }
+  const at::Tensor rebuilt = hidden + attention + forward(weights.mlp.down, seen[{InputSlot::kMlpHidden}]);
+  EXPECT_TRUE(at::allclose(rebuilt, output, 1e-5, 1e-5));
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, Block,
-                         ::testing::Values("llama", "llama_old_tied_bias", "mistral_window", "qwen2_window_old", "qwen3",
-                                           "qwen3_bias_old"),
-                         [](const auto& param_info) { return std::string(param_info.param); });
+                         ::testing::Values(Source{"llama"}, Source{"llama_old_tied_bias"}, Source{"mistral_window"},
+                                           Source{"qwen2_window_old"}, Source{"qwen3"}, Source{"qwen3_bias_old"},
+                                           Source{"gpt_neox", "default"}, Source{"gptj", "default"}, Source{"phi", "qk_norm"},
+                                           Source{"falcon", "new_decoder"}, Source{"bloom", "default"}, Source{"mpt", "default"},
+                                           Source{"gpt_bigcode", "default"}, Source{"opt", "default"}),
+                         [](const auto& param_info) { return std::string(param_info.param.name); });
 
 // A checkpoint with AutoAWQ's tensors in place of some weights of a golden model.
 class PackedBlock : public ::testing::Test {
@@ -137,10 +241,10 @@ TEST_F(PackedBlock, LoadsPackedAndFloatLinears) {
   const auto& q = std::get<PackedLinear>(weights.at(LinearSlot::kQProj));
   EXPECT_EQ(q.group_size, 8);
   EXPECT_TRUE(q.bias.defined());
-  EXPECT_EQ(std::get<PackedLinear>(weights.at(LinearSlot::kDownProj)).group_size, 24);
+  EXPECT_EQ(std::get<PackedLinear>(weights.at(LinearId{LinearSlot::kDownProj})).group_size, 24);
   EXPECT_TRUE(std::holds_alternative<FloatLinear>(weights.at(LinearSlot::kKProj)));
   EXPECT_TRUE(at::equal(dense_weight(weights.at(LinearSlot::kQProj)), dense_.at("model.layers.0.self_attn.q_proj")));
-  EXPECT_TRUE(at::equal(dense_weight(weights.at(LinearSlot::kDownProj)), dense_.at("model.layers.0.mlp.down_proj")));
+  EXPECT_TRUE(at::equal(dense_weight(weights.at(LinearId{LinearSlot::kDownProj})), dense_.at("model.layers.0.mlp.down_proj")));
 }
 
 TEST_F(PackedBlock, RefusesTensorsThatDoNotFit) {

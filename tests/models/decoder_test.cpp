@@ -10,6 +10,8 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "support/golden_checkpoint.h"
+#include "support/temporary_folder.h"
 
 namespace salient::models {
 namespace {
@@ -138,6 +140,25 @@ TEST(Decoder, RefusesImpossibleCalls) {
   expect_invalid(ids, {}, &small);
   KvCache wide = decoder.make_cache(2, 8);
   expect_invalid(ids, {}, &wide);
+}
+
+// Positions that a learned table does not have are an error, not another row.
+TEST(Decoder, RefusesMorePositionsThanTheTableHas) {
+  for (const char* model_type : {"opt", "gpt_bigcode"}) {
+    const Json file = read_json_file(test::golden_file(model_type));
+    const test::TemporaryFolder folder;
+    test::write_golden_checkpoint(file.at("cases").at(0), folder.path() / "model");
+    const Decoder decoder = Decoder::load(Checkpoint(folder.path() / "model"), {});
+    const int64_t most = decoder.config().max_position_embeddings;
+    EXPECT_NO_THROW(decoder.hidden_states(at::ones({1, most}, at::kLong)));
+    try {
+      decoder.hidden_states(at::ones({1, most + 1}, at::kLong));
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument) << error.what();
+      EXPECT_THAT(error.message(), HasSubstr("65 tokens are more than the 64 positions"));
+    }
+  }
 }
 
 class BrokenFolder : public ::testing::Test {

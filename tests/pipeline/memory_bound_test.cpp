@@ -122,7 +122,7 @@ TEST_F(MemoryBound, EstimateIsNotBelowTheGrowth) {
     const models::DecoderConfig config = models::parse_decoder_config(read_json_file(model / "config.json"), "config.json");
     const uint64_t figures[3] = {
         before, peak_memory_bytes(),
-        pipeline::estimate_quantize(config, job.model.awq, result.tokens.tokens, job.model.batch_tokens, 0).peak_memory_bytes};
+        pipeline::estimate_quantize(config, job.model.awq, result.tokens.tokens, job.model.batch_tokens).peak_memory_bytes};
     const bool whole = ::write(ends[1], figures, sizeof(figures)) == sizeof(figures);
     ::_exit(whole ? 0 : 1);
   }

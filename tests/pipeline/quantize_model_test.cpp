@@ -237,9 +237,10 @@ TEST(QuantizeModel, AnArtifactIsNotQuantizedAgain) {
 TEST(QuantizeModel, EstimatedMemoryDoesNotGrowWithTheNumberOfBlocks) {
   models::DecoderConfig config = models::parse_decoder_config(models::Checkpoint(kModel).config(), "demo");
   const AwqOptions awq;
-  const uint64_t few = estimate_quantize(config, awq, 8192, 4096, 0).peak_memory_bytes;
+  const uint64_t few = estimate_quantize(config, awq, 8192, 4096).peak_memory_bytes;
   config.num_hidden_layers = 80;
-  const uint64_t many = estimate_quantize(config, awq, 8192, 4096, 0).peak_memory_bytes;
+  config.layers.resize(80);
+  const uint64_t many = estimate_quantize(config, awq, 8192, 4096).peak_memory_bytes;
   EXPECT_EQ(few, many);
 }
 

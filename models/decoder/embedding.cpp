@@ -1,0 +1,47 @@
+#include "models/decoder/embedding.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/tensor.h>
+
+#include "common/error.h"
+#include "models/decoder/block_weights.h"
+
+namespace salient::models {
+
+EmbeddingWeights load_embedding(const Checkpoint& checkpoint, const DecoderConfig& config, at::ScalarType dtype, at::Device device,
+                                bool view_tokens) {
+  const at::NoGradGuard no_grad;
+  const TensorNames& names = config.names;
+  EmbeddingWeights weights;
+  const std::string tokens(names.embedding);
+  weights.tokens = view_tokens ? checkpoint.view(tokens) : checkpoint.load(tokens, {config.vocab_size, config.hidden_size}, dtype, device);
+  if (!names.position_embedding.empty()) {
+    weights.positions = checkpoint.load(std::string(names.position_embedding), {config.learned_positions, config.hidden_size}, dtype, device);
+  }
+  if (!names.embedding_norm.empty()) weights.norm = load_norm(checkpoint, hidden_norm(config, names.embedding_norm), dtype, device);
+  return weights;
+}
+
+at::Tensor embed(const DecoderConfig& config, const EmbeddingWeights& weights, const at::Tensor& ids, const at::Tensor& position_ids,
+                 at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  at::Tensor hidden = at::embedding(weights.tokens, ids).to(dtype);
+  if (config.embedding_multiplier != 1.0) hidden = hidden * at::tensor(config.embedding_multiplier, hidden.options());
+  if (weights.positions.defined()) {
+    if (const int64_t last = position_ids.max().item<int64_t>() + config.position_offset; last >= config.learned_positions) {
+      fail(ErrorKind::kInvalidArgument, "decoder: {} tokens are more than the {} positions of this model's table", last - config.position_offset + 1,
+           config.learned_positions - config.position_offset);
+    }
+    hidden = hidden + at::embedding(weights.positions, position_ids + config.position_offset);
+  }
+  return normalize(weights.norm, hidden).contiguous();
+}
+
+Norm load_final_norm(const Checkpoint& checkpoint, const DecoderConfig& config, at::ScalarType dtype, at::Device device) {
+  if (config.names.final_norm.empty()) return {};
+  return load_norm(checkpoint, hidden_norm(config, config.names.final_norm), dtype, device);
+}
+
+}  // namespace salient::models

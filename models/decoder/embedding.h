@@ -1,0 +1,28 @@
+// From token ids to the first block's input, and from the last block's output to logits.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "models/decoder/decoder_config.h"
+#include "models/io/checkpoint.h"
+
+namespace salient::models {
+
+struct EmbeddingWeights {
+  at::Tensor tokens;     // [vocab_size, hidden_size]
+  at::Tensor positions;  // [learned_positions, hidden_size], or undefined
+  Norm norm;             // BLOOM's
+};
+
+// `view_tokens`: the token table stays a view of the mapped file in its stored dtype (for a single lookup) instead of a converted copy.
+EmbeddingWeights load_embedding(const Checkpoint& checkpoint, const DecoderConfig& config, at::ScalarType dtype, at::Device device,
+                                bool view_tokens = false);
+
+// ids: int64 [batch, tokens]; position_ids: int64 [batch or 1, tokens] -> [batch, tokens, hidden_size] in `dtype`.
+at::Tensor embed(const DecoderConfig& config, const EmbeddingWeights& weights, const at::Tensor& ids, const at::Tensor& position_ids,
+                 at::ScalarType dtype);
+
+// The norm after the last block.
+Norm load_final_norm(const Checkpoint& checkpoint, const DecoderConfig& config, at::ScalarType dtype, at::Device device);
+
+}  // namespace salient::models

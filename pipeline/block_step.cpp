@@ -1,0 +1,226 @@
+#include "pipeline/block_step.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "common/error.h"
+#include "models/decoder/mlp.h"
+#include "models/decoder/router.h"
+
+namespace salient::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+using models::AttentionHalf;
+using models::BlockWeights;
+using models::InputId;
+using models::MlpWeights;
+
+constexpr const char* kScratch = "scratch_";
+
+void store_parameters(const BlockStep& step, const models::BlockLayout& layout) {
+  for (const models::ParameterSpec& spec : layout.parameters) {
+    if (spec.slot == models::ParameterSlot::kActivationScales || !step.checkpoint.contains(spec.name)) continue;
+    step.sink.put(spec.name, step.checkpoint.view(spec.name));
+    step.checkpoint.release(spec.name);
+  }
+}
+
+// Statistics of the inputs of a block's linears, experts excluded.
+class Observer {
+ public:
+  models::BlockObserver function() {
+    return [this](InputId input, const at::Tensor& x) { add_statistics(statistics_[input], x, real_); };
+  }
+  void set_real(const at::Tensor& real) { real_ = real; }
+  void add(InputId input, const at::Tensor& x) { add_statistics(statistics_[input], x, real_); }
+  BlockStatistics finish() {
+    for (auto& [input, statistics] : statistics_) finish_statistics(statistics);
+    return std::move(statistics_);
+  }
+
+ private:
+  BlockStatistics statistics_;
+  at::Tensor real_;
+};
+
+std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLayout& layout, const ActivationFile& input, ActivationFile& output) {
+  const CalibrationPass& pass = step.pass;
+  BlockWeights weights = models::load_block(step.checkpoint, step.config, layout.block, at::kFloat, at::kCPU);
+  Observer observer;
+  const models::BlockObserver observe = observer.function();
+  {
+    const BlockWeights moved = models::to_device(weights, pass.device());
+    pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+      observer.set_real(batch.real);
+      const models::AttentionCall call = pass.call(moved, layout.block, observe);
+      const AttentionHalf half = models::attention_half(call, input.read(batch.begin, batch.count).to(pass.device()));
+      const at::Tensor mlp = models::mlp_half(call, half.mlp_input);
+      if (!step.options.propagate_error) output.write(batch.begin, models::finish_block(call, half.residual, mlp));
+    });
+  }
+  QuantizedBlock quantized =
+      quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options, step.stored, step.sink);
+  if (!step.options.propagate_error) return std::move(quantized.reports);
+  const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
+  const models::BlockObserver nobody;
+  pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+    output.write(batch.begin, models::block_forward(pass.call(moved, layout.block, nobody), input.read(batch.begin, batch.count).to(pass.device())));
+  });
+  return std::move(quantized.reports);
+}
+
+// The files and routes of one mixture.
+class MixtureStep {
+ public:
+  MixtureStep(const BlockStep& step, const models::BlockLayout& layout, const ActivationFile& input, ActivationFile& output)
+      : step_(step),
+        layout_(layout),
+        input_(input),
+        output_(output),
+        mlp_input_(ActivationFile::create(scratch("mlp_input"), input.shape())),
+        expert_input_(ActivationFile::create(scratch("expert_input"), input.shape())),
+        sum_(ActivationFile::create(scratch("sum"), input.shape())) {}
+
+  ~MixtureStep() {
+    std::error_code ignored;
+    for (const char* name : {"mlp_input", "expert_input", "sum"}) fs::remove(scratch(name), ignored);
+  }
+
+  std::vector<LinearReport> run() {
+    const auto load_expert = [this](int64_t expert) {
+      return models::load_expert(step_.checkpoint, step_.config, layout_.block, expert, at::kFloat, at::kCPU);
+    };
+    BlockWeights weights =
+        models::load_block(step_.checkpoint, step_.config, layout_.block, at::kFloat, at::kCPU, models::LoadExperts::kNo);
+    const BlockStatistics statistics = observe(weights);
+    if (!step_.options.propagate_error) prepare_experts(weights);
+    QuantizedBlock quantized =
+        quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options, step_.stored, step_.sink);
+    if (step_.options.propagate_error) prepare_experts(quantized.weights);
+
+    std::vector<LinearReport> reports = std::move(quantized.reports);
+    const InputId shared_input = models::expert_layout(step_.config, layout_.block, 0).front().input;
+    for (int64_t expert = 0; expert < layout_.experts; ++expert) {
+      MlpWeights float_weights = load_expert(expert);
+      const quant::InputStatistics hidden = hidden_statistics(float_weights);
+      if (!step_.options.propagate_error) add_part(float_weights, expert);
+      QuantizedExpert done = quantize_expert(step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
+                                             quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink);
+      if (step_.options.propagate_error) add_part(done.weights, expert);
+      reports.insert(reports.end(), done.reports.begin(), done.reports.end());
+      if (step_.on_progress) step_.on_progress(static_cast<double>(expert + 1) / static_cast<double>(layout_.experts));
+    }
+    finish(quantized.weights);
+    return reports;
+  }
+
+ private:
+  fs::path scratch(const std::string& name) const { return step_.work_folder / fmt::format("{}{}.bin", kScratch, name); }
+
+  // Statistics of everything but the insides of experts; keeps what experts read, and counts where the router sends the tokens.
+  BlockStatistics observe(const BlockWeights& weights) {
+    const BlockWeights moved = models::to_device(weights, step_.pass.device());
+    Observer observer;
+    const models::BlockObserver function = observer.function();
+    routed_.assign(static_cast<size_t>(layout_.experts), 0);
+    const bool own_input = models::expert_layout(step_.config, layout_.block, 0).front().input.slot == models::InputSlot::kMlpInput;
+    step_.pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+      observer.set_real(batch.real);
+      const models::AttentionCall call = step_.pass.call(moved, layout_.block, function);
+      const AttentionHalf half = models::attention_half(call, read(input_, batch));
+      if (own_input) observer.add({models::InputSlot::kMlpInput, models::kDenseMlp}, half.mlp_input);
+      const at::Tensor rows = half.mlp_input.flatten(0, 1);
+      models::shared_expert_forward(step_.config, moved, rows, function);
+      mlp_input_.write(batch.begin, half.mlp_input);
+      count(models::route(step_.config, moved, rows), batch.real);
+    });
+    return observer.finish();
+  }
+
+  void count(const models::Routing& routing, const at::Tensor& real) {
+    const at::Tensor chosen = (real.defined() ? routing.experts.index_select(0, real) : routing.experts).flatten();
+    const at::Tensor counts = chosen.bincount({}, layout_.experts).cpu();
+    for (int64_t expert = 0; expert < layout_.experts; ++expert) routed_[static_cast<size_t>(expert)] += counts[expert].item<int64_t>();
+  }
+
+  // With the weights whose output goes on: the residual, what experts read, where to, and the shared expert's part of the sum.
+  void prepare_experts(const BlockWeights& weights) {
+    const BlockWeights moved = models::to_device(weights, step_.pass.device());
+    const models::BlockObserver nobody;
+    routing_.clear();
+    step_.pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+      const AttentionHalf half = models::attention_half(step_.pass.call(moved, layout_.block, nobody), read(input_, batch));
+      output_.write(batch.begin, half.residual);
+      expert_input_.write(batch.begin, half.mlp_input);
+      const at::Tensor rows = half.mlp_input.flatten(0, 1);
+      const models::Routing routing = models::route(step_.config, moved, rows);
+      routing_.push_back({routing.experts.cpu(), routing.weights.cpu()});
+      const at::Tensor shared = models::shared_expert_forward(step_.config, moved, rows, nobody);
+      sum_.write(batch.begin, (shared.defined() ? shared : at::zeros_like(rows)).view(half.mlp_input.sizes()));
+    });
+  }
+
+  quant::InputStatistics hidden_statistics(const MlpWeights& weights) const {
+    const MlpWeights moved = models::to_device(weights, step_.pass.device());
+    quant::InputStatistics statistics;
+    step_.pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+      add_statistics(statistics, models::mlp_hidden(step_.config, moved, read(mlp_input_, batch)), batch.real);
+    });
+    finish_statistics(statistics);
+    return statistics;
+  }
+
+  void add_part(const MlpWeights& weights, int64_t expert) {
+    const MlpWeights moved = models::to_device(weights, step_.pass.device());
+    const models::BlockObserver nobody;
+    size_t index = 0;
+    step_.pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+      models::ExpertRows rows = models::rows_of_expert(routing_[index++], expert);
+      if (rows.rows.numel() == 0) return;
+      rows = {rows.rows.to(step_.pass.device()), rows.weights.to(step_.pass.device())};
+      at::Tensor sum = read(sum_, batch).flatten(0, 1);
+      models::add_expert(step_.config, moved, expert, rows, read(expert_input_, batch).flatten(0, 1), sum, nobody);
+      sum_.write(batch.begin, sum);
+    });
+  }
+
+  void finish(const BlockWeights& weights) {
+    const BlockWeights moved = models::to_device(weights, step_.pass.device());
+    const models::BlockObserver nobody;
+    step_.pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+      const models::AttentionCall call = step_.pass.call(moved, layout_.block, nobody);
+      output_.write(batch.begin, models::finish_block(call, read(output_, batch), read(sum_, batch)));
+    });
+  }
+
+  at::Tensor read(const ActivationFile& file, const CalibrationPass::Batch& batch) const {
+    return file.read(batch.begin, batch.count).to(step_.pass.device());
+  }
+
+  const BlockStep& step_;
+  const models::BlockLayout& layout_;
+  const ActivationFile& input_;
+  ActivationFile& output_;
+  ActivationFile mlp_input_;     // of the float weights, for statistics
+  ActivationFile expert_input_;  // of the weights whose output goes on
+  ActivationFile sum_;           // of the experts' outputs
+  std::vector<int64_t> routed_;  // real tokens sent to each expert by the float weights
+  std::vector<models::Routing> routing_;  // of each batch, by the weights whose output goes on
+};
+
+}  // namespace
+
+std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output) {
+  const models::BlockLayout layout = models::block_layout(step.config, block);
+  std::vector<LinearReport> reports =
+      layout.experts > 0 ? MixtureStep(step, layout, input, output).run() : run_dense(step, layout, input, output);
+  store_parameters(step, layout);
+  return reports;
+}
+
+bool is_scratch_file(const std::string& name) { return name.starts_with(kScratch) && name.ends_with(".bin"); }
+
+}  // namespace salient::pipeline

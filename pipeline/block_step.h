@@ -1,0 +1,37 @@
+// One block of a quantization: statistics of its inputs, search, storing, and its output as the next block's input.
+//
+// A dense block is loaded whole. Of a mixture, attention, router and shared expert are; experts are loaded one at a time, first for the search of
+// the scales that all of them share, then each for its own statistics (of all calibration tokens), its quantization, and its part of the output (of
+// the tokens that the router sends to it). What all experts read and what they add up to is kept in files, not in memory.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/io/checkpoint.h"
+#include "pipeline/activation_file.h"
+#include "pipeline/awq_block.h"
+#include "pipeline/calibration_pass.h"
+
+namespace salient::pipeline {
+
+struct BlockStep {
+  const models::Checkpoint& checkpoint;
+  const models::DecoderConfig& config;
+  const AwqOptions& options;
+  const CalibrationPass& pass;
+  at::ScalarType stored;              // dtype of what is not packed
+  std::filesystem::path work_folder;  // for scratch files
+  TensorSink sink;
+  std::function<void(double done)> on_progress;  // share of this block, 0 to 1; may be empty
+};
+
+// Reads the block's input from `input`, stores its tensors, writes its output to `output`.
+std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output);
+
+// Whether a file of a work folder is a scratch file of a block step.
+bool is_scratch_file(const std::string& name);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,46 @@
+// Runs a block over all calibration tokens, batch by batch.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+
+#include "calibration/token_blocks.h"
+#include "models/decoder/block.h"
+#include "pipeline/activation_file.h"
+#include "pipeline/awq_block.h"
+
+namespace salient::pipeline {
+
+class CalibrationPass {
+ public:
+  // `config` and `tokens` must outlive the pass. At most `batch_tokens` tokens (but at least one row of them) are run at a time.
+  CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device, int64_t batch_tokens);
+
+  struct Batch {
+    int64_t begin = 0;  // rows of the token blocks
+    int64_t count = 0;
+    at::Tensor real;    // int64: the real tokens' places in the flattened batch, on the device; undefined = all are
+  };
+  void for_each_batch(const std::function<void(const Batch& batch)>& work) const;
+
+  // `weights` and `observer` must outlive the call.
+  models::AttentionCall call(const models::BlockWeights& weights, int64_t block, const models::BlockObserver& observer) const;
+  at::Device device() const { return device_; }
+  int64_t rows() const { return tokens_.ids.size(0); }
+  int64_t width() const { return tokens_.ids.size(1); }
+
+ private:
+  const models::DecoderConfig& config_;
+  const calibration::TokenBlocks& tokens_;
+  at::Device device_;
+  int64_t batch_ = 1;
+  models::AttentionContext context_;
+};
+
+// Adds the real tokens of x [batch, tokens, features] or [batch * tokens, features].
+void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const at::Tensor& real);
+// Makes the Gram matrix whole and moves everything to the CPU.
+void finish_statistics(quant::InputStatistics& statistics);
+
+}  // namespace salient::pipeline

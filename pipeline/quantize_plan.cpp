@@ -1,0 +1,269 @@
+#include "pipeline/quantize_plan.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "common/error.h"
+#include "models/decoder/block_layout.h"
+#include "pipeline/awq_linear.h"
+#include "quant/affine.h"
+
+namespace salient::pipeline {
+namespace {
+
+using models::BlockLayout;
+using models::DecoderConfig;
+using models::LinearSpec;
+using models::PlannedTensor;
+
+// Of the process before any tensor is loaded: libtorch and its threads.
+constexpr uint64_t kProcessBytes = 200'000'000;
+
+void plan_packed(std::vector<PlannedTensor>& plan, const LinearSpec& spec, const AwqOptions& options) {
+  const int64_t out = spec.out_features;
+  const int64_t in = spec.in_features;
+  const int64_t groups = in / with_context(spec.name, [&] { return quant::resolve_group_size(options.spec.group_size, in); });
+  if (out % 8 != 0) {
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: AutoAWQ's GEMM layout needs output channels in multiples of 8, found {}", spec.name, out))
+        .with_hint("leave it in float with --ignore " + spec.name.substr(spec.name.rfind('.') + 1));
+  }
+  plan.push_back({spec.name + ".qweight", at::kInt, {in, out / 8}});
+  plan.push_back({spec.name + ".qzeros", at::kInt, {groups, out / 8}});
+  plan.push_back({spec.name + ".scales", at::kHalf, {groups, out}});
+  if (spec.bias) plan.push_back({spec.name + ".bias", at::kHalf, {out}});
+}
+
+void plan_float(std::vector<PlannedTensor>& plan, const LinearSpec& spec, at::ScalarType stored) {
+  plan.push_back({spec.name + ".weight", stored, {spec.out_features, spec.in_features}});
+  if (spec.bias) plan.push_back({spec.name + ".bias", stored, {spec.out_features}});
+}
+
+std::vector<int64_t> fused_shape(const LinearSpec& spec, int64_t experts) {
+  const models::FusedPart& part = *spec.fused;
+  return part.transposed ? std::vector<int64_t>{experts, spec.in_features, part.rows} : std::vector<int64_t>{experts, part.rows, spec.in_features};
+}
+
+// Names and shapes as the source has them.
+void expect_linear(std::map<std::string, std::vector<int64_t>>& expected, const LinearSpec& spec, int64_t experts, bool fused) {
+  if (fused) {
+    expected[spec.fused->tensor] = fused_shape(spec, experts);
+    if (!spec.fused->bias.empty()) expected[spec.fused->bias] = {experts, spec.fused->rows};
+    return;
+  }
+  expected[spec.name + ".weight"] = {spec.out_features, spec.in_features};
+  if (spec.bias) expected[spec.name + ".bias"] = {spec.out_features};
+}
+
+void expect_norm(std::map<std::string, std::vector<int64_t>>& expected, const models::NormSpec& spec) {
+  if (!spec.affine) return;
+  const bool together = spec.heads > 0 && spec.names.size() == 1;
+  const std::vector<int64_t> shape = together ? std::vector<int64_t>{spec.heads, spec.features} : std::vector<int64_t>{spec.features};
+  for (const std::string& name : spec.names) {
+    expected[name + ".weight"] = shape;
+    if (spec.bias) expected[name + ".bias"] = shape;
+  }
+}
+
+bool has_fused(const models::Checkpoint& checkpoint, const LinearSpec& spec) { return spec.fused && checkpoint.contains(spec.fused->tensor); }
+
+// "" = must not be left out. Buffers that old files carry, and the layers of multi-token prediction behind the last block.
+std::string why_redundant(const DecoderConfig& config, const std::string& name) {
+  for (const char* buffer : {"inv_freq", ".attention.bias", ".attention.masked_bias", ".attn.bias", ".attn.masked_bias", "decoder.version"}) {
+    if (name.ends_with(buffer)) return "follows from the config";
+  }
+  if (config.tie_word_embeddings && name == std::string(config.names.lm_head) + ".weight") return "is the embedding once more";
+  if (name.starts_with("mtp.") || name.find(".mtp") != std::string::npos) return "serves speculative decoding only";
+  const std::string prefix(config.names.block_prefix);
+  if (!name.starts_with(prefix)) return "";
+  const int64_t block = std::atoll(name.c_str() + prefix.size());
+  return block >= config.num_hidden_layers ? "serves speculative decoding only" : "";
+}
+
+uint64_t bytes_of(const std::vector<PlannedTensor>& plan) {
+  uint64_t total = 0;
+  for (const PlannedTensor& tensor : plan) total += models::data_bytes(tensor);
+  return total;
+}
+
+// Elements of one block, as far as they are in memory at a time.
+struct BlockSize {
+  uint64_t floats = 0;          // attention, norms, dense MLP or shared expert, and one expert
+  uint64_t largest_linear = 0;
+  uint64_t grams = 0;           // Gram matrices of all inputs
+  uint64_t largest_gram = 0;
+  uint64_t widest_hidden = 0;   // channels of the widest MLP
+};
+
+BlockSize size_of_block(const DecoderConfig& config, int64_t block) {
+  const BlockLayout layout = models::block_layout(config, block);
+  std::vector<LinearSpec> linears = layout.linears;
+  if (layout.experts > 0) {
+    for (LinearSpec& spec : models::expert_layout(config, block, 0)) linears.push_back(std::move(spec));
+  }
+  BlockSize size;
+  std::set<models::InputId> inputs;
+  for (const LinearSpec& spec : linears) {
+    const auto elements = static_cast<uint64_t>(spec.out_features * spec.in_features);
+    size.floats += elements;
+    size.largest_linear = std::max(size.largest_linear, elements);
+    if (spec.input.slot == models::InputSlot::kMlpHidden) size.widest_hidden = std::max(size.widest_hidden, static_cast<uint64_t>(spec.in_features));
+    if (!inputs.insert(spec.input).second) continue;
+    const auto gram = static_cast<uint64_t>(spec.in_features * spec.in_features);
+    size.grams += gram;
+    size.largest_gram = std::max(size.largest_gram, gram);
+  }
+  return size;
+}
+
+}  // namespace
+
+at::ScalarType stored_dtype(const models::Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options) {
+  return options.format == WeightFormat::kAwqGemm ? at::kHalf : checkpoint.info(std::string(config.names.embedding)).dtype;
+}
+
+OuterTensors plan_outer(const DecoderConfig& config, at::ScalarType stored) {
+  const models::TensorNames& names = config.names;
+  const std::vector<int64_t> matrix{config.vocab_size, config.hidden_size};
+  OuterTensors outer;
+  const auto add_norm = [&](std::vector<PlannedTensor>& list, std::string_view module) {
+    if (module.empty() || !config.norm_affine) return;
+    list.push_back({std::string(module) + ".weight", stored, {config.hidden_size}});
+    if (config.norm_bias) list.push_back({std::string(module) + ".bias", stored, {config.hidden_size}});
+  };
+  outer.before.push_back({std::string(names.embedding), stored, matrix});
+  if (!names.position_embedding.empty()) {
+    outer.before.push_back({std::string(names.position_embedding), stored, {config.learned_positions, config.hidden_size}});
+  }
+  add_norm(outer.before, names.embedding_norm);
+  add_norm(outer.after, names.final_norm);
+  if (!config.tie_word_embeddings) outer.after.push_back({std::string(names.lm_head) + ".weight", stored, matrix});
+  if (config.lm_head_bias) outer.after.push_back({std::string(names.lm_head) + ".bias", stored, {config.vocab_size}});
+  return outer;
+}
+
+std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block, const AwqOptions& options, at::ScalarType stored,
+                                      const models::Checkpoint* checkpoint) {
+  const BlockLayout layout = models::block_layout(config, block);
+  std::vector<PlannedTensor> plan;
+  const auto add_linear = [&](const LinearSpec& spec) {
+    if (is_quantized(spec, options)) {
+      plan_packed(plan, spec, options);
+    } else {
+      plan_float(plan, spec, stored);
+    }
+  };
+  for (const LinearSpec& spec : layout.linears) add_linear(spec);
+  for (const models::NormSpec& spec : layout.norms) {
+    std::map<std::string, std::vector<int64_t>> tensors;
+    expect_norm(tensors, spec);
+    for (const auto& [name, shape] : tensors) plan.push_back({name, stored, shape});
+  }
+  for (const models::ParameterSpec& spec : layout.parameters) {
+    if (spec.slot == models::ParameterSlot::kActivationScales) {
+      if (options.format != WeightFormat::kFloat) plan.push_back({spec.name, stored, spec.shape});
+      continue;
+    }
+    if (spec.optional && checkpoint != nullptr && !checkpoint->contains(spec.name)) continue;
+    plan.push_back({spec.name, checkpoint == nullptr ? at::kFloat : checkpoint->info(spec.name).dtype, spec.shape});
+  }
+  for (int64_t expert = 0; expert < layout.experts; ++expert) {
+    const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
+    if (options.format != WeightFormat::kFloat || !specs.front().fused) {
+      for (const LinearSpec& spec : specs) add_linear(spec);
+    } else if (expert == 0) {
+      std::map<std::string, std::vector<int64_t>> tensors;
+      for (const LinearSpec& spec : specs) expect_linear(tensors, spec, layout.experts, /*fused=*/true);
+      for (const auto& [name, shape] : tensors) plan.push_back({name, stored, shape});
+    }
+  }
+  return plan;
+}
+
+std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, const DecoderConfig& config) {
+  std::map<std::string, std::vector<int64_t>> expected;
+  const OuterTensors outer = plan_outer(config, at::kFloat);
+  for (const auto* list : {&outer.before, &outer.after}) {
+    for (const PlannedTensor& tensor : *list) expected[tensor.name] = tensor.shape;
+  }
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    const BlockLayout layout = models::block_layout(config, block);
+    for (const LinearSpec& spec : layout.linears) expect_linear(expected, spec, 0, /*fused=*/false);
+    for (const models::NormSpec& spec : layout.norms) expect_norm(expected, spec);
+    for (const models::ParameterSpec& spec : layout.parameters) {
+      if (!spec.optional || checkpoint.contains(spec.name)) expected[spec.name] = spec.shape;
+    }
+    for (int64_t expert = 0; expert < layout.experts; ++expert) {
+      for (const LinearSpec& spec : models::expert_layout(config, block, expert)) {
+        expect_linear(expected, spec, layout.experts, has_fused(checkpoint, spec));
+      }
+    }
+  }
+  for (const auto& [name, shape] : expected) {
+    if (const auto& info = checkpoint.info(name); info.shape != shape) {
+      fail(ErrorKind::kCorruption, "{}: {}: shape is [{}], expected [{}] from config.json", checkpoint.folder().string(), name,
+           fmt::join(info.shape, ", "), fmt::join(shape, ", "));
+    }
+  }
+  std::map<std::string, int64_t> left_out;
+  for (const std::string& name : checkpoint.names()) {
+    if (expected.contains(name)) continue;
+    const std::string why = why_redundant(config, name);
+    if (why.empty()) {
+      fail(ErrorKind::kUnsupported, "{}: tensor {} is not part of architecture {} as config.json describes it, it would be lost",
+           checkpoint.folder().string(), name, config.model_type);
+    }
+    if (why.starts_with("serves")) ++left_out[why];
+  }
+  std::vector<std::string> notes;
+  for (const auto& [why, count] : left_out) notes.push_back(fmt::format("{} tensors are left out: what they hold {}", count, why));
+  return notes;
+}
+
+std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOptions& options) {
+  std::vector<std::string> modules;
+  const auto add = [&](const std::vector<LinearSpec>& specs) {
+    for (const LinearSpec& spec : specs) {
+      if (!is_quantized(spec, options)) modules.push_back(spec.name);
+    }
+  };
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    const BlockLayout layout = models::block_layout(config, block);
+    add(layout.linears);
+    for (int64_t expert = 0; expert < layout.experts; ++expert) add(models::expert_layout(config, block, expert));
+  }
+  if (!modules.empty()) modules.emplace_back(config.names.lm_head);
+  return modules;
+}
+
+QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens, int64_t batch_tokens) {
+  BlockSize most;
+  uint64_t disk = 0;
+  bool mixture = false;
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    const BlockSize size = size_of_block(config, block);
+    most.floats = std::max(most.floats, size.floats);
+    most.largest_linear = std::max(most.largest_linear, size.largest_linear);
+    most.grams = std::max(most.grams, size.grams);
+    most.largest_gram = std::max(most.largest_gram, size.largest_gram);
+    most.widest_hidden = std::max(most.widest_hidden, size.widest_hidden);
+    mixture |= config.layers[static_cast<size_t>(block)].moe;
+    disk += bytes_of(plan_block(config, block, options, at::kHalf));
+  }
+  const OuterTensors outer = plan_outer(config, at::kHalf);
+  const auto hidden_size = static_cast<uint64_t>(config.hidden_size);
+  const uint64_t hidden_states = static_cast<uint64_t>(calibration_tokens) * hidden_size;
+  // Of a forward pass: about eight hidden-sized and four MLP-sized activations.
+  const uint64_t activations = static_cast<uint64_t>(batch_tokens) * (8 * hidden_size + 4 * most.widest_hidden);
+  // The block before and after scaling, its packed tensors, and four temporaries of the largest linear; the Gram matrices, and the largest once more scaled
+  // and while it is scaled; the embeddings, one of which is converted as a whole.
+  const uint64_t block_floats = 2 * most.floats + most.floats / 4 + 4 * most.largest_linear + most.grams + 2 * most.largest_gram + activations;
+  const uint64_t outer_floats = static_cast<uint64_t>(config.vocab_size) * hidden_size;
+  QuantizeEstimate estimate;
+  estimate.peak_memory_bytes = kProcessBytes + std::max(4 * block_floats, 6 * outer_floats);
+  // Two files of hidden states, the block's input and its output; three more for what experts read and add up to.
+  estimate.disk_bytes = disk + bytes_of(outer.before) + bytes_of(outer.after) + 4 * hidden_states * (mixture ? 5 : 2);
+  return estimate;
+}
+
+}  // namespace salient::pipeline

@@ -1,0 +1,44 @@
+// What a quantization will read, write and need, before any of it happens.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/decoder/decoder_config.h"
+#include "models/io/checkpoint.h"
+#include "models/io/safetensors_header.h"
+#include "pipeline/awq_options.h"
+
+namespace salient::pipeline {
+
+// float16 for AutoAWQ; the source's own for smoothing alone.
+at::ScalarType stored_dtype(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const AwqOptions& options);
+
+// The tensors outside of the blocks, in the order in which they are stored.
+struct OuterTensors {
+  std::vector<models::PlannedTensor> before;
+  std::vector<models::PlannedTensor> after;
+};
+OuterTensors plan_outer(const models::DecoderConfig& config, at::ScalarType stored);
+
+// The tensors of one block. Parameters are planned with the dtype that `checkpoint` has them in; without one, as float32. Errors: invalid argument, naming the
+// layers, for a group size that does not divide, and for a linear whose shape the format does not have.
+std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options, at::ScalarType stored,
+                                              const models::Checkpoint* checkpoint = nullptr);
+
+// Every tensor that the architecture names must be there with its shape; every other one would be lost. Returns what is left out on purpose, for the user to
+// see: tensors that follow from the config, or that serve training or speculative decoding only. Errors: not found, corruption, unsupported.
+std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, const models::DecoderConfig& config);
+
+// Modules of the artifact that stay in float, for quantization_config: empty when there are none besides lm_head.
+std::vector<std::string> float_modules(const models::DecoderConfig& config, const AwqOptions& options);
+
+// Bytes of memory and disk that quantize_model will need at most, from the shapes alone.
+struct QuantizeEstimate {
+  uint64_t peak_memory_bytes = 0;
+  uint64_t disk_bytes = 0;  // the artifact and the work files
+};
+QuantizeEstimate estimate_quantize(const models::DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens, int64_t batch_tokens);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,131 @@
+// Every architecture through the whole quantization: smoothing alone must keep the function, and AWQ must not be worse than rounding to nearest.
+// The checkpoints are those of the golden files, whose logits tests/models/architecture_golden_test.cpp compares with transformers.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "calibration/token_blocks.h"
+#include "models/decoder/decoder.h"
+#include "models/io/checkpoint.h"
+#include "models/io/detect.h"
+#include "pipeline/quantize_model.h"
+#include "support/golden_checkpoint.h"
+#include "support/temporary_folder.h"
+
+namespace salient::pipeline {
+namespace {
+
+constexpr int64_t kGroupSize = 32;
+
+struct Case {
+  std::string model_type;
+  Json golden;
+  std::string name() const { return model_type + "_" + golden.at("name").get<std::string>(); }
+};
+void PrintTo(const Case& value, std::ostream* out) { *out << value.name(); }
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (const std::string& model_type : test::golden_model_types()) {
+    const Json file = read_json_file(test::golden_file(model_type));
+    for (const Json& golden : file.at("cases")) cases.push_back({model_type, golden});
+  }
+  return cases;
+}
+
+calibration::TokenBlocks random_tokens(int64_t vocab_size) {
+  at::manual_seed(11);
+  calibration::TokenBlocks tokens;
+  tokens.ids = at::randint(vocab_size, {6, 12}, at::kLong);
+  tokens.lengths = at::full({6}, 12, at::kLong);
+  tokens.lengths[5] = 7;  // one row with padding
+  return tokens;
+}
+
+class ArchitectureQuantize : public ::testing::TestWithParam<Case> {
+ protected:
+  static void SetUpTestSuite() { at::set_num_threads(1); }
+
+  void SetUp() override {
+    test::write_golden_checkpoint(GetParam().golden, source());
+    original_.emplace(models::Decoder::load(models::Checkpoint(source()), {}));
+    options_.model_folder = source();
+    options_.output = folder_.path() / "out";
+    options_.awq.spec.group_size = kGroupSize;
+    options_.awq.scale_search.grid = 4;
+    options_.awq.clip_search.steps = 3;
+    options_.batch_tokens = 24;  // several batches
+  }
+
+  std::filesystem::path source() const { return folder_.path() / "source"; }
+
+  at::Tensor logits_of(const models::Decoder& decoder) const {
+    at::manual_seed(5);
+    const at::Tensor ids = at::randint(decoder.config().vocab_size, {2, 11}, at::kLong);
+    return decoder.logits(decoder.hidden_states(ids));
+  }
+
+  test::TemporaryFolder folder_;
+  std::optional<models::Decoder> original_;
+  QuantizeModelOptions options_;
+};
+
+TEST_P(ArchitectureQuantize, SmoothingAloneKeepsTheLogits) {
+  options_.awq.format = WeightFormat::kFloat;
+  quantize_model(options_, random_tokens(original_->config().vocab_size));
+  const models::Checkpoint before(source());
+  const models::Checkpoint after(options_.output);
+  int64_t changed = 0;
+  for (const std::string& name : after.names()) {
+    ASSERT_EQ(after.info(name).shape, before.info(name).shape) << name;
+    ASSERT_EQ(after.info(name).dtype, before.info(name).dtype) << name;
+    changed += !at::equal(after.view(name), before.view(name));
+  }
+  EXPECT_GT(changed, 0) << "no scale was moved: the test shows nothing";
+  const at::Tensor expected = logits_of(*original_);
+  const at::Tensor found = logits_of(models::Decoder::load(after, {}));
+  const double relative = ((found - expected).abs().max() / expected.abs().max()).item<double>();
+  EXPECT_LT(relative, 1e-3);
+}
+
+TEST_P(ArchitectureQuantize, QuantizedItIsDetectedAndRunsAndIsNotWorseThanRounding) {
+  const QuantizeModelResult result = quantize_model(options_, random_tokens(original_->config().vocab_size));
+  double rtn = 0;
+  double stored = 0;
+  for (const LinearReport& report : result.reports) {
+    rtn += report.rtn_error;
+    stored += report.error;
+  }
+  EXPECT_GT(rtn, 0.0);
+  EXPECT_LE(stored, rtn);
+
+  const models::DetectedModel detected = models::detect_model(result.folder);
+  EXPECT_EQ(detected.format, "awq-gemm");
+  ASSERT_TRUE(detected.spec.has_value());
+  EXPECT_EQ(detected.spec->group_size, kGroupSize);
+  EXPECT_EQ(detected.quantized_linears, static_cast<int64_t>(result.reports.size()));
+  EXPECT_TRUE(detected.contradictions.empty()) << detected.contradictions.front();
+
+  const models::Decoder quantized = models::Decoder::load(models::Checkpoint(result.folder), {});
+  EXPECT_TRUE(quantized.is_quantized());
+  const at::Tensor expected = logits_of(*original_);
+  const at::Tensor found = logits_of(quantized);
+  // Four bits on random weights cost a lot, but what is left must be this model, not another: a wrong layout gives unrelated logits, whose distance is
+  // twice the variance.
+  const double relative = ((found - expected).square().mean() / expected.var()).item<double>();
+  EXPECT_LT(relative, 0.5);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ArchitectureQuantize, ::testing::ValuesIn(all_cases()), [](const auto& test) {
+  std::string name = test.param.name();
+  for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+  return name;
+});
+
+}  // namespace
+}  // namespace salient::pipeline
