@@ -39,7 +39,7 @@ std::string sha256_hex(std::string_view text) {
 }
 
 std::string sha256_file(const std::filesystem::path& path) {
-  constexpr size_t kChunk = size_t{16} << 20;  // let go of after use: a checkpoint's shards are larger than the memory may be
+  constexpr size_t kChunk = size_t{4} << 20;  // let go of after use: a checkpoint's shards are larger than the memory may be
   const MappedFile file(path);
   Sha256 hash;
   for (size_t begin = 0; begin < file.bytes().size(); begin += kChunk) {

@@ -1,5 +1,7 @@
 #include "common/memory.h"
 
+#include <malloc.h>
+
 #include <fstream>
 #include <string>
 
@@ -20,5 +22,11 @@ uint64_t read_kilobytes(const char* file, const std::string& key) {
 uint64_t peak_memory_bytes() { return read_kilobytes("/proc/self/status", "VmHWM"); }
 
 uint64_t available_memory_bytes() { return read_kilobytes("/proc/meminfo", "MemAvailable"); }
+
+void return_free_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
 
 }  // namespace salient

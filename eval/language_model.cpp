@@ -37,7 +37,7 @@ int64_t positive_integer(const Json& object, const char* key) {
   return found != object.end() && found->is_number_integer() && found->get<int64_t>() > 0 ? found->get<int64_t>() : 0;
 }
 
-int64_t find_max_length(const Json& config, const Json& tokenizer_config) {
+int64_t find_max_length(const Json& config, const models::DecoderConfig& decoder, const Json& tokenizer_config) {
   constexpr std::array kKeys = {"n_positions", "max_position_embeddings", "n_ctx"};
   if (const auto text = config.find("text_config"); text != config.end() && text->is_object()) {
     for (const char* key : kKeys) {
@@ -47,6 +47,8 @@ int64_t find_max_length(const Json& config, const Json& tokenizer_config) {
   for (const char* key : kKeys) {
     if (const int64_t length = positive_integer(config, key)) return length;
   }
+  // What the configuration class assumes where the file leaves it out. Classes without rotary embeddings have no such key.
+  if (decoder.position == models::PositionKind::kRope) return decoder.max_position_embeddings;
   // The marker for "not known", 1e30, does not fit an integer and is left out here.
   if (const int64_t length = positive_integer(tokenizer_config, "model_max_length"); length > 0 && length < (int64_t{1} << 40)) return length;
   return 2048;
@@ -94,7 +96,7 @@ LanguageModel load_language_model(const fs::path& folder, const LanguageModelOpt
     model.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
   }
   if (models::ChatTemplate::exists_in(folder)) model.chat_template = models::ChatTemplate::from_folder(folder);
-  if (model.max_length <= 0) model.max_length = find_max_length(checkpoint.config(), tokenizer_config);
+  if (model.max_length <= 0) model.max_length = find_max_length(checkpoint.config(), model.decoder.config(), tokenizer_config);
 
   if (model.bos_text.empty() && !tokenizer_config.contains("bos_token")) model.bos_text = special_token(special_tokens, "bos_token");
   if (model.eos_text.empty() && !tokenizer_config.contains("eos_token")) model.eos_text = special_token(special_tokens, "eos_token");

@@ -83,7 +83,10 @@ at::Tensor ActivationFile::read(int64_t begin, int64_t count) const {
 
 void ActivationFile::write(int64_t begin, const at::Tensor& rows) {
   const at::Tensor data = rows.to(at::kCPU, at::kFloat).contiguous();
-  if (data.numel() % row_elements() != 0) fail(ErrorKind::kInternal, "{}: rows of another size are written", path_.string());
+  const int64_t count = data.numel() / row_elements();
+  if (data.numel() != count * row_elements() || begin < 0 || begin + count > shape_.front()) {
+    fail(ErrorKind::kInternal, "{}: {} values at row {} are no rows of [{}]", path_.string(), data.numel(), begin, fmt::join(shape_, ", "));
+  }
   const auto* bytes = static_cast<const char*>(data.const_data_ptr());
   auto left = static_cast<size_t>(data.nbytes());
   off_t offset = begin * row_elements() * 4;

@@ -7,15 +7,17 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "models/decoder/wrappers.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::array<std::string_view, 12> kSideFiles = {
-    "tokenizer.json",  "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json",      "merges.txt",            "tokenizer.model",         "chat_template.jinja",
-    "chat_template.json", "generation_config.json", "training_metadata.json", "LICENSE"};
+constexpr std::array<std::string_view, 16> kSideFiles = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "tekken.json",
+    "chat_template.jinja", "chat_template.json", "generation_config.json", "training_metadata.json", "LICENSE",
+    // of images and videos
+    "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"};
 
 // Readers before transformers 5 (AutoAWQ among them) know rope_theta and rope_scaling only, and take theta 10000 without a word when they
 // find rope_parameters instead; newer ones read either. Nested by layer type there is no old form.
@@ -27,10 +29,20 @@ void add_old_style_rope(Json& config) {
   }
   if (!config.contains("rope_theta")) config["rope_theta"] = parameters->value("rope_theta", Json(10000.0));
   if (config.contains("rope_scaling")) return;
-  const bool plain = parameters->value("rope_type", "default") == "default";
+  const bool plain = parameters->value("rope_type", "default") == "default" && !parameters->contains("mrope_section");
   Json scaling = plain ? Json() : *parameters;
   if (!plain) scaling.erase("rope_theta");
   config["rope_scaling"] = scaling;
+}
+
+// A multimodal model's text model; the other parts keep what is said of them.
+void rewrite_text_config(Json& config) {
+  const auto text = config.find(models::kTextKey);
+  if (text == config.end() || !text->is_object() || models::find_wrapper(config.value("model_type", "")) == nullptr) return;
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    if (text->contains(key)) (*text)[key] = "float16";
+  }
+  add_old_style_rope(*text);
 }
 
 }  // namespace
@@ -48,6 +60,7 @@ Json awq_config(Json config, const quant::QuantizationSpec& spec, const std::vec
   if (config.contains("dtype")) config["dtype"] = "float16";
   config["torch_dtype"] = "float16";
   add_old_style_rope(config);
+  rewrite_text_config(config);
   // Readers know this layout with zero points only; a symmetric model is stored with every zero point at the middle, 8.
   config["quantization_config"] = {{"quant_method", "awq"},
                                    {"zero_point", true},

@@ -11,13 +11,14 @@
 
 namespace salient::pipeline {
 
-// Copies tokenizer, chat template, generation config and training metadata, as far as they are there.
+// Copies tokenizer, image processor, chat template, generation config and training metadata, as far as they are there.
 void copy_side_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 bool is_side_file(const std::string& name);
 
 // The source's config.json with dtype float16 and the quantization_config of AutoAWQ's GEMM layout, its dtype and rope in old and new style, so
-// that transformers 4 and 5 read the same model. `float_modules`: full names of linears that are not packed.
+// that transformers 4 and 5 read the same model; a multimodal config keeps its structure, and its nested text model is treated alike. `float_modules`:
+// names of linears, and of parts, that are not packed.
 Json awq_config(Json source_config, const quant::QuantizationSpec& spec, const std::vector<std::string>& float_modules = {});
 
 // {file name: SHA-256} of what an artifact is made from: config.json, every safetensors file and the side files.

@@ -42,15 +42,32 @@ void for_each_expert(const models::BlockLayout& layout, const models::DecoderCon
   }
 }
 
+bool counts_experts(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group, const AwqOptions& options) {
+  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
+    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
+      if (spec.input == group.input && counts(spec, options)) return true;
+    }
+  }
+  return false;
+}
+
+// The rows of a linear that the search counts. Where q_proj also gives a gate (Qwen3-Next), only the queries: gates saturate, so that their error says
+// little, and with them counted scales are found that break Qwen 3.5 (llm-compressor's pull requests 2630 and 2636).
+at::Tensor counted_rows(const models::DecoderConfig& config, const LinearSpec& spec, const at::Tensor& weight) {
+  if (spec.id.slot != models::LinearSlot::kQProj || !config.query_gate) return weight;
+  return weight.view({config.num_attention_heads, 2, config.head_dim, -1}).select(1, 0).reshape({config.num_attention_heads * config.head_dim, -1});
+}
+
 // Nothing when none of the group's linears is rounded.
 std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout, const BlockWeights& weights,
                                                const ScalingGroup& group, const BlockStatistics& statistics, const ExpertLoader& load_expert,
                                                const AwqOptions& options) {
   std::vector<at::Tensor> balance;
   for (const LinearId id : group.balance) {
-    if (counts(spec_of(layout.linears, id), options)) balance.push_back(std::get<FloatLinear>(weights.at(id)).weight);
+    const LinearSpec& spec = spec_of(layout.linears, id);
+    if (counts(spec, options)) balance.push_back(counted_rows(config, spec, std::get<FloatLinear>(weights.at(id)).weight));
   }
-  if (balance.empty() && !group.experts) return std::nullopt;
+  if (balance.empty() && !counts_experts(config, layout, group, options)) return std::nullopt;
   const quant::InputStatistics& input = statistics.at(group.input);
   quant::ScaleSearch run(input, affine_options(options.spec, input.gram.size(0)), options.scale_search, group.tie);
   for (const at::Tensor& weight : balance) run.add_magnitude(weight);

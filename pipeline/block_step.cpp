@@ -96,6 +96,7 @@ class MixtureStep {
     BlockWeights weights =
         models::load_block(step_.checkpoint, step_.config, layout_.block, at::kFloat, at::kCPU, models::LoadExperts::kNo);
     const BlockStatistics statistics = observe(weights);
+    const models::Norm float_output_norm = weights.at(models::NormSlot::kMlpOutput);
     if (!step_.options.propagate_error) prepare_experts(weights);
     QuantizedBlock quantized =
         quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options, step_.stored, step_.sink);
@@ -105,7 +106,7 @@ class MixtureStep {
     const InputId shared_input = models::expert_layout(step_.config, layout_.block, 0).front().input;
     for (int64_t expert = 0; expert < layout_.experts; ++expert) {
       MlpWeights float_weights = load_expert(expert);
-      const quant::InputStatistics hidden = hidden_statistics(float_weights);
+      const quant::InputStatistics hidden = hidden_statistics(float_weights, expert);
       if (!step_.options.propagate_error) add_part(float_weights, expert);
       QuantizedExpert done = quantize_expert(step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
                                              quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink);
@@ -113,6 +114,7 @@ class MixtureStep {
       reports.insert(reports.end(), done.reports.begin(), done.reports.end());
       if (step_.on_progress) step_.on_progress(static_cast<double>(expert + 1) / static_cast<double>(layout_.experts));
     }
+    if (!step_.options.propagate_error) quantized.weights.at(models::NormSlot::kMlpOutput) = float_output_norm;
     finish(quantized.weights);
     return reports;
   }
@@ -135,7 +137,9 @@ class MixtureStep {
       const at::Tensor rows = half.mlp_input.flatten(0, 1);
       models::shared_expert_forward(step_.config, moved, rows, function);
       mlp_input_.write(batch.begin, half.mlp_input);
-      count(models::route(step_.config, moved, rows), batch.real);
+      const models::Routing routing = models::route(step_.config, moved, rows);
+      count(routing, batch.real);
+      if (step_.config.moe.weight_input) float_routing_.push_back({routing.experts.cpu(), routing.weights.cpu()});
     });
     return observer.finish();
   }
@@ -163,14 +167,23 @@ class MixtureStep {
     });
   }
 
-  quant::InputStatistics hidden_statistics(const MlpWeights& weights) const {
+  quant::InputStatistics hidden_statistics(const MlpWeights& weights, int64_t expert) const {
     const MlpWeights moved = models::to_device(weights, step_.pass.device());
     quant::InputStatistics statistics;
+    size_t index = 0;
     step_.pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
-      add_statistics(statistics, models::mlp_hidden(step_.config, moved, read(mlp_input_, batch)), batch.real);
+      at::Tensor x = read(mlp_input_, batch).flatten(0, 1);
+      // Where the router's weight multiplies the input, an expert sees nothing of other tokens: their input is 0.
+      if (step_.config.moe.weight_input) x = x * weight_of_rows(float_routing_[index++], expert).to(x.device()).unsqueeze(1);
+      add_statistics(statistics, models::mlp_hidden(step_.config, moved, x), batch.real);
     });
     finish_statistics(statistics);
     return statistics;
+  }
+
+  // float32 [rows]: an expert's weight for each row of a batch, 0 where the router does not choose it.
+  static at::Tensor weight_of_rows(const models::Routing& routing, int64_t expert) {
+    return (routing.weights * (routing.experts == expert)).sum(-1);
   }
 
   void add_part(const MlpWeights& weights, int64_t expert) {
@@ -208,6 +221,7 @@ class MixtureStep {
   ActivationFile expert_input_;  // of the weights whose output goes on
   ActivationFile sum_;           // of the experts' outputs
   std::vector<int64_t> routed_;  // real tokens sent to each expert by the float weights
+  std::vector<models::Routing> float_routing_;  // of each batch by the float weights, where statistics need it
   std::vector<models::Routing> routing_;  // of each batch, by the weights whose output goes on
 };
 

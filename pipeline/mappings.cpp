@@ -26,10 +26,10 @@ std::string list_some(const std::vector<std::string>& names) {
 }
 
 // ".scales" of an activation is a tensor; mappings name the module.
+std::string divided_module(const std::string& divisor) { return divisor.substr(0, divisor.rfind('.')); }
+
 std::string smooth_module(const ScalingGroup& group) {
-  const std::string suffix = ".scales";
-  const std::string& name = group.smooth_name;
-  return std::holds_alternative<models::ParameterSlot>(group.smooth) ? name.substr(0, name.size() - suffix.size()) : name;
+  return std::holds_alternative<models::ParameterSlot>(group.smooth) ? divided_module(group.smooth_name) : group.smooth_name;
 }
 
 std::vector<std::string> names_in_group(const ScalingGroup& group, const std::vector<LinearSpec>& linears, const std::vector<LinearSpec>& expert) {
@@ -75,6 +75,9 @@ ModelModules collect(const models::DecoderConfig& config) {
     const models::BlockLayout layout = models::block_layout(config, block);
     for (const LinearSpec& spec : layout.linears) modules.linears.push_back(spec.name);
     for (const models::NormSpec& spec : layout.norms) modules.smooth.push_back(spec.names.front());
+    for (const models::ParameterSpec& spec : layout.parameters) {
+      if (spec.slot == models::ParameterSlot::kActivationScales) modules.smooth.push_back(divided_module(spec.name));
+    }
     const std::vector<LinearSpec> expert = first_expert(config, layout);
     for (int64_t index = 0; index < layout.experts; ++index) {
       for (const LinearSpec& spec : models::expert_layout(config, block, index)) modules.linears.push_back(spec.name);
@@ -100,9 +103,43 @@ std::vector<std::string> matching(const std::vector<std::string>& patterns, cons
   return found;
 }
 
+// The last components of the names, as many as the pattern has: a misspelt "q_prj" is near to "q_proj", not to a whole name.
+std::vector<std::string> endings(const std::vector<std::string>& names, const std::string& pattern) {
+  const auto dots = static_cast<size_t>(std::count(pattern.begin(), pattern.end(), '.'));
+  std::set<std::string> found;
+  for (const std::string& name : names) {
+    size_t begin = name.size();
+    for (size_t i = 0; i <= dots && begin != std::string::npos; ++i) begin = begin == 0 ? std::string::npos : name.rfind('.', begin - 1);
+    found.insert(begin == std::string::npos ? name : name.substr(begin + 1));
+  }
+  return {found.begin(), found.end()};
+}
+
 [[noreturn]] void fail_unmatched(const std::string& what, const std::string& pattern, const std::vector<std::string>& names) {
   throw Error(ErrorKind::kInvalidArgument, fmt::format("{} '{}' matches no module of this model", what, pattern))
-      .with_hint(fmt::format("its modules are called {}{}", list_some(names), did_you_mean(pattern, names)));
+      .with_hint(fmt::format("its modules are called {}{}", list_some(names), did_you_mean(pattern, endings(names, pattern))));
+}
+
+// Of a mapping's balance_layers, those that name no linear of the groups that the mapping selects, in any block.
+std::vector<std::string> unused_patterns(const models::DecoderConfig& config, const SmoothMapping& mapping) {
+  std::vector<std::string> unused = mapping.balance_layers;
+  const auto use = [&](const std::vector<ScalingGroup>& groups, const std::vector<LinearSpec>& linears, const std::vector<LinearSpec>& expert) {
+    for (const ScalingGroup& group : groups) {
+      const std::vector<std::string> names = names_in_group(group, linears, expert);
+      std::erase_if(unused, [&](const std::string& pattern) {
+        return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return matches_pattern(pattern, name); });
+      });
+    }
+  };
+  for (int64_t block = 0; block < config.num_hidden_layers && !unused.empty(); ++block) {
+    const models::BlockLayout layout = models::block_layout(config, block);
+    use(select_groups(config, layout, models::scaling_groups(config, layout), {mapping}), layout.linears, first_expert(config, layout));
+    for (int64_t expert = 0; expert < layout.experts && !unused.empty(); ++expert) {
+      use(select_expert_groups(config, block, expert, models::expert_scaling_groups(config, block, expert), {mapping}),
+          models::expert_layout(config, block, expert), {});
+    }
+  }
+  return unused;
 }
 
 }  // namespace
@@ -126,19 +163,12 @@ void check_mappings(const models::DecoderConfig& config, const std::vector<Smoot
     for (const std::string& pattern : mapping.balance_layers) {
       if (matching({pattern}, modules.linears).empty()) fail_unmatched("mappings: balance_layers", pattern, modules.linears);
     }
-    bool used = false;
-    for (int64_t block = 0; block < config.num_hidden_layers && !used; ++block) {
-      const models::BlockLayout layout = models::block_layout(config, block);
-      used = !select_groups(config, layout, models::scaling_groups(config, layout), {mapping}).empty();
-      if (layout.experts > 0 && !used) {
-        used = !select_expert_groups(config, block, 0, models::expert_scaling_groups(config, block, 0), {mapping}).empty();
-      }
-    }
-    if (used) continue;
+    const std::vector<std::string> unused = unused_patterns(config, mapping);
+    if (unused.empty()) continue;
     throw Error(ErrorKind::kInvalidArgument,
                 fmt::format("mappings: scaling {} into {} would change what the model computes: smooth_layer '{}' matches {}; balance_layers match {}",
-                            mapping.smooth_layer, fmt::join(mapping.balance_layers, ", "), mapping.smooth_layer, list_some(smooth),
-                            list_some(matching(mapping.balance_layers, modules.linears))))
+                            mapping.smooth_layer, fmt::join(unused, ", "), mapping.smooth_layer, list_some(smooth),
+                            list_some(matching(unused, modules.linears))))
         .with_hint("possible in the first block: " + fmt::format("{}", fmt::join(modules.groups, "; ")));
   }
 }

@@ -17,7 +17,7 @@ std::vector<models::ScalingGroup> select_expert_groups(const models::DecoderConf
                                                        std::vector<models::ScalingGroup> groups, const std::vector<SmoothMapping>& mappings);
 
 // Before any work, over all blocks. Errors: invalid argument for a pattern that matches nothing (with the nearest names), and for a mapping whose layers
-// match but are no group (with what matched, and the groups that are there).
+// match but are no group, even if others of the same mapping are one (with what matched, and the groups that are there).
 void check_mappings(const models::DecoderConfig& config, const std::vector<SmoothMapping>& mappings);
 // The same for AwqOptions::ignore.
 void check_ignore(const models::DecoderConfig& config, const std::vector<std::string>& ignore);

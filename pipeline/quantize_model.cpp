@@ -61,6 +61,14 @@ void put_outer(models::CheckpointWriter& writer, const Checkpoint& checkpoint, c
   }
 }
 
+// As they are, whatever their dtype.
+void copy_kept(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const std::vector<models::PlannedTensor>& tensors) {
+  for (const models::PlannedTensor& planned : tensors) {
+    writer.put(planned.name, checkpoint.view(planned.name));
+    checkpoint.release(planned.name);
+  }
+}
+
 // The first block's input. Rows are looked up in the stored table, so that it is never converted as a whole; its pages are let go.
 void embed_tokens(const Checkpoint& checkpoint, const DecoderConfig& config, const CalibrationPass& pass, const at::Tensor& ids, ActivationFile& hidden) {
   const models::EmbeddingWeights weights = models::load_embedding(checkpoint, config, at::kFloat, at::kCPU, /*view_tokens=*/true);
@@ -190,9 +198,9 @@ std::string coverage_note(const std::vector<LinearReport>& reports, int64_t bloc
                      unreached, linears);
 }
 
-Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options) {
+Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options, const std::vector<models::PlannedTensor>& kept) {
   if (options.format == WeightFormat::kFloat) return checkpoint.config();
-  return awq_config(checkpoint.config(), options.spec, float_modules(config, options));
+  return awq_config(checkpoint.config(), options.spec, float_modules(config, options, kept));
 }
 
 void say(const QuantizeModelOptions& options, const std::string& line) {
@@ -226,8 +234,11 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
     for (models::PlannedTensor& tensor : plan_block(config, block, options.awq, stored, &checkpoint)) planned.push_back(std::move(tensor));
   }
   planned.insert(planned.end(), outer.after.begin(), outer.after.end());
+  const std::vector<models::PlannedTensor> kept = plan_kept(checkpoint, config);
+  planned.insert(planned.end(), kept.begin(), kept.end());
   const models::ShardPlan plan = models::plan_shards(planned, options.max_shard_bytes);
-  const QuantizeEstimate estimate = estimate_quantize(config, options.awq, tokens.ids.numel(), std::max(options.batch_tokens, tokens.ids.size(1)));
+  QuantizeEstimate estimate = estimate_quantize(config, options.awq, tokens.ids.numel(), std::max(options.batch_tokens, tokens.ids.size(1)));
+  for (const models::PlannedTensor& tensor : kept) estimate.disk_bytes += models::data_bytes(tensor);
 
   const Json source_hashes = hash_source_files(checkpoint.folder());
   const std::string fingerprint =
@@ -292,6 +303,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   } else {
     put_outer(writer, checkpoint, outer.before);
     put_outer(writer, checkpoint, outer.after);
+    copy_kept(writer, checkpoint, kept);
     ActivationFile embedded = ActivationFile::create(hidden_file(work, 0), hidden_shape);
     embed_tokens(checkpoint, config, pass, tokens.ids, embedded);
     writer.sync();
@@ -310,13 +322,14 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
     progress.blocks_done = block + 1;
     writer.sync();
     save_progress(work, progress, output);
+    return_free_memory();
     if (const std::string note = coverage_note(reports, block); !note.empty()) say(options, note);
     if (options.on_progress) options.on_progress(progress.blocks_done, config.num_hidden_layers);
   }
 
   writer.finish();
   copy_side_files(checkpoint.folder(), work);
-  const std::string new_config = dump_json(output_config(checkpoint, config, options.awq), 2) + "\n";
+  const std::string new_config = dump_json(output_config(checkpoint, config, options.awq, kept), 2) + "\n";
   Json file_hashes = hash_files(work, [](const std::string& name) {
     return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile;
   });

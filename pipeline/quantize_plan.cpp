@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "models/decoder/block_layout.h"
+#include "models/decoder/wrappers.h"
 #include "pipeline/awq_linear.h"
 #include "quant/affine.h"
 
@@ -20,10 +21,23 @@ using models::PlannedTensor;
 // Of the process before any tensor is loaded: libtorch and its threads.
 constexpr uint64_t kProcessBytes = 200'000'000;
 
+int64_t group_count(const LinearSpec& spec, const AwqOptions& options) {
+  return spec.in_features / with_context(spec.name, [&] { return quant::resolve_group_size(options.spec.group_size, spec.in_features); });
+}
+
+// Smoothing alone rounds nothing, but searches as if it would.
+void check_group_sizes(const std::vector<LinearSpec>& linears, const AwqOptions& options) {
+  AwqOptions as_packed = options;
+  as_packed.format = WeightFormat::kAwqGemm;
+  for (const LinearSpec& spec : linears) {
+    if (is_quantized(spec, as_packed)) group_count(spec, options);
+  }
+}
+
 void plan_packed(std::vector<PlannedTensor>& plan, const LinearSpec& spec, const AwqOptions& options) {
   const int64_t out = spec.out_features;
   const int64_t in = spec.in_features;
-  const int64_t groups = in / with_context(spec.name, [&] { return quant::resolve_group_size(options.spec.group_size, in); });
+  const int64_t groups = group_count(spec, options);
   if (out % 8 != 0) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: AutoAWQ's GEMM layout needs output channels in multiples of 8, found {}", spec.name, out))
         .with_hint("leave it in float with --ignore " + spec.name.substr(spec.name.rfind('.') + 1));
@@ -78,6 +92,18 @@ std::string why_redundant(const DecoderConfig& config, const std::string& name) 
   if (!name.starts_with(prefix)) return "";
   const int64_t block = std::atoll(name.c_str() + prefix.size());
   return block >= config.num_hidden_layers ? "serves speculative decoding only" : "";
+}
+
+bool is_kept(const DecoderConfig& config, const std::string& name) {
+  return config.text_spelling != nullptr && models::is_other_part(*config.text_spelling, name);
+}
+
+// "vision_tower", "multi_modal_projector": what the tensors belong to.
+std::set<std::string> parts_of(const std::vector<PlannedTensor>& kept) {
+  std::set<std::string> parts;
+  for (const PlannedTensor& tensor : kept) parts.emplace(models::part_of(tensor.name));
+  parts.erase("");
+  return parts;
 }
 
 uint64_t bytes_of(const std::vector<PlannedTensor>& plan) {
@@ -153,6 +179,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
       plan_float(plan, spec, stored);
     }
   };
+  check_group_sizes(layout.linears, options);
   for (const LinearSpec& spec : layout.linears) add_linear(spec);
   for (const models::NormSpec& spec : layout.norms) {
     std::map<std::string, std::vector<int64_t>> tensors;
@@ -169,6 +196,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   }
   for (int64_t expert = 0; expert < layout.experts; ++expert) {
     const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
+    check_group_sizes(specs, options);
     if (options.format != WeightFormat::kFloat || !specs.front().fused) {
       for (const LinearSpec& spec : specs) add_linear(spec);
     } else if (expert == 0) {
@@ -178,6 +206,16 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
     }
   }
   return plan;
+}
+
+std::vector<PlannedTensor> plan_kept(const models::Checkpoint& checkpoint, const DecoderConfig& config) {
+  std::vector<PlannedTensor> kept;
+  for (const std::string& name : checkpoint.names()) {
+    if (!is_kept(config, name)) continue;
+    const models::TensorInfo& info = checkpoint.info(name);
+    kept.push_back({name, info.dtype, info.shape});
+  }
+  return kept;
 }
 
 std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, const DecoderConfig& config) {
@@ -207,7 +245,7 @@ std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, con
   }
   std::map<std::string, int64_t> left_out;
   for (const std::string& name : checkpoint.names()) {
-    if (expected.contains(name)) continue;
+    if (expected.contains(name) || is_kept(config, name)) continue;
     const std::string why = why_redundant(config, name);
     if (why.empty()) {
       fail(ErrorKind::kUnsupported, "{}: tensor {} is not part of architecture {} as config.json describes it, it would be lost",
@@ -216,27 +254,38 @@ std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, con
     if (why.starts_with("serves")) ++left_out[why];
   }
   std::vector<std::string> notes;
+  if (const std::vector<PlannedTensor> kept = plan_kept(checkpoint, config); !kept.empty()) {
+    notes.push_back(fmt::format("{} tensors of the vision part ({}) are kept as they are", kept.size(), fmt::join(parts_of(kept), ", ")));
+  }
   for (const auto& [why, count] : left_out) notes.push_back(fmt::format("{} tensors are left out: what they hold {}", count, why));
   return notes;
 }
 
-std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOptions& options) {
+std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOptions& options, const std::vector<PlannedTensor>& kept) {
   std::vector<std::string> modules;
+  const auto add_name = [&](std::string_view name) {
+    modules.emplace_back(config.text_spelling == nullptr ? name : models::without_spelling(*config.text_spelling, name));
+  };
   const auto add = [&](const std::vector<LinearSpec>& specs) {
     for (const LinearSpec& spec : specs) {
-      if (!is_quantized(spec, options)) modules.push_back(spec.name);
+      if (!is_quantized(spec, options)) add_name(spec.name);
     }
   };
+  for (const std::string& part : parts_of(kept)) {
+    modules.push_back(part);             // AutoAWQ and vLLM look for it anywhere in a name
+    modules.push_back("model." + part);  // transformers at the beginning
+  }
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const BlockLayout layout = models::block_layout(config, block);
     add(layout.linears);
     for (int64_t expert = 0; expert < layout.experts; ++expert) add(models::expert_layout(config, block, expert));
   }
-  if (!modules.empty()) modules.emplace_back(config.names.lm_head);
+  if (!modules.empty()) add_name(config.names.lm_head);
   return modules;
 }
 
 QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens, int64_t batch_tokens) {
+  const at::ScalarType stored = options.format == WeightFormat::kAwqGemm ? at::kHalf : config.dtype;
   BlockSize most;
   uint64_t disk = 0;
   bool mixture = false;
@@ -248,9 +297,9 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
     most.largest_gram = std::max(most.largest_gram, size.largest_gram);
     most.widest_hidden = std::max(most.widest_hidden, size.widest_hidden);
     mixture |= config.layers[static_cast<size_t>(block)].moe;
-    disk += bytes_of(plan_block(config, block, options, at::kHalf));
+    disk += bytes_of(plan_block(config, block, options, stored));
   }
-  const OuterTensors outer = plan_outer(config, at::kHalf);
+  const OuterTensors outer = plan_outer(config, stored);
   const auto hidden_size = static_cast<uint64_t>(config.hidden_size);
   const uint64_t hidden_states = static_cast<uint64_t>(calibration_tokens) * hidden_size;
   // Of a forward pass: about eight hidden-sized and four MLP-sized activations.

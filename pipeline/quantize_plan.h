@@ -27,12 +27,18 @@ OuterTensors plan_outer(const models::DecoderConfig& config, at::ScalarType stor
 std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options, at::ScalarType stored,
                                               const models::Checkpoint* checkpoint = nullptr);
 
-// Every tensor that the architecture names must be there with its shape; every other one would be lost. Returns what is left out on purpose, for the user to
-// see: tensors that follow from the config, or that serve training or speculative decoding only. Errors: not found, corruption, unsupported.
+// The tensors of a multimodal checkpoint that are not the text model's, as they are there: names in order, dtypes of the source. They are copied unchanged.
+// Empty for a model of text alone.
+std::vector<models::PlannedTensor> plan_kept(const models::Checkpoint& checkpoint, const models::DecoderConfig& config);
+
+// Every tensor that the architecture names must be there with its shape; every other one would be lost, but for those of plan_kept. Returns what the user
+// should see: what is kept as it is, and what is left out on purpose because it follows from the config, or serves training or speculative decoding only.
+// Errors: not found, corruption, unsupported.
 std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, const models::DecoderConfig& config);
 
-// Modules of the artifact that stay in float, for quantization_config: empty when there are none besides lm_head.
-std::vector<std::string> float_modules(const models::DecoderConfig& config, const AwqOptions& options);
+// Modules of the artifact that stay in float, for quantization_config: empty when there are none besides lm_head. Those of a multimodal model are named so
+// that readers find them by the beginning or the end of a name or anywhere in it, however they spell its beginning. `kept`: what plan_kept gave.
+std::vector<std::string> float_modules(const models::DecoderConfig& config, const AwqOptions& options, const std::vector<models::PlannedTensor>& kept = {});
 
 // Bytes of memory and disk that quantize_model will need at most, from the shapes alone.
 struct QuantizeEstimate {

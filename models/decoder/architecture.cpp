@@ -107,7 +107,7 @@ constexpr Architecture kArchitectures[] = {
      {.num_key_value_heads = 2, .head_dim = 256, .max_position_embeddings = 32768, .partial_rotary_factor = 0.25}, configure_qwen3_next},
     {"qwen3_5_text", "Qwen 3.5 (text)", &kQwen3_5Names,
      {.num_key_value_heads = 4, .head_dim = 256, .max_position_embeddings = 32768, .partial_rotary_factor = 0.25}, configure_qwen3_5},
-    {"qwen3_5_moe_text", "Qwen 3.5 mixtures (text)", &kQwen3_5Names,
+    {"qwen3_5_moe_text", "Qwen 3.5 mixtures (text)", &kQwen3_5MoeNames,
      {.num_key_value_heads = 2, .head_dim = 256, .max_position_embeddings = 32768, .partial_rotary_factor = 0.25}, configure_qwen3_5_moe},
     {"afmoe", "Trinity", &kAfmoeNames, {.head_dim = 128, .max_position_embeddings = 16384, .norm_eps = 1e-5}, configure_afmoe},
 };

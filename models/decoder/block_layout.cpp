@@ -169,6 +169,7 @@ class LayoutBuilder {
     if (name.find("{}") == std::string_view::npos) {
       spec.names.push_back(prefix_ + std::string(name));
     } else {
+      if (heads == 1) spec.heads = 0;  // a module of one head has a plain vector
       for (int64_t head = 0; head < heads; ++head) spec.names.push_back(prefix_ + fmt::format(fmt::runtime(name), head));
     }
     layout.norms.push_back(std::move(spec));

@@ -105,6 +105,11 @@ const Linear& BlockWeights::at(LinearId id) const {
   return id.slot >= LinearSlot::kGateProj ? mlp.at(id.slot) : linears[static_cast<size_t>(id.slot)];
 }
 
+const Linear& BlockWeights::at(LinearSlot slot) const {
+  if (slot >= LinearSlot::kGateProj) fail(ErrorKind::kInternal, "linear slot {} is of an MLP", static_cast<int>(slot));
+  return linears[static_cast<size_t>(slot)];
+}
+
 Linear& BlockWeights::at(LinearId id) { return const_cast<Linear&>(std::as_const(*this).at(id)); }
 
 bool has_weight(const Linear& linear) {

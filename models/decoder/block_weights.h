@@ -45,7 +45,7 @@ struct BlockWeights {
 
   Linear& at(LinearId id);
   const Linear& at(LinearId id) const;
-  const Linear& at(LinearSlot slot) const { return linears[static_cast<size_t>(slot)]; }
+  const Linear& at(LinearSlot slot) const;  // outside of MLPs
   Norm& at(NormSlot slot) { return norms[static_cast<size_t>(slot)]; }
   const Norm& at(NormSlot slot) const { return norms[static_cast<size_t>(slot)]; }
   at::Tensor& at(ParameterSlot slot) { return parameters[static_cast<size_t>(slot)]; }

@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "models/decoder/architecture.h"
 #include "models/decoder/mlp.h"
+#include "models/decoder/wrappers.h"
 #include "models/io/checkpoint.h"
 
 namespace salient::models {
@@ -88,6 +89,13 @@ std::string text_model_type(const ConfigReader& config) {
   return text != nullptr && text->is_object() ? ConfigReader(*text, config.where() + ": text_config").text_or("model_type", "") : "";
 }
 
+// A head that is there is used even where config.json (or the default of its class) says that there is none, as transformers 5 does.
+void fit_wrapper(const Checkpoint& checkpoint, DecoderConfig& config) {
+  const TextSpelling* spelling = find_spelling([&](const std::string& name) { return checkpoint.contains(name); });
+  if (spelling != nullptr) set_spelling(config, *spelling);
+  if (checkpoint.contains(std::string(config.names.lm_head) + ".weight")) config.tie_word_embeddings = false;
+}
+
 void drop_missing_prefix(const Checkpoint& checkpoint, TensorNames& names) {
   const size_t prefix = names.embedding.find('.') + 1;
   if (prefix == 0 || checkpoint.contains(std::string(names.embedding)) || !checkpoint.contains(std::string(names.embedding.substr(prefix)))) return;
@@ -111,6 +119,10 @@ void check(const ConfigReader& config, const DecoderConfig& decoder) {
            config.where(), rope.dim, decoder.head_dim);
     }
   }
+  if (decoder.qkv_groups < 1 || decoder.num_attention_heads % decoder.qkv_groups != 0 || decoder.num_key_value_heads % decoder.qkv_groups != 0) {
+    fail(ErrorKind::kCorruption, "{}: num_attention_heads {} and num_key_value_heads {} cannot lie in the {} groups of this architecture's fused projection",
+         config.where(), decoder.num_attention_heads, decoder.num_key_value_heads, decoder.qkv_groups);
+  }
   const MoeConfig& moe = decoder.moe;
   if (moe.num_experts > 0 && (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts || moe.groups < 1 ||
                               moe.num_experts % moe.groups != 0 || moe.groups_per_token < 1 || moe.groups_per_token > moe.groups)) {
@@ -119,12 +131,25 @@ void check(const ConfigReader& config, const DecoderConfig& decoder) {
   }
 }
 
+// Whether [experts, in, out] fits the shapes of the block's fused tensors.
+bool lies_transposed(const Checkpoint& checkpoint, const DecoderConfig& config, const std::string& block) {
+  const MoeConfig& moe = config.moe;
+  if (config.hidden_size != moe.intermediate_size) {
+    return checkpoint.info(block + std::string(config.names.fused_down)).shape == std::vector{moe.num_experts, moe.intermediate_size, config.hidden_size};
+  }
+  const std::vector<int64_t> transposed{moe.num_experts, config.hidden_size, 2 * moe.intermediate_size};
+  return checkpoint.info(block + std::string(config.names.fused_gate_up)).shape == transposed;
+}
+
 // transformers saves some models' experts either way: in one tensor for all of them, or each as linears of its own.
-void drop_missing_fused_experts(const Checkpoint& checkpoint, DecoderConfig& config) {
+void fit_fused_experts(const Checkpoint& checkpoint, DecoderConfig& config) {
   const auto mixture = std::find_if(config.layers.begin(), config.layers.end(), [](const LayerConfig& layer) { return layer.moe; });
   if (mixture == config.layers.end() || config.names.fused_down.empty()) return;
-  const std::string name = fmt::format("{}{}.{}", config.names.block_prefix, mixture - config.layers.begin(), config.names.fused_down);
-  if (checkpoint.contains(name)) return;
+  const std::string block = fmt::format("{}{}.", config.names.block_prefix, mixture - config.layers.begin());
+  if (checkpoint.contains(block + std::string(config.names.fused_down))) {
+    if (config.moe.fused_either_way) config.moe.fused_transposed = lies_transposed(checkpoint, config, block);
+    return;
+  }
   for (std::string_view* fused : {&config.names.fused_gate_up, &config.names.fused_down, &config.names.fused_gate_up_bias, &config.names.fused_down_bias}) {
     *fused = "";
   }
@@ -132,10 +157,13 @@ void drop_missing_fused_experts(const Checkpoint& checkpoint, DecoderConfig& con
 
 }  // namespace
 
-DecoderConfig parse_decoder_config(const Json& json, const std::string& where) {
-  const ConfigReader config(json, where);
+DecoderConfig parse_decoder_config(const Json& json, const std::string& given_where) {
+  const TextConfig text = find_text_config(json, given_where);
+  const std::string& where = text.where;
+  const ConfigReader config(text.config, where);
   DecoderConfig decoder;
-  decoder.model_type = require<std::string>(json, "model_type", where);
+  decoder.wrapper = text.wrapper;
+  decoder.model_type = require<std::string>(text.config, "model_type", where);
   const Architecture& architecture =
       with_context(where, [&]() -> const Architecture& { return find_architecture(decoder.model_type, text_model_type(config)); });
   const ConfigDefaults& defaults = architecture.defaults;
@@ -149,6 +177,8 @@ DecoderConfig parse_decoder_config(const Json& json, const std::string& where) {
   const RopeDefaults rope{defaults.rope_theta, defaults.partial_rotary_factor, defaults.rope_pairs, decoder.head_dim};
   if (architecture.rotary) decoder.ropes.push_back(parse_rope(config, rope, decoder.max_position_embeddings));
   if (architecture.configure != nullptr) architecture.configure(config, decoder);
+  if (text.text != nullptr && text.text->configure != nullptr) text.text->configure(decoder);
+  if (text.wrapper != nullptr) set_spelling(decoder, *text.wrapper->published);
   check(config, decoder);
 
   decoder.dtype = parse_dtype(config);
@@ -181,8 +211,12 @@ DecoderConfig load_decoder_config(const std::filesystem::path& folder) {
 
 DecoderConfig load_decoder_config(const Checkpoint& checkpoint) {
   DecoderConfig config = load_decoder_config(checkpoint.folder());
-  drop_missing_prefix(checkpoint, config.names);
-  drop_missing_fused_experts(checkpoint, config);
+  if (config.wrapper != nullptr) {
+    fit_wrapper(checkpoint, config);
+  } else {
+    drop_missing_prefix(checkpoint, config.names);
+  }
+  fit_fused_experts(checkpoint, config);
   return config;
 }
 

@@ -18,6 +18,8 @@
 namespace salient::models {
 
 class Checkpoint;
+struct TextSpelling;
+struct Wrapper;
 
 enum class AttentionKind : uint8_t {
   kStandard,  // multi-head, grouped-query or multi-query
@@ -86,6 +88,7 @@ struct MoeConfig {
   GroupScore group_score = GroupScore::kNone;
   bool weight_input = false;     // the weight multiplies the expert's input, not its output (Llama 4)
   bool fused_transposed = false;   // fused expert tensors are [experts, in, out]
+  bool fused_either_way = false;   // or not: the checkpoint's shapes say it
   bool fused_interleaved = false;  // rows of gate and up alternate (gpt-oss)
   bool expert_bias = false;
   bool router_bias = false;
@@ -105,6 +108,9 @@ struct QueryGrowth {
 struct DecoderConfig {
   std::string model_type;
   TensorNames names;  // the architecture's, as this configuration has them
+  // Of a text model inside of a multimodal one (models/decoder/wrappers.h): which, and how its checkpoint spells the names. Else nullptr.
+  const Wrapper* wrapper = nullptr;
+  const TextSpelling* text_spelling = nullptr;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -168,6 +174,7 @@ struct DecoderConfig {
   std::optional<int64_t> pad_token_id;
 };
 
+// Of a multimodal model (models/decoder/wrappers.h) the text model is read; `model_type` is then the text model's.
 // Missing keys get the defaults that transformers' configuration classes of the model_type have. Errors name the key: corruption
 // (missing, wrong type, heads that do not divide), unsupported (model_type, activation or rope kind that is not there, with the
 // list of those that are; an option of the architecture that is not built). `where` opens the error text.
@@ -180,7 +187,7 @@ void add_generation_config(DecoderConfig& config, const Json& generation_config,
 // config.json of a folder, and generation_config.json where there is one. Errors: not found, corruption, unsupported.
 DecoderConfig load_decoder_config(const std::filesystem::path& folder);
 // The same, with the tensors' names as this checkpoint has them: published ones may lack the first part ("transformer.") of all names
-// but the head's.
+// but the head's, and those of a text model inside of a multimodal one are spelled in several ways.
 DecoderConfig load_decoder_config(const Checkpoint& checkpoint);
 
 }  // namespace salient::models

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/text.h"
+#include "models/decoder/wrappers.h"
 
 namespace salient::models {
 namespace {
@@ -22,8 +23,8 @@ constexpr std::string_view kEncoderDecoder = "it has an encoder and cross-attent
 constexpr std::string_view kEncoder = "it is a bidirectional encoder, which has no next token to predict";
 constexpr std::string_view kTransposed = "its linears are stored transposed (Conv1D), which is not built";
 constexpr std::string_view kWrapper =
-    "it joins image, audio or video encoders to a text model, and only text models are built; save its text model as a checkpoint of its "
-    "own and quantize that";
+    "it joins image, audio or video encoders to a text model in a way that is not built; save its text model as a checkpoint of its own "
+    "and quantize that";
 constexpr std::string_view kNotDescribed = "nothing here describes its tensors and its forward pass";
 constexpr std::string_view kRemoteCode = "its tensors are those of remote code, which nothing here describes";
 constexpr std::string_view kOldFalcon = "it is Falcon with an older config.json; take the one that is published now (model_type 'falcon')";
@@ -79,24 +80,14 @@ constexpr MissingArchitecture kMissing[] = {
     {"RefinedWeb", kOldFalcon, "falcon"},
     {"RefinedWebModel", kOldFalcon, "falcon"},
     {"kimi_k2", "it is DeepSeek V3 under another name; set model_type to 'deepseek_v3'", "deepseek_v3"},
-    {"llava", kWrapper, "llama"},
-    {"llava_next", kWrapper, "llama"},
     {"llava_onevision", kWrapper, "qwen2"},
-    {"qwen2_vl", kWrapper, "qwen2"},
-    {"qwen2_5_vl", kWrapper, "qwen2"},
     {"qwen2_5_omni", kWrapper, "qwen2"},
-    {"qwen3_vl", kWrapper, "qwen3"},
-    {"qwen3_vl_moe", kWrapper, "qwen3_moe"},
     {"qwen3_omni_moe", kWrapper, "qwen3_moe"},
-    {"qwen3_5", kWrapper, "qwen3_5_text"},
-    {"qwen3_5_moe", kWrapper, "qwen3_5_moe_text"},
     {"paligemma", kWrapper, "gemma"},
-    {"gemma3", kWrapper, "gemma3_text"},
     {"gemma3n", kWrapper, "gemma3_text"},
-    {"gemma4", kWrapper, "gemma4_text"},
+    {"gemma4", "its per-layer inputs, shared keys and values and head sizes that differ by layer are not built", "gemma3_text"},
+    {"gemma4_text", "its per-layer inputs, shared keys and values and head sizes that differ by layer are not built", "gemma3_text"},
     {"mllama", kWrapper, "llama"},
-    {"llama4", kWrapper, "llama4_text"},
-    {"mistral3", kWrapper, "mistral"},
     {"pixtral", kWrapper, "mistral"},
     {"internvl", kWrapper, "qwen2"},
     {"glm4v", kWrapper, "glm4"},
@@ -111,7 +102,9 @@ constexpr MissingArchitecture kMissing[] = {
     {"qwen2_audio", kWrapper, "qwen2"},
     {"voxtral", kWrapper, "llama"},
     {"granite_speech", kWrapper, "granite"},
-    {"lfm2_vl", kWrapper, "lfm2"},
+    {"lfm2_vl", kWrapper},
+    {"lfm2", "its short convolutions between the layers are not built"},
+    {"lfm2_moe", "its short convolutions between the layers are not built"},
 };
 
 size_t common_beginning(std::string_view a, std::string_view b) {
@@ -150,6 +143,7 @@ std::string describe_missing(std::string_view given, std::string_view text_model
   const std::string model_type = shorten(one_line(given), kMostLetters);
   std::vector<std::string> known;
   for (const Architecture& row : architectures()) known.emplace_back(row.model_type);
+  for (const Wrapper& row : wrappers()) known.emplace_back(row.model_type);
   std::sort(known.begin(), known.end());
   const auto* row = std::find_if(std::begin(kMissing), std::end(kMissing), [&](const MissingArchitecture& m) { return m.model_type == model_type; });
   const bool listed = row != std::end(kMissing);

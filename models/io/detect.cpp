@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "models/decoder/wrappers.h"
 #include "models/io/detect_claims.h"
 #include "models/io/model_file_probe.h"
 #include "models/io/packed_layout.h"
@@ -88,6 +89,13 @@ bool is_companion(std::string_view name) {
 
 bool is_embedding(std::string_view name) { return name.find("embed") != std::string_view::npos || ends_with_any(name, {"wte.weight", "wpe.weight"}); }
 
+// How a multimodal model's checkpoint spells the names of its text model; nullptr for other models.
+const TextSpelling* text_spelling(const std::map<std::string, TensorInfo>& tensors, const Json& model_config) {
+  if (!model_config.is_object() || !model_config.contains("model_type") || !model_config.at("model_type").is_string()) return nullptr;
+  if (find_wrapper(model_config.at("model_type").get<std::string>()) == nullptr) return nullptr;
+  return find_spelling([&](const std::string& name) { return tensors.contains(name); });
+}
+
 // The bits of layers whose shapes leave them open: from the layers that read the hidden state, whose width the config gives, else from
 // what the config says about bits.
 void resolve_open_bits(std::vector<PackedLinear>& linears, const Json& model_config, std::optional<int> claimed_bits) {
@@ -111,6 +119,8 @@ void resolve_open_bits(std::vector<PackedLinear>& linears, const Json& model_con
 Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json& model_config, std::optional<int> claimed_bits, DetectedModel& model) {
   std::vector<PackedLinear> linears;
   int64_t unknown_weights = 0;
+  int64_t other_linears = 0;  // of the vision part
+  const TextSpelling* spelling = text_spelling(tensors, model_config);
   std::string unknown_example;
   bool int8_head = false;
   for (const auto& [name, info] : tensors) {
@@ -123,7 +133,8 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
     model.parameters += info.bytes() / c10::elementSize(info.dtype);
     if (info.shape.size() != 2 || !name.ends_with(".weight")) continue;
     if (c10::isFloatingType(info.dtype)) {
-      model.unquantized_linears += is_embedding(name) ? 0 : 1;
+      const bool other = spelling != nullptr && is_other_part(*spelling, name);
+      (other ? other_linears : model.unquantized_linears) += is_embedding(name) ? 0 : 1;
       continue;
     }
     const auto scale = tensors.find(name + "_scale");
@@ -148,12 +159,13 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   resolve_open_bits(linears, model_config, claimed_bits);
   model.quantized_linears = static_cast<int64_t>(linears.size());
 
+  const std::string others = other_linears == 0 ? "" : fmt::format(" and {} in the vision part", other_linears);
   Claim claim;
   claim.source = "tensor names and shapes";
   if (linears.empty()) {
     claim.format = unknown_weights > 0 ? "unknown" : "float";
     claim.detail = unknown_weights > 0 ? fmt::format("{} weights of a kind not known here, as {}", unknown_weights, unknown_example)
-                                       : fmt::format("{} tensors, {} linear weights, none packed", tensors.size(), model.unquantized_linears);
+                                       : fmt::format("{} tensors, {} linear weights{}, none packed", tensors.size(), model.unquantized_linears, others);
     return claim;
   }
 
@@ -181,7 +193,7 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   // In the other formats zero points are always stored, all of them the middle code when the quantization is symmetric.
   if (format == "compressed-tensors" || format == "awq-marlin") claim.zero_point = example->zero_point;
   claim.head = int8_head ? quant::HeadDtype::kInt8 : quant::HeadDtype::kFp16;
-  claim.detail = fmt::format("{} packed linears, {} float ones; {}: {}", linears.size(), model.unquantized_linears, example->name, example->shapes);
+  claim.detail = fmt::format("{} packed linears, {} float ones{}; {}: {}", linears.size(), model.unquantized_linears, others, example->name, example->shapes);
   if (kinds.size() > 1) {
     claim.detail += "; mixed:";
     for (const auto& [kind, count] : kinds) {

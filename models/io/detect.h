@@ -30,7 +30,7 @@ struct DetectedModel {
   uint64_t parameters = 0;  // weights that the model has, packed ones counted unpacked; 0 when it cannot be told
   std::map<std::string, uint64_t> dtype_bytes;  // "BF16" -> bytes of tensor data; for GGUF its types ("Q4_K")
   int64_t quantized_linears = 0;
-  int64_t unquantized_linears = 0;  // two-dimensional float weights that are not embeddings
+  int64_t unquantized_linears = 0;  // two-dimensional float weights that are not embeddings; of a multimodal model, those of its text model
   std::vector<Evidence> evidence;   // config.json, quant_config.json, quantization_metadata.json, tensors, other files, folder name
   std::vector<std::string> contradictions;  // "group_size: tensors say 128 (...), config.json says 64"
 };

@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/table.h"
 #include "models/decoder/architecture.h"
+#include "models/decoder/wrappers.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
@@ -37,11 +38,24 @@ std::string mlp_of(const models::TensorNames& names) {
   return names[LinearSlot::kGateProj].empty() ? "plain" : "gated";
 }
 
+// Of a multimodal model: what its text model is; the first of several.
+Row row_of(const models::Wrapper& wrapper) {
+  const models::TextModel& text = *wrapper.text_models.front();
+  models::DecoderConfig decoder;
+  decoder.names = *models::find_architecture(text.architecture).names;
+  if (text.configure != nullptr) text.configure(decoder);
+  std::vector<std::string_view> types;
+  for (const models::TextModel* model : wrapper.text_models) types.push_back(model->architecture);
+  return {std::string(wrapper.model_type), fmt::format("{} (its text model: {})", wrapper.models, fmt::join(types, ", ")), attention_of(decoder.names),
+          mlp_of(decoder.names)};
+}
+
 std::vector<Row> collect() {
   std::vector<Row> rows;
   for (const models::Architecture& row : models::architectures()) {
     rows.push_back({std::string(row.model_type), std::string(row.models), attention_of(*row.names), mlp_of(*row.names)});
   }
+  for (const models::Wrapper& wrapper : models::wrappers()) rows.push_back(row_of(wrapper));
   return rows;
 }
 

@@ -33,21 +33,29 @@ def packing_utils_of(python, run):
     return module
 
 
-def load_unpacked(folder, packing):
+def unpack(folder, packing):
+    """The tensors of a folder with their packed weights in float32; the divisors of activations apart from them, by module."""
     stored = {}
     for file in sorted(folder.glob("*.safetensors")):
         stored.update(load_file(file))
-    config = AutoConfig.from_pretrained(folder)
-    quantization = config.quantization_config
-    del config.quantization_config
-    weights = {}
+    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
+    weights, divisors = {}, {}
     for name, tensor in stored.items():
         stem, _, kind = name.rpartition(".")
         if kind == "qweight":
             dense = packing.dequantize_gemm(tensor, stored[f"{stem}.qzeros"], stored[f"{stem}.scales"].float(), quantization["bits"], quantization["group_size"])
             weights[f"{stem}.weight"] = dense.t().contiguous().float()
+        elif kind == "scales" and f"{stem}.qweight" not in stored:
+            divisors[stem] = tensor.float()
         elif kind not in ("qzeros", "scales"):
             weights[name] = tensor.float()
+    return weights, divisors
+
+
+def load_unpacked(folder, packing):
+    weights, _ = unpack(folder, packing)
+    config = AutoConfig.from_pretrained(folder)
+    del config.quantization_config
     model = AutoModelForCausalLM.from_config(config).float()
     missing, unexpected = model.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not (name == "lm_head.weight" and config.tie_word_embeddings)]

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as torch_save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 SMALL = dict(vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
              max_position_embeddings=64, num_experts=4, num_local_experts=4, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
@@ -39,6 +39,12 @@ def longrope(pairs):
 # Multi-head latent attention: a head's size is nope + rope.
 MLA = dict(num_key_value_heads=4, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=24, kv_lora_rank=32, q_lora_rank=32, num_hidden_layers=2,
            first_k_dense_replace=1, head_dim=None)
+# The smallest image encoders that the classes make.
+VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4, depth=1, embed_dim=16, num_heads=2,
+              out_hidden_size=64, head_dim=8, mlp_ratio=1, num_position_embeddings=4, deepstack_visual_indexes=[0], fullatt_block_indexes=[0],
+              vision_output_dim=16, projector_input_dim=16, projector_output_dim=16)
+MROPE = dict(rope_type="default", rope_theta=10000.0, mrope_section=[2, 3, 3])
+MROPE_QUARTER = dict(rope_type="default", rope_theta=10000.0, mrope_section=[2, 1, 1], partial_rotary_factor=0.5, mrope_interleaved=True)
 LINEAR_HEADS = dict(linear_conv_kernel_dim=4, linear_key_head_dim=16, linear_value_head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4)
 
 # model_type: {case: (config keys, options)}. Options:
@@ -47,8 +53,13 @@ LINEAR_HEADS = dict(linear_conv_kernel_dim=4, linear_key_head_dim=16, linear_val
 #   embedding  scale of the embedding (default: sqrt(3), and sqrt(3 / hidden) where the head shares it)
 #   extra      tensors that published checkpoints have and the decoder does not use (prediction of further tokens)
 #   fused      experts are stored as transformers holds them, [experts, out, in], not one by one
-#   published  (keys to drop, keys to add): config.json in the form of published checkpoints, which is not the one transformers saves
 #   window     False: SMALL's sliding_window is left out
+# Of multimodal models; the keys are then those of the text model inside, and everything is compared for rows of text:
+#   text       the text model's model_type
+#   outer      keys of the whole
+#   published  config.json as published: the keys of transformers 4, without this list of outer keys; "flat": the text model's keys are not nested
+#   spelling   "inner": tensors are called "model.language_model....", as transformers 4.52 and later saved them
+#   transposed fused experts are stored [experts, in, out]
 CASES = {
     "llama": {
         "default": (dict(), dict()),
@@ -173,7 +184,6 @@ CASES = {
     },
     "opt": {
         "default": (dict(ffn_dim=96), dict()),
-        "post_norm_projected": (dict(ffn_dim=96, do_layer_norm_before=False, word_embed_proj_dim=32), dict()),
         "no_bias": (dict(ffn_dim=96, enable_bias=False, activation_function="gelu", tie_word_embeddings=False), dict()),
     },
     "bloom": {
@@ -188,7 +198,7 @@ CASES = {
     },
     "mpt": {
         "default": (dict(d_model=64, n_heads=4, n_layers=2, expansion_ratio=2, max_seq_len=64), dict()),
-        "six_heads_clip": (dict(d_model=96, n_heads=6, n_layers=2, expansion_ratio=1, max_seq_len=64, attn_config=dict(clip_qkv=0.8, alibi_bias_max=4)), dict()),
+        "six_heads_clip": (dict(d_model=96, n_heads=6, n_layers=2, expansion_ratio=1, max_seq_len=64, attn_config=dict(clip_qkv=0.8)), dict()),
     },
     "gpt_bigcode": {
         "default": (dict(n_embd=64, n_head=4, n_layer=2, n_positions=64, n_inner=96), dict()),
@@ -283,14 +293,6 @@ CASES = {
     "glm4_moe_lite": {
         "default": (dict({k: v for k, v in MLA.items() if k != "first_k_dense_replace"}, routed_scaling_factor=1.8), dict()),
     },
-    "gemma4_text": {
-        "default": (dict(num_hidden_layers=4, layer_types=[SLIDING, FULL, SLIDING, FULL], global_head_dim=32, hidden_size_per_layer_input=32,
-                         vocab_size_per_layer_input=96, num_kv_shared_layers=2, use_double_wide_mlp=True, final_logit_softcapping=3.0),
-                    dict(published=(["per_layer_config"], dict(global_head_dim=32, num_global_key_value_heads=None)))),
-        "moe": (dict(layer_types=[SLIDING, FULL], global_head_dim=32, hidden_size_per_layer_input=0, attention_k_eq_v=True, num_global_key_value_heads=1,
-                     enable_moe_block=True, num_experts=4, top_k_experts=2),
-                dict(published=(["per_layer_config"], dict(global_head_dim=32, num_global_key_value_heads=1)))),
-    },
     "llama4_text": {
         "default": (dict(no_rope_layer_interval=2, attention_chunk_size=4, floor_scale=3, attn_scale=0.5, interleave_moe_layer_step=2, intermediate_size=32,
                          intermediate_size_mlp=96, num_experts_per_tok=1), dict(off=dict(attn_temperature_tuning=False))),
@@ -308,8 +310,57 @@ CASES = {
     "afmoe": {
         "default": (dict(num_dense_layers=1, num_shared_experts=1, route_scale=1.5, layer_types=[SLIDING, FULL], mup_enabled=True), dict()),
     },
-    "lfm2": {
-        "default": (dict(layer_types=["conv", FULL], block_auto_adjust_ff_dim=False), dict()),
+    "gemma3": {
+        "default": (dict(query_pre_attn_scalar=16, sliding_window_pattern=2,
+                         rope_parameters={FULL: dict(LINEAR, rope_theta=100000.0, factor=8.0), SLIDING: PLAIN}),
+                    dict(text="gemma3_text", published=["tie_word_embeddings"])),
+        "inner": (dict(num_hidden_layers=1), dict(text="gemma3_text", spelling="inner")),
+    },
+    "mistral3": {
+        "default": (dict(num_hidden_layers=1), dict(text="mistral", window=False, outer=dict(tie_word_embeddings=False), published=["tie_word_embeddings"])),
+        "ministral3": (dict(num_hidden_layers=1, rope_parameters=dict(YARN, beta_fast=8.0, beta_slow=1.0, llama_4_scaling_beta=0.4,
+                                                                      original_max_position_embeddings=4)),
+                       dict(text="ministral3", window=False, outer=dict(tie_word_embeddings=True))),
+    },
+    "llava": {
+        "default": (dict(), dict(text="llama", published=["tie_word_embeddings"])),
+        "mistral": (dict(num_hidden_layers=1), dict(text="mistral", window=False, spelling="inner")),
+        "qwen2_tied": (dict(num_hidden_layers=1, tie_word_embeddings=True), dict(text="qwen2", published=["tie_word_embeddings"])),
+    },
+    "llava_next": {
+        "default": (dict(num_hidden_layers=1), dict(text="llama")),
+        "mistral": (dict(num_hidden_layers=1), dict(text="mistral", published=[])),
+        "qwen2": (dict(num_hidden_layers=1), dict(text="qwen2", spelling="inner")),
+    },
+    "qwen2_vl": {
+        "default": (dict(rope_parameters=MROPE), dict(text="qwen2_vl_text", vision=dict(hidden_size=64), published="flat")),
+        "inner_tied": (dict(num_hidden_layers=1, rope_parameters=MROPE),
+                       dict(text="qwen2_vl_text", vision=dict(hidden_size=64), spelling="inner", outer=dict(tie_word_embeddings=True))),
+    },
+    "qwen2_5_vl": {
+        "default": (dict(rope_parameters=MROPE), dict(text="qwen2_5_vl_text", published="flat", outer=dict(tie_word_embeddings=True))),
+        "inner": (dict(num_hidden_layers=1, rope_parameters=MROPE), dict(text="qwen2_5_vl_text", spelling="inner")),
+    },
+    "qwen3_vl": {
+        "default": (dict(rope_parameters=dict(MROPE, mrope_interleaved=True)), dict(text="qwen3_vl_text")),
+        "tied_old": (dict(num_hidden_layers=1, rope_parameters=dict(MROPE, mrope_interleaved=True)),
+                     dict(text="qwen3_vl_text", published=[], outer=dict(tie_word_embeddings=True))),
+    },
+    "qwen3_vl_moe": {
+        "default": (dict(num_hidden_layers=1, moe_intermediate_size=96, rope_parameters=dict(MROPE, mrope_interleaved=True)),
+                    dict(text="qwen3_vl_moe_text", window=False, transposed=True, published=[])),
+        "saved": (dict(num_hidden_layers=1, moe_intermediate_size=64, rope_parameters=dict(MROPE, mrope_interleaved=True)),
+                  dict(text="qwen3_vl_moe_text", window=False)),
+    },
+    "qwen3_5": {
+        "default": (dict(LINEAR_HEADS, layer_types=[LINEAR_ATTENTION, FULL], rope_parameters=MROPE_QUARTER), dict(text="qwen3_5_text")),
+    },
+    "qwen3_5_moe": {
+        "default": (dict(LINEAR_HEADS, layer_types=[LINEAR_ATTENTION, FULL], rope_parameters=MROPE_QUARTER), dict(text="qwen3_5_moe_text", fused=True)),
+    },
+    "llama4": {
+        "default": (dict(no_rope_layer_interval=2, attention_chunk_size=4, floor_scale=3, attn_scale=0.5, interleave_moe_layer_step=2, intermediate_size=32,
+                         intermediate_size_mlp=96, num_experts_per_tok=1), dict(text="llama4_text", vision=dict(pixel_shuffle_ratio=0.5))),
     },
 }
 
@@ -340,8 +391,7 @@ SPECIAL = [
     (re.compile(r"dt_bias$"), (0.0, 1.0)),
     (re.compile(r"e_score_correction(_bias|\.bias)$|expert_bias$|moe_statics"), (0.0, 0.15)),
     (re.compile(r"sinks$"), (0.0, 1.0)),
-    (re.compile(r"conv1d\.weight$|conv\.conv\.weight$"), (0.0, 0.85)),
-    (re.compile(r"layer_scalar$"), (1.0, 0.2)),
+    (re.compile(r"conv1d\.weight$"), (0.0, 0.85)),
     (re.compile(r"act_fn\.alpha_[np]$"), (1.0, 0.5)),
     (re.compile(r"act_fn\.beta$"), (0.5, 0.0)),
     (re.compile(r"act_fn\.eps$"), (-1e-6, 0.0)),
@@ -383,7 +433,7 @@ def old_style(config):
     if config["model_type"] == "gemma3_text":  # published ones have no "type"
         rope["rope_type"] = rope.pop("type")
     kind = rope.get("type", rope.get("rope_type"))
-    config["rope_scaling"] = rope if kind != "default" else None
+    config["rope_scaling"] = rope if kind != "default" or "mrope_section" in rope else None
     if config["model_type"] == "gemma2":
         config["hidden_act"] = config["hidden_activation"]
     config["torch_dtype"] = config.pop("dtype")
@@ -391,6 +441,27 @@ def old_style(config):
     config.pop("_sliding_window_pattern", None)
     config["transformers_version"] = "4.46.0"
     return config
+
+
+def published_style(config, dropped):
+    """config.json of a multimodal model with the keys of transformers 4."""
+    text = old_style({**config["text_config"], "dtype": config["dtype"]})
+    del text["torch_dtype"]
+    if dropped == "flat":
+        del text["model_type"]
+        rope = text["rope_scaling"]
+        rope["type"] = "mrope"
+        rope.pop("rope_type", None)
+    outer = {k: v for k, v in config.items() if k not in ("text_config", "dtype") and (dropped == "flat" or k not in dropped)}
+    return {**outer, "torch_dtype": config["dtype"], "transformers_version": "4.46.0", **(text if dropped == "flat" else {"text_config": text})}
+
+
+def inner_spelling(name):
+    for old, new in (("language_model.model.", "model.language_model."), ("language_model.lm_head.", "lm_head."), ("model.", "model.language_model."),
+                     ("lm_head.", "lm_head.")):
+        if name.startswith(old):
+            return new + name[len(old):]
+    return "model." + name
 
 
 def write_checkpoint(case, folder, config=None):
@@ -403,7 +474,11 @@ def write_checkpoint(case, folder, config=None):
 
 
 def load(folder, allow_unused=False):
-    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    # Falcon's eager attention adds the ALiBi biases twice (transformers 5.23); its default adds them once.
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    attention = "sdpa" if config["model_type"] == "falcon" else "eager"
+    kind = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
+    model, info = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
     bad = {key: sorted(map(str, value)) for key, value in info.items() if value and not (allow_unused and key == "unexpected_keys")}
     if bad:
         raise ValueError(f"transformers does not load what it saved: {bad}")
@@ -412,24 +487,40 @@ def load(folder, allow_unused=False):
     return model.eval()
 
 
-def build(model_type, name):
-    """{"name", "config", "tensors"} of one case."""
-    keys, options = CASES[model_type][name]
+def arguments_of(model_type, keys, options):
+    """Of the configuration class: the small sizes that it knows, and the keys of a case."""
     known = AutoConfig.for_model(model_type).to_dict()
+    if "text" in options:
+        text = arguments_of(options["text"], keys, {k: v for k, v in options.items() if k != "text"})
+        vision = {k: v for k, v in {**VISION, **options.get("vision", {})}.items() if k in known["vision_config"] or k == "pixel_shuffle_ratio"}
+        return dict(text_config=dict(text, model_type=options["text"]), vision_config=dict(vision, model_type=known["vision_config"]["model_type"]),
+                    **options.get("outer", {}))
     small = {k: v for k, v in SMALL.items() if k in known and not (k == "sliding_window" and options.get("window") is False)}
     if options.get("window") is False and "sliding_window" in known:
         small["sliding_window"] = None
     arguments = {**small, **IDS, **keys}
-    arguments = {k: v for k, v in arguments.items() if v is not None or k not in SMALL or k == "sliding_window"}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **arguments)).float()
+    return {k: v for k, v in arguments.items() if v is not None or k not in SMALL or k == "sliding_window"}
+
+
+def save(model, folder, fused=False, **how):
+    """save_pretrained, with experts as `fused` says; returns what config.json says."""
+    model.save_pretrained(folder, **how)
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    if fused:
+        for file in pathlib.Path(folder).glob("*.safetensors"):
+            file.unlink()
+        state = {k: v for k, v in model.state_dict().items() if not (k == "lm_head.weight" and config["tie_word_embeddings"])}
+        torch_save_file(state, pathlib.Path(folder) / "model.safetensors")
+    return config
+
+
+def build(model_type, name):
+    """{"name", "config", "tensors"} of one case."""
+    keys, options = CASES[model_type][name]
+    kind = AutoModelForImageTextToText if "text" in options else AutoModelForCausalLM
+    model = kind.from_config(AutoConfig.for_model(model_type, **arguments_of(model_type, keys, options))).float()
     with tempfile.TemporaryDirectory() as temporary:
-        model.save_pretrained(temporary)
-        config = json.loads((pathlib.Path(temporary) / "config.json").read_text())
-        if options.get("fused"):
-            for file in pathlib.Path(temporary).glob("*.safetensors"):
-                file.unlink()
-            state = {k: v for k, v in model.state_dict().items() if not (k == "lm_head.weight" and config["tie_word_embeddings"])}
-            torch_save_file(state, pathlib.Path(temporary) / "model.safetensors")
+        config = save(model, temporary, bool(options.get("fused")))
         tensors = []
         for file in sorted(pathlib.Path(temporary).glob("*.safetensors")):
             with safe_open(file, "pt") as f:
@@ -438,7 +529,11 @@ def build(model_type, name):
                     offset, scale = offset_and_scale(tensor, initial, bool(config.get("tie_word_embeddings")), options.get("embedding"))
                     tensors.append([tensor, list(initial.shape), offset, scale])
     tensors += options.get("extra", [])
+    if options.get("spelling") == "inner":
+        tensors = [[inner_spelling(tensor), *rest] for tensor, *rest in tensors]
+    if options.get("transposed"):
+        tensors = [[tensor, shape[:1] + shape[:0:-1] if len(shape) == 3 and "experts" in tensor else shape, *rest] for tensor, shape, *rest in tensors]
     given = old_style(config) if options.get("old") else config
-    drop, add = options.get("published", ([], {}))
-    given = {**{k: v for k, v in given.items() if k not in drop}, **add}
+    if "published" in options:
+        given = published_style(config, options["published"])
     return dict(name=name, config=given, new_config=config, tensors=tensors)

@@ -34,6 +34,19 @@ TEST(Sha256, PartsAndFilesGiveTheSame) {
   EXPECT_THROW(sha256_file(folder.path() / "none"), Error);
 }
 
+// Files are read in chunks of 16 MiB, let go one by one: at, below and beyond their borders, and with every chunk different.
+TEST(Sha256, FilesAreHashedChunkByChunk) {
+  constexpr size_t kChunk = size_t{16} << 20;
+  std::string text(2 * kChunk + 4097, '\0');
+  uint64_t state = 1;
+  for (char& c : text) c = static_cast<char>((state = state * 6364136223846793005u + 1442695040888963407u) >> 56);
+  test::TemporaryFolder folder;
+  for (const size_t size : {kChunk - 1, kChunk, kChunk + 1, 2 * kChunk, text.size()}) {
+    write_file(folder.path() / "f", std::string_view(text).substr(0, size));
+    EXPECT_EQ(sha256_file(folder.path() / "f"), sha256_hex(std::string_view(text).substr(0, size))) << size;
+  }
+}
+
 // Values from Python: int(hashlib.sha256(b"42/calibration").hexdigest()[:16], 16)
 TEST(DeriveSeed, IsStableAndDependsOnBoth) {
   EXPECT_EQ(derive_seed(42, "calibration"), 10862951062133602763u);

@@ -17,6 +17,7 @@
 #include "models/decoder/architecture.h"
 #include "models/decoder/decoder.h"
 #include "models/decoder/generation.h"
+#include "models/decoder/wrappers.h"
 #include "models/io/checkpoint.h"
 #include "support/golden_checkpoint.h"
 #include "support/temporary_folder.h"
@@ -29,27 +30,12 @@ constexpr int64_t kPrompt = 5;                   // ids of a row before its gree
 constexpr TokenId kPadding = 17;                 // a usual id: what is masked must not matter
 const test::TemporaryFolder* folders = nullptr;  // checkpoints must outlive the decoders made from them
 
-struct Case {
-  std::string model_type;
-  size_t index = 0;
-  Json golden;
-  std::string name() const { return model_type + "_" + golden.at("name").get<std::string>(); }
-};
-
-void PrintTo(const Case& value, std::ostream* out) { *out << value.name(); }
-
-std::vector<Case> all_cases() {
-  std::vector<Case> cases;
-  for (const std::string& model_type : test::golden_model_types()) {
-    const Json file = read_json_file(test::golden_file(model_type));
-    for (const Json& golden : file.at("cases")) cases.push_back({model_type, cases.size(), golden});
-  }
-  return cases;
-}
+using Case = test::GoldenCase;
 
 std::set<std::string> supported_model_types() {
   std::set<std::string> types;
   for (const Architecture& architecture : architectures()) types.emplace(architecture.model_type);
+  for (const Wrapper& wrapper : wrappers()) types.emplace(wrapper.model_type);
   return types;
 }
 
@@ -207,7 +193,7 @@ TEST_P(ArchitectureGolden, GreedyWithoutCache) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Transformers, ArchitectureGolden, ::testing::ValuesIn(all_cases()),
+INSTANTIATE_TEST_SUITE_P(Transformers, ArchitectureGolden, ::testing::ValuesIn(test::golden_cases()),
                          [](const auto& param_info) { return param_info.param.name(); });
 
 TEST(ArchitectureGoldens, AreTheSupportedArchitectures) {

@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "models/decoder/block_layout.h"
 #include "models/decoder/missing_architectures.h"
+#include "models/decoder/wrappers.h"
 #include "models/io/checkpoint.h"
 #include "models/io/safetensors.h"
 #include "support/golden_checkpoint.h"
@@ -251,6 +252,7 @@ TEST(Architecture, UnknownTypeListsTheKnownOnes) {
   const std::string message = message_for("unheard_of");
   EXPECT_THAT(message, HasSubstr("model_type 'unheard_of' is not supported"));
   for (const Architecture& row : architectures()) EXPECT_NE(message.find(row.model_type), std::string::npos) << row.model_type;
+  for (const Wrapper& row : wrappers()) EXPECT_NE(message.find(row.model_type), std::string::npos) << row.model_type;
 }
 
 TEST(Architecture, ErrorsNameTheNearestAndWhatIsMissing) {
@@ -262,11 +264,11 @@ TEST(Architecture, ErrorsNameTheNearestAndWhatIsMissing) {
   EXPECT_THAT(message_for("gpt2"), AllOf(HasSubstr("transposed"), nearest("gpt_bigcode")));
   EXPECT_THAT(message_for("whisper"), HasSubstr("encoder and cross-attention"));
   EXPECT_THAT(message_for("bert"), HasSubstr("no next token"));
-  EXPECT_THAT(message_for("llava"), AllOf(HasSubstr("only text models are built"), nearest("llama")));
-  EXPECT_THAT(message_for("some_vision_thing", "qwen3"), AllOf(HasSubstr("only text models are built"), HasSubstr("(model_type 'qwen3')"), nearest("qwen3")));
-  const Json gemma3 = {{"model_type", "gemma3"}, {"text_config", {{"model_type", "gemma3_text"}}}};
+  EXPECT_THAT(message_for("mllama"), AllOf(HasSubstr("in a way that is not built"), nearest("llama")));
+  EXPECT_THAT(message_for("some_vision_thing", "qwen3"), AllOf(HasSubstr("in a way that is not built"), HasSubstr("(model_type 'qwen3')"), nearest("qwen3")));
+  const Json gemma3n = {{"model_type", "gemma3n"}, {"text_config", {{"model_type", "gemma3_text"}}}};
   try {
-    parse_decoder_config(gemma3, "some/config.json");
+    parse_decoder_config(gemma3n, "some/config.json");
     ADD_FAILURE() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
@@ -278,6 +280,7 @@ TEST(Architecture, ErrorsNameTheNearestAndWhatIsMissing) {
 TEST(Architecture, WhatIsMissingIsNotThere) {
   std::set<std::string_view> supported;
   for (const Architecture& row : architectures()) EXPECT_TRUE(supported.insert(row.model_type).second) << row.model_type;
+  for (const Wrapper& row : wrappers()) EXPECT_TRUE(supported.insert(row.model_type).second) << row.model_type;
   std::set<std::string_view> missing;
   for (const MissingArchitecture& row : missing_architectures()) {
     EXPECT_TRUE(missing.insert(row.model_type).second) << row.model_type;

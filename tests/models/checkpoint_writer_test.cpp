@@ -335,6 +335,85 @@ TEST_F(Writer, PutChecksWhatWasPlanned) {
   EXPECT_EQ(error_of([&] { writer.put("odd", at::Tensor()); }).kind(), ErrorKind::kInvalidArgument);
 }
 
+// Parts in any order, strided or not, give the bytes of the whole; the others of the shard are untouched.
+TEST_F(Writer, PartsGiveTheSameBytesAsTheWhole) {
+  const std::vector<NamedTensor> tensors = {{"before", at::arange(5, at::kFloat)},
+                                            {"experts", at::arange(4 * 3 * 6, at::kHalf).reshape({4, 3, 6})},
+                                            {"biases", at::arange(12, at::kFloat).reshape({4, 3})},
+                                            {"after", at::arange(7, at::kByte)}};
+  for (const uint64_t limit : {uint64_t{1} << 20, uint64_t{150}}) {
+    const ShardPlan plan = plan_shards(planned(tensors), limit);
+    const fs::path whole = root_ / fmt::format("whole-{}", limit);
+    const fs::path parts = root_ / fmt::format("parts-{}", limit);
+    {
+      CheckpointWriter writer(whole, plan);
+      for (const auto& [name, tensor] : tensors) writer.put(name, tensor);
+      writer.finish();
+    }
+    CheckpointWriter writer(parts, plan);
+    writer.put("before", tensors[0].tensor);
+    writer.put("after", tensors[3].tensor);
+    for (const int64_t index : {2, 0, 3, 1}) {
+      const at::Tensor part = tensors[1].tensor[index];
+      writer.put_part("experts", index, index % 2 == 0 ? part : part.t().contiguous().t());
+      writer.put_part("biases", 3 - index, tensors[2].tensor[3 - index]);
+    }
+    writer.put_part("experts", 2, tensors[1].tensor[2]);  // again
+    writer.finish();
+    EXPECT_EQ(contents(parts), contents(whole));
+  }
+}
+
+TEST_F(Writer, PartsAreChecked) {
+  const ShardPlan plan = plan_shards({{"experts", at::kFloat, {3, 2, 4}}, {"scalar", at::kFloat, {}}}, 1 << 20);
+  CheckpointWriter writer(root_ / "parts", plan);
+  const at::Tensor part = at::zeros({2, 4});
+  for (const int64_t index : {-1, 3}) {
+    const Error error = error_of([&] { writer.put_part("experts", index, part); });
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+    EXPECT_THAT(error.message(), AllOf(HasSubstr("'experts'"), HasSubstr("[3, 2, 4]"), HasSubstr(fmt::format("no part {}", index))));
+  }
+  EXPECT_THAT(error_of([&] { writer.put_part("scalar", 0, at::zeros({})); }).message(), HasSubstr("'scalar'"));
+  EXPECT_THAT(error_of([&] { writer.put_part("other", 0, part); }).message(), HasSubstr("'other'"));
+  const Error shape = error_of([&] { writer.put_part("experts", 0, at::zeros({4, 2})); });
+  EXPECT_THAT(shape.message(), AllOf(HasSubstr("[4, 2]"), HasSubstr("[2, 4]")));
+  EXPECT_THAT(error_of([&] { writer.put_part("experts", 0, at::zeros({3, 2, 4})); }).message(), HasSubstr("[3, 2, 4]"));
+  EXPECT_THAT(error_of([&] { writer.put_part("experts", 0, part.to(at::kHalf)); }).message(), AllOf(HasSubstr("Half"), HasSubstr("Float")));
+}
+
+// The same part many times is not the whole.
+TEST_F(Writer, FinishRefusesMissingParts) {
+  const ShardPlan plan = plan_shards({{"experts", at::kFloat, {3, 2}}}, 1 << 20);
+  CheckpointWriter writer(root_ / "parts", plan);
+  for (int i = 0; i < 3; ++i) writer.put_part("experts", 1, at::ones({2}));
+  writer.put_part("experts", 2, at::ones({2}));
+  EXPECT_THAT(error_of([&] { writer.finish(); }).message(), HasSubstr("experts"));
+  writer.put_part("experts", 0, at::ones({2}));
+  writer.finish();
+  const SafetensorsFile file(root_ / "parts" / "model.safetensors");
+  EXPECT_TRUE(at::equal(file.view("experts"), at::ones({3, 2})));
+}
+
+// Killed after some parts: the next writer puts the tensor anew.
+TEST_F(Writer, PartsAreTakenOver) {
+  const at::Tensor tensor = at::arange(24, at::kFloat).reshape({4, 6});
+  const ShardPlan plan = plan_shards({{"experts", at::kFloat, {4, 6}}, {"other", at::kFloat, {2}}}, 1 << 20);
+  const fs::path folder = root_ / "killed-parts";
+  die_after([&] {
+    auto* writer = new CheckpointWriter(folder, plan);
+    writer->put("other", at::ones({2}));
+    writer->put_part("experts", 0, at::full({6}, 7.0f));  // of an interrupted block: will be put again
+    writer->put_part("experts", 3, tensor[3]);
+  });
+  CheckpointWriter writer(folder, plan);
+  EXPECT_TRUE(writer.taken_over("experts"));
+  for (int64_t index = 0; index < 4; ++index) writer.put_part("experts", index, tensor[index]);
+  writer.finish();
+  const SafetensorsFile file(folder / "model.safetensors");
+  EXPECT_TRUE(at::equal(file.view("experts"), tensor));
+  EXPECT_TRUE(at::equal(file.view("other"), at::ones({2})));
+}
+
 TEST_F(Writer, FinishRefusesMissingTensors) {
   const fs::path folder = root_ / "missing";
   CheckpointWriter writer(folder, one_);

@@ -82,6 +82,22 @@ TEST_F(Detect, DemoModelIsFloat) {
   EXPECT_THAT(model.contradictions, IsEmpty());
 }
 
+// What is left in float outside of the text model is no half of a mixed quantization.
+TEST_F(Detect, LinearsOfAVisionPartAreCountedApart) {
+  add_gemm("self_attn.q_proj", 256, 256, 128);
+  add("visual.blocks.0.attn.qkv.weight", at::kHalf, {48, 16});
+  add("visual.blocks.0.mlp.fc1.weight", at::kHalf, {16, 16});
+  config(R"({"model_type":"qwen2_vl","hidden_size":256,"vision_config":{},"quantization_config":{"quant_method":"awq","zero_point":true,"group_size":128,)"
+         R"("bits":4,"version":"gemm","modules_to_not_convert":["visual"]}})");
+  const DetectedModel model = detect();
+  EXPECT_EQ(model.format, "awq-gemm");
+  EXPECT_EQ(model.quantized_linears, 1);
+  EXPECT_EQ(model.unquantized_linears, 1);  // lm_head
+  EXPECT_THAT(model.contradictions, IsEmpty());
+  EXPECT_TRUE(std::any_of(model.evidence.begin(), model.evidence.end(),
+                          [](const Evidence& e) { return e.finding.find("1 float ones and 2 in the vision part") != std::string::npos; }));
+}
+
 TEST_F(Detect, AwqGemm) {
   config(kAwqConfig);
   add_gemm("self_attn.q_proj", 256, 512, 128);

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "calibration/token_blocks.h"
 #include "models/decoder/decoder.h"
+#include "models/decoder/wrappers.h"
 #include "models/io/checkpoint.h"
 #include "models/io/detect.h"
 #include "pipeline/quantize_model.h"
@@ -22,21 +24,7 @@ namespace {
 
 constexpr int64_t kGroupSize = 32;
 
-struct Case {
-  std::string model_type;
-  Json golden;
-  std::string name() const { return model_type + "_" + golden.at("name").get<std::string>(); }
-};
-void PrintTo(const Case& value, std::ostream* out) { *out << value.name(); }
-
-std::vector<Case> all_cases() {
-  std::vector<Case> cases;
-  for (const std::string& model_type : test::golden_model_types()) {
-    const Json file = read_json_file(test::golden_file(model_type));
-    for (const Json& golden : file.at("cases")) cases.push_back({model_type, golden});
-  }
-  return cases;
-}
+using Case = test::GoldenCase;
 
 calibration::TokenBlocks random_tokens(int64_t vocab_size) {
   at::manual_seed(11);
@@ -64,6 +52,25 @@ class ArchitectureQuantize : public ::testing::TestWithParam<Case> {
 
   std::filesystem::path source() const { return folder_.path() / "source"; }
 
+  // The image encoder of a multimodal model, bit by bit.
+  void expect_other_parts_kept(const models::Checkpoint& after) const {
+    const models::Checkpoint before(source());
+    const models::DecoderConfig& config = original_->config();
+    int64_t others = 0;
+    for (const std::string& name : before.names()) {
+      if (config.text_spelling == nullptr || !models::is_other_part(*config.text_spelling, name)) continue;
+      ++others;
+      ASSERT_TRUE(after.contains(name)) << name;
+      EXPECT_EQ(after.info(name).dtype, before.info(name).dtype) << name;
+      EXPECT_TRUE(at::equal(after.view(name), before.view(name))) << name;
+      const std::string part(models::part_of(name));
+      if (part.empty() || !after.config().contains("quantization_config")) continue;
+      const Json& modules = after.config().at("quantization_config").at("modules_to_not_convert");
+      EXPECT_NE(std::find(modules.begin(), modules.end(), part), modules.end()) << part;
+    }
+    EXPECT_EQ(others > 0, config.wrapper != nullptr);
+  }
+
   at::Tensor logits_of(const models::Decoder& decoder) const {
     at::manual_seed(5);
     const at::Tensor ids = at::randint(decoder.config().vocab_size, {2, 11}, at::kLong);
@@ -87,6 +94,7 @@ TEST_P(ArchitectureQuantize, SmoothingAloneKeepsTheLogits) {
     changed += !at::equal(after.view(name), before.view(name));
   }
   EXPECT_GT(changed, 0) << "no scale was moved: the test shows nothing";
+  expect_other_parts_kept(after);
   const at::Tensor expected = logits_of(*original_);
   const at::Tensor found = logits_of(models::Decoder::load(after, {}));
   const double relative = ((found - expected).abs().max() / expected.abs().max()).item<double>();
@@ -113,6 +121,7 @@ TEST_P(ArchitectureQuantize, QuantizedItIsDetectedAndRunsAndIsNotWorseThanRoundi
 
   const models::Decoder quantized = models::Decoder::load(models::Checkpoint(result.folder), {});
   EXPECT_TRUE(quantized.is_quantized());
+  expect_other_parts_kept(models::Checkpoint(result.folder));
   const at::Tensor expected = logits_of(*original_);
   const at::Tensor found = logits_of(quantized);
   // Four bits on random weights cost a lot, but what is left must be this model, not another: a wrong layout gives unrelated logits, whose distance is
@@ -121,11 +130,7 @@ TEST_P(ArchitectureQuantize, QuantizedItIsDetectedAndRunsAndIsNotWorseThanRoundi
   EXPECT_LT(relative, 0.5);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ArchitectureQuantize, ::testing::ValuesIn(all_cases()), [](const auto& test) {
-  std::string name = test.param.name();
-  for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, ArchitectureQuantize, ::testing::ValuesIn(test::golden_cases()), [](const auto& each) { return test::golden_test_name(each.param); });
 
 }  // namespace
 }  // namespace salient::pipeline

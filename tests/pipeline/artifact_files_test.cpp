@@ -30,14 +30,36 @@ TEST(AwqConfig, NewStyleRopeIsWrittenInOldStyleToo) {
   EXPECT_FALSE(nested.contains("rope_theta"));
 }
 
+// The text model's keys are those that readers take for it; what is said of the vision part stays.
+TEST(AwqConfig, NestedTextConfigsAreRewrittenInPlace) {
+  const Json nested = awq_config({{"model_type", "qwen3_vl"},
+                                  {"text_config",
+                                   {{"dtype", "bfloat16"},
+                                    {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e6}, {"mrope_section", {24, 20, 20}}}}}},
+                                  {"vision_config", {{"dtype", "bfloat16"}, {"rope_parameters", {{"rope_theta", 1e4}}}}}},
+                                 {}, {"visual"});
+  EXPECT_EQ(nested["torch_dtype"], "float16");
+  EXPECT_FALSE(nested.contains("rope_theta"));
+  const Json& text = nested["text_config"];
+  EXPECT_EQ(text["dtype"], "float16");
+  EXPECT_FALSE(text.contains("torch_dtype"));
+  EXPECT_EQ(text["rope_theta"], 5e6);
+  EXPECT_EQ(text["rope_scaling"], (Json{{"rope_type", "default"}, {"mrope_section", {24, 20, 20}}}));
+  EXPECT_FALSE(text.contains("quantization_config"));
+  EXPECT_EQ(nested["vision_config"], (Json{{"dtype", "bfloat16"}, {"rope_parameters", {{"rope_theta", 1e4}}}}));
+  EXPECT_EQ(nested["quantization_config"]["modules_to_not_convert"], Json{"visual"});
+}
+
 TEST(SideFiles, WhatIsThereIsCopied) {
   const test::TemporaryFolder folder;
   write_file(folder.path() / "a/tokenizer.json", "{}");
   write_file(folder.path() / "a/chat_template.jinja", "x");
+  write_file(folder.path() / "a/preprocessor_config.json", "{}");
   write_file(folder.path() / "a/optimizer.pt", "y");
   copy_side_files(folder.path() / "a", folder.path() / "b");
   EXPECT_EQ(read_text_file(folder.path() / "b/chat_template.jinja"), "x");
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "b/tokenizer.json"));
+  EXPECT_TRUE(std::filesystem::exists(folder.path() / "b/preprocessor_config.json"));
   EXPECT_FALSE(std::filesystem::exists(folder.path() / "b/optimizer.pt"));
 }
 

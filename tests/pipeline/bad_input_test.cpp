@@ -190,8 +190,15 @@ TEST(BadModel, GroupSizeThatDoesNotDivide) {
 
 TEST(BadModel, UnknownArchitecture) {
   const BrokenModel model;
+  model.replace("config.json", "\"model_type\": \"qwen3\"", "\"model_type\": \"mamba\"");
+  model.expect_quantize_error(kUnsupported, {"mamba", "state-space", "qwen3"});
+}
+
+// Another architecture's config.json: what it says of heads must fit that architecture.
+TEST(BadModel, HeadsThatDoNotFitTheArchitecture) {
+  const BrokenModel model;
   model.replace("config.json", "\"model_type\": \"qwen3\"", "\"model_type\": \"gpt_neox\"");
-  model.expect_quantize_error(kUnsupported, {"gpt_neox", "qwen3"});
+  model.expect_quantize_error(kCorruption, {"config.json", "num_key_value_heads"});
 }
 
 TEST(BadModel, QuantizedAlready) {
@@ -425,7 +432,7 @@ TEST(BadFileSystem, DiskTooSmallIsToldBeforeTheWork) {
   write_calibration(folder.path());
   const ProgramResult result =
       run_program({"quantize", "--model", kDemoModel.string(), "--calib", "calibration.jsonl", "--out", "disk/out"}, folder.path());
-  expect_error(result, kIo, {"DISK_FULL", "disk/out", "MB"});
+  expect_error(result, kIo, {"DISK_FULL", "disk/out", "need", "2.0 MiB"});
   EXPECT_TRUE(fs::is_empty(folder.path() / "disk"));
 }
 

@@ -52,7 +52,8 @@ model: {path: org/m, base_model: B, method: DPO, peft: LoRA}
 dataset: {name: d, train_file: t.csv, question_field: q, answer_field: a}
 calibration: {samples: 20, seed: 7, content: conversation, system_prompt: "", max_seq_len: 64, packing: rows, file: c.txt}
 quantization: {method: awq, bits: 3, activation_bits: 16, kv_cache_bits: 16, group_size: -1, zero_point: false, lm_head: int8, n_grid: 10,
-               duo_scaling: off, clip: false, propagate_error: false, max_shard_size: 1GiB}
+               duo_scaling: off, clip: false, propagate_error: false, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB,
+               ignore: [down_proj, "re:.*o_proj"], mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
              max_new_tokens: 5, throughput: false, compare_with_base: true, max_retention_loss: 0.05}
 output: {folder: o, store: s.db, overwrite: true}
@@ -63,12 +64,14 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
     "dataset": {"name": "d", "train_file": "t.csv", "question_field": "q", "answer_field": "a"},
     "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "max_seq_len": 64, "packing": "rows", "file": "c.txt"},
     "quantization": {"method": "awq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "group_size": -1, "zero_point": false,
-      "lm_head": "int8", "n_grid": 10, "duo_scaling": "off", "clip": false, "propagate_error": false, "max_shard_size": 1073741824},
+      "lm_head": "int8", "n_grid": 10, "duo_scaling": "off", "clip": false, "propagate_error": false, "max_shard_size": 1073741824,
+      "batch_tokens": 99, "max_memory": 2147483648, "ignore": ["down_proj", "re:.*o_proj"],
+      "mappings": [{"smooth_layer": "up_proj", "balance_layers": ["down_proj"]}]},
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
       "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
       "max_retention_loss": 0.05},
     "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
-  EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:8:27");
+  EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:9:27");
 }
 
 TEST(RunConfig, SpellingsOfTheSameGiveTheSameJson) {

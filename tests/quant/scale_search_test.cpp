@@ -2,9 +2,15 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/mm.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "common/error.h"
 #include "quant/random_matrix.h"
 
 namespace salient::quant {
@@ -79,6 +85,57 @@ TEST(ScaleSearch, TiedChannelsShareTheirScale) {
   const at::Tensor tie = at::arange(32, at::kLong).remainder(16).contiguous();
   const ScaleSearchResult found = search_scales({w}, statistics_of(x), {4, 16, true}, {}, tie);
   EXPECT_TRUE(found.scales.narrow(0, 0, 16).equal(found.scales.narrow(0, 16, 16)));
+}
+
+// Linears that are shown one after the other, as experts are, are searched like those that are all in memory; each counts by its rows.
+TEST(ScaleSearch, ShownInPiecesItFindsTheSame) {
+  const at::Tensor x = test::random_matrix(300, 64, 21, /*outliers=*/true);
+  const InputStatistics statistics = statistics_of(x);
+  const AffineOptions options{4, 32, true};
+  const at::Tensor tie = at::arange(64, at::kLong).remainder(32).contiguous();
+  std::vector<at::Tensor> weights;
+  for (const int64_t rows : {8, 40, 16}) weights.push_back(test::random_matrix(rows, 64, 30 + static_cast<uint64_t>(rows)));
+  for (const at::Tensor& tied : {at::Tensor(), tie}) {
+    for (const DuoScaling duo : {DuoScaling::kOff, DuoScaling::kOn, DuoScaling::kBoth}) {
+      const ScaleSearchOptions search{7, duo};
+      const ScaleSearchResult whole = search_scales({at::cat(weights)}, statistics, options, search, tied);
+      ScaleSearch run(statistics, options, search, tied);
+      for (const at::Tensor& weight : weights) run.add_magnitude(weight);
+      for (const at::Tensor& weight : weights) run.add_error(weight);
+      const ScaleSearchResult found = run.finish();
+      EXPECT_EQ(found.kind, whole.kind);
+      EXPECT_EQ(found.ratio, whole.ratio);
+      EXPECT_TRUE(found.scales.allclose(whole.scales, 1e-5, 0.0));
+      EXPECT_NEAR(found.rtn_error, whole.rtn_error, 1e-5 * whole.rtn_error);
+      EXPECT_NEAR(found.best_error, whole.best_error, 1e-5 * whole.best_error);
+      EXPECT_NE(found.kind, "identity");
+      const ScaleSearchResult list = search_scales(weights, statistics, options, search, tied);
+      EXPECT_TRUE(list.scales.equal(found.scales));
+    }
+  }
+}
+
+// By the definition: the mean over all rows of |w| relative to the largest of its group.
+TEST(ScaleSearch, MagnitudeIsTheMeanOverAllRows) {
+  const std::vector<at::Tensor> weights = {test::random_matrix(3, 8, 41), test::random_matrix(5, 8, 42)};
+  const at::Tensor found = relative_weight_magnitude(weights, 4);
+  for (int64_t column = 0; column < 8; ++column) {
+    double sum = 0;
+    for (const at::Tensor& weight : weights) {
+      for (int64_t row = 0; row < weight.size(0); ++row) {
+        double largest = 0;
+        for (int64_t i = column / 4 * 4; i < column / 4 * 4 + 4; ++i) largest = std::max(largest, std::abs(weight[row][i].item<double>()));
+        sum += std::abs(weight[row][column].item<double>()) / largest;
+      }
+    }
+    EXPECT_NEAR(found[column].item<double>(), sum / 8, 1e-4);
+  }
+}
+
+TEST(ScaleSearch, ErrorsAreAskedForAfterTheMagnitudes) {
+  const InputStatistics statistics = statistics_of(test::random_matrix(10, 32, 51));
+  ScaleSearch run(statistics, {4, 32, true}, {});
+  EXPECT_THROW(run.add_error(test::random_matrix(8, 32, 52)), Error);
 }
 
 }  // namespace

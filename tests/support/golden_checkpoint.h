@@ -5,8 +5,10 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <filesystem>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +60,31 @@ inline std::vector<std::string> golden_model_types() {
   }
   std::sort(types.begin(), types.end());
   return types;
+}
+
+// One case of a golden file, as the parameter of a test.
+struct GoldenCase {
+  std::string model_type;
+  size_t index = 0;  // among all cases
+  Json golden;
+  std::string name() const { return model_type + "_" + golden.at("name").get<std::string>(); }
+};
+inline void PrintTo(const GoldenCase& value, std::ostream* out) { *out << value.name(); }
+
+inline std::vector<GoldenCase> golden_cases() {
+  std::vector<GoldenCase> cases;
+  for (const std::string& model_type : golden_model_types()) {
+    const Json file = read_json_file(golden_file(model_type));
+    for (const Json& golden : file.at("cases")) cases.push_back({model_type, cases.size(), golden});
+  }
+  return cases;
+}
+
+// "phi3_longrope (old)" -> "phi3_longrope__old_": as GoogleTest wants names.
+inline std::string golden_test_name(const GoldenCase& value) {
+  std::string name = value.name();
+  for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+  return name;
 }
 
 // Writes config.json and model.safetensors of one case into `folder`, which holds no checkpoint yet.

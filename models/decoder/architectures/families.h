@@ -136,6 +136,7 @@ void configure_glm4_moe_lite(const ConfigReader& config, DecoderConfig& decoder)
 // qwen3_next.cpp: gated delta rule in three of four layers
 extern const TensorNames kQwen3NextNames;
 extern const TensorNames kQwen3_5Names;
+extern const TensorNames kQwen3_5MoeNames;
 void configure_qwen3_next(const ConfigReader& config, DecoderConfig& decoder);
 void configure_qwen3_5(const ConfigReader& config, DecoderConfig& decoder);
 void configure_qwen3_5_moe(const ConfigReader& config, DecoderConfig& decoder);

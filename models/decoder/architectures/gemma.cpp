@@ -66,6 +66,7 @@ void configure_gemma2(const ConfigReader& config, DecoderConfig& decoder) {
 
 void configure_gemma3(const ConfigReader& config, DecoderConfig& decoder) {
   set_gemma2_common(config, decoder, 0.0, 0.0);
+  decoder.attention_softcap = 0.0;  // whatever config.json says, as in transformers: norms of queries and keys took its place
   const int64_t pattern = config.size_or(config.spelling({"sliding_window_pattern", "_sliding_window_pattern"}), 6);
   set_layer_types(config, decoder, read_window(config, kWindow), sliding_except_every(pattern));
   const RopeDefaults full{.theta = kGlobalTheta, .head_dim = decoder.head_dim};

@@ -10,6 +10,7 @@ constexpr TensorNames make_starcoder2_names() {
   TensorNames names = without_gate(llama_names());
   names[LinearSlot::kUpProj] = "c_fc";
   names[LinearSlot::kDownProj] = "c_proj";
+  names[ParameterSlot::kActivationScales] = "mlp.act.scales";
   return names;
 }
 
@@ -26,7 +27,7 @@ constexpr TensorNames kNemotronNames = without_gate(llama_names());
 
 void configure_starcoder2(const ConfigReader& config, DecoderConfig& decoder) {
   set_layer_norm(decoder);
-  decoder.gated_mlp = false;
+  set_plain_mlp(decoder);
   decoder.qkv_bias = decoder.o_bias = decoder.mlp_bias = config.flag_or("use_bias", true);
   const int64_t window = read_window(config, 0);
   for (LayerConfig& layer : decoder.layers) layer.sliding_window = window;

@@ -22,6 +22,12 @@ constexpr TensorNames make_common_names() {
   return names;
 }
 
+constexpr TensorNames without_experts(TensorNames names) {
+  names[LinearSlot::kRouter] = names[LinearSlot::kSharedExpertGate] = "";
+  names.expert = names.shared_expert = "";
+  return names;
+}
+
 constexpr TensorNames make_qwen3_next_names() {
   TensorNames names = make_common_names();
   names[LinearSlot::kInProjQkvz] = "linear_attn.in_proj_qkvz";
@@ -35,6 +41,11 @@ constexpr TensorNames make_qwen3_5_names() {
   names[LinearSlot::kInProjZ] = "linear_attn.in_proj_z";
   names[LinearSlot::kInProjB] = "linear_attn.in_proj_b";
   names[LinearSlot::kInProjA] = "linear_attn.in_proj_a";
+  return names;
+}
+
+constexpr TensorNames make_qwen3_5_moe_names() {
+  TensorNames names = make_qwen3_5_names();
   // As published; save_pretrained writes an expert's linears one by one.
   names.fused_gate_up = "mlp.experts.gate_up_proj";
   names.fused_down = "mlp.experts.down_proj";
@@ -74,7 +85,8 @@ void set_mixture(const ConfigReader& config, DecoderConfig& decoder, int64_t exp
 }  // namespace
 
 constexpr TensorNames kQwen3NextNames = make_qwen3_next_names();
-constexpr TensorNames kQwen3_5Names = make_qwen3_5_names();
+constexpr TensorNames kQwen3_5Names = without_experts(make_qwen3_5_names());
+constexpr TensorNames kQwen3_5MoeNames = make_qwen3_5_moe_names();
 
 void configure_qwen3_next(const ConfigReader& config, DecoderConfig& decoder) {
   set_attention(config, decoder);
