@@ -40,8 +40,8 @@ ActivationFile ActivationFile::open(const std::filesystem::path& path, std::vect
   struct stat status {};
   if (::fstat(file, &status) != 0) fail_errno(path, "examine", errno);
   if (status.st_size != elements(opened.shape_) * 4) {
-    fail(ErrorKind::kCorruption, "{}: has {} bytes, expected {} for hidden states of [{}]", path.string(), status.st_size, elements(opened.shape_) * 4,
-         fmt::join(opened.shape_, ", "));
+    fail(ErrorKind::kCorruption, "{}: has {} bytes, expected {} for hidden states of [{}]", path.string(), status.st_size,
+         elements(opened.shape_) * 4, fmt::join(opened.shape_, ", "));
   }
   return opened;
 }
@@ -85,7 +85,8 @@ void ActivationFile::write(int64_t begin, const at::Tensor& rows) {
   const at::Tensor data = rows.to(at::kCPU, at::kFloat).contiguous();
   const int64_t count = data.numel() / row_elements();
   if (data.numel() != count * row_elements() || begin < 0 || begin + count > shape_.front()) {
-    fail(ErrorKind::kInternal, "{}: {} values at row {} are no rows of [{}]", path_.string(), data.numel(), begin, fmt::join(shape_, ", "));
+    fail(ErrorKind::kInternal, "{}: {} values at row {} are no rows of [{}]", path_.string(), data.numel(), begin,
+         fmt::join(shape_, ", "));
   }
   const auto* bytes = static_cast<const char*>(data.const_data_ptr());
   auto left = static_cast<size_t>(data.nbytes());

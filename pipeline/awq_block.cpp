@@ -32,8 +32,9 @@ bool counts(const LinearSpec& spec, const AwqOptions& options) {
   return is_quantized(spec, as_packed);
 }
 
-void for_each_expert(const models::BlockLayout& layout, const models::DecoderConfig& config, const ScalingGroup& group, const ExpertLoader& load_expert,
-                     const AwqOptions& options, const std::function<void(const at::Tensor& weight)>& work) {
+void for_each_expert(const models::BlockLayout& layout, const models::DecoderConfig& config, const ScalingGroup& group,
+                     const ExpertLoader& load_expert, const AwqOptions& options,
+                     const std::function<void(const at::Tensor& weight)>& work) {
   for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
     const MlpWeights weights = load_expert(expert);
     for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
@@ -42,7 +43,8 @@ void for_each_expert(const models::BlockLayout& layout, const models::DecoderCon
   }
 }
 
-bool counts_experts(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group, const AwqOptions& options) {
+bool counts_experts(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group,
+                    const AwqOptions& options) {
   for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
     for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
       if (spec.input == group.input && counts(spec, options)) return true;
@@ -51,16 +53,20 @@ bool counts_experts(const models::DecoderConfig& config, const models::BlockLayo
   return false;
 }
 
-// The rows of a linear that the search counts. Where q_proj also gives a gate (Qwen3-Next), only the queries: gates saturate, so that their error says
-// little, and with them counted scales are found that break Qwen 3.5 (llm-compressor's pull requests 2630 and 2636).
+// The rows of a linear that the search counts. Where q_proj also gives a gate (Qwen3-Next), only the queries: gates saturate, so
+// that their error says little, and with them counted scales are found that break Qwen 3.5 (llm-compressor's pull requests 2630 and
+// 2636).
 at::Tensor counted_rows(const models::DecoderConfig& config, const LinearSpec& spec, const at::Tensor& weight) {
   if (spec.id.slot != models::LinearSlot::kQProj || !config.query_gate) return weight;
-  return weight.view({config.num_attention_heads, 2, config.head_dim, -1}).select(1, 0).reshape({config.num_attention_heads * config.head_dim, -1});
+  return weight.view({config.num_attention_heads, 2, config.head_dim, -1})
+      .select(1, 0)
+      .reshape({config.num_attention_heads * config.head_dim, -1});
 }
 
 // Nothing when none of the group's linears is rounded.
-std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout, const BlockWeights& weights,
-                                               const ScalingGroup& group, const BlockStatistics& statistics, const ExpertLoader& load_expert,
+std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout,
+                                               const BlockWeights& weights, const ScalingGroup& group,
+                                               const BlockStatistics& statistics, const ExpertLoader& load_expert,
                                                const AwqOptions& options) {
   std::vector<at::Tensor> balance;
   for (const LinearId id : group.balance) {
@@ -85,10 +91,12 @@ struct Applied {
 
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
-                         const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, at::ScalarType stored) {
+                         const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
+                         at::ScalarType stored) {
   const std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found;
-  for (const ScalingGroup& group : groups) found.push_back(search(config, layout, weights, group, statistics, load_expert, options));
+  for (const ScalingGroup& group : groups)
+    found.push_back(search(config, layout, weights, group, statistics, load_expert, options));
   Applied applied;
   for (size_t i = 0; i < groups.size(); ++i) {
     if (!found[i]) continue;
@@ -150,7 +158,8 @@ void store_norms(const models::BlockLayout& layout, BlockWeights& weights, at::S
   }
 }
 
-void store_activation_scales(const models::BlockLayout& layout, BlockWeights& weights, at::ScalarType stored, const TensorSink& sink) {
+void store_activation_scales(const models::BlockLayout& layout, BlockWeights& weights, at::ScalarType stored,
+                             const TensorSink& sink) {
   for (const models::ParameterSpec& spec : layout.parameters) {
     if (spec.slot != models::ParameterSlot::kActivationScales) continue;
     at::Tensor& scales = weights.mlp.activation_scales;
@@ -162,7 +171,8 @@ void store_activation_scales(const models::BlockLayout& layout, BlockWeights& we
 
 }  // namespace
 
-std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout, const AwqOptions& options) {
+std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
+                                          const AwqOptions& options) {
   std::vector<ScalingGroup> groups = models::scaling_groups(config, layout);
   // A float checkpoint has no place for an activation's divisor.
   if (options.format == WeightFormat::kFloat) {
@@ -172,13 +182,14 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
 }
 
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
-                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, at::ScalarType stored,
-                              const TensorSink& sink) {
+                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
+                              at::ScalarType stored, const TensorSink& sink) {
   QuantizedBlock result;
   std::map<LinearId, double> rtn_error;
   for (const LinearSpec& spec : layout.linears) {
     if (is_quantized(spec, options)) {
-      rtn_error[spec.id] = round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id)).weight, statistics.at(spec.input), options);
+      rtn_error[spec.id] =
+          round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id)).weight, statistics.at(spec.input), options);
     }
   }
   Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored);
@@ -188,7 +199,8 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
       store_float_linear(spec, linear, stored, sink);
       continue;
     }
-    result.reports.push_back(quantize_linear(spec, linear, statistics.at(spec.input), applied.linears[spec.id], /*search=*/true, options, sink));
+    result.reports.push_back(
+        quantize_linear(spec, linear, statistics.at(spec.input), applied.linears[spec.id], /*search=*/true, options, sink));
     result.reports.back().rtn_error = rtn_error.at(spec.id);
   }
   store_norms(layout, weights, stored, sink);
@@ -199,8 +211,9 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
 }
 
 QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t block, int64_t expert, MlpWeights weights,
-                                const quant::InputStatistics& input, const quant::InputStatistics& hidden, const AppliedScales& expert_input,
-                                int64_t routed_tokens, const AwqOptions& options, at::ScalarType stored, const TensorSink& sink) {
+                                const quant::InputStatistics& input, const quant::InputStatistics& hidden,
+                                const AppliedScales& expert_input, int64_t routed_tokens, const AwqOptions& options,
+                                at::ScalarType stored, const TensorSink& sink) {
   const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
   const auto statistics_of = [&](const LinearSpec& spec) -> const quant::InputStatistics& {
     return spec.input.slot == models::InputSlot::kMlpHidden ? hidden : input;
@@ -208,7 +221,8 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
   std::map<LinearId, double> rtn_error;
   for (const LinearSpec& spec : specs) {
     if (is_quantized(spec, options)) {
-      rtn_error[spec.id] = round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id.slot)).weight, statistics_of(spec), options);
+      rtn_error[spec.id] =
+          round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id.slot)).weight, statistics_of(spec), options);
     }
   }
   const bool reached = routed_tokens > 0;
@@ -219,7 +233,8 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
     const LinearSpec& down = spec_of(specs, group.balance.front());
     if (!reached || !counts(down, options)) continue;
     const at::Tensor& weight = std::get<FloatLinear>(weights.at(down.id.slot)).weight;
-    const auto found = quant::search_scales({weight}, hidden, affine_options(options.spec, weight.size(1)), options.scale_search, group.tie);
+    const auto found =
+        quant::search_scales({weight}, hidden, affine_options(options.spec, weight.size(1)), options.scale_search, group.tie);
     models::apply_scales(weights, group, found.scales);
     applied[down.id] = {found.scales, {}, found.kind, found.ratio};
     const LinearId smooth = std::get<LinearId>(group.smooth);

@@ -15,7 +15,8 @@ at::Tensor scaled_gram(const at::Tensor& gram, const at::Tensor& columns) {
   return gram / columns.unsqueeze(0) / columns.unsqueeze(1);
 }
 
-double stored_error(const at::Tensor& dense, const at::Tensor& weight, const at::Tensor& gram, int64_t tokens, const at::Tensor& rows) {
+double stored_error(const at::Tensor& dense, const at::Tensor& weight, const at::Tensor& gram, int64_t tokens,
+                    const at::Tensor& rows) {
   at::Tensor by_row = quant::output_error_by_row(dense - weight, gram, tokens);
   if (rows.defined()) by_row = by_row * rows * rows;  // back to the units of the original output
   return by_row.sum(at::kDouble).item<double>();
@@ -79,8 +80,8 @@ void store_float_linear(const models::LinearSpec& spec, models::FloatLinear& lin
 at::Tensor to_stored_dtype(const at::Tensor& tensor, at::ScalarType dtype, const std::string& name) {
   const at::Tensor stored = tensor.to(dtype);
   if (!stored.isfinite().all().item<bool>()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: a value of magnitude {} does not fit {}", name, tensor.abs().max().item<double>(),
-                                                     c10::toString(dtype)))
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: a value of magnitude {} does not fit {}", name,
+                                                     tensor.abs().max().item<double>(), c10::toString(dtype)))
         .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
   }
   return stored;

@@ -46,7 +46,8 @@ class Observer {
   at::Tensor real_;
 };
 
-std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLayout& layout, const ActivationFile& input, ActivationFile& output) {
+std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLayout& layout, const ActivationFile& input,
+                                    ActivationFile& output) {
   const CalibrationPass& pass = step.pass;
   BlockWeights weights = models::load_block(step.checkpoint, step.config, layout.block, at::kFloat, at::kCPU);
   Observer observer;
@@ -67,7 +68,8 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
   const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
   const models::BlockObserver nobody;
   pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
-    output.write(batch.begin, models::block_forward(pass.call(moved, layout.block, nobody), input.read(batch.begin, batch.count).to(pass.device())));
+    output.write(batch.begin, models::block_forward(pass.call(moved, layout.block, nobody),
+                                                    input.read(batch.begin, batch.count).to(pass.device())));
   });
   return std::move(quantized.reports);
 }
@@ -108,8 +110,9 @@ class MixtureStep {
       MlpWeights float_weights = load_expert(expert);
       const quant::InputStatistics hidden = hidden_statistics(float_weights, expert);
       if (!step_.options.propagate_error) add_part(float_weights, expert);
-      QuantizedExpert done = quantize_expert(step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
-                                             quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink);
+      QuantizedExpert done =
+          quantize_expert(step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
+                          quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink);
       if (step_.options.propagate_error) add_part(done.weights, expert);
       reports.insert(reports.end(), done.reports.begin(), done.reports.end());
       if (step_.on_progress) step_.on_progress(static_cast<double>(expert + 1) / static_cast<double>(layout_.experts));
@@ -147,7 +150,8 @@ class MixtureStep {
   void count(const models::Routing& routing, const at::Tensor& real) {
     const at::Tensor chosen = (real.defined() ? routing.experts.index_select(0, real) : routing.experts).flatten();
     const at::Tensor counts = chosen.bincount({}, layout_.experts).cpu();
-    for (int64_t expert = 0; expert < layout_.experts; ++expert) routed_[static_cast<size_t>(expert)] += counts[expert].item<int64_t>();
+    for (int64_t expert = 0; expert < layout_.experts; ++expert)
+      routed_[static_cast<size_t>(expert)] += counts[expert].item<int64_t>();
   }
 
   // With the weights whose output goes on: the residual, what experts read, where to, and the shared expert's part of the sum.
@@ -217,17 +221,18 @@ class MixtureStep {
   const models::BlockLayout& layout_;
   const ActivationFile& input_;
   ActivationFile& output_;
-  ActivationFile mlp_input_;     // of the float weights, for statistics
-  ActivationFile expert_input_;  // of the weights whose output goes on
-  ActivationFile sum_;           // of the experts' outputs
-  std::vector<int64_t> routed_;  // real tokens sent to each expert by the float weights
+  ActivationFile mlp_input_;                    // of the float weights, for statistics
+  ActivationFile expert_input_;                 // of the weights whose output goes on
+  ActivationFile sum_;                          // of the experts' outputs
+  std::vector<int64_t> routed_;                 // real tokens sent to each expert by the float weights
   std::vector<models::Routing> float_routing_;  // of each batch by the float weights, where statistics need it
-  std::vector<models::Routing> routing_;  // of each batch, by the weights whose output goes on
+  std::vector<models::Routing> routing_;        // of each batch, by the weights whose output goes on
 };
 
 }  // namespace
 
-std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output) {
+std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input,
+                                         ActivationFile& output) {
   const models::BlockLayout layout = models::block_layout(step.config, block);
   std::vector<LinearReport> reports =
       layout.experts > 0 ? MixtureStep(step, layout, input, output).run() : run_dense(step, layout, input, output);

@@ -17,7 +17,8 @@ at::Tensor real_places(const at::Tensor& lengths, int64_t width) {
 
 }  // namespace
 
-CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device, int64_t batch_tokens)
+CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device,
+                                 int64_t batch_tokens)
     : config_(config), tokens_(tokens), device_(device), batch_(std::max<int64_t>(1, batch_tokens / tokens.ids.size(1))) {
   // Padding is on the right, where no real token sees it: plain causal masks will do.
   const at::Tensor positions = at::arange(width(), at::TensorOptions(at::kLong).device(device)).unsqueeze(0);
@@ -33,7 +34,8 @@ void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch
   }
 }
 
-models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights, int64_t block, const models::BlockObserver& observer) const {
+models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights, int64_t block,
+                                            const models::BlockObserver& observer) const {
   return {config_, weights, block, context_, nullptr, 0, observer};
 }
 

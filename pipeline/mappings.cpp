@@ -32,7 +32,8 @@ std::string smooth_module(const ScalingGroup& group) {
   return std::holds_alternative<models::ParameterSlot>(group.smooth) ? divided_module(group.smooth_name) : group.smooth_name;
 }
 
-std::vector<std::string> names_in_group(const ScalingGroup& group, const std::vector<LinearSpec>& linears, const std::vector<LinearSpec>& expert) {
+std::vector<std::string> names_in_group(const ScalingGroup& group, const std::vector<LinearSpec>& linears,
+                                        const std::vector<LinearSpec>& expert) {
   std::vector<std::string> names;
   for (const LinearSpec& spec : linears) {
     if (std::find(group.balance.begin(), group.balance.end(), spec.id) != group.balance.end()) names.push_back(spec.name);
@@ -45,15 +46,17 @@ std::vector<std::string> names_in_group(const ScalingGroup& group, const std::ve
 
 bool is_named(const SmoothMapping& mapping, const ScalingGroup& group, const std::vector<std::string>& names) {
   return matches_pattern(mapping.smooth_layer, smooth_module(group)) &&
-         std::any_of(names.begin(), names.end(), [&](const std::string& name) { return matches_any(mapping.balance_layers, name); });
+         std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return matches_any(mapping.balance_layers, name); });
 }
 
-std::vector<ScalingGroup> select(std::vector<ScalingGroup> groups, const std::vector<LinearSpec>& linears, const std::vector<LinearSpec>& expert,
-                                 const std::vector<SmoothMapping>& mappings) {
+std::vector<ScalingGroup> select(std::vector<ScalingGroup> groups, const std::vector<LinearSpec>& linears,
+                                 const std::vector<LinearSpec>& expert, const std::vector<SmoothMapping>& mappings) {
   if (mappings.empty()) return groups;
   std::erase_if(groups, [&](const ScalingGroup& group) {
     const std::vector<std::string> names = names_in_group(group, linears, expert);
-    return std::none_of(mappings.begin(), mappings.end(), [&](const SmoothMapping& mapping) { return is_named(mapping, group, names); });
+    return std::none_of(mappings.begin(), mappings.end(),
+                        [&](const SmoothMapping& mapping) { return is_named(mapping, group, names); });
   });
   return groups;
 }
@@ -99,7 +102,8 @@ ModelModules collect(const models::DecoderConfig& config) {
 
 std::vector<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names) {
   std::vector<std::string> found;
-  std::copy_if(names.begin(), names.end(), std::back_inserter(found), [&](const std::string& name) { return matches_any(patterns, name); });
+  std::copy_if(names.begin(), names.end(), std::back_inserter(found),
+               [&](const std::string& name) { return matches_any(patterns, name); });
   return found;
 }
 
@@ -109,7 +113,8 @@ std::vector<std::string> endings(const std::vector<std::string>& names, const st
   std::set<std::string> found;
   for (const std::string& name : names) {
     size_t begin = name.size();
-    for (size_t i = 0; i <= dots && begin != std::string::npos; ++i) begin = begin == 0 ? std::string::npos : name.rfind('.', begin - 1);
+    for (size_t i = 0; i <= dots && begin != std::string::npos; ++i)
+      begin = begin == 0 ? std::string::npos : name.rfind('.', begin - 1);
     found.insert(begin == std::string::npos ? name : name.substr(begin + 1));
   }
   return {found.begin(), found.end()};
@@ -123,7 +128,8 @@ std::vector<std::string> endings(const std::vector<std::string>& names, const st
 // Of a mapping's balance_layers, those that name no linear of the groups that the mapping selects, in any block.
 std::vector<std::string> unused_patterns(const models::DecoderConfig& config, const SmoothMapping& mapping) {
   std::vector<std::string> unused = mapping.balance_layers;
-  const auto use = [&](const std::vector<ScalingGroup>& groups, const std::vector<LinearSpec>& linears, const std::vector<LinearSpec>& expert) {
+  const auto use = [&](const std::vector<ScalingGroup>& groups, const std::vector<LinearSpec>& linears,
+                       const std::vector<LinearSpec>& expert) {
     for (const ScalingGroup& group : groups) {
       const std::vector<std::string> names = names_in_group(group, linears, expert);
       std::erase_if(unused, [&](const std::string& pattern) {
@@ -133,7 +139,8 @@ std::vector<std::string> unused_patterns(const models::DecoderConfig& config, co
   };
   for (int64_t block = 0; block < config.num_hidden_layers && !unused.empty(); ++block) {
     const models::BlockLayout layout = models::block_layout(config, block);
-    use(select_groups(config, layout, models::scaling_groups(config, layout), {mapping}), layout.linears, first_expert(config, layout));
+    use(select_groups(config, layout, models::scaling_groups(config, layout), {mapping}), layout.linears,
+        first_expert(config, layout));
     for (int64_t expert = 0; expert < layout.experts && !unused.empty(); ++expert) {
       use(select_expert_groups(config, block, expert, models::expert_scaling_groups(config, block, expert), {mapping}),
           models::expert_layout(config, block, expert), {});
@@ -144,13 +151,13 @@ std::vector<std::string> unused_patterns(const models::DecoderConfig& config, co
 
 }  // namespace
 
-std::vector<ScalingGroup> select_groups(const models::DecoderConfig& config, const models::BlockLayout& layout, std::vector<ScalingGroup> groups,
-                                        const std::vector<SmoothMapping>& mappings) {
+std::vector<ScalingGroup> select_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
+                                        std::vector<ScalingGroup> groups, const std::vector<SmoothMapping>& mappings) {
   return select(std::move(groups), layout.linears, first_expert(config, layout), mappings);
 }
 
-std::vector<ScalingGroup> select_expert_groups(const models::DecoderConfig& config, int64_t block, int64_t expert, std::vector<ScalingGroup> groups,
-                                               const std::vector<SmoothMapping>& mappings) {
+std::vector<ScalingGroup> select_expert_groups(const models::DecoderConfig& config, int64_t block, int64_t expert,
+                                               std::vector<ScalingGroup> groups, const std::vector<SmoothMapping>& mappings) {
   return select(std::move(groups), models::expert_layout(config, block, expert), {}, mappings);
 }
 
@@ -165,10 +172,10 @@ void check_mappings(const models::DecoderConfig& config, const std::vector<Smoot
     }
     const std::vector<std::string> unused = unused_patterns(config, mapping);
     if (unused.empty()) continue;
-    throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("mappings: scaling {} into {} would change what the model computes: smooth_layer '{}' matches {}; balance_layers match {}",
-                            mapping.smooth_layer, fmt::join(unused, ", "), mapping.smooth_layer, list_some(smooth),
-                            list_some(matching(unused, modules.linears))))
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("mappings: scaling {} into {} would change what the model computes: "
+                                                         "smooth_layer '{}' matches {}; balance_layers match {}",
+                                                         mapping.smooth_layer, fmt::join(unused, ", "), mapping.smooth_layer,
+                                                         list_some(smooth), list_some(matching(unused, modules.linears))))
         .with_hint("possible in the first block: " + fmt::format("{}", fmt::join(modules.groups, "; ")));
   }
 }

@@ -25,7 +25,8 @@ bool matches_pattern(const std::string& pattern, const std::string& module) {
 }
 
 bool matches_any(const std::vector<std::string>& patterns, const std::string& module) {
-  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) { return matches_pattern(pattern, module); });
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return matches_pattern(pattern, module); });
 }
 
 }  // namespace salient::pipeline

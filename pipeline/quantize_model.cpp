@@ -33,7 +33,8 @@ using models::DecoderConfig;
 
 Json mappings_json(const std::vector<SmoothMapping>& mappings) {
   Json list = Json::array();
-  for (const SmoothMapping& mapping : mappings) list.push_back({{"smooth_layer", mapping.smooth_layer}, {"balance_layers", mapping.balance_layers}});
+  for (const SmoothMapping& mapping : mappings)
+    list.push_back({{"smooth_layer", mapping.smooth_layer}, {"balance_layers", mapping.balance_layers}});
   return list;
 }
 
@@ -70,7 +71,8 @@ void copy_kept(models::CheckpointWriter& writer, const Checkpoint& checkpoint, c
 }
 
 // The first block's input. Rows are looked up in the stored table, so that it is never converted as a whole; its pages are let go.
-void embed_tokens(const Checkpoint& checkpoint, const DecoderConfig& config, const CalibrationPass& pass, const at::Tensor& ids, ActivationFile& hidden) {
+void embed_tokens(const Checkpoint& checkpoint, const DecoderConfig& config, const CalibrationPass& pass, const at::Tensor& ids,
+                  ActivationFile& hidden) {
   const models::EmbeddingWeights weights = models::load_embedding(checkpoint, config, at::kFloat, at::kCPU, /*view_tokens=*/true);
   const at::Tensor positions = at::arange(ids.size(1), at::kLong).unsqueeze(0);
   pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
@@ -105,17 +107,21 @@ void check_source(const Checkpoint& checkpoint) {
   if (checkpoint.config().contains("quantization_config")) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: the model is quantized already (config.json has a quantization_config)",
                                                      checkpoint.folder().string()))
-        .with_hint("give the float checkpoint that it was made from, or, where there is none (MXFP4, FP8), dequantize it with transformers first");
+        .with_hint(
+            "give the float checkpoint that it was made from, or, where there is none (MXFP4, FP8), dequantize it with "
+            "transformers first");
   }
 }
 
 void check_memory(const QuantizeModelOptions& options, const QuantizeEstimate& estimate) {
   const uint64_t limit = options.max_memory_bytes > 0 ? options.max_memory_bytes : available_memory_bytes();
   if (limit == 0 || estimate.peak_memory_bytes <= limit) return;
-  throw Error(ErrorKind::kIo, fmt::format("up to {} of memory will be needed, {} {}", human_bytes(estimate.peak_memory_bytes), human_bytes(limit),
-                                          options.max_memory_bytes > 0 ? "are allowed" : "are free"))
+  throw Error(ErrorKind::kIo, fmt::format("up to {} of memory will be needed, {} {}", human_bytes(estimate.peak_memory_bytes),
+                                          human_bytes(limit), options.max_memory_bytes > 0 ? "are allowed" : "are free"))
       .with_code("OUT_OF_MEMORY")
-      .with_hint(fmt::format("run fewer tokens at a time than {} with --batch-tokens, free memory, or raise the limit with --max-memory", options.batch_tokens));
+      .with_hint(
+          fmt::format("run fewer tokens at a time than {} with --batch-tokens, free memory, or raise the limit with --max-memory",
+                      options.batch_tokens));
 }
 
 void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
@@ -129,7 +135,8 @@ void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
 }
 
 [[noreturn]] void fail_exists(const QuantizeModelOptions& options) {
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", options.output.string())).with_hint(options.exists_hint);
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", options.output.string()))
+      .with_hint(options.exists_hint);
 }
 
 // What a complete artifact folder says of the job that made it. config.json is written last.
@@ -156,8 +163,10 @@ void check_work_folder(const fs::path& work) {
     const bool ours = name.starts_with(".") || name.starts_with("model") || is_progress_file(name) || is_side_file(name) ||
                       name == "config.json" || name == kMetadataFile;
     if (ours) continue;
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: this name is needed for the work in progress, but the folder holds {}, which is "
-                                                         "none of its files", work.string(), name))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: this name is needed for the work in progress, but the folder holds {}, which is "
+                            "none of its files",
+                            work.string(), name))
         .with_hint("move that folder away, or choose another --out");
   }
 }
@@ -176,11 +185,12 @@ void publish(const fs::path& work, const fs::path& output) {
 }
 
 // Progress without the shards that it speaks of: somebody tidied up in the work folder.
-void check_taken_over(const models::CheckpointWriter& writer, const std::vector<models::PlannedTensor>& planned, const fs::path& work) {
+void check_taken_over(const models::CheckpointWriter& writer, const std::vector<models::PlannedTensor>& planned,
+                      const fs::path& work) {
   for (const models::PlannedTensor& tensor : planned) {
     if (writer.taken_over(tensor.name)) continue;
-    throw Error(ErrorKind::kCorruption, fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(),
-                                                    tensor.name))
+    throw Error(ErrorKind::kCorruption,
+                fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(), tensor.name))
         .with_hint("remove that folder and give the same command again");
   }
 }
@@ -194,11 +204,13 @@ std::string coverage_note(const std::vector<LinearReport>& reports, int64_t bloc
     unreached += report.routed_tokens == 0;
   }
   if (unreached == 0) return "";
-  return fmt::format("block {}: {} of {} linears of experts were reached by no calibration token: rounded to nearest; more samples may reach them", block,
-                     unreached, linears);
+  return fmt::format(
+      "block {}: {} of {} linears of experts were reached by no calibration token: rounded to nearest; more samples may reach them",
+      block, unreached, linears);
 }
 
-Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options, const std::vector<models::PlannedTensor>& kept) {
+Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
+                   const std::vector<models::PlannedTensor>& kept) {
   if (options.format == WeightFormat::kFloat) return checkpoint.config();
   return awq_config(checkpoint.config(), options.spec, float_modules(config, options, kept));
 }
@@ -231,29 +243,30 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   const OuterTensors outer = plan_outer(config, stored);
   std::vector<models::PlannedTensor> planned = outer.before;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-    for (models::PlannedTensor& tensor : plan_block(config, block, options.awq, stored, &checkpoint)) planned.push_back(std::move(tensor));
+    for (models::PlannedTensor& tensor : plan_block(config, block, options.awq, stored, &checkpoint))
+      planned.push_back(std::move(tensor));
   }
   planned.insert(planned.end(), outer.after.begin(), outer.after.end());
   const std::vector<models::PlannedTensor> kept = plan_kept(checkpoint, config);
   planned.insert(planned.end(), kept.begin(), kept.end());
   const models::ShardPlan plan = models::plan_shards(planned, options.max_shard_bytes);
-  QuantizeEstimate estimate = estimate_quantize(config, options.awq, tokens.ids.numel(), std::max(options.batch_tokens, tokens.ids.size(1)));
+  QuantizeEstimate estimate =
+      estimate_quantize(config, options.awq, tokens.ids.numel(), std::max(options.batch_tokens, tokens.ids.size(1)));
   for (const models::PlannedTensor& tensor : kept) estimate.disk_bytes += models::data_bytes(tensor);
 
   const Json source_hashes = hash_source_files(checkpoint.folder());
-  const std::string fingerprint =
-      sha256_hex(dump_json({{"version", SALIENT_VERSION},
-                            {"source", source_hashes},
-                            {"spec", models::spec_to_json(options.awq.spec)},
-                            {"search", search_json(options.awq)},
-                            {"ids", hash_tensor(tokens.ids)},
-                            {"lengths", hash_tensor(tokens.lengths)},
-                            {"calibration", options.calibration_record},
-                            {"seed", options.seed},
-                            {"libtorch", TORCH_VERSION},
-                            {"device", options.device.str()},
-                            {"batch_tokens", options.batch_tokens},
-                            {"max_shard_bytes", options.max_shard_bytes}}));
+  const std::string fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
+                                                        {"source", source_hashes},
+                                                        {"spec", models::spec_to_json(options.awq.spec)},
+                                                        {"search", search_json(options.awq)},
+                                                        {"ids", hash_tensor(tokens.ids)},
+                                                        {"lengths", hash_tensor(tokens.lengths)},
+                                                        {"calibration", options.calibration_record},
+                                                        {"seed", options.seed},
+                                                        {"libtorch", TORCH_VERSION},
+                                                        {"device", options.device.str()},
+                                                        {"batch_tokens", options.batch_tokens},
+                                                        {"max_shard_bytes", options.max_shard_bytes}}));
 
   QuantizeModelResult result;
   result.folder = options.output;
@@ -279,13 +292,15 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   const fs::path work = options.output.string() + ".partial";
   check_work_folder(work);
   // Stopped between the last file and the rename: everything is there.
-  if (const auto finished = load_finished(work); finished && finished->fingerprint == fingerprint && find_changed_file(work).empty()) {
+  if (const auto finished = load_finished(work);
+      finished && finished->fingerprint == fingerprint && find_changed_file(work).empty()) {
     publish(work, options.output);
     result.reports = finished->reports;
     result.resumed_blocks = config.num_hidden_layers;
     return result;
   }
-  say(options, fmt::format("needs at most {} of memory and {} of disk", human_bytes(estimate.peak_memory_bytes), human_bytes(estimate.disk_bytes)));
+  say(options, fmt::format("needs at most {} of memory and {} of disk", human_bytes(estimate.peak_memory_bytes),
+                           human_bytes(estimate.disk_bytes)));
   check_memory(options, estimate);
   if (!fs::exists(work)) check_disk(options.output, estimate);
   fs::create_directories(work);
@@ -310,8 +325,9 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
     save_progress(work, progress, embedded);
   }
 
-  const TensorSink sink{[&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
-                        [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
+  const TensorSink sink{
+      [&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
+      [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
   const BlockStep step{checkpoint, config, options.awq, pass, stored, work, sink, {}};
   if (options.on_progress) options.on_progress(progress.blocks_done, config.num_hidden_layers);
   for (int64_t block = progress.blocks_done; block < config.num_hidden_layers; ++block) {
@@ -330,9 +346,8 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   writer.finish();
   copy_side_files(checkpoint.folder(), work);
   const std::string new_config = dump_json(output_config(checkpoint, config, options.awq, kept), 2) + "\n";
-  Json file_hashes = hash_files(work, [](const std::string& name) {
-    return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile;
-  });
+  Json file_hashes = hash_files(
+      work, [](const std::string& name) { return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile; });
   file_hashes["config.json"] = sha256_hex(new_config);
   write_file(work / kMetadataFile, dump_json(metadata_json(options, progress, source_hashes, file_hashes, tokens), 2) + "\n");
   write_file(work / "config.json", new_config);

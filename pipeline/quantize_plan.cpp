@@ -22,7 +22,8 @@ using models::PlannedTensor;
 constexpr uint64_t kProcessBytes = 200'000'000;
 
 int64_t group_count(const LinearSpec& spec, const AwqOptions& options) {
-  return spec.in_features / with_context(spec.name, [&] { return quant::resolve_group_size(options.spec.group_size, spec.in_features); });
+  return spec.in_features /
+         with_context(spec.name, [&] { return quant::resolve_group_size(options.spec.group_size, spec.in_features); });
 }
 
 // Smoothing alone rounds nothing, but searches as if it would.
@@ -39,7 +40,8 @@ void plan_packed(std::vector<PlannedTensor>& plan, const LinearSpec& spec, const
   const int64_t in = spec.in_features;
   const int64_t groups = group_count(spec, options);
   if (out % 8 != 0) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: AutoAWQ's GEMM layout needs output channels in multiples of 8, found {}", spec.name, out))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: AutoAWQ's GEMM layout needs output channels in multiples of 8, found {}", spec.name, out))
         .with_hint("leave it in float with --ignore " + spec.name.substr(spec.name.rfind('.') + 1));
   }
   plan.push_back({spec.name + ".qweight", at::kInt, {in, out / 8}});
@@ -55,7 +57,8 @@ void plan_float(std::vector<PlannedTensor>& plan, const LinearSpec& spec, at::Sc
 
 std::vector<int64_t> fused_shape(const LinearSpec& spec, int64_t experts) {
   const models::FusedPart& part = *spec.fused;
-  return part.transposed ? std::vector<int64_t>{experts, spec.in_features, part.rows} : std::vector<int64_t>{experts, part.rows, spec.in_features};
+  return part.transposed ? std::vector<int64_t>{experts, spec.in_features, part.rows}
+                         : std::vector<int64_t>{experts, part.rows, spec.in_features};
 }
 
 // Names and shapes as the source has them.
@@ -72,18 +75,22 @@ void expect_linear(std::map<std::string, std::vector<int64_t>>& expected, const 
 void expect_norm(std::map<std::string, std::vector<int64_t>>& expected, const models::NormSpec& spec) {
   if (!spec.affine) return;
   const bool together = spec.heads > 0 && spec.names.size() == 1;
-  const std::vector<int64_t> shape = together ? std::vector<int64_t>{spec.heads, spec.features} : std::vector<int64_t>{spec.features};
+  const std::vector<int64_t> shape =
+      together ? std::vector<int64_t>{spec.heads, spec.features} : std::vector<int64_t>{spec.features};
   for (const std::string& name : spec.names) {
     expected[name + ".weight"] = shape;
     if (spec.bias) expected[name + ".bias"] = shape;
   }
 }
 
-bool has_fused(const models::Checkpoint& checkpoint, const LinearSpec& spec) { return spec.fused && checkpoint.contains(spec.fused->tensor); }
+bool has_fused(const models::Checkpoint& checkpoint, const LinearSpec& spec) {
+  return spec.fused && checkpoint.contains(spec.fused->tensor);
+}
 
 // "" = must not be left out. Buffers that old files carry, and the layers of multi-token prediction behind the last block.
 std::string why_redundant(const DecoderConfig& config, const std::string& name) {
-  for (const char* buffer : {"inv_freq", ".attention.bias", ".attention.masked_bias", ".attn.bias", ".attn.masked_bias", "decoder.version"}) {
+  for (const char* buffer :
+       {"inv_freq", ".attention.bias", ".attention.masked_bias", ".attn.bias", ".attn.masked_bias", "decoder.version"}) {
     if (name.ends_with(buffer)) return "follows from the config";
   }
   if (config.tie_word_embeddings && name == std::string(config.names.lm_head) + ".weight") return "is the embedding once more";
@@ -114,11 +121,11 @@ uint64_t bytes_of(const std::vector<PlannedTensor>& plan) {
 
 // Elements of one block, as far as they are in memory at a time.
 struct BlockSize {
-  uint64_t floats = 0;          // attention, norms, dense MLP or shared expert, and one expert
+  uint64_t floats = 0;  // attention, norms, dense MLP or shared expert, and one expert
   uint64_t largest_linear = 0;
-  uint64_t grams = 0;           // Gram matrices of all inputs
+  uint64_t grams = 0;  // Gram matrices of all inputs
   uint64_t largest_gram = 0;
-  uint64_t widest_hidden = 0;   // channels of the widest MLP
+  uint64_t widest_hidden = 0;  // channels of the widest MLP
 };
 
 BlockSize size_of_block(const DecoderConfig& config, int64_t block) {
@@ -133,7 +140,8 @@ BlockSize size_of_block(const DecoderConfig& config, int64_t block) {
     const auto elements = static_cast<uint64_t>(spec.out_features * spec.in_features);
     size.floats += elements;
     size.largest_linear = std::max(size.largest_linear, elements);
-    if (spec.input.slot == models::InputSlot::kMlpHidden) size.widest_hidden = std::max(size.widest_hidden, static_cast<uint64_t>(spec.in_features));
+    if (spec.input.slot == models::InputSlot::kMlpHidden)
+      size.widest_hidden = std::max(size.widest_hidden, static_cast<uint64_t>(spec.in_features));
     if (!inputs.insert(spec.input).second) continue;
     const auto gram = static_cast<uint64_t>(spec.in_features * spec.in_features);
     size.grams += gram;
@@ -255,13 +263,15 @@ std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, con
   }
   std::vector<std::string> notes;
   if (const std::vector<PlannedTensor> kept = plan_kept(checkpoint, config); !kept.empty()) {
-    notes.push_back(fmt::format("{} tensors of the vision part ({}) are kept as they are", kept.size(), fmt::join(parts_of(kept), ", ")));
+    notes.push_back(
+        fmt::format("{} tensors of the vision part ({}) are kept as they are", kept.size(), fmt::join(parts_of(kept), ", ")));
   }
   for (const auto& [why, count] : left_out) notes.push_back(fmt::format("{} tensors are left out: what they hold {}", count, why));
   return notes;
 }
 
-std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOptions& options, const std::vector<PlannedTensor>& kept) {
+std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOptions& options,
+                                       const std::vector<PlannedTensor>& kept) {
   std::vector<std::string> modules;
   const auto add_name = [&](std::string_view name) {
     modules.emplace_back(config.text_spelling == nullptr ? name : models::without_spelling(*config.text_spelling, name));
@@ -284,7 +294,8 @@ std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOpt
   return modules;
 }
 
-QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens, int64_t batch_tokens) {
+QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens,
+                                   int64_t batch_tokens) {
   const at::ScalarType stored = options.format == WeightFormat::kAwqGemm ? at::kHalf : config.dtype;
   BlockSize most;
   uint64_t disk = 0;
@@ -304,9 +315,10 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   const uint64_t hidden_states = static_cast<uint64_t>(calibration_tokens) * hidden_size;
   // Of a forward pass: about eight hidden-sized and four MLP-sized activations.
   const uint64_t activations = static_cast<uint64_t>(batch_tokens) * (8 * hidden_size + 4 * most.widest_hidden);
-  // The block before and after scaling, its packed tensors, and four temporaries of the largest linear; the Gram matrices, and the largest once more scaled
-  // and while it is scaled; the embeddings, one of which is converted as a whole.
-  const uint64_t block_floats = 2 * most.floats + most.floats / 4 + 4 * most.largest_linear + most.grams + 2 * most.largest_gram + activations;
+  // The block before and after scaling, its packed tensors, and four temporaries of the largest linear; the Gram matrices, and the
+  // largest once more scaled and while it is scaled; the embeddings, one of which is converted as a whole.
+  const uint64_t block_floats =
+      2 * most.floats + most.floats / 4 + 4 * most.largest_linear + most.grams + 2 * most.largest_gram + activations;
   const uint64_t outer_floats = static_cast<uint64_t>(config.vocab_size) * hidden_size;
   QuantizeEstimate estimate;
   estimate.peak_memory_bytes = kProcessBytes + std::max(4 * block_floats, 6 * outer_floats);

@@ -72,7 +72,8 @@ void save_progress(const fs::path& work_folder, const QuantizeProgress& progress
 }
 
 bool is_progress_file(const std::string& name) {
-  // Of a process that was killed while it wrote a file (".config.json.4711.partial"); shards being filled end in ".safetensors.partial".
+  // Of a process that was killed while it wrote a file (".config.json.4711.partial"); shards being filled end in
+  // ".safetensors.partial".
   const bool left_over = name.starts_with(".") && name.ends_with(".partial") && !name.ends_with(".safetensors.partial");
   return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".bin")) || is_scratch_file(name) || left_over;
 }

@@ -74,7 +74,8 @@ at::Tensor relative_weight_magnitude(const std::vector<at::Tensor>& weights, int
   return (sum / static_cast<double>(rows)).to(at::kFloat);
 }
 
-ScaleSearch::ScaleSearch(const InputStatistics& statistics, const AffineOptions& options, const ScaleSearchOptions& search, at::Tensor tie)
+ScaleSearch::ScaleSearch(const InputStatistics& statistics, const AffineOptions& options, const ScaleSearchOptions& search,
+                         at::Tensor tie)
     : statistics_(statistics), options_(options), tie_(std::move(tie)) {
   const auto ratio = [&](int step) { return static_cast<double>(step) / search.grid; };
   candidates_.push_back({"identity", 0.0, {}, 0.0});
@@ -115,8 +116,8 @@ ScaleSearchResult ScaleSearch::finish() const {
   return {best->scales, candidates_.front().error, best->error, best->kind, best->ratio};
 }
 
-ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics, const AffineOptions& options,
-                                const ScaleSearchOptions& search, const at::Tensor& tie) {
+ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics,
+                                const AffineOptions& options, const ScaleSearchOptions& search, const at::Tensor& tie) {
   ScaleSearch run(statistics, options, search, tie);
   for (const at::Tensor& weight : weights) run.add_magnitude(weight);
   for (const at::Tensor& weight : weights) run.add_error(weight);

@@ -35,7 +35,8 @@ HeadSizes cached_heads(const DecoderConfig& config) {
   return {config.num_key_value_heads, config.head_dim, config.head_dim};
 }
 
-// Attention with logits in the open, for what the library's operator does not have: soft-capping and sinks. A few queries at a time.
+// Attention with logits in the open, for what the library's operator does not have: soft-capping and sinks. A few queries at a
+// time.
 at::Tensor explicit_attention(const DecoderConfig& config, const at::Tensor& sinks, const at::Tensor& query, const at::Tensor& keys,
                               const at::Tensor& values, const BlockMask& mask, double scale) {
   const int64_t batch = query.size(0);
@@ -52,7 +53,8 @@ at::Tensor explicit_attention(const DecoderConfig& config, const at::Tensor& sin
     at::Tensor logits = at::matmul(query.narrow(2, begin, count), wide_keys.transpose(2, 3)).mul_(scale);
     if (config.attention_softcap > 0.0) logits = logits.div_(config.attention_softcap).tanh_().mul_(config.attention_softcap);
     if (mask.mask.defined()) logits = logits + (mask.mask.size(2) == tokens ? mask.mask.narrow(2, begin, count) : mask.mask);
-    if (sinks.defined()) logits = at::cat({logits, sinks.to(logits.scalar_type()).view({1, heads, 1, 1}).expand({batch, heads, count, 1})}, -1);
+    if (sinks.defined())
+      logits = at::cat({logits, sinks.to(logits.scalar_type()).view({1, heads, 1, 1}).expand({batch, heads, count, 1})}, -1);
     at::Tensor share = at::softmax(logits, -1, at::kFloat).to(values.scalar_type());
     if (sinks.defined()) share = share.narrow(-1, 0, total);
     parts.push_back(at::matmul(share, wide_values));
@@ -105,14 +107,16 @@ at::Tensor normalize_heads(const DecoderConfig& config, const Norm& norm, const 
 
 }  // namespace
 
-KvCacheLayer make_cache_layer(const DecoderConfig& config, int64_t block, int64_t batch, int64_t capacity, at::ScalarType dtype, at::Device device) {
+KvCacheLayer make_cache_layer(const DecoderConfig& config, int64_t block, int64_t batch, int64_t capacity, at::ScalarType dtype,
+                              at::Device device) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   KvCacheLayer layer;
   if (config.layers[static_cast<size_t>(block)].attention == AttentionKind::kLinear) {
     const LinearAttentionConfig& linear = config.linear_attention;
     const int64_t channels = 2 * linear.num_key_heads * linear.key_head_dim + linear.num_value_heads * linear.value_head_dim;
     layer.convolution = at::zeros({batch, channels, linear.convolution}, options);
-    layer.recurrent = at::zeros({batch, linear.num_value_heads, linear.key_head_dim, linear.value_head_dim}, options.dtype(at::kFloat));
+    layer.recurrent =
+        at::zeros({batch, linear.num_value_heads, linear.key_head_dim, linear.value_head_dim}, options.dtype(at::kFloat));
     return layer;
   }
   const HeadSizes sizes = cached_heads(config);
@@ -171,13 +175,15 @@ at::Tensor standard_attention(const AttentionCall& call, const at::Tensor& x) {
   const auto clip = [&](const at::Tensor& y) { return config.qkv_clip > 0.0 ? y.clamp(-config.qkv_clip, config.qkv_clip) : y; };
   const auto place = [&](const at::Tensor& heads, const Norm& norm) {  // -> [batch, heads, tokens, head_dim]
     const auto turn = [&](const at::Tensor& y) {
-      return rope < 0 ? y : rotate(y, call.context.rotary[static_cast<size_t>(rope)], config.ropes[static_cast<size_t>(rope)].pairs);
+      return rope < 0 ? y
+                      : rotate(y, call.context.rotary[static_cast<size_t>(rope)], config.ropes[static_cast<size_t>(rope)].pairs);
     };
     if (!config.head_norm_after_rope) return turn(clip(normalize_heads(config, norm, heads)).transpose(1, 2));
     return clip(normalize_heads(config, norm, turn(heads.transpose(1, 2)).transpose(1, 2))).transpose(1, 2);
   };
   at::Tensor query = place(projected.query, call.weights.at(NormSlot::kQuery));
-  if (call.context.query_growth.defined() && (rope < 0 || !config.query_growth.unrotated_layers_only)) query = query * call.context.query_growth;
+  if (call.context.query_growth.defined() && (rope < 0 || !config.query_growth.unrotated_layers_only))
+    query = query * call.context.query_growth;
   const at::Tensor keys = place(projected.keys, call.weights.at(NormSlot::kKey));
   at::Tensor attention = attend(call, query, with_cache(call, keys, clip(projected.values).transpose(1, 2)));
   if (projected.gate.defined()) attention = attention * at::sigmoid(projected.gate);

@@ -55,12 +55,13 @@ at::Tensor with_chunks(const at::Tensor& mask, int64_t chunk, int64_t past_lengt
   return mask.masked_fill(same.logical_not().unsqueeze(1), -std::numeric_limits<double>::infinity());
 }
 
-// float32 [heads]. A number of heads that is no power of two takes the slopes of the next lower one and fills up with every other slope of the
-// next higher one, as the authors' code does.
+// float32 [heads]. A number of heads that is no power of two takes the slopes of the next lower one and fills up with every other
+// slope of the next higher one, as the authors' code does.
 std::vector<double> alibi_slopes(int64_t heads, double max_bias) {
   const auto power_of_two = [&](int64_t count) {
     std::vector<double> slopes;
-    for (int64_t head = 1; head <= count; ++head) slopes.push_back(std::exp2(-max_bias * static_cast<double>(head) / static_cast<double>(count)));
+    for (int64_t head = 1; head <= count; ++head)
+      slopes.push_back(std::exp2(-max_bias * static_cast<double>(head) / static_cast<double>(count)));
     return slopes;
   };
   int64_t lower = 1;
@@ -78,11 +79,12 @@ at::Tensor all_positions(int64_t total, const at::Tensor& real, at::Device devic
   return at::arange(total, at::TensorOptions(at::kLong).device(device)).unsqueeze(0);
 }
 
-// [batch or 1, heads, 1, past + tokens]: a slope times the key's position. Distances to the query differ from that by a constant a row, which
-// softmax does not see.
+// [batch or 1, heads, 1, past + tokens]: a slope times the key's position. Distances to the query differ from that by a constant a
+// row, which softmax does not see.
 at::Tensor alibi(const DecoderConfig& config, int64_t total, const at::Tensor& real, at::ScalarType dtype, at::Device device) {
   at::Tensor position = all_positions(total, real, device).to(at::kFloat);
-  at::Tensor slopes = at::tensor(alibi_slopes(config.num_attention_heads, config.alibi_max_bias), at::kDouble).to(at::kFloat).to(device);
+  at::Tensor slopes =
+      at::tensor(alibi_slopes(config.num_attention_heads, config.alibi_max_bias), at::kDouble).to(at::kFloat).to(device);
   const auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kFloat); };
   if (config.alibi_bfloat16) slopes = rounded(slopes);
   if (config.alibi_bfloat16) position = rounded(position);
@@ -103,8 +105,8 @@ at::Tensor causal_mask(int64_t tokens, int64_t past_length, at::ScalarType dtype
   return additive(visible_keys(tokens, past_length, 0, device), dtype).view({1, 1, tokens, past_length + tokens});
 }
 
-AttentionContext make_attention_context(const DecoderConfig& config, const at::Tensor& position_ids, int64_t past_length, const at::Tensor& real,
-                                        at::ScalarType dtype) {
+AttentionContext make_attention_context(const DecoderConfig& config, const at::Tensor& position_ids, int64_t past_length,
+                                        const at::Tensor& real, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   const int64_t tokens = position_ids.size(1);
   const at::Device device = position_ids.device();
@@ -134,8 +136,8 @@ AttentionContext make_attention_context(const DecoderConfig& config, const at::T
   return context;
 }
 
-BlockMask select_mask(const AttentionContext& context, const LayerConfig& layer, int64_t tokens, int64_t past_length, at::ScalarType dtype,
-                      at::Device device) {
+BlockMask select_mask(const AttentionContext& context, const LayerConfig& layer, int64_t tokens, int64_t past_length,
+                      at::ScalarType dtype, at::Device device) {
   if (window_matters(layer.attention_chunk, past_length + tokens)) return {context.chunk_masks.at(layer.attention_chunk)};
   const int64_t window = layer.sliding_window;
   if (window_matters(window, past_length + tokens)) {

@@ -9,9 +9,12 @@ namespace {
 class LayoutBuilder {
  public:
   LayoutBuilder(const DecoderConfig& config, int64_t block)
-      : config_(config), layer_(config.layers[static_cast<size_t>(block)]), prefix_(fmt::format("{}{}.", config.names.block_prefix, block)) {}
+      : config_(config),
+        layer_(config.layers[static_cast<size_t>(block)]),
+        prefix_(fmt::format("{}{}.", config.names.block_prefix, block)) {}
 
-  void add_linear(std::vector<LinearSpec>& list, LinearSlot slot, int64_t out, int64_t in, bool bias, InputSlot input, bool quantize = true) const {
+  void add_linear(std::vector<LinearSpec>& list, LinearSlot slot, int64_t out, int64_t in, bool bias, InputSlot input,
+                  bool quantize = true) const {
     const std::string_view name = config_.names[slot];
     if (name.empty()) return;
     list.push_back({{slot, kDenseMlp}, prefix_ + std::string(name), out, in, bias, {input, kDenseMlp}, quantize, std::nullopt});
@@ -43,7 +46,8 @@ class LayoutBuilder {
         add_linear(list, LinearSlot::kQProj, query, hidden, false, InputSlot::kAttentionInput);
         add_linear(list, LinearSlot::kQAProj, latent.q_lora_rank, hidden, config_.qkv_bias, InputSlot::kAttentionInput);
         add_linear(list, LinearSlot::kQBProj, query, latent.q_lora_rank, false, InputSlot::kQueryLatent);
-        add_linear(list, LinearSlot::kKvAProj, latent.kv_lora_rank + latent.qk_rope_head_dim, hidden, config_.qkv_bias, InputSlot::kAttentionInput);
+        add_linear(list, LinearSlot::kKvAProj, latent.kv_lora_rank + latent.qk_rope_head_dim, hidden, config_.qkv_bias,
+                   InputSlot::kAttentionInput);
         add_linear(list, LinearSlot::kKvBProj, heads * (latent.qk_nope_head_dim + latent.v_head_dim), latent.kv_lora_rank, false,
                    InputSlot::kKvLatent);
         add_linear(list, LinearSlot::kOProj, hidden, heads * latent.v_head_dim, config_.o_bias, InputSlot::kAttentionOutput);
@@ -76,20 +80,29 @@ class LayoutBuilder {
   void add_mlp(BlockLayout& layout) const {
     const MoeConfig& moe = config_.moe;
     if (!layer_.moe) {
-      append(layout.linears, mlp_linears(prefix_ + std::string(config_.names.mlp), kDenseMlp, config_.intermediate_size, config_.mlp_bias));
+      append(layout.linears,
+             mlp_linears(prefix_ + std::string(config_.names.mlp), kDenseMlp, config_.intermediate_size, config_.mlp_bias));
       add_parameter(layout, ParameterSlot::kActivationScales, {config_.intermediate_size}, /*optional=*/true);
       for (const ParameterSlot slot : {ParameterSlot::kXieluAlphaP, ParameterSlot::kXieluAlphaN}) add_parameter(layout, slot, {1});
-      for (const ParameterSlot slot : {ParameterSlot::kXieluBeta, ParameterSlot::kXieluEps}) add_parameter(layout, slot, {}, /*optional=*/true);
+      for (const ParameterSlot slot : {ParameterSlot::kXieluBeta, ParameterSlot::kXieluEps})
+        add_parameter(layout, slot, {}, /*optional=*/true);
       return;
     }
     layout.experts = moe.num_experts;
     const std::string_view router = config_.names[LinearSlot::kRouter];
-    layout.linears.push_back(
-        {{LinearSlot::kRouter, kDenseMlp}, prefix_ + std::string(router), moe.num_experts, config_.hidden_size, moe.router_bias, mlp_input(), false, std::nullopt});
+    layout.linears.push_back({{LinearSlot::kRouter, kDenseMlp},
+                              prefix_ + std::string(router),
+                              moe.num_experts,
+                              config_.hidden_size,
+                              moe.router_bias,
+                              mlp_input(),
+                              false,
+                              std::nullopt});
     add_parameter(layout, ParameterSlot::kRouterCorrection,
                   moe.correction_row ? std::vector<int64_t>{1, moe.num_experts} : std::vector<int64_t>{moe.num_experts});
     if (moe.shared_intermediate_size == 0) return;
-    append(layout.linears, mlp_linears(prefix_ + std::string(config_.names.shared_expert), kSharedExpert, moe.shared_intermediate_size, config_.mlp_bias));
+    append(layout.linears, mlp_linears(prefix_ + std::string(config_.names.shared_expert), kSharedExpert,
+                                       moe.shared_intermediate_size, config_.mlp_bias));
     add_linear(layout.linears, LinearSlot::kSharedExpertGate, 1, config_.hidden_size, false, mlp_input().slot, /*quantize=*/false);
   }
 
@@ -103,7 +116,8 @@ class LayoutBuilder {
 
   void add_norms(BlockLayout& layout) const {
     for (const NormSlot slot : {NormSlot::kAttentionInput, NormSlot::kAttentionOutput, NormSlot::kMlpInput, NormSlot::kMlpOutput}) {
-      if (const std::string_view name = config_.names[slot]; !name.empty()) layout.norms.push_back(hidden_norm(config_, prefix_ + std::string(name), slot));
+      if (const std::string_view name = config_.names[slot]; !name.empty())
+        layout.norms.push_back(hidden_norm(config_, prefix_ + std::string(name), slot));
     }
     add_parameter(layout, ParameterSlot::kOutputScale, {1});
   }
@@ -150,8 +164,14 @@ class LayoutBuilder {
   }
 
   void add_linear_output(std::vector<LinearSpec>& list, int64_t values) const {
-    list.push_back({{LinearSlot::kOProj, kDenseMlp}, prefix_ + std::string(config_.names.linear_attention_output), config_.hidden_size, values, false,
-                    {InputSlot::kAttentionOutput, kDenseMlp}, true, std::nullopt});
+    list.push_back({{LinearSlot::kOProj, kDenseMlp},
+                    prefix_ + std::string(config_.names.linear_attention_output),
+                    config_.hidden_size,
+                    values,
+                    false,
+                    {InputSlot::kAttentionOutput, kDenseMlp},
+                    true,
+                    std::nullopt});
   }
 
   void add_norm(BlockLayout& layout, NormSlot slot, int64_t features, NormKind kind, double eps, bool bias) const {
@@ -163,7 +183,8 @@ class LayoutBuilder {
   void add_head_norm(BlockLayout& layout, NormSlot slot, int64_t heads) const {
     const std::string_view name = config_.names[slot];
     if (name.empty() || (config_.head_norm_rotated_layers_only && layer_.rope < 0)) return;
-    NormSpec spec{slot, {}, config_.head_dim, 0, config_.head_norm_kind, config_.norm_eps, config_.head_norm_bias, config_.head_norm_affine};
+    NormSpec spec{
+        slot, {}, config_.head_dim, 0, config_.head_norm_kind, config_.norm_eps, config_.head_norm_bias, config_.head_norm_affine};
     if (config_.head_norm == HeadNorm::kWholeWidth) spec.features = heads * config_.head_dim;
     if (config_.head_norm == HeadNorm::kOwnWeights) spec.heads = heads;
     if (name.find("{}") == std::string_view::npos) {
@@ -188,7 +209,8 @@ class LayoutBuilder {
 }  // namespace
 
 NormSpec hidden_norm(const DecoderConfig& config, std::string_view module, NormSlot slot) {
-  return {slot, {std::string(module)}, config.hidden_size, 0, config.norm_kind, config.norm_eps, config.norm_bias, config.norm_affine};
+  return {
+      slot, {std::string(module)}, config.hidden_size, 0, config.norm_kind, config.norm_eps, config.norm_bias, config.norm_affine};
 }
 
 BlockLayout block_layout(const DecoderConfig& config, int64_t block) {

@@ -47,15 +47,17 @@ Linear load_fused(const Checkpoint& checkpoint, const LinearSpec& spec, at::Scal
   at::Tensor weight = checkpoint.load_part(part.tensor, shape, part.expert, dtype);
   weight = rows_of(part.transposed ? weight.t() : weight).contiguous();
   at::Tensor bias;
-  if (!part.bias.empty()) bias = rows_of(checkpoint.load_part(part.bias, {part.experts, part.rows}, part.expert, dtype)).contiguous();
+  if (!part.bias.empty())
+    bias = rows_of(checkpoint.load_part(part.bias, {part.experts, part.rows}, part.expert, dtype)).contiguous();
   return FloatLinear{weight, bias};
 }
 
 // Weights in a few bits with scales of their own: read as they are they would be other numbers.
 void refuse_scaled(const Checkpoint& checkpoint, const LinearSpec& spec) {
   const auto refuse = [&](const std::string& tensor, std::string_view format) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: tensor '{}': weights in {} cannot be read, only float32, bfloat16 and float16",
-                                                     checkpoint.folder().string(), tensor, format))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: tensor '{}': weights in {} cannot be read, only float32, bfloat16 and float16",
+                            checkpoint.folder().string(), tensor, format))
         .with_hint("dequantize the model first, or use a copy that is published in bfloat16");
   };
   if (spec.fused) {
@@ -82,7 +84,8 @@ at::Tensor moved(const at::Tensor& tensor, at::Device device) { return tensor.de
 uint64_t bytes_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; }
 
 uint64_t mlp_bytes(const MlpWeights& mlp) {
-  return memory_bytes(mlp.gate) + memory_bytes(mlp.up) + memory_bytes(mlp.gate_up) + memory_bytes(mlp.down) + bytes_of(mlp.activation_scales);
+  return memory_bytes(mlp.gate) + memory_bytes(mlp.up) + memory_bytes(mlp.gate_up) + memory_bytes(mlp.down) +
+         bytes_of(mlp.activation_scales);
 }
 
 }  // namespace
@@ -125,7 +128,8 @@ Norm load_norm(const Checkpoint& checkpoint, const NormSpec& spec, at::ScalarTyp
   if (!spec.affine) return norm;
   const auto load = [&](const char* part) {
     if (spec.names.size() == 1) {
-      const std::vector<int64_t> shape = spec.heads > 0 ? std::vector<int64_t>{spec.heads, spec.features} : std::vector<int64_t>{spec.features};
+      const std::vector<int64_t> shape =
+          spec.heads > 0 ? std::vector<int64_t>{spec.heads, spec.features} : std::vector<int64_t>{spec.features};
       return checkpoint.load(spec.names.front() + part, shape, dtype, device);
     }
     std::vector<at::Tensor> heads;
@@ -137,8 +141,8 @@ Norm load_norm(const Checkpoint& checkpoint, const NormSpec& spec, at::ScalarTyp
   return norm;
 }
 
-BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype, at::Device device,
-                        LoadExperts experts) {
+BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype,
+                        at::Device device, LoadExperts experts) {
   const at::NoGradGuard no_grad;
   const BlockLayout layout = block_layout(config, block);
   BlockWeights weights;
@@ -153,17 +157,18 @@ BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& confi
     // In float32 whatever the rest is: small tensors that steer choices and decays.
     weights.at(spec.slot) = checkpoint.load(spec.name, spec.shape, at::kFloat, device);
   }
-  if (const at::Tensor& scales = weights.at(ParameterSlot::kActivationScales); scales.defined()) weights.mlp.activation_scales = scales.to(dtype);
-  weights.mlp.xielu = {weights.at(ParameterSlot::kXieluAlphaP), weights.at(ParameterSlot::kXieluAlphaN), weights.at(ParameterSlot::kXieluBeta),
-                       weights.at(ParameterSlot::kXieluEps)};
+  if (const at::Tensor& scales = weights.at(ParameterSlot::kActivationScales); scales.defined())
+    weights.mlp.activation_scales = scales.to(dtype);
+  weights.mlp.xielu = {weights.at(ParameterSlot::kXieluAlphaP), weights.at(ParameterSlot::kXieluAlphaN),
+                       weights.at(ParameterSlot::kXieluBeta), weights.at(ParameterSlot::kXieluEps)};
   for (int64_t expert = 0; expert < layout.experts && experts == LoadExperts::kYes; ++expert) {
     weights.experts.push_back(load_expert(checkpoint, config, block, expert, dtype, device));
   }
   return weights;
 }
 
-MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int64_t expert, at::ScalarType dtype,
-                       at::Device device) {
+MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int64_t expert,
+                       at::ScalarType dtype, at::Device device) {
   const at::NoGradGuard no_grad;
   MlpWeights weights;
   for (const LinearSpec& spec : expert_layout(config, block, expert)) {
@@ -175,7 +180,8 @@ MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config
 MlpWeights to_device(MlpWeights weights, at::Device device) {
   for (Linear* linear : {&weights.gate, &weights.up, &weights.gate_up, &weights.down}) *linear = to_device(*linear, device);
   weights.activation_scales = moved(weights.activation_scales, device);
-  for (at::Tensor* parameter : {&weights.xielu.alpha_p, &weights.xielu.alpha_n, &weights.xielu.beta, &weights.xielu.eps}) *parameter = moved(*parameter, device);
+  for (at::Tensor* parameter : {&weights.xielu.alpha_p, &weights.xielu.alpha_n, &weights.xielu.beta, &weights.xielu.eps})
+    *parameter = moved(*parameter, device);
   return weights;
 }
 

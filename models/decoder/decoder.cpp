@@ -25,8 +25,9 @@ void check_quantization(const Checkpoint& checkpoint) {
   const std::string version = value_or<std::string>(config, "version", "gemm", where);
   const int64_t bits = value_or<int64_t>(config, "bits", value_or<int64_t>(config, "w_bit", 4, where), where);
   if (method != "awq" || (version != "gemm" && version != "GEMM") || bits != 4) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: quant_method '{}', version '{}', {} bits cannot be run, only awq, gemm, 4 bits",
-                                                     where, method, version, bits))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: quant_method '{}', version '{}', {} bits cannot be run, only awq, gemm, 4 bits", where, method,
+                            version, bits))
         .with_hint("for other methods (mxfp4, fp8, ...) dequantize the model first, or use a copy that is published in bfloat16");
   }
 }
@@ -82,10 +83,11 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   decoder.embedding_ = load_embedding(checkpoint, config, options.dtype, options.device);
   decoder.final_norm_ = load_final_norm(checkpoint, config, options.dtype, options.device);
   const std::string head(config.names.lm_head);
-  decoder.lm_head_ = config.tie_word_embeddings
-                         ? decoder.embedding_.tokens
-                         : checkpoint.load(head + ".weight", {config.vocab_size, config.hidden_size}, options.dtype, options.device);
-  if (config.lm_head_bias) decoder.lm_head_bias_ = checkpoint.load(head + ".bias", {config.vocab_size}, options.dtype, options.device);
+  decoder.lm_head_ = config.tie_word_embeddings ? decoder.embedding_.tokens
+                                                : checkpoint.load(head + ".weight", {config.vocab_size, config.hidden_size},
+                                                                  options.dtype, options.device);
+  if (config.lm_head_bias)
+    decoder.lm_head_bias_ = checkpoint.load(head + ".bias", {config.vocab_size}, options.dtype, options.device);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device));
   }
@@ -121,8 +123,7 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
     fail(ErrorKind::kInvalidArgument, "decoder: token id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest,
          config_.vocab_size);
   }
-  if (cache != nullptr &&
-      (total > cache->capacity || cache->layers.size() != blocks_.size() || cache->rows != batch)) {
+  if (cache != nullptr && (total > cache->capacity || cache->layers.size() != blocks_.size() || cache->rows != batch)) {
     fail(ErrorKind::kInvalidArgument, "decoder: {} rows of {} tokens do not fit the cache of {} rows, {} of {} tokens filled",
          batch, tokens, cache->rows, cache->length, cache->capacity);
   }
@@ -157,15 +158,18 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
 }
 
 uint64_t Decoder::weight_bytes() const {
-  uint64_t total = bytes_of(embedding_.tokens) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) + bytes_of(final_norm_.bias) +
-                   bytes_of(lm_head_bias_) + (lm_head_.is_same(embedding_.tokens) ? 0 : bytes_of(lm_head_));
+  uint64_t total = bytes_of(embedding_.tokens) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) +
+                   bytes_of(final_norm_.bias) + bytes_of(lm_head_bias_) +
+                   (lm_head_.is_same(embedding_.tokens) ? 0 : bytes_of(lm_head_));
   for (const BlockWeights& block : blocks_) total += memory_bytes(block);
   return total;
 }
 
 bool Decoder::is_quantized() const {
   const auto packed = [](const Linear& linear) { return std::holds_alternative<PackedLinear>(linear); };
-  const auto any_in = [&](const MlpWeights& mlp) { return packed(mlp.gate) || packed(mlp.up) || packed(mlp.gate_up) || packed(mlp.down); };
+  const auto any_in = [&](const MlpWeights& mlp) {
+    return packed(mlp.gate) || packed(mlp.up) || packed(mlp.gate_up) || packed(mlp.down);
+  };
   return std::any_of(blocks_.begin(), blocks_.end(), [&](const BlockWeights& block) {
     return std::any_of(block.linears.begin(), block.linears.end(), packed) || any_in(block.mlp) || any_in(block.shared_expert) ||
            std::any_of(block.experts.begin(), block.experts.end(), any_in);

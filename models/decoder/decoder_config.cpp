@@ -39,7 +39,8 @@ at::ScalarType parse_dtype(const ConfigReader& config) {
   for (const DtypeRow& row : kDtypes) {
     if (row.name == name) return row.dtype;
   }
-  fail(ErrorKind::kUnsupported, "{}: key '{}': dtype '{}' is not supported, only float32, bfloat16, float16 and float64", config.where(), key, name);
+  fail(ErrorKind::kUnsupported, "{}: key '{}': dtype '{}' is not supported, only float32, bfloat16, float16 and float64",
+       config.where(), key, name);
 }
 
 void read_sizes(const ConfigReader& config, const ConfigDefaults& defaults, DecoderConfig& decoder) {
@@ -47,10 +48,12 @@ void read_sizes(const ConfigReader& config, const ConfigDefaults& defaults, Deco
   decoder.hidden_size = config.size(config.spelling({"hidden_size", "n_embd", "n_embed", "d_model"}));
   decoder.num_hidden_layers = config.size(config.spelling({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
   if (decoder.num_hidden_layers > kMostLayers) {
-    fail(ErrorKind::kCorruption, "{}: key 'num_hidden_layers': found {}, expected at most {}", config.where(), decoder.num_hidden_layers, kMostLayers);
+    fail(ErrorKind::kCorruption, "{}: key 'num_hidden_layers': found {}, expected at most {}", config.where(),
+         decoder.num_hidden_layers, kMostLayers);
   }
   decoder.layers.resize(static_cast<size_t>(decoder.num_hidden_layers));
-  decoder.intermediate_size = config.size_or(config.spelling({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"}), 4 * decoder.hidden_size);
+  decoder.intermediate_size =
+      config.size_or(config.spelling({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"}), 4 * decoder.hidden_size);
   decoder.max_position_embeddings = config.size_or(
       config.spelling({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"}), defaults.max_position_embeddings);
 }
@@ -66,17 +69,19 @@ void read_heads(const ConfigReader& config, const ConfigDefaults& defaults, Deco
          decoder.num_attention_heads, decoder.num_key_value_heads);
   }
   if (!config.has("head_dim") && defaults.head_dim == 0 && decoder.hidden_size % decoder.num_attention_heads != 0) {
-    fail(ErrorKind::kCorruption, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and there is no head_dim", config.where(),
-         decoder.hidden_size, decoder.num_attention_heads);
+    fail(ErrorKind::kCorruption, "{}: hidden_size {} is not a multiple of num_attention_heads {}, and there is no head_dim",
+         config.where(), decoder.hidden_size, decoder.num_attention_heads);
   }
-  const bool null_head_dim = config.object().contains("head_dim") && !config.has("head_dim");  // means the quotient, whatever the class assumes
+  const bool null_head_dim =
+      config.object().contains("head_dim") && !config.has("head_dim");  // means the quotient, whatever the class assumes
   decoder.head_dim = config.size_or("head_dim", defaults.head_dim != 0 && !null_head_dim
                                                     ? defaults.head_dim
                                                     : std::max<int64_t>(1, decoder.hidden_size / decoder.num_attention_heads));
 }
 
 void read_norm(const ConfigReader& config, const ConfigDefaults& defaults, DecoderConfig& decoder) {
-  const std::string_view key = config.spelling({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon"});
+  const std::string_view key =
+      config.spelling({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon"});
   decoder.norm_eps = config.number_or(key, defaults.norm_eps);
   if (!(decoder.norm_eps >= 0.0 && decoder.norm_eps < 1.0)) {
     fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected a small positive number", config.where(), key, decoder.norm_eps);
@@ -86,10 +91,12 @@ void read_norm(const ConfigReader& config, const ConfigDefaults& defaults, Decod
 // Of the text model inside of a multimodal one; empty where there is none.
 std::string text_model_type(const ConfigReader& config) {
   const Json* text = config.find("text_config");
-  return text != nullptr && text->is_object() ? ConfigReader(*text, config.where() + ": text_config").text_or("model_type", "") : "";
+  return text != nullptr && text->is_object() ? ConfigReader(*text, config.where() + ": text_config").text_or("model_type", "")
+                                              : "";
 }
 
-// A head that is there is used even where config.json (or the default of its class) says that there is none, as transformers 5 does.
+// A head that is there is used even where config.json (or the default of its class) says that there is none, as transformers 5
+// does.
 void fit_wrapper(const Checkpoint& checkpoint, DecoderConfig& config) {
   const TextSpelling* spelling = find_spelling([&](const std::string& name) { return checkpoint.contains(name); });
   if (spelling != nullptr) set_spelling(config, *spelling);
@@ -98,9 +105,12 @@ void fit_wrapper(const Checkpoint& checkpoint, DecoderConfig& config) {
 
 void drop_missing_prefix(const Checkpoint& checkpoint, TensorNames& names) {
   const size_t prefix = names.embedding.find('.') + 1;
-  if (prefix == 0 || checkpoint.contains(std::string(names.embedding)) || !checkpoint.contains(std::string(names.embedding.substr(prefix)))) return;
+  if (prefix == 0 || checkpoint.contains(std::string(names.embedding)) ||
+      !checkpoint.contains(std::string(names.embedding.substr(prefix))))
+    return;
   const std::string_view text = names.embedding.substr(0, prefix);
-  for (std::string_view* name : {&names.block_prefix, &names.embedding, &names.position_embedding, &names.embedding_norm, &names.final_norm}) {
+  for (std::string_view* name :
+       {&names.block_prefix, &names.embedding, &names.position_embedding, &names.embedding_norm, &names.final_norm}) {
     if (name->starts_with(text)) name->remove_prefix(prefix);
   }
 }
@@ -115,19 +125,23 @@ void check(const ConfigReader& config, const DecoderConfig& decoder) {
   }
   for (const RopeConfig& rope : decoder.ropes) {
     if (rope.dim < 2 || rope.dim % 2 != 0 || rope.dim > std::max(decoder.head_dim, decoder.latent.qk_rope_head_dim)) {
-      fail(ErrorKind::kCorruption, "{}: the rotary embedding turns {} channels of a head of {} (head_dim, partial_rotary_factor), expected an even number",
+      fail(ErrorKind::kCorruption,
+           "{}: the rotary embedding turns {} channels of a head of {} (head_dim, partial_rotary_factor), expected an even number",
            config.where(), rope.dim, decoder.head_dim);
     }
   }
-  if (decoder.qkv_groups < 1 || decoder.num_attention_heads % decoder.qkv_groups != 0 || decoder.num_key_value_heads % decoder.qkv_groups != 0) {
-    fail(ErrorKind::kCorruption, "{}: num_attention_heads {} and num_key_value_heads {} cannot lie in the {} groups of this architecture's fused projection",
-         config.where(), decoder.num_attention_heads, decoder.num_key_value_heads, decoder.qkv_groups);
+  if (decoder.qkv_groups < 1 || decoder.num_attention_heads % decoder.qkv_groups != 0 ||
+      decoder.num_key_value_heads % decoder.qkv_groups != 0) {
+    fail(
+        ErrorKind::kCorruption,
+        "{}: num_attention_heads {} and num_key_value_heads {} cannot lie in the {} groups of this architecture's fused projection",
+        config.where(), decoder.num_attention_heads, decoder.num_key_value_heads, decoder.qkv_groups);
   }
   const MoeConfig& moe = decoder.moe;
   if (moe.num_experts > 0 && (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts || moe.groups < 1 ||
                               moe.num_experts % moe.groups != 0 || moe.groups_per_token < 1 || moe.groups_per_token > moe.groups)) {
-    fail(ErrorKind::kCorruption, "{}: {} experts in {} groups, of which a token goes to {} in {} groups, make no sense", config.where(),
-         moe.num_experts, moe.groups, moe.experts_per_token, moe.groups_per_token);
+    fail(ErrorKind::kCorruption, "{}: {} experts in {} groups, of which a token goes to {} in {} groups, make no sense",
+         config.where(), moe.num_experts, moe.groups, moe.experts_per_token, moe.groups_per_token);
   }
 }
 
@@ -135,7 +149,8 @@ void check(const ConfigReader& config, const DecoderConfig& decoder) {
 bool lies_transposed(const Checkpoint& checkpoint, const DecoderConfig& config, const std::string& block) {
   const MoeConfig& moe = config.moe;
   if (config.hidden_size != moe.intermediate_size) {
-    return checkpoint.info(block + std::string(config.names.fused_down)).shape == std::vector{moe.num_experts, moe.intermediate_size, config.hidden_size};
+    return checkpoint.info(block + std::string(config.names.fused_down)).shape ==
+           std::vector{moe.num_experts, moe.intermediate_size, config.hidden_size};
   }
   const std::vector<int64_t> transposed{moe.num_experts, config.hidden_size, 2 * moe.intermediate_size};
   return checkpoint.info(block + std::string(config.names.fused_gate_up)).shape == transposed;
@@ -150,7 +165,8 @@ void fit_fused_experts(const Checkpoint& checkpoint, DecoderConfig& config) {
     if (config.moe.fused_either_way) config.moe.fused_transposed = lies_transposed(checkpoint, config, block);
     return;
   }
-  for (std::string_view* fused : {&config.names.fused_gate_up, &config.names.fused_down, &config.names.fused_gate_up_bias, &config.names.fused_down_bias}) {
+  for (std::string_view* fused :
+       {&config.names.fused_gate_up, &config.names.fused_down, &config.names.fused_gate_up_bias, &config.names.fused_down_bias}) {
     *fused = "";
   }
 }
@@ -172,7 +188,8 @@ DecoderConfig parse_decoder_config(const Json& json, const std::string& given_wh
   read_sizes(config, defaults, decoder);
   read_heads(config, defaults, decoder);
   read_norm(config, defaults, decoder);
-  decoder.hidden_act = config.text_or(config.spelling({"hidden_act", "hidden_activation", "activation_function"}), defaults.hidden_act);
+  decoder.hidden_act =
+      config.text_or(config.spelling({"hidden_act", "hidden_activation", "activation_function"}), defaults.hidden_act);
   decoder.tie_word_embeddings = config.flag_or("tie_word_embeddings", defaults.tie_word_embeddings);
   const RopeDefaults rope{defaults.rope_theta, defaults.partial_rotary_factor, defaults.rope_pairs, decoder.head_dim};
   if (architecture.rotary) decoder.ropes.push_back(parse_rope(config, rope, decoder.max_position_embeddings));

@@ -16,23 +16,25 @@ EmbeddingWeights load_embedding(const Checkpoint& checkpoint, const DecoderConfi
   const TensorNames& names = config.names;
   EmbeddingWeights weights;
   const std::string tokens(names.embedding);
-  weights.tokens = view_tokens ? checkpoint.view(tokens) : checkpoint.load(tokens, {config.vocab_size, config.hidden_size}, dtype, device);
+  weights.tokens =
+      view_tokens ? checkpoint.view(tokens) : checkpoint.load(tokens, {config.vocab_size, config.hidden_size}, dtype, device);
   if (!names.position_embedding.empty()) {
-    weights.positions = checkpoint.load(std::string(names.position_embedding), {config.learned_positions, config.hidden_size}, dtype, device);
+    weights.positions =
+        checkpoint.load(std::string(names.position_embedding), {config.learned_positions, config.hidden_size}, dtype, device);
   }
   if (!names.embedding_norm.empty()) weights.norm = load_norm(checkpoint, hidden_norm(config, names.embedding_norm), dtype, device);
   return weights;
 }
 
-at::Tensor embed(const DecoderConfig& config, const EmbeddingWeights& weights, const at::Tensor& ids, const at::Tensor& position_ids,
-                 at::ScalarType dtype) {
+at::Tensor embed(const DecoderConfig& config, const EmbeddingWeights& weights, const at::Tensor& ids,
+                 const at::Tensor& position_ids, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   at::Tensor hidden = at::embedding(weights.tokens, ids).to(dtype);
   if (config.embedding_multiplier != 1.0) hidden = hidden * at::tensor(config.embedding_multiplier, hidden.options());
   if (weights.positions.defined()) {
     if (const int64_t last = position_ids.max().item<int64_t>() + config.position_offset; last >= config.learned_positions) {
-      fail(ErrorKind::kInvalidArgument, "decoder: {} tokens are more than the {} positions of this model's table", last - config.position_offset + 1,
-           config.learned_positions - config.position_offset);
+      fail(ErrorKind::kInvalidArgument, "decoder: {} tokens are more than the {} positions of this model's table",
+           last - config.position_offset + 1, config.learned_positions - config.position_offset);
     }
     hidden = hidden + at::embedding(weights.positions, position_ids + config.position_offset);
   }

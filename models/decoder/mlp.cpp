@@ -34,13 +34,14 @@ at::Tensor plain_relu(const at::Tensor& x) { return at::relu(x); }
 at::Tensor plain_silu(const at::Tensor& x) { return at::silu(x); }
 
 constexpr ActivationRow kActivations[] = {
-    {"silu", plain_silu, 0},           {"swish", plain_silu, 0},      {"gelu", exact_gelu, 0},
-    {"gelu_new", tanh_gelu, 0},        {"gelu_fast", tanh_gelu, 0},   {"gelu_pytorch_tanh", tanh_gelu, 0},
-    {"quick_gelu", quick_gelu, 0},     {"relu", plain_relu, 1},       {"relu2", squared_relu, 2},
+    {"silu", plain_silu, 0},       {"swish", plain_silu, 0},    {"gelu", exact_gelu, 0},
+    {"gelu_new", tanh_gelu, 0},    {"gelu_fast", tanh_gelu, 0}, {"gelu_pytorch_tanh", tanh_gelu, 0},
+    {"quick_gelu", quick_gelu, 0}, {"relu", plain_relu, 1},     {"relu2", squared_relu, 2},
 };
 
 const ActivationRow* find_activation(std::string_view name) {
-  const auto* row = std::find_if(std::begin(kActivations), std::end(kActivations), [&](const ActivationRow& r) { return r.name == name; });
+  const auto* row =
+      std::find_if(std::begin(kActivations), std::end(kActivations), [&](const ActivationRow& r) { return r.name == name; });
   return row == std::end(kActivations) ? nullptr : row;
 }
 
@@ -104,7 +105,8 @@ at::Tensor mlp_hidden(const DecoderConfig& config, const MlpWeights& weights, co
   return weights.activation_scales.defined() ? hidden / weights.activation_scales : hidden;
 }
 
-at::Tensor mlp_forward(const DecoderConfig& config, const MlpWeights& weights, int64_t mlp, const at::Tensor& x, const BlockObserver& observer) {
+at::Tensor mlp_forward(const DecoderConfig& config, const MlpWeights& weights, int64_t mlp, const at::Tensor& x,
+                       const BlockObserver& observer) {
   const at::Tensor hidden = mlp_hidden(config, weights, x);
   if (observer) observer({InputSlot::kMlpHidden, mlp}, hidden);
   return forward(weights.down, hidden);

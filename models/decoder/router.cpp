@@ -35,7 +35,8 @@ at::Tensor router_logits(const Linear& router, const at::Tensor& x) {
 at::Tensor keep_best_groups(const MoeConfig& moe, const at::Tensor& scores) {
   if (moe.group_score == GroupScore::kNone || moe.groups == moe.groups_per_token) return scores;
   const at::Tensor grouped = scores.view({scores.size(0), moe.groups, -1});
-  const at::Tensor rank = moe.group_score == GroupScore::kMax ? std::get<0>(grouped.max(-1)) : std::get<0>(at::topk(grouped, 2, -1)).sum(-1);
+  const at::Tensor rank =
+      moe.group_score == GroupScore::kMax ? std::get<0>(grouped.max(-1)) : std::get<0>(at::topk(grouped, 2, -1)).sum(-1);
   const at::Tensor best = std::get<1>(at::topk(rank, moe.groups_per_token, -1));
   const at::Tensor kept = at::zeros_like(rank, rank.options().dtype(at::kBool)).scatter_(1, best, true);
   return grouped.masked_fill(kept.logical_not().unsqueeze(-1), kMinusInfinity).view(scores.sizes());
@@ -96,8 +97,8 @@ ExpertRows rows_of_expert(const Routing& routing, int64_t expert) {
   return {places.floor_divide(routing.experts.size(1)), routing.weights.flatten().index_select(0, places)};
 }
 
-void add_expert(const DecoderConfig& config, const MlpWeights& expert, int64_t index, const ExpertRows& expert_rows, const at::Tensor& x,
-                at::Tensor& output, const BlockObserver& observer) {
+void add_expert(const DecoderConfig& config, const MlpWeights& expert, int64_t index, const ExpertRows& expert_rows,
+                const at::Tensor& x, at::Tensor& output, const BlockObserver& observer) {
   const at::NoGradGuard no_grad;
   if (expert_rows.rows.numel() == 0) return;
   const auto weighted = [&](const at::Tensor& y) { return (y * expert_rows.weights.unsqueeze(1)).to(y.scalar_type()); };
@@ -107,7 +108,8 @@ void add_expert(const DecoderConfig& config, const MlpWeights& expert, int64_t i
   output.index_add_(0, expert_rows.rows, config.moe.weight_input ? part : weighted(part));
 }
 
-at::Tensor shared_expert_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x, const BlockObserver& observer) {
+at::Tensor shared_expert_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x,
+                                 const BlockObserver& observer) {
   const at::NoGradGuard no_grad;
   if (config.moe.shared_intermediate_size == 0) return {};
   const at::Tensor output = mlp_forward(config, weights.shared_expert, kSharedExpert, x, observer);
@@ -115,7 +117,8 @@ at::Tensor shared_expert_forward(const DecoderConfig& config, const BlockWeights
   return has_weight(gate) ? output * at::sigmoid(forward(gate, x)) : output;
 }
 
-at::Tensor mixture_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x, const BlockObserver& observer) {
+at::Tensor mixture_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x,
+                           const BlockObserver& observer) {
   const at::NoGradGuard no_grad;
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   const Routing routing = route(config, weights, rows);

@@ -45,7 +45,8 @@ void set_channels(ScalingGroup& group, const std::vector<int64_t>& channels) {
 }
 
 std::optional<ScalingGroup> norm_group(const DecoderConfig& config, const BlockLayout& layout, const NormInput& row) {
-  const auto norm = std::find_if(layout.norms.begin(), layout.norms.end(), [&](const NormSpec& spec) { return spec.slot == row.norm; });
+  const auto norm =
+      std::find_if(layout.norms.begin(), layout.norms.end(), [&](const NormSpec& spec) { return spec.slot == row.norm; });
   if (norm == layout.norms.end() || !norm->affine) return std::nullopt;
   if (config.residual_from_norm) return std::nullopt;  // the residual reads it, too
   ScalingGroup group;
@@ -64,7 +65,8 @@ std::optional<ScalingGroup> norm_group(const DecoderConfig& config, const BlockL
 
 // Linear attention normalizes each head's output with one weight for all heads.
 std::optional<ScalingGroup> linear_attention_group(const DecoderConfig& config, const BlockLayout& layout) {
-  const auto norm = std::find_if(layout.norms.begin(), layout.norms.end(), [](const NormSpec& spec) { return spec.slot == NormSlot::kLinearAttention; });
+  const auto norm = std::find_if(layout.norms.begin(), layout.norms.end(),
+                                 [](const NormSpec& spec) { return spec.slot == NormSlot::kLinearAttention; });
   if (norm == layout.norms.end()) return std::nullopt;
   ScalingGroup group;
   group.smooth = NormSlot::kLinearAttention;
@@ -149,12 +151,14 @@ at::Tensor by_input_channel(const ScalingGroup& group, const at::Tensor& scales)
   return group.channels.defined() ? scales.index_select(0, group.channels) : scales;
 }
 
-// Divides the norm's weight and rounds it; returns what the balance linears must be multiplied by to undo exactly that, by norm channel.
+// Divides the norm's weight and rounds it; returns what the balance linears must be multiplied by to undo exactly that, by norm
+// channel.
 at::Tensor divide_norm(Norm& norm, const at::Tensor& scales, at::ScalarType stored) {
   const double one = stored_weight_offset(norm.kind);
   const at::Tensor old = norm.weight.to(at::kFloat) + one;
   at::Tensor kept = to_stored(old / scales - one, stored);
-  kept = at::where(kept + one != 0, kept, to_stored(old - one, stored));  // a channel must not vanish by underflow: it is left unscaled
+  kept = at::where(kept + one != 0, kept,
+                   to_stored(old - one, stored));  // a channel must not vanish by underflow: it is left unscaled
   // A channel whose weight is 0 carries nothing: any factor is right, the searched one is kept.
   const at::Tensor applied = at::where((kept + one != 0).logical_and(old != 0), old / (kept + one), scales);
   norm.weight = kept;
@@ -193,7 +197,8 @@ std::vector<ScalingGroup> expert_scaling_groups(const DecoderConfig& config, int
 at::Tensor apply_scales(BlockWeights& weights, const ScalingGroup& group, const at::Tensor& scales, at::ScalarType stored) {
   at::Tensor applied = scales;
   if (const auto* norm = std::get_if<NormSlot>(&group.smooth)) {
-    const at::Tensor divided = divide_norm(weights.at(*norm), by_smooth_channel(group, scales, weights.at(*norm).weight.size(0)), stored);
+    const at::Tensor divided =
+        divide_norm(weights.at(*norm), by_smooth_channel(group, scales, weights.at(*norm).weight.size(0)), stored);
     applied = by_input_channel(group, divided);
   } else if (std::holds_alternative<ParameterSlot>(group.smooth)) {
     applied = to_stored(scales, stored);

@@ -32,7 +32,8 @@ std::string attention_of(const models::TensorNames& names) {
 }
 
 std::string mlp_of(const models::TensorNames& names) {
-  if (!names.fused_down.empty()) return names.shared_expert.empty() ? "experts (3-D tensors)" : "experts (3-D tensors), shared expert";
+  if (!names.fused_down.empty())
+    return names.shared_expert.empty() ? "experts (3-D tensors)" : "experts (3-D tensors), shared expert";
   if (!names.expert.empty()) return names.shared_expert.empty() ? "experts" : "experts, shared expert";
   if (!names[LinearSlot::kGateUpProj].empty()) return "gated, fused";
   return names[LinearSlot::kGateProj].empty() ? "plain" : "gated";
@@ -46,8 +47,8 @@ Row row_of(const models::Wrapper& wrapper) {
   if (text.configure != nullptr) text.configure(decoder);
   std::vector<std::string_view> types;
   for (const models::TextModel* model : wrapper.text_models) types.push_back(model->architecture);
-  return {std::string(wrapper.model_type), fmt::format("{} (its text model: {})", wrapper.models, fmt::join(types, ", ")), attention_of(decoder.names),
-          mlp_of(decoder.names)};
+  return {std::string(wrapper.model_type), fmt::format("{} (its text model: {})", wrapper.models, fmt::join(types, ", ")),
+          attention_of(decoder.names), mlp_of(decoder.names)};
 }
 
 std::vector<Row> collect() {
@@ -68,9 +69,10 @@ std::string to_markdown(const std::vector<Row>& rows) {
 }  // namespace
 
 void architectures_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"architectures", "", "Lists the architectures that can be quantized and evaluated, by the model_type of config.json.",
-                             "  salient architectures\n  salient architectures --json\n"},
-                            {{"json", "", "print the result as JSON"}, {"markdown", "", "print it as the README has it"}}, words);
+  const Arguments arguments(
+      {"architectures", "", "Lists the architectures that can be quantized and evaluated, by the model_type of config.json.",
+       "  salient architectures\n  salient architectures --json\n"},
+      {{"json", "", "print the result as JSON"}, {"markdown", "", "print it as the README has it"}}, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const std::vector<Row> rows = collect();
