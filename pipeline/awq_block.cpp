@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "common/memory.h"
 #include "pipeline/mappings.h"
 
 namespace salient::pipeline {
@@ -95,8 +96,10 @@ Applied search_and_apply(const models::DecoderConfig& config, const models::Bloc
                          at::ScalarType stored) {
   const std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found;
-  for (const ScalingGroup& group : groups)
+  for (const ScalingGroup& group : groups) {
     found.push_back(search(config, layout, weights, group, statistics, load_expert, options));
+    return_free_memory();
+  }
   Applied applied;
   for (size_t i = 0; i < groups.size(); ++i) {
     if (!found[i]) continue;
@@ -202,6 +205,7 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
     result.reports.push_back(
         quantize_linear(spec, linear, statistics.at(spec.input), applied.linears[spec.id], /*search=*/true, options, sink));
     result.reports.back().rtn_error = rtn_error.at(spec.id);
+    return_free_memory();
   }
   store_norms(layout, weights, stored, sink);
   if (options.format != WeightFormat::kFloat) store_activation_scales(layout, weights, stored, sink);

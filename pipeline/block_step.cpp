@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "common/error.h"
+#include "common/memory.h"
 #include "models/decoder/mlp.h"
 #include "models/decoder/router.h"
 
@@ -62,6 +63,7 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
       if (!step.options.propagate_error) output.write(batch.begin, models::finish_block(call, half.residual, mlp));
     });
   }
+  return_free_memory();
   QuantizedBlock quantized =
       quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options, step.stored, step.sink);
   if (!step.options.propagate_error) return std::move(quantized.reports);
@@ -115,6 +117,7 @@ class MixtureStep {
                           quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink);
       if (step_.options.propagate_error) add_part(done.weights, expert);
       reports.insert(reports.end(), done.reports.begin(), done.reports.end());
+      return_free_memory();
       if (step_.on_progress) step_.on_progress(static_cast<double>(expert + 1) / static_cast<double>(layout_.experts));
     }
     if (!step_.options.propagate_error) quantized.weights.at(models::NormSlot::kMlpOutput) = float_output_norm;
