@@ -120,7 +120,7 @@ const Architecture& find_architecture(std::string_view model_type, std::string_v
   for (const Architecture& row : kArchitectures) {
     if (row.model_type == model_type) return row;
   }
-  throw Error(ErrorKind::kUnsupported, describe_missing(model_type, text_model));
+  throw Error(ErrorKind::kUnsupported, describe_missing(model_type, text_model)).with_hint("salient architectures lists all that are");
 }
 
 }  // namespace salient::models

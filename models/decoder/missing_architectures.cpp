@@ -150,8 +150,7 @@ std::string describe_missing(std::string_view given, std::string_view text_model
   std::string what(listed ? row->what : text_model.empty() ? kNotDescribed : kWrapper);
   if (!text_model.empty()) what += fmt::format(" (model_type '{}')", shorten(one_line(text_model), kMostLetters));
   const std::vector<std::string> nearest = nearest_types(model_type, text_model, listed ? row->nearest : "", known);
-  return fmt::format("model_type '{}' is not supported: {}. Nearest of those that are: {}. All: {}", model_type, what, list_choices(nearest),
-                     fmt::join(known, ", "));
+  return fmt::format("model_type '{}' is not supported: {}. Nearest of those that are: {}", model_type, what, list_choices(nearest));
 }
 
 }  // namespace salient::models
