@@ -90,10 +90,15 @@ struct Applied {
   AppliedScales expert_input;
 };
 
+// The tensor whose rounding the balance linears take up.
+std::string smooth_tensor(const ScalingGroup& group) {
+  return std::holds_alternative<models::ParameterSlot>(group.smooth) ? group.smooth_name : group.smooth_name + ".weight";
+}
+
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
                          const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                         at::ScalarType stored) {
+                         const StoredDtype& stored) {
   const std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found;
   for (const ScalingGroup& group : groups) {
@@ -104,7 +109,7 @@ Applied search_and_apply(const models::DecoderConfig& config, const models::Bloc
   for (size_t i = 0; i < groups.size(); ++i) {
     if (!found[i]) continue;
     const ScalingGroup& group = groups[i];
-    const at::Tensor columns = models::apply_scales(weights, group, found[i]->scales, stored);
+    const at::Tensor columns = models::apply_scales(weights, group, found[i]->scales, stored(smooth_tensor(group)));
     const auto note = [&](AppliedScales& scales) {
       scales.columns = columns;
       scales.kind = found[i]->kind;
@@ -120,7 +125,8 @@ Applied search_and_apply(const models::DecoderConfig& config, const models::Bloc
 }
 
 // One expert's matrices as they lie in a tensor of all experts: gate and up in one.
-void store_fused_expert(const std::vector<LinearSpec>& specs, MlpWeights& weights, at::ScalarType dtype, const TensorSink& sink) {
+void store_fused_expert(const std::vector<LinearSpec>& specs, MlpWeights& weights, const StoredDtype& stored,
+                        const TensorSink& sink) {
   std::map<std::string, at::Tensor> matrices;
   std::map<std::string, at::Tensor> biases;
   const auto rows_of = [](const models::FusedPart& part, const LinearSpec& spec, const at::Tensor& all) {
@@ -129,28 +135,29 @@ void store_fused_expert(const std::vector<LinearSpec>& specs, MlpWeights& weight
   for (const LinearSpec& spec : specs) {
     const models::FusedPart& part = *spec.fused;
     auto& linear = std::get<FloatLinear>(weights.at(spec.id.slot));
-    linear.weight = to_stored_dtype(linear.weight, dtype, part.tensor).to(at::kFloat);
+    linear.weight = to_stored_dtype(linear.weight, stored(part.tensor), part.tensor).to(at::kFloat);
     at::Tensor& matrix = matrices[part.tensor];
     if (!matrix.defined()) matrix = at::zeros({part.rows, spec.in_features}, at::kFloat);
     rows_of(part, spec, matrix).copy_(linear.weight);
     if (part.bias.empty()) continue;
-    linear.bias = to_stored_dtype(linear.bias, dtype, part.bias).to(at::kFloat);
+    linear.bias = to_stored_dtype(linear.bias, stored(part.bias), part.bias).to(at::kFloat);
     at::Tensor& bias = biases[part.bias];
     if (!bias.defined()) bias = at::zeros({part.rows}, at::kFloat);
     rows_of(part, spec, bias).copy_(linear.bias);
   }
   const models::FusedPart& first = *specs.front().fused;
-  for (const auto& [name, matrix] : matrices) sink.put_part(name, first.expert, (first.transposed ? matrix.t() : matrix).to(dtype));
-  for (const auto& [name, bias] : biases) sink.put_part(name, first.expert, bias.to(dtype));
+  for (const auto& [name, matrix] : matrices)
+    sink.put_part(name, first.expert, (first.transposed ? matrix.t() : matrix).to(stored(name)));
+  for (const auto& [name, bias] : biases) sink.put_part(name, first.expert, bias.to(stored(name)));
 }
 
-void store_norms(const models::BlockLayout& layout, BlockWeights& weights, at::ScalarType stored, const TensorSink& sink) {
+void store_norms(const models::BlockLayout& layout, BlockWeights& weights, const StoredDtype& stored, const TensorSink& sink) {
   for (const models::NormSpec& spec : layout.norms) {
     models::Norm& norm = weights.at(spec.slot);
     if (!norm.weight.defined()) continue;
     const auto store = [&](at::Tensor& tensor, const char* part) {
       if (!tensor.defined()) return;
-      tensor = to_stored_dtype(tensor, stored, spec.names.front() + part);
+      tensor = to_stored_dtype(tensor, stored(spec.names.front() + part), spec.names.front() + part);
       for (size_t i = 0; i < spec.names.size(); ++i) {
         sink.put(spec.names[i] + part, spec.names.size() == 1 ? tensor : tensor[static_cast<int64_t>(i)]);
       }
@@ -161,14 +168,14 @@ void store_norms(const models::BlockLayout& layout, BlockWeights& weights, at::S
   }
 }
 
-void store_activation_scales(const models::BlockLayout& layout, BlockWeights& weights, at::ScalarType stored,
+void store_activation_scales(const models::BlockLayout& layout, BlockWeights& weights, const StoredDtype& stored,
                              const TensorSink& sink) {
   for (const models::ParameterSpec& spec : layout.parameters) {
     if (spec.slot != models::ParameterSlot::kActivationScales) continue;
     at::Tensor& scales = weights.mlp.activation_scales;
     // Readers of packed checkpoints take the divisor from the file without asking whether it is there.
     if (!scales.defined()) scales = at::ones(spec.shape, at::kFloat);
-    sink.put(spec.name, scales.to(stored));
+    sink.put(spec.name, scales.to(stored(spec.name)));
   }
 }
 
@@ -186,7 +193,7 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
 
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
                               const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                              at::ScalarType stored, const TensorSink& sink) {
+                              const StoredDtype& stored, const TensorSink& sink) {
   QuantizedBlock result;
   std::map<LinearId, double> rtn_error;
   for (const LinearSpec& spec : layout.linears) {
@@ -217,7 +224,7 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
 QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t block, int64_t expert, MlpWeights weights,
                                 const quant::InputStatistics& input, const quant::InputStatistics& hidden,
                                 const AppliedScales& expert_input, int64_t routed_tokens, const AwqOptions& options,
-                                at::ScalarType stored, const TensorSink& sink) {
+                                const StoredDtype& stored, const TensorSink& sink) {
   const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
   const auto statistics_of = [&](const LinearSpec& spec) -> const quant::InputStatistics& {
     return spec.input.slot == models::InputSlot::kMlpHidden ? hidden : input;

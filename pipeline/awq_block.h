@@ -26,10 +26,10 @@ struct QuantizedBlock {
 // The groups of this block that are searched: all that the tensors allow, or those that options.mappings name.
 std::vector<models::ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout, const AwqOptions& options);
 
-// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU. `stored`: dtype of what is not
+// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU. `stored`: dtypes of what is not
 // packed. The block's parameters (sinks, router corrections, ...) are not stored here, except for an activation's divisor.
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, models::BlockWeights weights,
-                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, at::ScalarType stored,
+                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, const StoredDtype& stored,
                               const TensorSink& sink);
 
 struct QuantizedExpert {
@@ -40,6 +40,6 @@ struct QuantizedExpert {
 // `input`, `hidden`: statistics of what gate_proj and up_proj, and what down_proj read. routed_tokens 0: nothing is searched inside the expert.
 QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t block, int64_t expert, models::MlpWeights weights,
                                 const quant::InputStatistics& input, const quant::InputStatistics& hidden, const AppliedScales& expert_input,
-                                int64_t routed_tokens, const AwqOptions& options, at::ScalarType stored, const TensorSink& sink);
+                                int64_t routed_tokens, const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink);
 
 }  // namespace salient::pipeline

@@ -70,11 +70,13 @@ LinearReport quantize_linear(const models::LinearSpec& spec, models::FloatLinear
   return report;
 }
 
-void store_float_linear(const models::LinearSpec& spec, models::FloatLinear& linear, at::ScalarType dtype, const TensorSink& sink) {
-  const at::Tensor weight = to_stored_dtype(linear.weight, dtype, spec.name + ".weight");
-  sink.put(spec.name + ".weight", weight);
+void store_float_linear(const models::LinearSpec& spec, models::FloatLinear& linear, const StoredDtype& stored,
+                        const TensorSink& sink) {
+  const std::string name = spec.name + ".weight";
+  const at::Tensor weight = to_stored_dtype(linear.weight, stored(name), name);
+  sink.put(name, weight);
   linear.weight = weight.to(at::kFloat);
-  store_bias(spec, linear, dtype, sink);
+  if (linear.bias.defined()) store_bias(spec, linear, stored(spec.name + ".bias"), sink);
 }
 
 at::Tensor to_stored_dtype(const at::Tensor& tensor, at::ScalarType dtype, const std::string& name) {

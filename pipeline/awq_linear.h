@@ -21,6 +21,9 @@ struct TensorSink {
   std::function<void(const std::string& name, int64_t index, const at::Tensor& tensor)> put_part;
 };
 
+// The dtype in which a tensor that is not packed is stored, by its name.
+using StoredDtype = std::function<at::ScalarType(const std::string& tensor)>;
+
 // What was done to a linear before: W' = W * columns / rows.
 struct AppliedScales {
   at::Tensor columns;  // float32 [in_features], or undefined
@@ -42,8 +45,8 @@ double round_to_nearest_error(const at::Tensor& weight, const quant::InputStatis
 LinearReport quantize_linear(const models::LinearSpec& spec, models::FloatLinear& linear, const quant::InputStatistics& input,
                              const AppliedScales& applied, bool search, const AwqOptions& options, const TensorSink& sink);
 
-// Stores `linear` in `dtype`; it is replaced by what was stored (float32). Parts of a tensor with all experts are stored by the caller.
-void store_float_linear(const models::LinearSpec& spec, models::FloatLinear& linear, at::ScalarType dtype, const TensorSink& sink);
+// Stores `linear`; it is replaced by what was stored (float32). Parts of a tensor with all experts are stored by the caller.
+void store_float_linear(const models::LinearSpec& spec, models::FloatLinear& linear, const StoredDtype& stored, const TensorSink& sink);
 
 // In `dtype`, checked: a value beyond its range would silently become infinite. Errors: unsupported.
 at::Tensor to_stored_dtype(const at::Tensor& tensor, at::ScalarType dtype, const std::string& name);

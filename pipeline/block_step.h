@@ -22,7 +22,7 @@ struct BlockStep {
   const models::DecoderConfig& config;
   const AwqOptions& options;
   const CalibrationPass& pass;
-  at::ScalarType stored;              // dtype of what is not packed
+  const StoredDtype& stored;          // of what is not packed
   std::filesystem::path work_folder;  // for scratch files
   TensorSink sink;
   std::function<void(double done)> on_progress;  // share of this block, 0 to 1; may be empty

@@ -239,7 +239,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   check_ignore(config, options.awq.ignore);
   for (const std::string& note : check_tensors(checkpoint, config)) say(options, note);
 
-  const at::ScalarType stored = stored_dtype(checkpoint, config, options.awq);
+  const StoredDtype stored = stored_dtypes(checkpoint, options.awq);
   const OuterTensors outer = plan_outer(config, stored);
   std::vector<models::PlannedTensor> planned = outer.before;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {

@@ -50,9 +50,9 @@ void plan_packed(std::vector<PlannedTensor>& plan, const LinearSpec& spec, const
   if (spec.bias) plan.push_back({spec.name + ".bias", at::kHalf, {out}});
 }
 
-void plan_float(std::vector<PlannedTensor>& plan, const LinearSpec& spec, at::ScalarType stored) {
-  plan.push_back({spec.name + ".weight", stored, {spec.out_features, spec.in_features}});
-  if (spec.bias) plan.push_back({spec.name + ".bias", stored, {spec.out_features}});
+void plan_float(std::vector<PlannedTensor>& plan, const LinearSpec& spec, const StoredDtype& stored) {
+  plan.push_back({spec.name + ".weight", stored(spec.name + ".weight"), {spec.out_features, spec.in_features}});
+  if (spec.bias) plan.push_back({spec.name + ".bias", stored(spec.name + ".bias"), {spec.out_features}});
 }
 
 std::vector<int64_t> fused_shape(const LinearSpec& spec, int64_t experts) {
@@ -152,32 +152,40 @@ BlockSize size_of_block(const DecoderConfig& config, int64_t block) {
 
 }  // namespace
 
-at::ScalarType stored_dtype(const models::Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options) {
-  return options.format == WeightFormat::kAwqGemm ? at::kHalf : checkpoint.info(std::string(config.names.embedding)).dtype;
+StoredDtype one_dtype(at::ScalarType dtype) {
+  return [dtype](const std::string&) { return dtype; };
 }
 
-OuterTensors plan_outer(const DecoderConfig& config, at::ScalarType stored) {
+StoredDtype stored_dtypes(const models::Checkpoint& checkpoint, const AwqOptions& options) {
+  if (options.format == WeightFormat::kAwqGemm) return one_dtype(at::kHalf);
+  return [&checkpoint](const std::string& tensor) { return checkpoint.info(tensor).dtype; };
+}
+
+OuterTensors plan_outer(const DecoderConfig& config, const StoredDtype& stored) {
   const models::TensorNames& names = config.names;
   const std::vector<int64_t> matrix{config.vocab_size, config.hidden_size};
   OuterTensors outer;
+  const auto add = [&](std::vector<PlannedTensor>& list, const std::string& name, const std::vector<int64_t>& shape) {
+    list.push_back({name, stored(name), shape});
+  };
   const auto add_norm = [&](std::vector<PlannedTensor>& list, std::string_view module) {
     if (module.empty() || !config.norm_affine) return;
-    list.push_back({std::string(module) + ".weight", stored, {config.hidden_size}});
-    if (config.norm_bias) list.push_back({std::string(module) + ".bias", stored, {config.hidden_size}});
+    add(list, std::string(module) + ".weight", {config.hidden_size});
+    if (config.norm_bias) add(list, std::string(module) + ".bias", {config.hidden_size});
   };
-  outer.before.push_back({std::string(names.embedding), stored, matrix});
+  add(outer.before, std::string(names.embedding), matrix);
   if (!names.position_embedding.empty()) {
-    outer.before.push_back({std::string(names.position_embedding), stored, {config.learned_positions, config.hidden_size}});
+    add(outer.before, std::string(names.position_embedding), {config.learned_positions, config.hidden_size});
   }
   add_norm(outer.before, names.embedding_norm);
   add_norm(outer.after, names.final_norm);
-  if (!config.tie_word_embeddings) outer.after.push_back({std::string(names.lm_head) + ".weight", stored, matrix});
-  if (config.lm_head_bias) outer.after.push_back({std::string(names.lm_head) + ".bias", stored, {config.vocab_size}});
+  if (!config.tie_word_embeddings) add(outer.after, std::string(names.lm_head) + ".weight", matrix);
+  if (config.lm_head_bias) add(outer.after, std::string(names.lm_head) + ".bias", {config.vocab_size});
   return outer;
 }
 
-std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block, const AwqOptions& options, at::ScalarType stored,
-                                      const models::Checkpoint* checkpoint) {
+std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block, const AwqOptions& options,
+                                      const StoredDtype& stored, const models::Checkpoint* checkpoint) {
   const BlockLayout layout = models::block_layout(config, block);
   std::vector<PlannedTensor> plan;
   const auto add_linear = [&](const LinearSpec& spec) {
@@ -192,11 +200,11 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   for (const models::NormSpec& spec : layout.norms) {
     std::map<std::string, std::vector<int64_t>> tensors;
     expect_norm(tensors, spec);
-    for (const auto& [name, shape] : tensors) plan.push_back({name, stored, shape});
+    for (const auto& [name, shape] : tensors) plan.push_back({name, stored(name), shape});
   }
   for (const models::ParameterSpec& spec : layout.parameters) {
     if (spec.slot == models::ParameterSlot::kActivationScales) {
-      if (options.format != WeightFormat::kFloat) plan.push_back({spec.name, stored, spec.shape});
+      if (options.format != WeightFormat::kFloat) plan.push_back({spec.name, stored(spec.name), spec.shape});
       continue;
     }
     if (spec.optional && checkpoint != nullptr && !checkpoint->contains(spec.name)) continue;
@@ -210,7 +218,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
     } else if (expert == 0) {
       std::map<std::string, std::vector<int64_t>> tensors;
       for (const LinearSpec& spec : specs) expect_linear(tensors, spec, layout.experts, /*fused=*/true);
-      for (const auto& [name, shape] : tensors) plan.push_back({name, stored, shape});
+      for (const auto& [name, shape] : tensors) plan.push_back({name, stored(name), shape});
     }
   }
   return plan;
@@ -228,7 +236,7 @@ std::vector<PlannedTensor> plan_kept(const models::Checkpoint& checkpoint, const
 
 std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, const DecoderConfig& config) {
   std::map<std::string, std::vector<int64_t>> expected;
-  const OuterTensors outer = plan_outer(config, at::kFloat);
+  const OuterTensors outer = plan_outer(config, one_dtype(at::kFloat));
   for (const auto* list : {&outer.before, &outer.after}) {
     for (const PlannedTensor& tensor : *list) expected[tensor.name] = tensor.shape;
   }
@@ -296,7 +304,7 @@ std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOpt
 
 QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens,
                                    int64_t batch_tokens) {
-  const at::ScalarType stored = options.format == WeightFormat::kAwqGemm ? at::kHalf : config.dtype;
+  const StoredDtype stored = one_dtype(options.format == WeightFormat::kAwqGemm ? at::kHalf : config.dtype);
   BlockSize most;
   uint64_t disk = 0;
   bool mixture = false;

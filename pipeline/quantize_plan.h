@@ -8,23 +8,25 @@
 #include "models/decoder/decoder_config.h"
 #include "models/io/checkpoint.h"
 #include "models/io/safetensors_header.h"
+#include "pipeline/awq_linear.h"
 #include "pipeline/awq_options.h"
 
 namespace salient::pipeline {
 
-// float16 for AutoAWQ; the source's own for smoothing alone.
-at::ScalarType stored_dtype(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const AwqOptions& options);
+StoredDtype one_dtype(at::ScalarType dtype);
+// float16 for AutoAWQ; for smoothing alone each tensor's own in the source, which must outlive the result.
+StoredDtype stored_dtypes(const models::Checkpoint& checkpoint, const AwqOptions& options);
 
 // The tensors outside of the blocks, in the order in which they are stored.
 struct OuterTensors {
   std::vector<models::PlannedTensor> before;
   std::vector<models::PlannedTensor> after;
 };
-OuterTensors plan_outer(const models::DecoderConfig& config, at::ScalarType stored);
+OuterTensors plan_outer(const models::DecoderConfig& config, const StoredDtype& stored);
 
 // The tensors of one block. Parameters are planned with the dtype that `checkpoint` has them in; without one, as float32. Errors: invalid argument, naming the
 // layers, for a group size that does not divide, and for a linear whose shape the format does not have.
-std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options, at::ScalarType stored,
+std::vector<models::PlannedTensor> plan_block(const models::DecoderConfig& config, int64_t block, const AwqOptions& options, const StoredDtype& stored,
                                               const models::Checkpoint* checkpoint = nullptr);
 
 // The tensors of a multimodal checkpoint that are not the text model's, as they are there: names in order, dtypes of the source. They are copied unchanged.

@@ -146,6 +146,37 @@ TEST(CheckTensors, MissingAndMisshapenTensorsAreNamed) {
   }
 }
 
+// Routers and norms in float32 beside bfloat16 weights keep their bits.
+TEST(Plan, SmoothedTensorsKeepTheDtypeThatEachHasInTheSource) {
+  at::set_num_threads(1);
+  const test::TemporaryFolder folder;
+  test::write_golden_checkpoint(golden("qwen3_moe"), folder.path() / "float");
+  const models::Checkpoint whole(folder.path() / "float");
+  const auto dtype_of = [&](const std::string& name) {
+    const bool wide = name.find("norm") != std::string::npos || name.ends_with("mlp.gate.weight");
+    return wide ? at::kFloat : at::kBFloat16;
+  };
+  std::vector<models::PlannedTensor> planned;
+  for (const std::string& name : whole.names()) planned.push_back({name, dtype_of(name), whole.info(name).shape});
+  models::CheckpointWriter writer(folder.path() / "mixed", models::plan_shards(planned, uint64_t{1} << 30));
+  for (const std::string& name : whole.names()) writer.put(name, whole.view(name).to(dtype_of(name)));
+  writer.finish();
+  fs::copy_file(folder.path() / "float" / "config.json", folder.path() / "mixed" / "config.json");
+
+  calibration::TokenBlocks tokens;
+  tokens.ids = at::arange(24, at::kLong).view({2, 12});
+  tokens.lengths = at::full({2}, 12, at::kLong);
+  QuantizeModelOptions options;
+  options.model_folder = folder.path() / "mixed";
+  options.output = folder.path() / "out";
+  options.awq = small_options();
+  options.awq.format = WeightFormat::kFloat;
+  quantize_model(options, tokens);
+  const models::Checkpoint smoothed(options.output);
+  EXPECT_EQ(smoothed.names(), whole.names());
+  for (const std::string& name : smoothed.names()) EXPECT_EQ(smoothed.info(name).dtype, dtype_of(name)) << name;
+}
+
 // What plan_outer and plan_block name is what lies on disk, and nothing else.
 TEST(Plan, IsWhatIsWritten) {
   at::set_num_threads(1);
@@ -170,8 +201,8 @@ TEST(Plan, IsWhatIsWritten) {
       if (std::string(model_type) == "opt") options.awq.ignore = {"lm_head", "fc2"};
       const QuantizeModelResult result = quantize_model(options, tokens);
 
-      const at::ScalarType stored = stored_dtype(source, config, options.awq);
-      EXPECT_EQ(stored, format == WeightFormat::kFloat ? at::kFloat : at::kHalf);
+      const StoredDtype stored = stored_dtypes(source, options.awq);
+      EXPECT_EQ(stored(std::string(config.names.embedding)), format == WeightFormat::kFloat ? at::kFloat : at::kHalf);
       std::vector<models::PlannedTensor> plan;
       const auto add = [&](const std::vector<models::PlannedTensor>& more) { plan.insert(plan.end(), more.begin(), more.end()); };
       add(plan_outer(config, stored).before);
@@ -202,27 +233,27 @@ TEST(Plan, GroupSizesThatDoNotDivideNameTheLayerInBothFormats) {
     AwqOptions options = small_options();
     options.format = format;
     options.spec.group_size = 64;
-    const Error error = error_of([&] { plan_block(config, 0, options, at::kHalf); });
+    const Error error = error_of([&] { plan_block(config, 0, options, one_dtype(at::kHalf)); });
     EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
     EXPECT_THAT(error.message(), AllOf(HasSubstr("model.layers.0.mlp.down_proj"), HasSubstr("64"), HasSubstr("96")));
     options.ignore = {"down_proj"};  // nobody searches it
-    EXPECT_NO_THROW(plan_block(config, 0, options, at::kHalf));
+    EXPECT_NO_THROW(plan_block(config, 0, options, one_dtype(at::kHalf)));
   }
   AwqOptions options = small_options();
   options.format = WeightFormat::kFloat;
   options.spec.group_size = 64;
-  EXPECT_THAT(error_of([&] { plan_block(config_of("granitemoe"), 1, options, at::kHalf); }).message(), HasSubstr("experts.0.down_proj"));
+  EXPECT_THAT(error_of([&] { plan_block(config_of("granitemoe"), 1, options, one_dtype(at::kHalf)); }).message(), HasSubstr("experts.0.down_proj"));
 }
 
 TEST(Plan, OutputChannelsThatTheLayoutDoesNotHave) {
   DecoderConfig config = config_of("llama");
   config.intermediate_size = 100;
-  const Error error = error_of([&] { plan_block(config, 1, small_options(), at::kHalf); });
+  const Error error = error_of([&] { plan_block(config, 1, small_options(), one_dtype(at::kHalf)); });
   EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
   EXPECT_THAT(error.message(), HasSubstr("100"));
   AwqOptions ignoring = small_options();
   ignoring.ignore = {"down_proj"};
-  const Error rows = error_of([&] { plan_block(config, 1, ignoring, at::kHalf); });
+  const Error rows = error_of([&] { plan_block(config, 1, ignoring, one_dtype(at::kHalf)); });
   EXPECT_THAT(rows.message(), AllOf(HasSubstr("model.layers.1.mlp.gate_proj"), HasSubstr("multiples of 8"), HasSubstr("100")));
   EXPECT_THAT(rows.hint(), HasSubstr("--ignore gate_proj"));
 }
