@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
 #include <algorithm>
@@ -65,13 +66,6 @@ SALIENT_CLONES void divide_in_place(float* a, const float* b, int64_t n) {
   for (int64_t i = 0; i < n; ++i) a[i] /= b[i];
 }
 
-// The smallest step that fp16 holds with full precision is 2^-14; below, steps lose bits but still work. Zero would not.
-float to_stored_scale(float scale) {
-  constexpr float kSmallest = 5.9604645e-8f;  // 2^-24, the least fp16 subnormal
-  constexpr float kLargest = 65504.0f;
-  return static_cast<float>(c10::Half(std::clamp(scale, kSmallest, kLargest)));
-}
-
 struct GroupParameters {
   float scale;
   float zero;
@@ -84,11 +78,11 @@ GroupParameters choose_parameters(GroupRange range, const AffineOptions& options
     const float magnitude = std::max(-range.low, range.high);
     // An all-zero group: any step does, every code is the zero point.
     if (magnitude == 0.0f) return {1.0f, half};
-    return {to_stored_scale(magnitude / (half - 1.0f)), half};
+    return {to_stored_scale(magnitude / (half - 1.0f), options.scale_dtype), half};
   }
   const float width = range.high - range.low;
   if (width == 0.0f) return {1.0f, 0.0f};
-  const float scale = to_stored_scale(width / levels);
+  const float scale = to_stored_scale(width / levels, options.scale_dtype);
   return {scale, std::clamp(std::nearbyint(-range.low / scale), 0.0f, levels)};
 }
 
@@ -139,6 +133,13 @@ void for_each_group(const at::Tensor& weight, const at::Tensor& s, const AffineO
 }
 
 }  // namespace
+
+float to_stored_scale(float scale, at::ScalarType dtype) {
+  constexpr float kSmallest = 5.9604645e-8f;  // 2^-24, the least fp16 subnormal
+  constexpr float kLargest = 65504.0f;
+  const float bounded = std::clamp(scale, kSmallest, kLargest);
+  return dtype == at::kBFloat16 ? static_cast<float>(c10::BFloat16(bounded)) : static_cast<float>(c10::Half(bounded));
+}
 
 QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& options, const ClipRange* clip) {
   check_shapes(weight, options);

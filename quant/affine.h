@@ -14,6 +14,7 @@ struct AffineOptions {
   int bits = 4;
   int64_t group_size = 128;  // resolved: divides in_features
   bool zero_point = true;    // false: symmetric, zero = 2^(bits-1)
+  at::ScalarType scale_dtype = at::kHalf;  // float16 or bfloat16: what scales are rounded to before codes are chosen
 };
 
 struct QuantizedWeight {
@@ -38,6 +39,9 @@ at::Tensor dequantize(const QuantizedWeight& quantized);
 // s: float32 [in_features], or undefined for all ones.
 at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options,
                               const ClipRange* clip = nullptr);
+
+// The scale as it is stored in float16 or bfloat16: the nearest, between 2^-24 and 65504. Below 2^-14 fp16 loses bits but still works; zero would not.
+float to_stored_scale(float scale, at::ScalarType dtype = at::kHalf);
 
 // -1 -> in_features. Errors: invalid argument naming the sizes that do divide.
 int64_t resolve_group_size(int64_t group_size, int64_t in_features);

@@ -14,7 +14,7 @@
 namespace salient::quant {
 namespace {
 
-// Bounds the temporaries of a candidate to kRowChunk x in_features floats each.
+// Bounds the temporaries of a candidate also where the memory would allow more: larger slices are not faster.
 constexpr int64_t kRowChunk = 2048;
 
 // The diagonal blocks of the Gram matrix: [groups, group, group].
@@ -45,8 +45,9 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
   result.range = {at::ones({out, groups}), at::ones({out, groups})};
   int64_t clipped = 0;
 
-  for (int64_t begin = 0; begin < out; begin += kRowChunk) {
-    const int64_t count = std::min(kRowChunk, out - begin);
+  const int64_t slice = std::min(kRowChunk, rows_in_memory(search.max_chunk_memory, weight.size(1)));
+  for (int64_t begin = 0; begin < out; begin += slice) {
+    const int64_t count = std::min(slice, out - begin);
     const at::Tensor part = weight.narrow(0, begin, count);
     at::Tensor best_low = at::ones({count, groups});
     at::Tensor best_high = at::ones({count, groups});

@@ -6,12 +6,14 @@
 
 #include "quant/affine.h"
 #include "quant/input_statistics.h"
+#include "quant/row_slices.h"
 
 namespace salient::quant {
 
 struct ClipSearchOptions {
   int steps = 10;            // candidates for each end: 1, 1 - step, ...
   double max_shrink = 0.5;   // the last candidate is 1 - max_shrink
+  int64_t max_chunk_memory = kDefaultChunkMemory;  // bytes of the temporaries; changes no result beyond the order of sums
 };
 
 struct ClipSearchResult {

@@ -4,9 +4,12 @@
 #include <ATen/ops/abs.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/nonzero.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <vector>
@@ -40,30 +43,35 @@ at::Tensor quadratic_form(const at::Tensor& error, const at::Tensor& gram) {
   return total;
 }
 
-}  // namespace
-
-InputStatistics make_input_statistics(int64_t features, at::Device device) {
-  return {at::zeros({features, features}, at::TensorOptions(at::kFloat).device(device)),
-          at::zeros({features}, at::TensorOptions(at::kDouble).device(device)), 0};
-}
-
-void accumulate(InputStatistics& statistics, const at::Tensor& x) {
-  const at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
+// The upper half of rows^T rows.
+void add_products(at::Tensor& gram, const at::Tensor& rows) {
   const int64_t features = rows.size(1);
   const int64_t width = block_width(features);
   for (int64_t begin = 0; begin < features; begin += width) {
     const int64_t count = std::min(width, features - begin);
     const at::Tensor left = rows.narrow(1, begin, count);
-    statistics.gram.narrow(0, begin, count)
-        .narrow(1, begin, features - begin)
-        .addmm_(left.t(), rows.narrow(1, begin, features - begin));
+    gram.narrow(0, begin, count).narrow(1, begin, features - begin).addmm_(left.t(), rows.narrow(1, begin, features - begin));
   }
-  statistics.abs_sum.add_(rows.abs().sum(0, /*keepdim=*/false, at::kDouble));
-  statistics.rows += rows.size(0);
 }
 
-void finish(InputStatistics& statistics) {
-  at::Tensor& gram = statistics.gram;
+// Returns how many rows were counted.
+int64_t add_rows(InputStatistics& statistics, at::Tensor& gram, const at::Tensor& x) {
+  at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
+  at::Tensor sum = rows.abs().sum(0, /*keepdim=*/false, at::kDouble);
+  if (!at::isfinite(sum).all().item<bool>()) {
+    const at::Tensor finite = at::isfinite(rows).all(1);
+    statistics.skipped_rows += rows.size(0) - finite.sum().item<int64_t>();
+    rows = rows.index_select(0, at::nonzero(finite).flatten());
+    sum = rows.abs().sum(0, /*keepdim=*/false, at::kDouble);
+  }
+  add_products(gram, rows);
+  statistics.abs_sum.add_(sum);
+  statistics.rows += rows.size(0);
+  return rows.size(0);
+}
+
+// The lower half from the upper one.
+void mirror(at::Tensor& gram) {
   const int64_t features = gram.size(0);
   const int64_t width = block_width(features);
   for (int64_t begin = 0; begin < features; begin += width) {
@@ -71,6 +79,27 @@ void finish(InputStatistics& statistics) {
     const int64_t rest = features - begin - count;
     if (rest > 0) gram.narrow(0, begin + count, rest).narrow(1, begin, count).copy_(gram.narrow(0, begin, count).narrow(1, begin + count, rest).t());
   }
+}
+
+}  // namespace
+
+InputStatistics make_input_statistics(int64_t features, at::Device device) {
+  return {at::zeros({features, features}, at::TensorOptions(at::kFloat).device(device)),
+          at::zeros({features}, at::TensorOptions(at::kDouble).device(device)), 0, 0, {}, 0};
+}
+
+void accumulate(InputStatistics& statistics, const at::Tensor& x) { add_rows(statistics, statistics.gram, x); }
+
+void accumulate_held_back(InputStatistics& statistics, const at::Tensor& x) {
+  if (!statistics.held_gram.defined()) statistics.held_gram = at::zeros_like(statistics.gram);
+  statistics.held_rows += add_rows(statistics, statistics.held_gram, x);
+}
+
+void finish(InputStatistics& statistics) {
+  mirror(statistics.gram);
+  if (!statistics.held_gram.defined()) return;
+  mirror(statistics.held_gram);
+  statistics.gram.add_(statistics.held_gram);
 }
 
 at::Tensor mean_abs(const InputStatistics& statistics) {

@@ -13,13 +13,18 @@ struct InputStatistics {
   at::Tensor gram;      // float32 [features, features], sum over rows of x x^T
   at::Tensor abs_sum;   // float64 [features], sum over rows of |x|
   int64_t rows = 0;
+  int64_t skipped_rows = 0;  // with NaN or infinite values: not counted in anything
+  // The Gram matrix of those of the rows that were held back, for choices that the other rows would make too boldly; undefined when none were.
+  at::Tensor held_gram;
+  int64_t held_rows = 0;
 };
 
 InputStatistics make_input_statistics(int64_t features, at::Device device);
 
-// x: float32 [rows, features] (any number of leading dimensions). Only the upper half of the Gram matrix is kept up to date: call finish()
-// after the last one. Call order: accumulate* finish.
+// x: float32 [rows, features] (any number of leading dimensions). Rows with a value that is not finite are skipped. Only the upper half of a Gram matrix is kept up to date, and rows that are held back are not in
+// `gram` yet: call finish() after the last one. Call order: (accumulate | accumulate_held_back)* finish.
 void accumulate(InputStatistics& statistics, const at::Tensor& x);
+void accumulate_held_back(InputStatistics& statistics, const at::Tensor& x);
 void finish(InputStatistics& statistics);
 
 // mean |x| of each feature, float32 [features].

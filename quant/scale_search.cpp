@@ -8,6 +8,7 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/error.h"
@@ -74,21 +75,20 @@ at::Tensor relative_weight_magnitude(const std::vector<at::Tensor>& weights, int
   return (sum / static_cast<double>(rows)).to(at::kFloat);
 }
 
-ScaleSearch::ScaleSearch(const InputStatistics& statistics, const AffineOptions& options, const ScaleSearchOptions& search,
-                         at::Tensor tie)
-    : statistics_(statistics), options_(options), tie_(std::move(tie)) {
+ScaleSearch::ScaleSearch(const InputStatistics& statistics, const ScaleSearchOptions& search, at::Tensor tie)
+    : statistics_(statistics), options_(search), tie_(std::move(tie)) {
   const auto ratio = [&](int step) { return static_cast<double>(step) / search.grid; };
-  candidates_.push_back({"identity", 0.0, {}, 0.0});
+  candidates_.push_back({"identity", 0.0, {}, 0.0, false});
   if (search.duo != DuoScaling::kOn) {
-    for (int i = 1; i <= search.grid; ++i) candidates_.push_back({"plain", ratio(i), {}, 0.0});
+    for (int i = 1; i <= search.grid; ++i) candidates_.push_back({"plain", ratio(i), {}, 0.0, false});
   }
   if (search.duo != DuoScaling::kOff) {
-    for (int i = 0; i <= search.grid; ++i) candidates_.push_back({"duo", ratio(i), {}, 0.0});
+    for (int i = 0; i <= search.grid; ++i) candidates_.push_back({"duo", ratio(i), {}, 0.0, false});
   }
 }
 
-void ScaleSearch::add_magnitude(const at::Tensor& weight) {
-  const at::Tensor sum = magnitude_sum(weight, options_.group_size);
+void ScaleSearch::add_magnitude(const at::Tensor& weight, int64_t group_size) {
+  const at::Tensor sum = magnitude_sum(weight, group_size);
   magnitude_sum_ = magnitude_sum_.defined() ? magnitude_sum_.add_(sum) : sum;
   rows_ += weight.size(0);
 }
@@ -97,30 +97,68 @@ void ScaleSearch::make_scales() {
   if (rows_ == 0) fail(ErrorKind::kInternal, "scale search: no weight was shown");
   const at::Tensor x = average_tied(mean_abs(statistics_), tie_);
   const at::Tensor w = average_tied((magnitude_sum_ / static_cast<double>(rows_)).to(at::kFloat), tie_);
-  for (Candidate& candidate : candidates_) candidate.scales = candidate_scales(candidate.kind, candidate.ratio, x, w);
-}
-
-void ScaleSearch::add_error(const at::Tensor& weight) {
-  if (!candidates_.front().scales.defined()) make_scales();
   for (Candidate& candidate : candidates_) {
-    candidate.error += output_error(quantization_error(weight, candidate.scales, options_), statistics_.gram, statistics_.rows);
+    if (!candidate.scales.defined()) candidate.scales = candidate_scales(candidate.kind, candidate.ratio, x, w);
   }
 }
 
-ScaleSearchResult ScaleSearch::finish() const {
+void ScaleSearch::add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse) {
+  make_scales();
+  const int64_t rows = rows_in_memory(options_.max_chunk_memory, weight.size(1));
+  const auto error_of = [&](const at::Tensor& scales) {
+    double sum = 0;
+    for (int64_t begin = 0; begin < weight.size(0); begin += rows) {
+      const at::Tensor part = weight.narrow(0, begin, std::min(rows, weight.size(0) - begin));
+      sum += output_error(quantization_error(part, scales, options), statistics_.gram, statistics_.rows);
+    }
+    return sum;
+  };
+  const double identity = none_worse || first_ == 0 ? error_of(candidates_.front().scales) : 0.0;
+  if (first_ == 0) candidates_.front().error += identity;
+  for (size_t i = std::max<size_t>(1, first_); i < candidates_.size(); ++i) {
+    const double error = error_of(candidates_[i].scales);
+    candidates_[i].error += error;
+    candidates_[i].refused |= none_worse && error > identity;
+  }
+}
+
+void ScaleSearch::add_error(const std::function<double(const at::Tensor& scales)>& error) {
+  make_scales();
+  for (size_t i = first_; i < candidates_.size(); ++i) candidates_[i].error += error(candidates_[i].scales);
+}
+
+const ScaleSearch::Candidate& ScaleSearch::best() const {
   const Candidate* best = &candidates_.front();
   // A candidate that is not finite never wins; identity is first and always is.
   for (const Candidate& candidate : candidates_) {
-    if (std::isfinite(candidate.error) && candidate.error < best->error) best = &candidate;
+    if (!candidate.refused && std::isfinite(candidate.error) && candidate.error < best->error) best = &candidate;
   }
-  return {best->scales, candidates_.front().error, best->error, best->kind, best->ratio};
+  return *best;
+}
+
+bool ScaleSearch::refine() {
+  const Candidate found = best();
+  if (!options_.refine || first_ > 0 || found.kind == "identity") return false;
+  first_ = candidates_.size();
+  for (const double step : {-2.0 / 3, -1.0 / 3, 1.0 / 3, 2.0 / 3}) {
+    const double ratio = found.ratio + step / options_.grid;
+    if (ratio >= 0.0 && ratio <= 1.0) candidates_.push_back({found.kind, ratio, {}, 0.0, false});
+  }
+  return true;
+}
+
+ScaleSearchResult ScaleSearch::finish() const {
+  const Candidate& found = best();
+  return {found.scales, candidates_.front().error, found.error, found.kind, found.ratio};
 }
 
 ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics,
                                 const AffineOptions& options, const ScaleSearchOptions& search, const at::Tensor& tie) {
-  ScaleSearch run(statistics, options, search, tie);
-  for (const at::Tensor& weight : weights) run.add_magnitude(weight);
-  for (const at::Tensor& weight : weights) run.add_error(weight);
+  ScaleSearch run(statistics, search, tie);
+  for (const at::Tensor& weight : weights) run.add_magnitude(weight, options.group_size);
+  do {
+    for (const at::Tensor& weight : weights) run.add_error(weight, options);
+  } while (run.refine());
   return run.finish();
 }
 

@@ -8,12 +8,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "quant/affine.h"
 #include "quant/input_statistics.h"
+#include "quant/row_slices.h"
 
 namespace salient::quant {
 
@@ -25,6 +27,8 @@ DuoScaling parse_duo_scaling(std::string_view name);
 struct ScaleSearchOptions {
   int grid = 20;  // steps of r
   DuoScaling duo = DuoScaling::kBoth;
+  bool refine = true;  // after the grid: smaller steps of r around the best
+  int64_t max_chunk_memory = kDefaultChunkMemory;  // bytes of the temporaries for one weight; changes no result beyond the order of sums
 };
 
 struct ScaleSearchResult {
@@ -35,18 +39,23 @@ struct ScaleSearchResult {
   double ratio = 0;       // r of the best candidate
 };
 
-// The search when the linears that share the input do not fit into memory at once (experts): each is shown twice.
-//   ScaleSearch search(...);  for each: search.add_magnitude(w);  for each: search.add_error(w);  search.finish();
+// The search when the linears that share the input do not fit into memory at once (experts): each is shown several times.
+//   ScaleSearch search(...);  for each: search.add_magnitude(w);  do { for each: search.add_error(w); } while (search.refine());  search.finish();
 class ScaleSearch {
  public:
   // `statistics` of the shared input must outlive the search.
   // `tie`: empty, or int64 [in_features] with the index of the scale that each input channel must share with others (0 .. tied-1): how
   // v_proj -> o_proj works under grouped-query attention.
-  ScaleSearch(const InputStatistics& statistics, const AffineOptions& options, const ScaleSearchOptions& search, at::Tensor tie = {});
+  ScaleSearch(const InputStatistics& statistics, const ScaleSearchOptions& search, at::Tensor tie = {});
 
   // weight: float32 [out, in_features].
-  void add_magnitude(const at::Tensor& weight);
-  void add_error(const at::Tensor& weight);
+  void add_magnitude(const at::Tensor& weight, int64_t group_size);
+  // `none_worse`: a candidate that leaves this weight more error than identity does cannot win, however much others gain.
+  void add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse = true);
+  // The same with an error that was measured otherwise (a block's output): `error` is called with each candidate's scales.
+  void add_error(const std::function<double(const at::Tensor& scales)>& error);
+  // Whether there are candidates around the best one of the grid to be shown every weight again: once at most.
+  bool refine();
   ScaleSearchResult finish() const;
 
  private:
@@ -55,18 +64,21 @@ class ScaleSearch {
     double ratio = 0;
     at::Tensor scales;  // made when the first error is asked for
     double error = 0;
+    bool refused = false;  // left a weight more error than identity
   };
   void make_scales();
+  const Candidate& best() const;
 
   const InputStatistics& statistics_;
-  AffineOptions options_;
+  ScaleSearchOptions options_;
   at::Tensor tie_;
   std::vector<Candidate> candidates_;
+  size_t first_ = 0;          // candidates that are being measured: this one and those after it, and identity for comparison
   at::Tensor magnitude_sum_;  // float64 [in_features]
   int64_t rows_ = 0;
 };
 
-// The same for linears that are all in memory. weights: float32 [out_i, in_features].
+// The same for linears that are all in memory and quantized alike. weights: float32 [out_i, in_features].
 ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics, const AffineOptions& options,
                                 const ScaleSearchOptions& search, const at::Tensor& tie = {});
 

@@ -59,5 +59,20 @@ TEST(ClipSearchOneGroup, NeverWorseByRow) {
   }
 }
 
+TEST(ClipSearchSlices, SlicesOfRowsChangeNothing) {
+  const AffineOptions options{3, 32, true};
+  const at::Tensor x = test::random_matrix(300, 64, 1);
+  const at::Tensor weight = test::random_matrix(40, 64, 2);
+  const at::Tensor gram = at::mm(x.t(), x);
+  ClipSearchOptions small;
+  small.max_chunk_memory = 7 * 64 * 4 * kSliceArrays;
+  const ClipSearchResult sliced = search_clip(weight, gram, 300, options, small);
+  const ClipSearchResult whole = search_clip(weight, gram, 300, options, {});
+  EXPECT_NEAR(sliced.error_after, whole.error_after, 1e-5 * whole.error_after);
+  EXPECT_EQ(sliced.clipped_share, whole.clipped_share);
+  EXPECT_TRUE(sliced.range.low.equal(whole.range.low));
+  EXPECT_TRUE(sliced.range.high.equal(whole.range.high));
+}
+
 }  // namespace
 }  // namespace salient::quant

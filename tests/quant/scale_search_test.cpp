@@ -99,9 +99,11 @@ TEST(ScaleSearch, ShownInPiecesItFindsTheSame) {
     for (const DuoScaling duo : {DuoScaling::kOff, DuoScaling::kOn, DuoScaling::kBoth}) {
       const ScaleSearchOptions search{7, duo};
       const ScaleSearchResult whole = search_scales({at::cat(weights)}, statistics, options, search, tied);
-      ScaleSearch run(statistics, options, search, tied);
-      for (const at::Tensor& weight : weights) run.add_magnitude(weight);
-      for (const at::Tensor& weight : weights) run.add_error(weight);
+      ScaleSearch run(statistics, search, tied);
+      for (const at::Tensor& weight : weights) run.add_magnitude(weight, options.group_size);
+      do {
+        for (const at::Tensor& weight : weights) run.add_error(weight, options, /*none_worse=*/false);
+      } while (run.refine());
       const ScaleSearchResult found = run.finish();
       EXPECT_EQ(found.kind, whole.kind);
       EXPECT_EQ(found.ratio, whole.ratio);
@@ -109,8 +111,6 @@ TEST(ScaleSearch, ShownInPiecesItFindsTheSame) {
       EXPECT_NEAR(found.rtn_error, whole.rtn_error, 1e-5 * whole.rtn_error);
       EXPECT_NEAR(found.best_error, whole.best_error, 1e-5 * whole.best_error);
       EXPECT_NE(found.kind, "identity");
-      const ScaleSearchResult list = search_scales(weights, statistics, options, search, tied);
-      EXPECT_TRUE(list.scales.equal(found.scales));
     }
   }
 }
@@ -134,8 +134,64 @@ TEST(ScaleSearch, MagnitudeIsTheMeanOverAllRows) {
 
 TEST(ScaleSearch, ErrorsAreAskedForAfterTheMagnitudes) {
   const InputStatistics statistics = statistics_of(test::random_matrix(10, 32, 51));
-  ScaleSearch run(statistics, {4, 32, true}, {});
-  EXPECT_THROW(run.add_error(test::random_matrix(8, 32, 52)), Error);
+  ScaleSearch run(statistics, ScaleSearchOptions{});
+  EXPECT_THROW(run.add_error(test::random_matrix(8, 32, 52), {4, 32, true}), Error);
+}
+
+// The finer steps only ever add candidates, and do find better ones.
+TEST(ScaleSearch, RefinementNeverLosesAndSometimesGains) {
+  int gains = 0;
+  for (uint64_t seed = 0; seed < 12; ++seed) {
+    const InputStatistics statistics = statistics_of(test::random_matrix(200, 64, seed, /*outliers=*/true));
+    const at::Tensor w = test::random_matrix(32, 64, seed + 50);
+    ScaleSearchOptions coarse{6, DuoScaling::kBoth};
+    coarse.refine = false;
+    const ScaleSearchOptions fine{6, DuoScaling::kBoth};
+    const double before = search_scales({w}, statistics, {4, 32, true}, coarse).best_error;
+    const double after = search_scales({w}, statistics, {4, 32, true}, fine).best_error;
+    EXPECT_LE(after, before);
+    gains += after < before;
+  }
+  EXPECT_GE(gains, 4);
+}
+
+// One weight that scaling helps much, one that it harms: the sum alone would take the harm.
+TEST(ScaleSearch, NoLinearPaysForAnother) {
+  bool differs = false;
+  for (uint64_t seed = 0; seed < 12; ++seed) {
+    const at::Tensor x = test::random_matrix(200, 64, seed, /*outliers=*/true);
+    const InputStatistics statistics = statistics_of(x);
+    const AffineOptions options{4, 32, true};
+    // Large where inputs are large already: those columns decide every range, and scaling them up coarsens the others. Too small to count in the sum.
+    const at::Tensor against = (test::random_matrix(16, 64, seed + 80) * x.abs().mean(0) * 0.02).contiguous();
+    const std::vector<at::Tensor> weights = {test::random_matrix(64, 64, seed + 70), against};
+    const ScaleSearchResult found = search_scales(weights, statistics, options, {});
+    for (const at::Tensor& weight : weights) {
+      const double rtn = output_error(quantization_error(weight, {}, options), statistics.gram, statistics.rows);
+      EXPECT_LE(output_error(quantization_error(weight, found.scales, options), statistics.gram, statistics.rows), rtn * (1 + 1e-9));
+    }
+    ScaleSearch by_sum(statistics, ScaleSearchOptions{});
+    for (const at::Tensor& weight : weights) by_sum.add_magnitude(weight, options.group_size);
+    do {
+      for (const at::Tensor& weight : weights) by_sum.add_error(weight, options, /*none_worse=*/false);
+    } while (by_sum.refine());
+    differs |= !by_sum.finish().scales.equal(found.scales);
+  }
+  EXPECT_TRUE(differs) << "the rule decided nothing here";
+}
+
+TEST(ScaleSearch, SlicesOfRowsChangeNothing) {
+  const at::Tensor x = test::random_matrix(300, 64, 1, /*outliers=*/true);
+  const at::Tensor w = test::random_matrix(37, 64, 2);
+  ScaleSearchOptions small;
+  small.max_chunk_memory = 10 * 64 * 4 * kSliceArrays;
+  ASSERT_EQ(rows_in_memory(small.max_chunk_memory, 64), 10);  // 10 + 10 + 10 + 7
+  const ScaleSearchResult sliced = search_scales({w}, statistics_of(x), {3, 32, true}, small);
+  const ScaleSearchResult whole = search_scales({w}, statistics_of(x), {3, 32, true}, {});
+  EXPECT_TRUE(sliced.scales.equal(whole.scales));
+  EXPECT_NEAR(sliced.best_error, whole.best_error, 1e-5 * whole.best_error);
+  EXPECT_NEAR(sliced.rtn_error, whole.rtn_error, 1e-5 * whole.rtn_error);
+  EXPECT_EQ(rows_in_memory(1, 64), 1);
 }
 
 }  // namespace

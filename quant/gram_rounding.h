@@ -1,0 +1,47 @@
+// Rounding of all weights that read one input, with its Gram matrix: the factorisation that they share, and how far its off-diagonal part is trusted.
+//
+// What columns do for each other is learnt from the calibration rows, and compensation that fits them too closely makes other text worse. So the
+// off-diagonal part is multiplied by the factor that leaves the least error on rows that were held back; a factor of 0 is rounding to nearest.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "quant/affine.h"
+#include "quant/compensated_rounding.h"
+#include "quant/input_statistics.h"
+#include "quant/rounding.h"
+
+namespace salient::quant {
+
+// A weight as it will be quantized (float32 [out, in], multiplied by the scales), and how.
+struct WeightToRound {
+  at::Tensor weight;
+  AffineOptions options;
+  ClipRange clip;  // undefined tensors = full ranges
+
+  const ClipRange* range() const { return clip.low.defined() ? &clip : nullptr; }
+};
+
+struct RoundedWeight {
+  QuantizedWeight weight;
+  double held_back_nearest = -1;  // error for each held-back row, summed over the output channels, rounded to nearest; -1 when none were held back
+  double held_back_error = -1;    // the same with the factor chosen, from the other rows alone
+};
+
+struct RoundedWeights {
+  std::vector<RoundedWeight> weights;  // in the order given
+  double off_diagonal = -1;            // factor that was used; -1 with nearest rounding
+  double damping = 0;                  // that the factorisation needed
+};
+
+// `statistics`: of the input before it is divided, finished; `columns`: float32 [in_features], what it is divided by (the AWQ scales), or undefined. No output
+// channel of any weight is worse than rounded to nearest, over all rows. Memory: about six matrices [in, in].
+RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics, const at::Tensor& columns,
+                             const RoundingOptions& options);
+
+// The Gram matrix of x / columns.
+at::Tensor divided_gram(const at::Tensor& gram, const at::Tensor& columns);
+
+}  // namespace salient::quant
