@@ -70,7 +70,8 @@ PositionComparison compare_positions(const LanguageModel& model, const LanguageM
     at::Tensor targets = at::zeros_like(ids);  // the last position of a window predicts nothing that is known
     targets.narrow(1, 0, window - 1).copy_(ids.narrow(1, 1, window - 1));
     targets = targets.reshape({-1, 1});
-    const at::Tensor model_hidden = model.decoder.hidden_states(ids).flatten(0, 1);
+    const at::Tensor model_hidden = model.decoder.hidden_states(ids, {}, nullptr, {options.watch.inputs(), {}}).flatten(0, 1);
+    tell_windows(options.watch, windows, begin, batch);
     const at::Tensor base_hidden = base.decoder.hidden_states(ids.to(base.decoder.options().device)).flatten(0, 1);
     std::vector<float> model_log_probs;
     std::vector<float> base_log_probs;

@@ -38,6 +38,8 @@ Evaluation evaluate(const LanguageModel& model, const LanguageModel* base, const
   for (const TaskRequest& request : requests) find_task(request.task);  // before any work
   Evaluation out{new_model_result(model), std::nullopt};
   if (base != nullptr) out.base = new_model_result(*base);
+  EvaluationOptions base_options = options;
+  base_options.run_observer = nullptr;
   for (const TaskRequest& request : requests) {
     const TaskDefinition& task = find_task(request.task);
     const PhaseProgress progress = progress_of(options, /*is_base=*/false, std::string(task.name));
@@ -52,7 +54,7 @@ Evaluation evaluate(const LanguageModel& model, const LanguageModel* base, const
     if (base != nullptr) {
       const TaskResult* known = find_known(known_base, result, *base);
       out.base->tasks.push_back(known != nullptr ? *known
-                                                 : run_documents(*base, task, data, request, options, progress_of(options, /*is_base=*/true, std::string(task.name))));
+                                                 : run_documents(*base, task, data, request, base_options, progress_of(options, /*is_base=*/true, std::string(task.name))));
       compare_documents(result, out.base->tasks.back());
     }
     out.model.tasks.push_back(std::move(result));

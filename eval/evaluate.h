@@ -9,6 +9,7 @@
 
 #include "eval/language_model.h"
 #include "eval/result.h"
+#include "eval/run_observer.h"
 
 namespace salient::eval {
 
@@ -35,7 +36,11 @@ struct EvaluationOptions {
   int64_t generation_cache_bytes = int64_t{1} << 30;       // keys and values of one batch of generations
   int64_t max_new_tokens = 0;                              // 0 = the task's own
   bool throughput = true;
-  std::function<void(const EvaluationProgress&)> observer;  // may be empty
+  std::function<void(const EvaluationProgress&)> observer = {};  // may be empty
+  // Sees what the model runs (never its base), with the task's name as the source: windows of text, prompts with candidate answers, prompts with
+  // what the model answered. Every text once: a second perplexity protocol over the same windows, the probe of squad_v2, checks for NaN and
+  // the measurement of speed are not shown. A mixture of experts then runs rows of one length together, which takes longer.
+  const RunObserver* run_observer = nullptr;
 };
 
 // Results of tasks in the order of the requests. With `base`, both models see the same documents and every metric carries its comparison;

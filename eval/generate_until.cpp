@@ -64,6 +64,7 @@ std::vector<Generated> generate_until(const LanguageModel& model, const std::vec
   generation.max_new_tokens = options.max_new_tokens;
   generation.stop_ids = model.stop_ids;
   generation.tokenizer = &model.tokenizer;
+  generation.observer = options.watch.inputs();
   for (const std::string& stop : stops) add_stop(model, stop, generation);
 
   std::vector<Generated> out(requests.size());
@@ -83,13 +84,20 @@ std::vector<Generated> generate_until(const LanguageModel& model, const std::vec
   for (size_t begin = 0; begin < order.size();) {
     const int64_t row_bytes = (static_cast<int64_t>(prompts[order[begin]].size()) + options.max_new_tokens) * static_cast<int64_t>(model.decoder.cache_bytes_per_token());
     const auto rows = static_cast<size_t>(std::clamp<int64_t>(options.cache_bytes / row_bytes, 1, options.max_rows));
-    const size_t end = std::min(order.size(), begin + rows);
+    size_t end = std::min(order.size(), begin + rows);
+    if (options.watch.wants_equal_lengths(model.decoder.config())) {
+      while (prompts[order[end - 1]].size() != prompts[order[begin]].size()) --end;
+    }
     require_finite(model, prompts[order[begin]], requests[order[begin]].document);
     std::vector<std::vector<TokenId>> batch;
     for (size_t i = begin; i < end; ++i) batch.push_back(std::move(prompts[order[i]]));
     const auto results = models::generate(model.decoder, batch, generation);
     for (size_t i = begin; i < end; ++i) {
       const models::GenerationResult& result = results[i - begin];
+      std::vector<TokenId>& row = batch[i - begin];
+      const auto response_begin = static_cast<int64_t>(row.size());
+      row.insert(row.end(), result.ids.begin(), result.ids.begin() + static_cast<std::ptrdiff_t>(result.ran));
+      options.watch.tell(row, result.ran > 0 ? response_begin : -1);
       Generated& generated = out[order[i]];
       generated.tokens = static_cast<int64_t>(result.ids.size());
       generated.hit_limit = !result.stopped;

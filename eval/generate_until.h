@@ -9,6 +9,7 @@
 
 #include "eval/language_model.h"
 #include "eval/progress.h"
+#include "eval/run_observer.h"
 
 namespace salient::eval {
 
@@ -22,7 +23,8 @@ struct GenerateUntilOptions {
   int64_t max_new_tokens = 256;
   int64_t cache_bytes = int64_t{1} << 30;  // of keys and values of one batch: decides how many prompts run together
   int64_t max_rows = 64;
-  ProgressCallback progress;
+  ProgressCallback progress = {};
+  RunWatch watch;  // sees each prompt with the answer, as far as the model has read it
 };
 
 struct Generated {

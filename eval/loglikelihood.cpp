@@ -101,7 +101,10 @@ std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vec
   for (size_t begin = 0; begin < passes.size();) {
     const auto length = static_cast<int64_t>(passes[begin].input.size());
     const auto rows = static_cast<size_t>(std::max<int64_t>(1, options.batch_tokens / length));
-    const size_t end = std::min(passes.size(), begin + rows);
+    size_t end = std::min(passes.size(), begin + rows);
+    if (options.watch.wants_equal_lengths(model.decoder.config())) {
+      while (static_cast<int64_t>(passes[end - 1].input.size()) != length) --end;
+    }
 
     std::vector<std::vector<TokenId>> inputs;
     std::vector<int64_t> positions;  // in the flattened batch
@@ -118,7 +121,8 @@ std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vec
       }
     }
     const at::Device device = model.decoder.options().device;
-    const at::Tensor hidden = model.decoder.hidden_states(pad_right(inputs, 0, device));
+    const at::Tensor hidden = model.decoder.hidden_states(pad_right(inputs, 0, device), {}, nullptr, options.watch.right_padded(inputs));
+    for (const auto& input : inputs) options.watch.tell(input);
     const at::Tensor wanted = hidden.flatten(0, 1).index_select(0, at::tensor(positions, at::kLong).to(device));
     const TokenScores scores = score_tokens(model.decoder, wanted, at::tensor(targets, at::kLong).to(device), true);
 

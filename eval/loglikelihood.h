@@ -9,6 +9,7 @@
 
 #include "eval/language_model.h"
 #include "eval/progress.h"
+#include "eval/run_observer.h"
 
 namespace salient::eval {
 
@@ -36,7 +37,8 @@ TokenPair encode_pair(const LanguageModel& model, std::string_view context, std:
 
 struct LikelihoodOptions {
   int64_t batch_tokens = 4096;  // padded tokens of one forward pass
-  ProgressCallback progress;
+  ProgressCallback progress = {};
+  RunWatch watch;  // sees each distinct input: a context with a candidate but for its last token
 };
 
 // Results in the order of the requests. Inputs longer than max_length lose tokens on the left, never of the continuation. Errors: invalid

@@ -42,6 +42,11 @@ TokenWindows llama_cpp_windows(const LanguageModel& model, std::string_view text
   return windows;
 }
 
+void tell_windows(const RunWatch& watch, const TokenWindows& windows, int64_t begin, int64_t count) {
+  const auto length = static_cast<size_t>(windows.window);
+  for (auto w = static_cast<size_t>(begin); w < static_cast<size_t>(begin + count); ++w) watch.tell(std::span(windows.ids).subspan(w * length, length));
+}
+
 WindowLosses window_losses(const LanguageModel& model, const TokenWindows& windows, const WindowOptions& options) {
   const c10::InferenceMode inference;
   const int64_t window = windows.window;
@@ -53,7 +58,8 @@ WindowLosses window_losses(const LanguageModel& model, const TokenWindows& windo
     const int64_t batch = std::min(rows, count - begin);
     const at::Tensor ids = at::from_blob(const_cast<models::TokenId*>(windows.ids.data() + begin * window), {batch, window}, at::kInt)
                                .to(model.decoder.options().device, at::kLong);
-    const at::Tensor hidden = model.decoder.hidden_states(ids).narrow(1, 0, window - 1).flatten(0, 1);
+    const at::Tensor hidden = model.decoder.hidden_states(ids, {}, nullptr, {options.watch.inputs(), {}}).narrow(1, 0, window - 1).flatten(0, 1);
+    tell_windows(options.watch, windows, begin, batch);
     const TokenScores scores = score_tokens(model.decoder, hidden, ids.narrow(1, 1, window - 1).reshape({-1}), false);
     for (size_t i = 0; i < scores.log_probs.size(); ++i) {
       if (!std::isfinite(scores.log_probs[i])) {

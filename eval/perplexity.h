@@ -13,6 +13,7 @@
 
 #include "eval/language_model.h"
 #include "eval/progress.h"
+#include "eval/run_observer.h"
 #include "eval/statistics.h"
 
 namespace salient::eval {
@@ -21,7 +22,8 @@ struct WindowOptions {
   int64_t window = 0;         // tokens; 0 = min(2048, max_length)
   int64_t limit_windows = 0;  // 0 = all
   int64_t batch_tokens = 2048;
-  ProgressCallback progress;          // in windows
+  ProgressCallback progress = {};     // in windows
+  RunWatch watch;                     // sees each window
 };
 
 // Equal windows, one after the other.
@@ -34,6 +36,9 @@ struct TokenWindows {
 // Errors: invalid argument for a window below 2 tokens or above max_length, or a text shorter than one window (says how many tokens it has).
 TokenWindows paper_windows(const LanguageModel& model, std::string_view text, const WindowOptions& options);
 TokenWindows llama_cpp_windows(const LanguageModel& model, std::string_view text, const WindowOptions& options);
+
+// Tells of `count` windows from `begin` on, after they have run.
+void tell_windows(const RunWatch& watch, const TokenWindows& windows, int64_t begin, int64_t count);
 
 // Negative log-likelihood, natural logarithm, of every token after the first of each window.
 struct WindowLosses {

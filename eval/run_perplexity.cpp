@@ -79,7 +79,9 @@ struct Measured {
 
 // The llama.cpp protocol differs in its input only where the model wants BOS.
 WindowLosses llama_cpp_losses(const LanguageModel& model, const std::string& text, const WindowLosses& paper, const WindowOptions& options) {
-  return adds_bos(model) ? window_losses(model, llama_cpp_windows(model, text, options), options) : paper;
+  WindowOptions unwatched = options;
+  unwatched.watch = {};
+  return adds_bos(model) ? window_losses(model, llama_cpp_windows(model, text, options), unwatched) : paper;
 }
 
 void add_perplexities(const Measured& measured, const TaskDefinition& task, TaskResult& result) {
@@ -114,7 +116,8 @@ TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base,
   const TaskDefinition& task = find_task("perplexity");
   const Text text = read_text(request.file);
   const WindowOptions window_options{request.window, request.limit, options.batch_tokens,
-                                     [&](int64_t done, int64_t total) { progress("windows", done, total); }};
+                                     [&](int64_t done, int64_t total) { progress("windows", done, total); },
+                                     {options.run_observer, task.name}};
   const TokenWindows windows =
       with_context(request.file.string(), [&] { return paper_windows(model, text.text, window_options); });
   TaskResult result = new_result(model, task, request, text, windows);

@@ -90,7 +90,9 @@ void run_choices(const LanguageModel& model, const TaskDefinition& task, const s
     result.documents[i].answer = choices.texts[choices.gold];
     result.documents[i].chance = 1.0 / static_cast<double>(choices.texts.size());
   }
-  const auto scores = loglikelihood(model, requests, {options.batch_tokens, [&](int64_t done, int64_t total) { progress("log-likelihoods", done, total); }});
+  const auto scores = loglikelihood(model, requests,
+                                    {options.batch_tokens, [&](int64_t done, int64_t total) { progress("log-likelihoods", done, total); },
+                                     {options.run_observer, task.name}});
   for (size_t i = 0, at = 0; i < prompts.size(); ++i) {
     for (size_t c = 0; c < counts[i]; ++c) result.documents[i].response.log_probs.push_back(scores[at++].log_prob);
   }
@@ -107,6 +109,7 @@ void run_generations(const LanguageModel& model, const TaskDefinition& task, con
   generation.stop.assign(task.stop.begin(), task.stop.end());
   generation.max_new_tokens = options.max_new_tokens > 0 ? options.max_new_tokens : task.max_new_tokens;
   generation.cache_bytes = options.generation_cache_bytes;
+  generation.watch = {options.run_observer, task.name};
   generation.progress = [&](int64_t done, int64_t total) { progress("generations", done, total); };
   const auto texts = generate_until(model, requests, generation);
   for (size_t i = 0; i < prompts.size(); ++i) {
@@ -118,7 +121,7 @@ void run_generations(const LanguageModel& model, const TaskDefinition& task, con
   if (task.probe.empty()) return;
   std::vector<LikelihoodRequest> probes;
   for (size_t i = 0; i < prompts.size(); ++i) probes.push_back({prompts[i], std::string(task.probe), where[i]});
-  const auto scores = loglikelihood(model, probes, {options.batch_tokens, [&](int64_t done, int64_t total) { progress("log-likelihoods", done, total); }});
+  const auto scores = loglikelihood(model, probes, {options.batch_tokens, [&](int64_t done, int64_t total) { progress("log-likelihoods", done, total); }, {}});
   for (size_t i = 0; i < prompts.size(); ++i) result.documents[i].response.log_probs = {scores[i].log_prob};
 }
 

@@ -56,8 +56,13 @@ bool has_weight(const Linear& linear);
 
 enum class LoadExperts : uint8_t { kNo, kYes };
 
-// Loads one block: float linears, or packed ones where the checkpoint has <module>.qweight/.qzeros/.scales (AutoAWQ GEMM). Errors: those of
-// Checkpoint::load; corruption for packed tensors whose shapes do not fit; unsupported for a packed tensor of another format.
+// One linear: in float, or quantized where the checkpoint has <module>.qweight/.qzeros/.scales (AutoAWQ GEMM, 4 bits) or
+// <module>.weight_packed/.weight_scale (compressed-tensors, 2 to 8 bits, its own for each linear). Weights of GPTQ's order of channels
+// (weight_g_idx) become a float linear. Errors: those of Checkpoint::load; corruption for packed tensors whose shapes do not fit;
+// unsupported for a packed tensor of another format.
+Linear load_linear(const Checkpoint& checkpoint, const LinearSpec& spec, at::ScalarType dtype);
+
+// Loads one block, each linear as load_linear does.
 BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype, at::Device device,
                         LoadExperts experts = LoadExperts::kYes);
 MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int64_t expert, at::ScalarType dtype,

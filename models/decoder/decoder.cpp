@@ -4,35 +4,53 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "common/error.h"
+#include "models/io/compressed_config.h"
 
 namespace salient::models {
 namespace {
 
-// Only AutoAWQ's 4-bit GEMM tensors can be run.
+// AutoAWQ's 4-bit GEMM tensors and compressed-tensors' packed ones can be run.
 void check_quantization(const Checkpoint& checkpoint) {
   const std::string where = (checkpoint.folder() / "config.json").string() + ": quantization_config";
   const auto it = checkpoint.config().find("quantization_config");
   if (it == checkpoint.config().end() || it->is_null()) return;
   const Json& config = *it;
   const std::string method = value_or<std::string>(config, "quant_method", "", where);
+  if (method == "compressed-tensors") return check_runnable(config, where);
   const std::string version = value_or<std::string>(config, "version", "gemm", where);
   const int64_t bits = value_or<int64_t>(config, "bits", value_or<int64_t>(config, "w_bit", 4, where), where);
   if (method != "awq" || (version != "gemm" && version != "GEMM") || bits != 4) {
     throw Error(ErrorKind::kUnsupported,
-                fmt::format("{}: quant_method '{}', version '{}', {} bits cannot be run, only awq, gemm, 4 bits", where, method,
+                fmt::format("{}: quant_method '{}', version '{}', {} bits cannot be run, only awq, gemm, 4 bits, and compressed-tensors", where, method,
                             version, bits))
         .with_hint("for other methods (mxfp4, fp8, ...) dequantize the model first, or use a copy that is published in bfloat16");
   }
 }
 
 uint64_t bytes_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; }
+
+// The places in the flattened batch that an observer is shown, int64 on `device`; undefined = all. `mask`: of this call's tokens, or undefined.
+at::Tensor shown_places(const DecoderConfig& config, const Observation& observation, const at::Tensor& mask, int64_t batch, int64_t tokens,
+                        at::Device device) {
+  const at::Tensor& shown = observation.shown.defined() ? observation.shown : mask;
+  if (!shown.defined()) return {};
+  if (shown.scalar_type() != at::kBool || shown.sizes() != at::IntArrayRef({batch, tokens})) {
+    fail(ErrorKind::kInvalidArgument, "decoder: the tokens shown to an observer must be bool [{}, {}], found {} of [{}]", batch, tokens,
+         c10::toString(shown.scalar_type()), fmt::join(shown.sizes(), ", "));
+  }
+  if (shown.all().item<bool>()) return {};
+  if (std::any_of(config.layers.begin(), config.layers.end(), [](const LayerConfig& layer) { return layer.moe; })) {
+    fail(ErrorKind::kInvalidArgument, "decoder: {} is a mixture of experts, whose inputs can be observed only in batches without padding",
+         config.model_type);
+  }
+  return shown.flatten().nonzero().squeeze(1).to(device);
+}
 
 }  // namespace
 
@@ -83,11 +101,18 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   decoder.embedding_ = load_embedding(checkpoint, config, options.dtype, options.device);
   decoder.final_norm_ = load_final_norm(checkpoint, config, options.dtype, options.device);
   const std::string head(config.names.lm_head);
-  decoder.lm_head_ = config.tie_word_embeddings ? decoder.embedding_.tokens
-                                                : checkpoint.load(head + ".weight", {config.vocab_size, config.hidden_size},
-                                                                  options.dtype, options.device);
-  if (config.lm_head_bias)
-    decoder.lm_head_bias_ = checkpoint.load(head + ".bias", {config.vocab_size}, options.dtype, options.device);
+  if (config.tie_word_embeddings) {
+    const at::Tensor bias =
+        config.lm_head_bias ? checkpoint.load(head + ".bias", {config.vocab_size}, options.dtype, options.device) : at::Tensor();
+    decoder.lm_head_ = FloatLinear{decoder.embedding_.tokens, bias};
+  } else {
+    LinearSpec spec;
+    spec.name = head;
+    spec.out_features = config.vocab_size;
+    spec.in_features = config.hidden_size;
+    spec.bias = config.lm_head_bias;
+    decoder.lm_head_ = to_device(load_linear(checkpoint, spec, options.dtype), options.device);
+  }
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device));
   }
@@ -107,7 +132,8 @@ KvCache Decoder::make_cache(int64_t batch, int64_t capacity) const {
 
 uint64_t Decoder::cache_bytes_per_token() const { return models::cache_bytes_per_token(config_, options_.dtype); }
 
-at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache) const {
+at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache,
+                                  const Observation& observation) const {
   const at::NoGradGuard no_grad;
   if (ids.dim() != 2 || ids.scalar_type() != at::kLong || ids.numel() == 0) {
     fail(ErrorKind::kInvalidArgument, "decoder: ids must be int64 [batch, tokens] and not empty, found {} of [{}]",
@@ -139,11 +165,23 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
       padded ? (real.cumsum(1, at::kLong).sub_(1).clamp_min_(0)).narrow(1, past_length, tokens)
              : at::arange(past_length, total, at::TensorOptions(at::kLong).device(options_.device)).unsqueeze(0);
   const AttentionContext context = make_attention_context(config_, positions, past_length, real, options_.dtype);
-  const BlockObserver nobody;
+  int64_t running = 0;  // block
+  at::Tensor places;
+  BlockObserver observe;
+  if (observation.observer != nullptr && *observation.observer) {
+    places = shown_places(config_, observation, padded ? attention_mask.narrow(1, past_length, tokens) : at::Tensor(), batch, tokens,
+                          options_.device);
+    observe = [&](InputId input, const at::Tensor& x) {
+      const at::Tensor rows = x.flatten(0, -2);
+      const at::Tensor shown = places.defined() ? rows.index_select(0, places) : rows;
+      if (shown.size(0) > 0) (*observation.observer)(running, input, shown);
+    };
+  }
   at::Tensor hidden = embed(config_, embedding_, ids.to(options_.device), positions, options_.dtype);
   for (size_t block = 0; block < blocks_.size(); ++block) {
     KvCacheLayer* layer = cache != nullptr ? &cache->layers[block] : nullptr;
-    hidden = block_forward({config_, blocks_[block], static_cast<int64_t>(block), context, layer, past_length, nobody}, hidden);
+    running = static_cast<int64_t>(block);
+    hidden = block_forward({config_, blocks_[block], running, context, layer, past_length, observe}, hidden);
   }
   if (cache != nullptr) cache->length = total;
   return normalize(final_norm_, hidden);
@@ -151,22 +189,23 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   const at::NoGradGuard no_grad;
-  at::Tensor logits = at::linear(hidden, lm_head_, lm_head_bias_).to(at::kFloat);
+  at::Tensor logits = forward(lm_head_, hidden).to(at::kFloat);
   if (config_.logit_multiplier != 1.0) logits = logits * config_.logit_multiplier;
   if (config_.logit_softcap > 0.0) logits = (logits / config_.logit_softcap).tanh() * config_.logit_softcap;
   return logits;
 }
 
 uint64_t Decoder::weight_bytes() const {
+  const auto* head = std::get_if<FloatLinear>(&lm_head_);
+  const bool tied = head != nullptr && head->weight.is_same(embedding_.tokens);
   uint64_t total = bytes_of(embedding_.tokens) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) +
-                   bytes_of(final_norm_.bias) + bytes_of(lm_head_bias_) +
-                   (lm_head_.is_same(embedding_.tokens) ? 0 : bytes_of(lm_head_));
+                   bytes_of(final_norm_.bias) + (tied ? bytes_of(head->bias) : memory_bytes(lm_head_));
   for (const BlockWeights& block : blocks_) total += memory_bytes(block);
   return total;
 }
 
 bool Decoder::is_quantized() const {
-  const auto packed = [](const Linear& linear) { return std::holds_alternative<PackedLinear>(linear); };
+  const auto packed = [](const Linear& linear) { return models::is_quantized(linear); };
   const auto any_in = [&](const MlpWeights& mlp) {
     return packed(mlp.gate) || packed(mlp.up) || packed(mlp.gate_up) || packed(mlp.down);
   };

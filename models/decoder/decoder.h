@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,11 +33,23 @@ void grow_cache(KvCache& cache, int64_t capacity);
 // more).
 void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip);
 
+// Sees the inputs of the linears of a decoder's blocks while it runs: x is [tokens, features], in the dtype and on the device that runs, without
+// padding; of an expert, [tokens sent to it, features]. What the head reads is not shown.
+using InputObserver = std::function<void(int64_t block, InputId input, const at::Tensor& x)>;
+
+// Who watches a forward pass. Costs nothing without an observer.
+struct Observation {
+  const InputObserver* observer = nullptr;
+  // bool [batch, tokens], on any device: the tokens that are shown. Undefined: those of the attention mask, else all. Needed where padding on
+  // the right is run without a mask, as causal attention allows.
+  at::Tensor shown;
+};
+
 class Decoder {
  public:
   // Reads config.json (and the ids of generation_config.json), loads all weights. Linears are packed where the checkpoint's are;
   // other weights are converted to options.dtype. Errors: those of Checkpoint::load and parse_decoder_config; unsupported for a
-  // quantization_config other than AutoAWQ's 4-bit GEMM and for a dtype that is not float32, bfloat16 or float16.
+  // quantization_config other than AutoAWQ's 4-bit GEMM and compressed-tensors' pack-quantized, and for a dtype that is not float32, bfloat16 or float16.
   static Decoder load(const Checkpoint& checkpoint, const DecoderOptions& options);
 
   const DecoderConfig& config() const { return config_; }
@@ -49,8 +62,10 @@ class Decoder {
   // ids: int64 [batch, tokens] -> final hidden states after the last norm, [batch, tokens, hidden_size].
   // `attention_mask`: bool [batch, past + tokens], true = a real token; undefined = all real. Left or right padding both work:
   // positions count real tokens only. With `cache`, appends to it. ids and the mask may be on any device. Errors: invalid argument
-  // for shapes that do not fit, ids outside the vocabulary, a cache that is full.
-  at::Tensor hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask = {}, KvCache* cache = nullptr) const;
+  // for shapes that do not fit, ids outside the vocabulary, a cache that is full; an observer on a mixture of experts when not all
+  // tokens are shown (which tokens an expert reads is not told: run rows of one length).
+  at::Tensor hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask = {}, KvCache* cache = nullptr,
+                           const Observation& observation = {}) const;
   // hidden: [..., hidden_size] -> logits float32 [..., vocab_size]. Ask only for the positions you need: logits are large.
   at::Tensor logits(const at::Tensor& hidden) const;
 
@@ -62,8 +77,7 @@ class Decoder {
   DecoderOptions options_;
   EmbeddingWeights embedding_;
   Norm final_norm_;
-  at::Tensor lm_head_;       // [vocab_size, hidden_size]; shares the embedding when tied
-  at::Tensor lm_head_bias_;  // [vocab_size], or undefined
+  Linear lm_head_;  // shares the embedding when tied
   std::vector<BlockWeights> blocks_;
 };
 

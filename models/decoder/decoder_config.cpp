@@ -100,7 +100,9 @@ std::string text_model_type(const ConfigReader& config) {
 void fit_wrapper(const Checkpoint& checkpoint, DecoderConfig& config) {
   const TextSpelling* spelling = find_spelling([&](const std::string& name) { return checkpoint.contains(name); });
   if (spelling != nullptr) set_spelling(config, *spelling);
-  if (checkpoint.contains(std::string(config.names.lm_head) + ".weight")) config.tie_word_embeddings = false;
+  for (const char* weight : {".weight", ".weight_packed"}) {
+    if (checkpoint.contains(std::string(config.names.lm_head) + weight)) config.tie_word_embeddings = false;
+  }
 }
 
 void drop_missing_prefix(const Checkpoint& checkpoint, TensorNames& names) {

@@ -41,6 +41,12 @@ at::Tensor embed(const DecoderConfig& config, const EmbeddingWeights& weights, c
   return normalize(weights.norm, hidden).contiguous();
 }
 
+at::Tensor scale_logits(const DecoderConfig& config, at::Tensor logits) {
+  if (config.logit_multiplier != 1.0) logits = logits * config.logit_multiplier;
+  if (config.logit_softcap > 0.0) logits = (logits / config.logit_softcap).tanh() * config.logit_softcap;
+  return logits;
+}
+
 Norm load_final_norm(const Checkpoint& checkpoint, const DecoderConfig& config, at::ScalarType dtype, at::Device device) {
   if (config.names.final_norm.empty()) return {};
   return load_norm(checkpoint, hidden_norm(config, config.names.final_norm), dtype, device);

@@ -22,6 +22,9 @@ EmbeddingWeights load_embedding(const Checkpoint& checkpoint, const DecoderConfi
 at::Tensor embed(const DecoderConfig& config, const EmbeddingWeights& weights, const at::Tensor& ids, const at::Tensor& position_ids,
                  at::ScalarType dtype);
 
+// The architecture's factor and soft-cap on the head's output.
+at::Tensor scale_logits(const DecoderConfig& config, at::Tensor logits);
+
 // The norm after the last block.
 Norm load_final_norm(const Checkpoint& checkpoint, const DecoderConfig& config, at::ScalarType dtype, at::Device device);
 

@@ -137,12 +137,24 @@ bool passes_change_of_angles(const DecoderConfig& config, size_t length) {
 }
 
 // Reads all rows from the start into a new cache; returns the last hidden states.
-at::Tensor read_rows(const Decoder& decoder, Batch& batch, const std::vector<std::vector<TokenId>>& rows, int64_t new_tokens) {
+at::Tensor read_rows(const Decoder& decoder, Batch& batch, const std::vector<std::vector<TokenId>>& rows, int64_t new_tokens,
+                     const std::function<Observation(const at::Tensor& real)>& observe) {
   const PaddedPrompts padded = pad_left(rows);
   const int64_t longest = padded.ids.size(1);
   batch.real = padded.real;
   batch.cache = decoder.make_cache(static_cast<int64_t>(rows.size()), longest + std::min(new_tokens, kCacheStep));
-  return decoder.hidden_states(padded.ids, batch.real, &batch.cache).select(1, longest - 1);
+  return decoder.hidden_states(padded.ids, batch.real, &batch.cache, observe(padded.real)).select(1, longest - 1);
+}
+
+// Of rows that are read again: the newest token of each, all others have been shown. Experts cannot be shown a part of the tokens,
+// so nothing of a mixture.
+Observation newest_tokens(const Decoder& decoder, const InputObserver* observer, const at::Tensor& real) {
+  const auto& layers = decoder.config().layers;
+  if (observer == nullptr || std::any_of(layers.begin(), layers.end(), [](const LayerConfig& layer) { return layer.moe; }))
+    return {};
+  const at::Tensor shown = at::zeros(real.sizes(), at::kBool);
+  shown.select(1, real.size(1) - 1).fill_(true);
+  return {observer, shown};
 }
 
 }  // namespace
@@ -162,7 +174,9 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
   Batch batch;
   batch.rows.resize(prompts.size());
   std::iota(batch.rows.begin(), batch.rows.end(), size_t{0});
-  at::Tensor last = read_rows(decoder, batch, prompts, options.max_new_tokens);
+  at::Tensor last = read_rows(decoder, batch, prompts, options.max_new_tokens, [&](const at::Tensor&) {
+    return Observation{options.observer, {}};
+  });
 
   while (true) {
     const at::Tensor logits = decoder.logits(last).cpu().contiguous();
@@ -179,9 +193,12 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
       GenerationResult& result = results[row];
       if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
         result.stopped = true;
+        result.ran = result.ids.size();
         continue;
       }
+      result.ran = result.ids.size();
       result.ids.push_back(id);
+      if (options.on_token) options.on_token(row, id);
       result.stopped = contains_stop_string(result.ids, options);
       const bool full =
           result.ids.size() >= static_cast<size_t>(options.max_new_tokens) || prompts[row].size() + result.ids.size() >= room;
@@ -198,7 +215,8 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
         rows.push_back(prompts[row]);
         rows.back().insert(rows.back().end(), results[row].ids.begin(), results[row].ids.end());
       }
-      last = read_rows(decoder, batch, rows, options.max_new_tokens);
+      last = read_rows(decoder, batch, rows, options.max_new_tokens,
+                       [&](const at::Tensor& real) { return newest_tokens(decoder, options.observer, real); });
       continue;
     }
     if (batch.cache.length == batch.cache.capacity)
@@ -206,7 +224,8 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
 
     const auto count = static_cast<int64_t>(kept.size());
     batch.real = at::cat({batch.real, at::ones({count, 1}, at::kBool)}, 1);
-    last = decoder.hidden_states(at::tensor(next_ids, at::kLong).view({count, 1}), batch.real, &batch.cache).select(1, 0);
+    last = decoder.hidden_states(at::tensor(next_ids, at::kLong).view({count, 1}), batch.real, &batch.cache, {options.observer, {}})
+               .select(1, 0);
   }
 }
 

@@ -23,18 +23,21 @@ struct GenerationOptions {
   // cut the text after decoding. Needs `tokenizer`.
   std::vector<std::string> stop_strings = {};
   const Tokenizer* tokenizer = nullptr;
+  std::function<void(size_t prompt, TokenId id)> on_token = {};  // each id of a result as soon as it is there
+  const InputObserver* observer = nullptr;                       // sees every token of prompts and results that is run, once
 };
 
 struct GenerationResult {
   std::vector<TokenId> ids;  // new tokens only, without the stop id
   bool stopped = false;      // false: max_new_tokens was reached
+  size_t ran = 0;            // ids that the model has read itself: all, or all but the last, after which nothing was wanted
 };
 
 // Prompts of different lengths are left-padded into one batch; rows that end are removed from the batch. The result of a row does
 // not depend on the others up to float rounding. Greedy: the lowest id among equal logits. Sampled: temperature, then top_k, then
 // top_p (the smallest set of likeliest ids whose probabilities reach it), in float64. A row also ends, not stopped, where its ids
 // fill max_position_embeddings. Errors: invalid argument for options out of range, an empty prompt or one that leaves no room in
-// max_position_embeddings.
+// max_position_embeddings; an observer on a mixture of experts when the prompts are not of one length (see Decoder::hidden_states).
 std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
                                        const GenerationOptions& options);
 

@@ -28,11 +28,42 @@ namespace {
 //                 4        5.2          4.4           2.7
 int64_t max_register_rows(at::ScalarType dtype) { return dtype == at::kFloat ? 8 : 2; }
 
+constexpr int kHighestHalf = 15;  // code in half a byte
 constexpr int64_t kGrainElements = 1 << 15;
 
 PackedView view_of(const PackedLinear& linear) {
   return {linear.in_features, linear.group_size, linear.packed.const_data_ptr<uint8_t>(), linear.scales.const_data_ptr<float>(),
           linear.zeros.const_data_ptr<uint8_t>()};
+}
+
+ByteView view_of(const ByteLinear& linear) {
+  return {linear.in_features, linear.group_size, linear.codes.const_data_ptr<uint8_t>(), linear.scales.const_data_ptr<float>(),
+          linear.zeros.const_data_ptr<uint8_t>()};
+}
+
+void dequantize_rows(const PackedView& view, int64_t begin, int64_t end, float* out) { packed_dequantize(view, begin, end, out); }
+void dequantize_rows(const PackedView& view, int64_t begin, int64_t end, uint16_t* out) {
+  packed_dequantize_bfloat16(view, begin, end, out);
+}
+void dequantize_rows(const ByteView& view, int64_t begin, int64_t end, float* out) { byte_dequantize(view, begin, end, out); }
+void dequantize_rows(const ByteView& view, int64_t begin, int64_t end, uint16_t* out) {
+  byte_dequantize_bfloat16(view, begin, end, out);
+}
+
+bool is_on_cpu(const PackedLinear& linear) { return linear.packed.is_cpu(); }
+bool is_on_cpu(const ByteLinear& linear) { return linear.codes.is_cpu(); }
+
+// codes: [count, in_features], of the output channels from `begin` on
+template <typename Codes>
+at::Tensor dequantize_codes(const Codes& linear, const at::Tensor& codes, int64_t begin) {
+  const int64_t count = codes.size(0);
+  const at::Tensor zeros = linear.zeros.narrow(0, begin, count).unsqueeze(2).to(at::kFloat);
+  const at::Tensor scales = linear.scales.narrow(0, begin, count).unsqueeze(2);
+  return ((codes.view({count, -1, linear.group_size}).to(at::kFloat) - zeros) * scales).view({count, linear.in_features});
+}
+
+at::Tensor dequantize_with_operators(const ByteLinear& linear, int64_t begin, int64_t end) {
+  return dequantize_codes(linear, linear.codes.narrow(0, begin, end - begin), begin);
 }
 
 // Output channels [begin, end) in float32, with tensor operators: any device.
@@ -48,28 +79,26 @@ at::Tensor dequantize_with_operators(const PackedLinear& linear, int64_t begin, 
   } else {
     codes = at::stack({bytes.bitwise_and(15), bytes.__rshift__(4)}, 2);
   }
-  codes = codes.view({count, -1, linear.group_size}).to(at::kFloat);
-  const at::Tensor zeros = linear.zeros.narrow(0, begin, count).unsqueeze(2).to(at::kFloat);
-  const at::Tensor scales = linear.scales.narrow(0, begin, count).unsqueeze(2);
-  return ((codes - zeros) * scales).view({count, linear.in_features});
+  return dequantize_codes(linear, codes.reshape({count, linear.in_features}), begin);
 }
 
-at::Tensor dequantize_block(const PackedLinear& linear, int64_t begin, int64_t end, at::ScalarType dtype) {
-  if (!linear.packed.is_cpu()) return dequantize_with_operators(linear, begin, end).to(dtype);
-  const PackedView view = view_of(linear);
+template <typename Codes>
+at::Tensor dequantize_block(const Codes& linear, int64_t begin, int64_t end, at::ScalarType dtype) {
+  if (!is_on_cpu(linear)) return dequantize_with_operators(linear, begin, end).to(dtype);
+  const auto view = view_of(linear);
   const int64_t width = linear.in_features;
   const int64_t grain = std::max<int64_t>(1, kGrainElements / width);
   if (dtype == at::kBFloat16) {
     at::Tensor block = at::empty({end - begin, width}, at::kBFloat16);
     auto* out = static_cast<uint16_t*>(block.data_ptr());
     at::parallel_for(begin, end, grain,
-                     [&](int64_t from, int64_t to) { packed_dequantize_bfloat16(view, from, to, out + (from - begin) * width); });
+                     [&](int64_t from, int64_t to) { dequantize_rows(view, from, to, out + (from - begin) * width); });
     return block;
   }
   at::Tensor block = at::empty({end - begin, width}, at::kFloat);
   auto* out = block.data_ptr<float>();
   at::parallel_for(begin, end, grain,
-                   [&](int64_t from, int64_t to) { packed_dequantize(view, from, to, out + (from - begin) * width); });
+                   [&](int64_t from, int64_t to) { dequantize_rows(view, from, to, out + (from - begin) * width); });
   return block.to(dtype);
 }
 
@@ -87,7 +116,8 @@ at::Tensor multiply_in_registers(const PackedLinear& linear, const at::Tensor& x
   return linear.bias.defined() ? output.add_(linear.bias) : output;
 }
 
-at::Tensor multiply_in_blocks(const PackedLinear& linear, const at::Tensor& x) {
+template <typename Codes>
+at::Tensor multiply_in_blocks(const Codes& linear, const at::Tensor& x) {
   const int64_t block = std::max<int64_t>(16, kDequantizedElements / linear.in_features);
   if (linear.out_features <= block)
     return at::linear(x, dequantize_block(linear, 0, linear.out_features, x.scalar_type()), linear.bias);
@@ -101,31 +131,47 @@ at::Tensor multiply_in_blocks(const PackedLinear& linear, const at::Tensor& x) {
   return output;
 }
 
+void check_codes(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, int64_t group_size) {
+  if (codes.dim() != 2 || codes.scalar_type() != at::kByte || zeros.scalar_type() != at::kByte) {
+    fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be uint8, codes of two dimensions, found {} dimensions",
+         codes.dim());
+  }
+  const int64_t in_features = codes.size(1);
+  if (group_size < 1 || in_features % group_size != 0) {
+    fail(ErrorKind::kInvalidArgument, "packed linear: group_size {} does not divide the {} input features", group_size,
+         in_features);
+  }
+  const std::vector<int64_t> expected = {codes.size(0), in_features / group_size};
+  if (zeros.sizes() != expected || scales.sizes() != expected) {
+    fail(ErrorKind::kInvalidArgument,
+         "packed linear: zeros are [{}] and scales [{}], expected [{}] for {} input features in groups of {}",
+         fmt::join(zeros.sizes(), ", "), fmt::join(scales.sizes(), ", "), fmt::join(expected, ", "), in_features, group_size);
+  }
+}
+
+// x: [..., in_features]; multiply: [rows, in_features] -> [rows, out_features]
+template <typename Codes, typename Multiply>
+at::Tensor forward_rows(const Codes& linear, const at::Tensor& x, Multiply multiply) {
+  if (x.size(-1) != linear.in_features) {
+    fail(ErrorKind::kInternal, "packed linear: the input has {} features, expected {}", x.size(-1), linear.in_features);
+  }
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = linear.out_features;
+  return multiply(x.reshape({-1, linear.in_features})).view(shape);
+}
+
 }  // namespace
 
 PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
                                 int64_t group_size, at::ScalarType compute_dtype) {
   const at::NoGradGuard no_grad;
-  if (codes.dim() != 2 || codes.scalar_type() != at::kByte || zeros.scalar_type() != at::kByte) {
-    fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be uint8, codes of two dimensions, found {} dimensions",
-         codes.dim());
-  }
+  check_codes(codes, zeros, scales, group_size);
   PackedLinear linear;
   linear.out_features = codes.size(0);
   linear.in_features = codes.size(1);
   linear.group_size = group_size;
-  if (group_size < 2 || group_size % 2 != 0 || linear.in_features % group_size != 0) {
-    fail(ErrorKind::kInvalidArgument, "packed linear: group_size {} must be even and divide the {} input features", group_size,
-         linear.in_features);
-  }
-  const std::vector<int64_t> expected = {linear.out_features, linear.in_features / group_size};
-  if (zeros.sizes() != expected || scales.sizes() != expected) {
-    fail(ErrorKind::kInvalidArgument,
-         "packed linear: zeros are [{}] and scales [{}], expected [{}] for {} input features in groups of {}",
-         fmt::join(zeros.sizes(), ", "), fmt::join(scales.sizes(), ", "), fmt::join(expected, ", "), linear.in_features,
-         group_size);
-  }
-  if (codes.numel() > 0 && (codes.gt(15).any().item<bool>() || zeros.gt(15).any().item<bool>())) {
+  if (group_size % 2 != 0) fail(ErrorKind::kInvalidArgument, "packed linear: group_size {} must be even", group_size);
+  if (codes.numel() > 0 && (codes.gt(kHighestHalf).any().item<bool>() || zeros.gt(kHighestHalf).any().item<bool>())) {
     fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be 0..15");
   }
   const bool wide = is_wide(linear.in_features, group_size);
@@ -144,23 +190,39 @@ PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros
   return linear;
 }
 
+Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
+                             int64_t group_size, at::ScalarType compute_dtype) {
+  const at::NoGradGuard no_grad;
+  check_codes(codes, zeros, scales, group_size);
+  const auto fits = [](const at::Tensor& values) { return values.numel() == 0 || !values.gt(kHighestHalf).any().item<bool>(); };
+  if (group_size % 2 == 0 && fits(codes) && fits(zeros)) {
+    return make_packed_linear(codes, zeros, scales, bias, group_size, compute_dtype);
+  }
+  ByteLinear linear{
+      codes.size(1), codes.size(0), group_size, codes.contiguous(), scales.to(at::kFloat).contiguous(), zeros.contiguous(), {}};
+  if (bias.defined()) linear.bias = bias.to(compute_dtype);
+  return linear;
+}
+
+bool is_quantized(const Linear& linear) { return !std::holds_alternative<FloatLinear>(linear); }
+
 at::Tensor forward(const Linear& linear, const at::Tensor& x) {
   const at::NoGradGuard no_grad;
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return at::linear(x, plain->weight, plain->bias);
-  const auto& packed = std::get<PackedLinear>(linear);
-  if (x.size(-1) != packed.in_features) {
-    fail(ErrorKind::kInternal, "packed linear: the input has {} features, expected {}", x.size(-1), packed.in_features);
+  if (const auto* bytes = std::get_if<ByteLinear>(&linear)) {
+    return forward_rows(*bytes, x, [&](const at::Tensor& rows) { return multiply_in_blocks(*bytes, rows); });
   }
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = packed.out_features;
-  const at::Tensor rows = x.reshape({-1, packed.in_features});
-  const bool in_registers = rows.is_cpu() && rows.size(0) <= max_register_rows(x.scalar_type());
-  return (in_registers ? multiply_in_registers(packed, rows) : multiply_in_blocks(packed, rows)).view(shape);
+  const auto& packed = std::get<PackedLinear>(linear);
+  return forward_rows(packed, x, [&](const at::Tensor& rows) {
+    const bool in_registers = rows.is_cpu() && rows.size(0) <= max_register_rows(x.scalar_type());
+    return in_registers ? multiply_in_registers(packed, rows) : multiply_in_blocks(packed, rows);
+  });
 }
 
 at::Tensor dense_weight(const Linear& linear) {
   const at::NoGradGuard no_grad;
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return plain->weight.to(at::kFloat);
+  if (const auto* bytes = std::get_if<ByteLinear>(&linear)) return dequantize_with_operators(*bytes, 0, bytes->out_features);
   const auto& packed = std::get<PackedLinear>(linear);
   return dequantize_with_operators(packed, 0, packed.out_features);
 }
@@ -168,6 +230,9 @@ at::Tensor dense_weight(const Linear& linear) {
 uint64_t memory_bytes(const Linear& linear) {
   const auto bytes = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; };
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return bytes(plain->weight) + bytes(plain->bias);
+  if (const auto* coded = std::get_if<ByteLinear>(&linear)) {
+    return bytes(coded->codes) + bytes(coded->scales) + bytes(coded->zeros) + bytes(coded->bias);
+  }
   const auto& packed = std::get<PackedLinear>(linear);
   return bytes(packed.packed) + bytes(packed.scales) + bytes(packed.zeros) + bytes(packed.bias);
 }
@@ -175,6 +240,11 @@ uint64_t memory_bytes(const Linear& linear) {
 Linear to_device(const Linear& linear, at::Device device) {
   const auto move = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return FloatLinear{move(plain->weight), move(plain->bias)};
+  if (const auto* coded = std::get_if<ByteLinear>(&linear)) {
+    ByteLinear moved = *coded;
+    for (at::Tensor* tensor : {&moved.codes, &moved.scales, &moved.zeros, &moved.bias}) *tensor = move(*tensor);
+    return moved;
+  }
   PackedLinear packed = std::get<PackedLinear>(linear);
   for (at::Tensor* tensor : {&packed.packed, &packed.scales, &packed.zeros, &packed.bias}) *tensor = move(*tensor);
   return packed;

@@ -1,4 +1,4 @@
-// A linear layer, in float or from packed 4-bit weights.
+// A linear layer, in float or from codes of 2 to 8 bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,13 +31,31 @@ struct PackedLinear {
   at::Tensor bias;         // compute dtype [out_features], or undefined
 };
 
-using Linear = std::variant<FloatLinear, PackedLinear>;
+// The same function, one code in a byte: for codes of more than 4 bits and odd group sizes. Always dequantized before the product.
+struct ByteLinear {
+  int64_t in_features = 0;
+  int64_t out_features = 0;
+  int64_t group_size = 0;
+  at::Tensor codes;   // uint8 [out_features, in_features]
+  at::Tensor scales;  // float32 [out_features, in_features / group_size]
+  at::Tensor zeros;   // uint8, the same shape
+  at::Tensor bias;    // compute dtype [out_features], or undefined
+};
+
+using Linear = std::variant<FloatLinear, PackedLinear, ByteLinear>;
 
 // codes: uint8 [out, in] in 0..15; zeros: uint8 [out, groups]; scales: float [out, groups]; all on one device.
 // bias: float [out] or undefined, converted to `compute_dtype`. Errors: invalid argument for shapes that do not fit, a group size
 // that is odd or does not divide, codes or zeros above 15.
 PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
                                 int64_t group_size, at::ScalarType compute_dtype);
+
+// The same for codes of any width in 0..255 and any group size that divides: packed where they fit into 4 bits.
+Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
+                             int64_t group_size, at::ScalarType compute_dtype);
+
+// Whether the weight is in codes.
+bool is_quantized(const Linear& linear);
 
 // x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights are dequantized in float32; beyond a few rows of x in
 // blocks of output channels, so that at most kDequantizedElements of them are in memory at a time.

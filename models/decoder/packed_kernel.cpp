@@ -23,6 +23,7 @@ using FloatLanes = float __attribute__((vector_size(kWideLanes * sizeof(float)))
 using IntLanes = int32_t __attribute__((vector_size(kWideLanes * sizeof(int32_t))));
 using WordLanes = uint32_t __attribute__((vector_size(kWideLanes * sizeof(uint32_t))));
 using HalfLanes = uint16_t __attribute__((vector_size(kWideLanes * sizeof(uint16_t))));
+using ByteLanes = uint8_t __attribute__((vector_size(kWideLanes)));
 
 template <typename Lanes, typename Element>
 SALIENT_INLINE void load(const Element* from, Lanes& lanes) {
@@ -150,6 +151,25 @@ SALIENT_INLINE void dequantize(const PackedView& w, int64_t begin, int64_t end, 
   }
 }
 
+template <typename Out>
+SALIENT_INLINE void dequantize_bytes(const ByteView& w, int64_t begin, int64_t end, Out* out) {
+  const int64_t groups = w.in_features / w.group_size;
+  for (int64_t group = begin * groups; group < end * groups; ++group) {
+    const uint8_t* codes = w.codes + group * w.group_size;
+    const auto zero = static_cast<float>(w.zeros[group]);
+    const float scale = w.scales[group];
+    int64_t k = 0;
+    for (; k + kWideLanes <= w.group_size; k += kWideLanes) {
+      ByteLanes bytes;
+      load(codes + k, bytes);
+      const FloatLanes values = (__builtin_convertvector(bytes, FloatLanes) - zero) * scale;
+      store(values, out + k);
+    }
+    for (; k < w.group_size; ++k) store((static_cast<float>(codes[k]) - zero) * scale, out + k);
+    out += w.group_size;
+  }
+}
+
 }  // namespace
 
 void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed) {
@@ -190,6 +210,14 @@ SALIENT_CLONES void packed_dequantize(const PackedView& weight, int64_t begin, i
 
 SALIENT_CLONES void packed_dequantize_bfloat16(const PackedView& weight, int64_t begin, int64_t end, uint16_t* out) {
   dequantize(weight, begin, end, out);
+}
+
+SALIENT_CLONES void byte_dequantize(const ByteView& weight, int64_t begin, int64_t end, float* out) {
+  dequantize_bytes(weight, begin, end, out);
+}
+
+SALIENT_CLONES void byte_dequantize_bfloat16(const ByteView& weight, int64_t begin, int64_t end, uint16_t* out) {
+  dequantize_bytes(weight, begin, end, out);
 }
 
 }  // namespace salient::models

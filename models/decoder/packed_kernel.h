@@ -1,6 +1,6 @@
-// Processor kernels for 4-bit weights that lie two codes in a byte.
+// Processor kernels for weights of up to 4 bits, two codes in a byte, and of up to 8 bits, one in a byte.
 //
-// A row of in_features codes has one of two layouts:
+// A row of in_features codes in half bytes has one of two layouts:
 //   wide   in_features a multiple of 128, group_size a multiple of 128 or one of 16, 32, 64: a chunk of 128 channels is 16
 //          little-endian words of 32 bits; word i holds channels i, i + 16, ..., i + 112 of it in bits 0-3, 4-7, ..., 28-31.
 //          One shift and mask of 16 words gives 16 neighbours, without widening bytes or a shuffle.
@@ -41,5 +41,16 @@ void packed_product(const PackedView& weight, const float* x, int64_t rows, floa
 void packed_dequantize(const PackedView& weight, int64_t begin, int64_t end, float* out);
 // The same, rounded to nearest even as bfloat16 bits.
 void packed_dequantize_bfloat16(const PackedView& weight, int64_t begin, int64_t end, uint16_t* out);
+
+// The same weight with one code in a byte, in their natural order; any group size that divides.
+struct ByteView {
+  int64_t in_features = 0;
+  int64_t group_size = 0;
+  const uint8_t* codes = nullptr;  // [out_features, in_features]
+  const float* scales = nullptr;   // [out_features, in_features / group_size]
+  const uint8_t* zeros = nullptr;  // the same
+};
+void byte_dequantize(const ByteView& weight, int64_t begin, int64_t end, float* out);
+void byte_dequantize_bfloat16(const ByteView& weight, int64_t begin, int64_t end, uint16_t* out);
 
 }  // namespace salient::models

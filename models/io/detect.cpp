@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <functional>
 #include <initializer_list>
 #include <set>
 #include <string_view>
@@ -96,28 +97,49 @@ const TextSpelling* text_spelling(const std::map<std::string, TensorInfo>& tenso
   return find_spelling([&](const std::string& name) { return tensors.contains(name); });
 }
 
-// The bits of layers whose shapes leave them open: from the layers that read the hidden state, whose width the config gives, else from
-// what the config says about bits.
-void resolve_open_bits(std::vector<PackedLinear>& linears, const Json& model_config, std::optional<int> claimed_bits) {
+// Input channels of a linear in compressed-tensors as its weight_shape has them, 0 where it has none that fit.
+using StoredWidth = std::function<int64_t(const PackedLayout& linear)>;
+
+StoredWidth stored_widths(const std::vector<SafetensorsFile>& files) {
+  return [&files](const PackedLayout& linear) -> int64_t {
+    const std::string name = linear.name + ".weight_shape";
+    for (const SafetensorsFile& file : files) {
+      const auto found = file.tensors().find(name);
+      if (found == file.tensors().end() || found->second.shape != std::vector<int64_t>{2} || !c10::isIntegralType(found->second.dtype, false)) continue;
+      const at::Tensor shape = file.view(name).to(at::kLong);
+      const auto* size = shape.const_data_ptr<int64_t>();
+      return size[0] == linear.out_features ? size[1] : 0;
+    }
+    return 0;
+  };
+}
+
+// The bits of layers whose tensors' shapes leave them open: from their weight_shape; else from the layers that read the hidden state, whose width the config
+// gives; else from what the config says about bits.
+void resolve_open_bits(std::vector<PackedLayout>& linears, const Json& model_config, const StoredWidth& stored_width, const std::set<int>& claimed_bits) {
+  for (PackedLayout& linear : linears) {
+    if (linear.bits == 0 && linear.words_per_row > 0) resolve_shape(linear, stored_width(linear), claimed_bits);
+  }
   int64_t hidden = 0;
   for (const Json* config : {&model_config, model_config.is_object() && model_config.contains("text_config") ? &model_config.at("text_config") : nullptr}) {
     if (config != nullptr && config->is_object() && config->contains("hidden_size") && config->at("hidden_size").is_number_integer()) {
       hidden = config->at("hidden_size").get<int64_t>();
     }
   }
-  int bits = claimed_bits.value_or(0);
-  for (const PackedLinear& linear : linears) {
+  int bits = claimed_bits.size() == 1 ? *claimed_bits.begin() : 0;
+  for (PackedLayout& linear : linears) {
     const bool reads_hidden = ends_with_any(linear.name, {".q_proj", ".k_proj", ".v_proj", ".qkv_proj", ".gate_proj", ".up_proj", ".gate_up_proj"});
-    if (!reads_hidden || linear.words_per_row == 0 || hidden <= 0 || linear.words_per_row * 32 % hidden != 0) continue;
-    bits = static_cast<int>(std::min<int64_t>(linear.words_per_row * 32 / hidden, 32));
-    break;
+    if (!reads_hidden || linear.bits != 0 || linear.words_per_row == 0) continue;
+    resolve_shape(linear, hidden, claimed_bits);
+    if (linear.bits != 0) bits = linear.bits;
   }
-  for (PackedLinear& linear : linears) resolve_bits(linear, bits);
+  for (PackedLayout& linear : linears) resolve_bits(linear, bits);
 }
 
 // Fills the counts of `model`; the claim of tensors, whose format is "float", "unknown" or a packed one.
-Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json& model_config, std::optional<int> claimed_bits, DetectedModel& model) {
-  std::vector<PackedLinear> linears;
+Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json& model_config, const StoredWidth& stored_width,
+                   const std::set<int>& claimed_bits, DetectedModel& model) {
+  std::vector<PackedLayout> linears;
   int64_t unknown_weights = 0;
   int64_t other_linears = 0;  // of the vision part
   const TextSpelling* spelling = text_spelling(tensors, model_config);
@@ -125,7 +147,7 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   bool int8_head = false;
   for (const auto& [name, info] : tensors) {
     model.dtype_bytes[safetensors_dtype_name(info.dtype)] += info.bytes();
-    if (auto linear = read_packed_linear(name, tensors)) {
+    if (auto linear = read_packed_layout(name, tensors)) {
       linears.push_back(std::move(*linear));
       continue;
     }
@@ -139,7 +161,7 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
     }
     const auto scale = tensors.find(name + "_scale");
     if (info.dtype == at::kChar && scale != tensors.end()) {
-      PackedLinear linear;
+      PackedLayout linear;
       linear.name = name.substr(0, name.size() - std::string_view(".weight").size());
       linear.format = "compressed-tensors";
       linear.bits = 8;
@@ -156,7 +178,7 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
       unknown_example = fmt::format("{} {} [{}]", name, safetensors_dtype_name(info.dtype), fmt::join(info.shape, ", "));
     }
   }
-  resolve_open_bits(linears, model_config, claimed_bits);
+  resolve_open_bits(linears, model_config, stored_width, claimed_bits);
   model.quantized_linears = static_cast<int64_t>(linears.size());
 
   const std::string others = other_linears == 0 ? "" : fmt::format(" and {} in the vision part", other_linears);
@@ -173,17 +195,21 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   std::map<Kind, int64_t> kinds;
   std::set<int64_t> widths;
   bool one_group = true;
-  for (const PackedLinear& linear : linears) {
-    one_group = one_group && linear.groups == 1;
-    widths.insert(linear.in_features);
-    int8_head = int8_head || linear.name == "lm_head" || linear.name.ends_with(".lm_head");
+  const auto is_head = [](const PackedLayout& linear) { return linear.bits == 8 && (linear.name == "lm_head" || linear.name.ends_with(".lm_head")); };
+  for (const PackedLayout& linear : linears) {
+    int8_head |= is_head(linear);
     model.parameters += static_cast<uint64_t>(std::max<int64_t>(linear.in_features, 0) * linear.out_features);
   }
+  if (int8_head && linears.size() > 1) std::erase_if(linears, is_head);  // said apart
+  for (const PackedLayout& linear : linears) {
+    one_group = one_group && linear.groups == 1;
+    widths.insert(linear.in_features);
+  }
   const bool per_channel = one_group && (widths.size() > 1 || widths.contains(0));
-  for (const PackedLinear& linear : linears) ++kinds[{linear.format, linear.bits, per_channel ? -1 : linear.group_size}];
+  for (const PackedLayout& linear : linears) ++kinds[{linear.format, linear.bits, per_channel ? -1 : linear.group_size}];
   const auto most = std::max_element(kinds.begin(), kinds.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   const auto& [format, bits, group_size] = most->first;
-  const auto example = std::find_if(linears.begin(), linears.end(), [&](const PackedLinear& linear) {
+  const auto example = std::find_if(linears.begin(), linears.end(), [&](const PackedLayout& linear) {
     return linear.format == format && linear.bits == bits && (per_channel || linear.group_size == group_size);
   });
   claim.format = format;
@@ -193,12 +219,15 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   // In the other formats zero points are always stored, all of them the middle code when the quantization is symmetric.
   if (format == "compressed-tensors" || format == "awq-marlin") claim.zero_point = example->zero_point;
   claim.head = int8_head ? quant::HeadDtype::kInt8 : quant::HeadDtype::kFp16;
-  claim.detail = fmt::format("{} packed linears, {} float ones{}; {}: {}", linears.size(), model.unquantized_linears, others, example->name, example->shapes);
+  claim.detail = fmt::format("{} packed linears{}, {} float ones{}; {}: {}", linears.size(), int8_head ? " and lm_head" : "", model.unquantized_linears, others, example->name, example->shapes);
   if (kinds.size() > 1) {
-    claim.detail += "; mixed:";
+    std::vector<std::string> texts;
     for (const auto& [kind, count] : kinds) {
-      claim.detail += fmt::format(" {} of {} {} bits group {}", count, std::get<0>(kind), std::get<1>(kind), std::get<2>(kind));
+      const auto& [kind_format, kind_bits, kind_group] = kind;
+      texts.push_back(fmt::format("{} of {} {} bits group {}", count, kind_format, kind_bits, kind_group));
+      claim.all_bits.insert(kind_bits);
     }
+    claim.detail += fmt::format("; mixed: {}", fmt::join(texts, ", "));
   }
   return claim;
 }
@@ -247,6 +276,19 @@ std::vector<Claim> method_claims(const std::vector<Claim>& claims, const Claim& 
   return result;
 }
 
+// Tensors of several kinds: a name or metadata of one setting says what was asked for on the whole, and no contradiction is in that. What config.json says
+// of one setting must be one of those that are there.
+void drop_single_settings(std::vector<Claim>& strongest_first) {
+  const Claim& weights = strongest_first.front();
+  for (Claim& claim : strongest_first) {
+    if (&claim == &weights || !claim.bits) continue;
+    if (claim.source.starts_with("config.json") && !weights.all_bits.contains(*claim.bits)) continue;
+    claim.bits.reset();
+    claim.group_size.reset();
+    claim.zero_point.reset();
+  }
+}
+
 [[noreturn]] void fail_detection(const fs::path& folder, const std::string& what, std::string_view hint) {
   throw Error(ErrorKind::kUnsupported, fmt::format("{}: {}", folder.string(), what)).with_code(kCode).with_hint(hint);
 }
@@ -278,17 +320,19 @@ DetectedModel detect_model(const fs::path& folder) {
     has_metadata = true;
   }
   for (const Claim& claim : claims) model.evidence.push_back({claim.source, describe(claim)});
-  std::optional<int> claimed_bits;
-  if (!claims.empty()) claimed_bits = claims.front().bits;
+  std::set<int> claimed_bits;
+  if (!claims.empty()) claimed_bits = claims.front().all_bits;
+  if (!claims.empty() && claims.front().bits) claimed_bits.insert(*claims.front().bits);
 
   const WeightFiles files = find_weight_files(folder);
   Claim weights;
   if (!files.safetensors.empty()) {
     std::map<std::string, TensorInfo> tensors;
+    std::vector<SafetensorsFile> opened;
     for (const fs::path& path : files.safetensors) {
       model.disk_bytes += fs::file_size(path);
       try {
-        const SafetensorsFile file(path);
+        const SafetensorsFile& file = opened.emplace_back(path);
         for (const auto& [name, info] : file.tensors()) {
           if (!tensors.emplace(name, info).second) model.contradictions.push_back(fmt::format("tensor '{}' is in more than one file", name));
         }
@@ -297,7 +341,7 @@ DetectedModel detect_model(const fs::path& folder) {
         throw;
       }
     }
-    weights = with_context(folder.string(), [&] { return read_tensors(tensors, config, claimed_bits, model); });
+    weights = with_context(folder.string(), [&] { return read_tensors(tensors, config, stored_widths(opened), claimed_bits, model); });
   } else if (!files.gguf.empty()) {
     weights.source = "GGUF header of " + files.gguf.front().filename().string();
     for (const fs::path& path : files.gguf) {
@@ -353,6 +397,7 @@ DetectedModel detect_model(const fs::path& folder) {
   const bool per_channel = std::any_of(claims.begin(), claims.end(), [](const Claim& claim) { return claim.group_size == -1; });
   if (weights.one_group_a_row && per_channel) ranked.front().group_size = -1;
   ranked.push_back(name);
+  if (weights.all_bits.size() > 1) drop_single_settings(ranked);
 
   model.format = decide(ranked, &Claim::format, "format", model.contradictions);
   const bool claims_quantized = !claims.empty();

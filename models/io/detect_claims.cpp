@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <initializer_list>
+#include <set>
 #include <vector>
 
 #include "common/error.h"
@@ -60,26 +61,52 @@ void read_gptq(Claim& claim, const Json& config, const std::string& where) {
   claim.version = first_text(config, {"checkpoint_format", "format"}, where);
 }
 
+std::vector<std::string> text_list(const Json& object, const char* key, const std::string& where) {
+  const Json list = value_or<Json>(object, key, Json::array(), where);
+  std::vector<std::string> texts;
+  for (const Json& item : list) {
+    if (item.is_string()) texts.push_back(item.get<std::string>());
+  }
+  return texts;
+}
+
 void read_compressed_tensors(Claim& claim, const Json& config, const std::string& where) {
   claim.format = "compressed-tensors";
   claim.version = fmt::format("{}", fmt::join(std::vector<std::string>{first_text(config, {"format"}, where), first_text(config, {"version"}, where)}, " "));
   const Json groups = value_or<Json>(config, "config_groups", Json::object(), where);
   if (!groups.is_object() || groups.empty()) return;
-  const Json& scheme = *groups.begin();
-  const Json weights = value_or<Json>(scheme, "weights", Json::object(), where);
-  if (weights.is_object() && value_or<std::string>(weights, "type", "int", where) == "int") {
-    claim.bits = bit_count(weights, {"num_bits"}, where);
-    claim.group_size = integer(weights, {"group_size"}, where);
-    if (value_or<std::string>(weights, "strategy", "", where) == "channel") claim.group_size = -1;
-    claim.zero_point = !value_or<bool>(weights, "symmetric", true, where);
+  std::set<std::optional<int64_t>> group_sizes;
+  std::set<std::optional<bool>> zero_points;
+  std::vector<std::string> schemes;
+  for (const auto& [name, scheme] : groups.items()) {
+    const Json weights = value_or<Json>(scheme, "weights", Json::object(), where);
+    if (!weights.is_object() || value_or<std::string>(weights, "type", "int", where) != "int") continue;
+    Claim one;
+    one.bits = bit_count(weights, {"num_bits"}, where);
+    one.group_size = integer(weights, {"group_size"}, where);
+    if (value_or<std::string>(weights, "strategy", "", where) == "channel") one.group_size = -1;
+    one.zero_point = !value_or<bool>(weights, "symmetric", true, where);
+    // A head in 8 bits is said apart, it makes no mixture.
+    const std::vector<std::string> targets = text_list(scheme, "targets", where);
+    if (groups.size() > 1 && one.bits == 8 && targets.size() == 1 && targets.front().ends_with("lm_head")) {
+      claim.head = quant::HeadDtype::kInt8;
+      continue;
+    }
+    if (one.bits) claim.all_bits.insert(*one.bits);
+    group_sizes.insert(one.group_size);
+    zero_points.insert(one.zero_point);
+    schemes.push_back(describe(one));
   }
+  if (claim.all_bits.size() == 1) claim.bits = *claim.all_bits.begin();
+  if (group_sizes.size() == 1) claim.group_size = *group_sizes.begin();
+  if (zero_points.size() == 1) claim.zero_point = *zero_points.begin();
+  if (schemes.size() > 1) claim.detail = fmt::format("{} schemes: {}", schemes.size(), fmt::join(schemes, "; "));
   const auto bits_of = [&where](const Json& parent, const char* key) -> std::optional<int> {
     const Json value = value_or<Json>(parent, key, Json(), where);
     return value.is_object() ? bit_count(value, {"num_bits"}, where) : std::nullopt;
   };
-  claim.activation_bits = bits_of(scheme, "input_activations");
+  claim.activation_bits = bits_of(*groups.begin(), "input_activations");
   claim.kv_cache_bits = bits_of(config, "kv_cache_scheme");
-  if (groups.size() > 1) claim.detail = fmt::format("{} schemes, the first is shown", groups.size());
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "common/json.h"
@@ -18,6 +19,7 @@ struct Claim {
   std::string method = {};   // in lower case
   std::string version = {};
   std::optional<int> bits = {};
+  std::set<int> all_bits = {};  // where modules differ; `bits` is then empty, or of tensors the most frequent
   std::optional<int64_t> group_size = {};
   bool one_group_a_row = false;  // group_size could as well be called -1
   std::optional<bool> zero_point = {};

@@ -2,9 +2,13 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "common/error.h"
+#include "quant/pack_quantized.h"
 
 namespace salient::models {
 namespace {
@@ -35,7 +39,7 @@ int bits_of(int64_t words, int64_t codes) {
 // Smaller groups do not exist; the bound also keeps a tiny GEMV layer (K = 32) from looking like GEMM with one channel a group.
 constexpr int64_t kSmallestGroup = 8;
 
-bool set_groups(PackedLinear& linear, int64_t groups) {
+bool set_groups(PackedLayout& linear, int64_t groups) {
   if (groups <= 0 || linear.in_features % groups != 0 || linear.in_features / groups < kSmallestGroup) return false;
   linear.groups = groups;
   linear.group_size = linear.in_features / groups;
@@ -43,14 +47,14 @@ bool set_groups(PackedLinear& linear, int64_t groups) {
 }
 
 // The padded width of zero points that the GEMV kernels want tells the group size.
-void set_padded_groups(PackedLinear& linear, int64_t zeros_width) {
+void set_padded_groups(PackedLayout& linear, int64_t zeros_width) {
   const int64_t base = (linear.in_features + 1023) / 1024;
   for (const auto& [multiple, group_size] : {std::pair<int64_t, int64_t>{1, 128}, {2, 64}, {4, 32}}) {
     if (zeros_width == multiple * base && linear.in_features % group_size == 0) set_groups(linear, linear.in_features / group_size);
   }
 }
 
-bool read_gemm(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+bool read_gemm(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
   if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
   linear.format = "awq-gemm";
   linear.in_features = weight->shape[0];
@@ -60,7 +64,7 @@ bool read_gemm(PackedLinear& linear, const TensorInfo* weight, const TensorInfo*
   return linear.bits > 0 && zeros->shape[1] == weight->shape[1] && zeros->shape[0] == scales->shape[0] && set_groups(linear, scales->shape[0]);
 }
 
-bool read_gptq(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+bool read_gptq(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
   if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
   linear.format = "gptq";
   linear.out_features = scales->shape[1];
@@ -71,7 +75,7 @@ bool read_gptq(PackedLinear& linear, const TensorInfo* weight, const TensorInfo*
   return zeros->shape[0] == scales->shape[0] && set_groups(linear, scales->shape[0]);
 }
 
-bool read_gemv(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+bool read_gemv(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
   if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
   linear.format = "awq-gemv";
   linear.bits = 4;
@@ -83,7 +87,7 @@ bool read_gemv(PackedLinear& linear, const TensorInfo* weight, const TensorInfo*
   return true;
 }
 
-bool read_gemv_fast(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* scales) {
+bool read_gemv_fast(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* scales) {
   if (!is_matrix(weight, at::kShort) || !is_scale(scales)) return false;
   linear.format = "awq-gemv-fast";
   linear.bits = 4;
@@ -95,7 +99,7 @@ bool read_gemv_fast(PackedLinear& linear, const TensorInfo* weight, const Tensor
   return true;
 }
 
-bool read_marlin(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* scales) {
+bool read_marlin(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* scales) {
   if (!is_matrix(weight, at::kInt) || !is_scale(scales)) return false;
   linear.format = "awq-marlin";
   linear.bits = 4;
@@ -105,7 +109,7 @@ bool read_marlin(PackedLinear& linear, const TensorInfo* weight, const TensorInf
   return weight->shape[1] == 2 * linear.out_features && set_groups(linear, scales->shape[0]);
 }
 
-bool read_compressed(PackedLinear& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+bool read_compressed(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
   if (!is_matrix(weight, at::kInt) || !is_scale(scales) || scales->shape[0] != weight->shape[0]) return false;
   linear.format = "compressed-tensors";
   linear.out_features = weight->shape[0];
@@ -114,9 +118,14 @@ bool read_compressed(PackedLinear& linear, const TensorInfo* weight, const Tenso
   linear.zero_point = zeros != nullptr;
   if (!linear.zero_point) return true;
   if (!is_matrix(zeros, at::kInt) || zeros->shape[1] != linear.groups) return false;
+  std::vector<int> fitting;  // several for few output channels
   for (int bits = 2; bits <= 8; ++bits) {
-    if (zeros->shape[0] == (linear.out_features * bits + 31) / 32) resolve_bits(linear, bits);
+    PackedLayout candidate = linear;
+    if (zeros->shape[0] == quant::packed_words(linear.out_features, bits)) resolve_bits(candidate, bits);
+    if (candidate.bits != 0) fitting.push_back(bits);
   }
+  linear.zero_words = zeros->shape[0];
+  if (fitting.size() == 1) resolve_bits(linear, fitting.front());
   return true;
 }
 
@@ -131,7 +140,7 @@ std::string shape_list(const std::string& prefix, const Tensors& tensors) {
 
 }  // namespace
 
-std::optional<PackedLinear> read_packed_linear(const std::string& tensor_name, const Tensors& tensors) {
+std::optional<PackedLayout> read_packed_layout(const std::string& tensor_name, const Tensors& tensors) {
   const bool compressed = tensor_name.ends_with(".weight_packed");
   if (!compressed && !tensor_name.ends_with(".qweight")) return std::nullopt;
   const std::string prefix = tensor_name.substr(0, tensor_name.rfind('.') + 1);
@@ -140,11 +149,11 @@ std::optional<PackedLinear> read_packed_linear(const std::string& tensor_name, c
   const TensorInfo* scales = find(tensors, prefix + (compressed ? "weight_scale" : "scales"));
   const bool reordered = find(tensors, prefix + "g_idx") != nullptr;
 
-  PackedLinear linear;
+  PackedLayout linear;
   linear.name = prefix.substr(0, prefix.size() - 1);
   linear.shapes = shape_list(prefix, tensors);
   const auto attempt = [&linear](auto read, auto... parts) {
-    PackedLinear candidate = linear;
+    PackedLayout candidate = linear;
     if (!read(candidate, parts...)) return false;
     linear = std::move(candidate);
     return true;
@@ -164,11 +173,31 @@ std::optional<PackedLinear> read_packed_linear(const std::string& tensor_name, c
   return linear;
 }
 
-void resolve_bits(PackedLinear& linear, int bits) {
+void resolve_bits(PackedLayout& linear, int bits) {
   if (linear.bits != 0 || bits <= 0 || linear.words_per_row <= 0 || linear.words_per_row * 32 % bits != 0) return;
   const int64_t in_features = linear.words_per_row * 32 / bits;
   if (linear.groups <= 0 || in_features % linear.groups != 0) return;
   linear.bits = bits;
+  linear.in_features = in_features;
+  linear.group_size = in_features / linear.groups;
+}
+
+std::optional<int> choose_bits(int64_t words, int64_t in_features, int64_t zero_words, int64_t out_features, const std::set<int>& claimed) {
+  const std::vector<int> bits = quant::possible_bits(words, in_features, zero_words, out_features);
+  if (bits.size() == 1) return bits.front();
+  std::vector<int> agreed;
+  std::copy_if(bits.begin(), bits.end(), std::back_inserter(agreed), [&](int one) { return claimed.contains(one); });
+  if (agreed.size() == 1) return agreed.front();
+  // Codes of the older order that could be 8 bits as well: nobody but the claim can say otherwise.
+  const bool only_one_dense = bits.size() == 2 && bits.front() == 8 && quant::packed_words(in_features, bits.back()) != words;
+  return only_one_dense ? std::optional<int>(bits.front()) : std::nullopt;
+}
+
+void resolve_shape(PackedLayout& linear, int64_t in_features, const std::set<int>& claimed) {
+  if (linear.bits != 0 || linear.words_per_row <= 0 || linear.groups <= 0 || in_features <= 0 || in_features % linear.groups != 0) return;
+  const auto bits = choose_bits(linear.words_per_row, in_features, linear.zero_words, linear.out_features, claimed);
+  if (!bits) return;
+  linear.bits = *bits;
   linear.in_features = in_features;
   linear.group_size = in_features / linear.groups;
 }

@@ -260,7 +260,7 @@ TEST_F(Detect, MixedLayersAreListed) {
   add_gemm("c", 256, 512, 64, 8);
   const DetectedModel model = detect();
   EXPECT_EQ(spec_text(model), "w4 a16 kv16 g128 asym head-fp16");
-  EXPECT_THAT(model.evidence.back().finding, HasSubstr("mixed: 2 of awq-gemm 4 bits group 128 1 of awq-gemm 8 bits group 64"));
+  EXPECT_THAT(model.evidence.back().finding, HasSubstr("mixed: 2 of awq-gemm 4 bits group 128, 1 of awq-gemm 8 bits group 64"));
 }
 
 TEST_F(Detect, LegacyQuantConfig) {

@@ -98,6 +98,39 @@ TEST(Linear, BfloatRoundsTheInputsAndResultOnly) {
   EXPECT_TRUE(at::equal(forward(plain, eye).t(), q.dense.to(at::kBFloat16)));
 }
 
+// Codes of more than 4 bits, and groups of an odd size.
+TEST(Linear, BytesEqualTheDefinition) {
+  for (const auto& [out, in, group_size, bits] :
+       {std::tuple{48, 256, 128, 8}, {9, 96, 32, 5}, {7, 90, 45, 3}, {5, 40, 40, 6}, {3, 21, 7, 8}}) {
+    at::manual_seed(in);
+    const at::Tensor codes = at::randint(0, 1 << bits, {out, in}, at::kByte);
+    const at::Tensor zeros = at::randint(0, 1 << bits, {out, in / group_size}, at::kByte);
+    const at::Tensor scales = at::rand({out, in / group_size}) * 0.1 + 0.001;
+    const at::Tensor bias = at::randn({out});
+    const at::Tensor dense =
+        (codes.to(at::kFloat) - zeros.to(at::kFloat).repeat_interleave(group_size, 1)) * scales.repeat_interleave(group_size, 1);
+    const Linear linear = make_quantized_linear(codes, zeros, scales, bias, group_size, at::kFloat);
+    ASSERT_TRUE(std::holds_alternative<ByteLinear>(linear)) << in;
+    EXPECT_TRUE(is_quantized(linear));
+    EXPECT_TRUE(at::equal(dense_weight(linear), dense));
+    EXPECT_EQ(memory_bytes(linear), static_cast<uint64_t>(out * in + out * (in / group_size) * 5 + out * 4));
+    for (const int64_t rows : {1, 3, 40}) {
+      const at::Tensor x = at::randn({2, rows, in});
+      EXPECT_TRUE(at::allclose(forward(linear, x), at::linear(x, dense, bias), 1e-5, 1e-5)) << in;
+    }
+    const Linear half = make_quantized_linear(codes, zeros, scales, {}, group_size, at::kBFloat16);
+    EXPECT_TRUE(at::equal(forward(half, at::eye(in).to(at::kBFloat16)).t(), dense.to(at::kBFloat16)));
+  }
+}
+
+TEST(Linear, CodesOfUpToFourBitsArePacked) {
+  const Quantized q = make(8, 128, 64);
+  EXPECT_TRUE(std::holds_alternative<PackedLinear>(make_quantized_linear(q.codes, q.zeros, q.scales, {}, 64, at::kFloat)));
+  EXPECT_TRUE(std::holds_alternative<PackedLinear>(
+      make_quantized_linear(q.codes.remainder(8), q.zeros.remainder(8), q.scales, {}, 64, at::kFloat)));
+  EXPECT_FALSE(is_quantized(FloatLinear{q.dense, {}}));
+}
+
 TEST(Linear, CountsPackedBytes) {
   const Quantized q = make(64, 256, 128);
   const Linear linear = make_packed_linear(q.codes, q.zeros, q.scales, q.bias, 128, at::kFloat);

@@ -1,0 +1,59 @@
+// Counts the bytes that CPU tensors hold: what a program keeps, and the most it held at a time. Mapped files are not counted.
+#pragma once
+
+#include <c10/core/CPUAllocator.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace salient::test {
+
+class CountingAllocator : public c10::Allocator {
+ public:
+  // Replaces the CPU allocator for the rest of the program.
+  static CountingAllocator& install() {
+    static CountingAllocator* const counter = [] {
+      auto* made = new CountingAllocator;
+      c10::SetCPUAllocator(made, /*priority=*/255);
+      return made;
+    }();
+    return *counter;
+  }
+
+  size_t live() const { return live_; }
+  size_t peak() const { return peak_; }
+  void reset_peak() { peak_ = live_.load(); }
+
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes == 0) return {nullptr, nullptr, &forget, c10::Device(c10::DeviceType::CPU)};
+    void* block = std::aligned_alloc(kHeader, (bytes + 2 * kHeader - 1) / kHeader * kHeader);
+    if (block == nullptr) throw std::bad_alloc();
+    std::memcpy(block, &bytes, sizeof(bytes));
+    live_ += bytes;
+    if (live_ > peak_) peak_ = live_.load();
+    void* data = static_cast<char*>(block) + kHeader;
+    return {data, data, &forget, c10::Device(c10::DeviceType::CPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &forget; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+
+ private:
+  static constexpr size_t kHeader = 64;  // keeps the alignment that vector code expects
+
+  static void forget(void* data) {
+    if (data == nullptr) return;
+    void* block = static_cast<char*>(data) - kHeader;
+    size_t bytes = 0;
+    std::memcpy(&bytes, block, sizeof(bytes));
+    install().live_ -= bytes;
+    std::free(block);
+  }
+
+  std::atomic<size_t> live_{0};
+  std::atomic<size_t> peak_{0};
+};
+
+}  // namespace salient::test
