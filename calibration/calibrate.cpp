@@ -97,7 +97,7 @@ std::vector<std::string> notes_of(const models::Dataset& data, const DrawnTexts&
   const bool only_text = drawn.layouts == std::set<std::string>{"text"};
   note(only_text, "the rows hold ready text and are taken as they are: content mode and system prompt have no effect");
   note(!only_text && !has_template, "the model has no chat template: the turns are joined by line feeds");
-  note(record.truncated > 0, fmt::format("{} of {} texts have more than {} tokens and will be truncated", record.truncated,
+  note(record.truncated > 0, fmt::format("{} of {} texts have more than {} tokens and become several rows", record.truncated,
                                          record.samples, record.max_seq_len));
   return notes;
 }
@@ -120,9 +120,10 @@ CalibrateResult calibrate(const CalibrateOptions& options) {
   const auto rows = static_cast<int64_t>(data.rows.size());
   const int64_t wanted = sample_size(options.samples, rows);
   DrawnTexts drawn = draw_texts(data, chat_template ? &*chat_template : nullptr, options, wanted);
-  const TokenRows tokens = tokenize_rows(
-      drawn.texts, tokenizer,
-      {.max_seq_len = options.max_seq_len, .discard_long_rows = false, .max_rows = 0, .from_chat_template = drawn.used_template});
+  TokenRowOptions row_options;
+  row_options.max_seq_len = options.max_seq_len;
+  row_options.from_chat_template = drawn.used_template;
+  const TokenRows tokens = tokenize_rows(drawn.texts, tokenizer, row_options);
   with_context(options.source.string(), [&] { require_tokens(tokens, tokens.tokens, options.min_tokens); });
 
   CalibrateResult result;
@@ -146,7 +147,7 @@ CalibrateResult calibrate(const CalibrateOptions& options) {
   record.texts_sha256 = texts_sha256(drawn.texts);
   record.tokens = count_tokens(tokens.lengths);
   record.max_seq_len = options.max_seq_len;
-  record.truncated = tokens.truncated;
+  record.truncated = tokens.split;
   record.duplicates = drawn.duplicates;
   result.notes = notes_of(data, drawn, record, options, chat_template.has_value(), wanted);
 

@@ -31,25 +31,6 @@ std::string escape_line(std::string_view text) {
   return line;
 }
 
-std::string unescape_line(std::string_view line) {
-  std::string text;
-  for (size_t i = 0; i < line.size(); ++i) {
-    const char next = line[i] == '\\' && i + 1 < line.size() ? line[i + 1] : '\0';
-    if (next == 'n')
-      text += '\n';
-    else if (next == 'r')
-      text += '\r';
-    else if (next == '\\')
-      text += '\\';
-    else {
-      text += line[i];
-      continue;
-    }
-    ++i;
-  }
-  return text;
-}
-
 bool is_name_char(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
 }
@@ -178,6 +159,38 @@ std::string texts_sha256(const std::vector<std::string>& texts) {
   return hash.hex();
 }
 
+std::string text_of_line(std::string_view line) {
+  std::string text;
+  for (size_t i = 0; i < line.size(); ++i) {
+    const char next = line[i] == '\\' && i + 1 < line.size() ? line[i + 1] : '\0';
+    if (next == 'n')
+      text += '\n';
+    else if (next == 'r')
+      text += '\r';
+    else if (next == '\\')
+      text += '\\';
+    else {
+      text += line[i];
+      continue;
+    }
+    ++i;
+  }
+  return text;
+}
+
+std::optional<CalibrationRecord> record_beside(const fs::path& calibration_file, const std::vector<std::string>& texts,
+                                               std::vector<std::string>& notes) {
+  const fs::path beside = record_path(calibration_file);
+  if (!fs::exists(beside)) return std::nullopt;
+  const Json json = read_json_file(beside);
+  if (value_or<std::string>(json, "kind", "", beside.string()) == "recording") return std::nullopt;
+  CalibrationRecord record = record_from_json(json, beside.string());
+  if (record.texts_sha256 == texts_sha256(texts)) return record;
+  notes.push_back(fmt::format("{} does not belong to these texts, which were changed after it was written; it is left aside",
+                              beside.filename().string()));
+  return std::nullopt;
+}
+
 CalibrationSet read_calibration_set(const fs::path& path) {
   models::Dataset data = models::read_dataset(path);
   CalibrationSet set;
@@ -194,18 +207,11 @@ CalibrationSet read_calibration_set(const fs::path& path) {
           .with_hint("training data become calibration texts by `salient calibrate`");
     }
     std::string& text = row["text"].get_ref<std::string&>();
-    set.texts.push_back(data.format == "txt" ? unescape_line(text) : std::move(text));
+    set.texts.push_back(data.format == "txt" ? text_of_line(text) : std::move(text));
   }
   if (data.replaced_utf8 > 0)
     set.notes.push_back(fmt::format("{} ill-formed UTF-8 sequences were replaced by U+FFFD", data.replaced_utf8));
-  const fs::path beside = record_path(path);
-  if (!fs::exists(beside)) return set;
-  set.record = record_from_json(read_json_file(beside), beside.string());
-  if (set.record->texts_sha256 != texts_sha256(set.texts)) {
-    set.notes.push_back(fmt::format("{} does not belong to these texts, which were changed after it was written; it is left aside",
-                                    beside.filename().string()));
-    set.record.reset();
-  }
+  set.record = record_beside(path, set.texts, set.notes);
   return set;
 }
 

@@ -53,7 +53,7 @@ struct CalibrationRecord {
   std::string texts_sha256;
   TokenCounts tokens;  // of whole texts, before truncation
   int64_t max_seq_len = 0;
-  int64_t truncated = 0;   // texts of more than max_seq_len tokens
+  int64_t truncated = 0;   // texts of more than max_seq_len tokens, which quantization splits, cuts or leaves out
   int64_t duplicates = 0;  // drawn rows whose text had been drawn before
 };
 
@@ -86,6 +86,14 @@ struct CalibrationSet {
 // Reads either form, by extension. Errors: as read_dataset; invalid argument: a row without `text` (the fields found are listed);
 // corruption: a malformed record.
 CalibrationSet read_calibration_set(const std::filesystem::path& path);
+
+// A line of the .txt form as the text that it stands for.
+std::string text_of_line(std::string_view line);
+
+// The record beside a calibration file, where it is there and belongs to these texts; adds a note where it does not. The record of
+// a recording (recording.h) is another thing and left alone. Errors: corruption.
+std::optional<CalibrationRecord> record_beside(const std::filesystem::path& calibration_file, const std::vector<std::string>& texts,
+                                               std::vector<std::string>& notes);
 
 // The bytes of the .jsonl form, of the .txt form, and of the record file.
 std::string jsonl_form(const std::vector<std::string>& texts);

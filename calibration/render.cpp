@@ -281,11 +281,8 @@ OrderedJson build_messages(const Json& row, const RowShape& shape, const RenderO
   return messages;
 }
 
-std::string render_row(const Json& row, const RowShape& shape, const RenderOptions& options,
-                       const models::ChatTemplate* chat_template, std::string_view where) {
-  if (shape.layout == RowLayout::kText) return text_field(row, shape.question, where);
-  const OrderedJson messages = build_messages(row, shape, options, where);
-  if (chat_template == nullptr) return join_contents(messages);
+models::ChatRenderOptions chat_render_options(const Json& row, const RowShape& shape, const RenderOptions& options,
+                                              std::string_view where) {
   models::ChatRenderOptions render;
   render.add_generation_prompt = options.content == ContentMode::kPrompt;
   render.variables = options.template_variables;
@@ -297,6 +294,15 @@ std::string render_row(const Json& row, const RowShape& shape, const RenderOptio
       render.variables["tools"] = parse_ordered_json(row["tools"].get<std::string>(), fmt::format("{}: field 'tools'", where));
     }
   }
+  return render;
+}
+
+std::string render_row(const Json& row, const RowShape& shape, const RenderOptions& options,
+                       const models::ChatTemplate* chat_template, std::string_view where) {
+  if (shape.layout == RowLayout::kText) return text_field(row, shape.question, where);
+  const OrderedJson messages = build_messages(row, shape, options, where);
+  if (chat_template == nullptr) return join_contents(messages);
+  const models::ChatRenderOptions render = chat_render_options(row, shape, options, where);
   return with_context(where, [&] { return chat_template->render(messages, render); });
 }
 

@@ -64,6 +64,11 @@ RowShape detect_shape(const Json& row, const FieldNames& fields, std::string_vie
 // text (named, with `where`), a role is unknown, or there is no turn at all. Not for RowLayout::kText.
 OrderedJson build_messages(const Json& row, const RowShape& shape, const RenderOptions& options, std::string_view where);
 
+// What render_row gives to the template besides the messages: add_generation_prompt for kPrompt, the options' variables, a fixed
+// clock, the row's tools. Errors: corruption: malformed tools.
+models::ChatRenderOptions chat_render_options(const Json& row, const RowShape& shape, const RenderOptions& options,
+                                              std::string_view where);
+
 // The text of a row. kPrompt asks the template for the opening of the answer (add_generation_prompt). Without a template (nullptr)
 // the contents are joined by "\n". RowLayout::kText passes through. A `tools` field (a list, or JSON text, whose key order is then
 // kept) beside `messages` goes to the template. Errors: as build_messages and ChatTemplate::render, with `where`.

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -67,7 +68,7 @@ TEST(TokenBlocks, DiscardingLongRowsGivesAutoAwqsBlocks) {
     TokenBlockOptions options;
     options.rows.max_seq_len = item["max_seq_len"];
     options.rows.max_rows = item["samples"];
-    options.rows.discard_long_rows = true;
+    options.rows.long_rows = LongRows::kDiscard;
     options.min_tokens = 1;
     const TokenBlocks blocks = make_token_blocks(texts, tokenizer(), options);
     EXPECT_EQ(blocks.statistics.blocks, item["blocks"].get<int64_t>());
@@ -104,7 +105,7 @@ TEST(TokenBlocks, ConcatKeepsEveryTokenOfShortRows) {
   EXPECT_EQ(blocks.statistics.truncated + blocks.statistics.dropped + blocks.statistics.dropped_tokens, 0);
 }
 
-TEST(TokenBlocks, LongRowsAreTruncatedAndCounted) {
+TEST(TokenBlocks, LongRowsAreCutAndCounted) {
   const auto lengths = golden("tokens.json")["lengths"].get<std::vector<int64_t>>();
   int64_t expected = 0, truncated = 0, cut = 0;
   for (const int64_t length : lengths) {
@@ -115,12 +116,119 @@ TEST(TokenBlocks, LongRowsAreTruncatedAndCounted) {
   ASSERT_GT(truncated, 0);
   TokenBlockOptions options;
   options.rows.max_seq_len = 64;
+  options.rows.long_rows = LongRows::kCut;
   const TokenStatistics s = make_token_blocks(demo_texts(40), tokenizer(), options).statistics;
   const int64_t tail = expected % 64 < kMinimumTail ? expected % 64 : 0;
   EXPECT_EQ(s.truncated, truncated);
   EXPECT_EQ(s.tokens, expected - tail);
   EXPECT_EQ(s.dropped_tokens, cut + tail);
   EXPECT_EQ(s.rows, 40);
+}
+
+TEST(TokenBlocks, LongRowsAreSplitAndNothingIsLost) {
+  const auto lengths = golden("tokens.json")["lengths"].get<std::vector<int64_t>>();
+  TokenBlockOptions options;
+  options.rows.max_seq_len = 1 << 16;
+  const auto whole = tokenize_rows(demo_texts(40), tokenizer(), options.rows);
+  options.rows.max_seq_len = 64;
+  ASSERT_EQ(options.rows.long_rows, LongRows::kSplit);
+  const auto split = tokenize_rows(demo_texts(40), tokenizer(), options.rows);
+  EXPECT_EQ(split.tokens, std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
+  EXPECT_EQ(split.kept, 40);
+  std::vector<models::TokenId> expected, found;
+  size_t piece = 0;
+  int64_t long_rows = 0;
+  for (const auto& row : whole.rows) {
+    expected.insert(expected.end(), row.begin(), row.end());
+    const size_t count = (row.size() + 63) / 64;
+    long_rows += count > 1 ? 1 : 0;
+    for (size_t i = 0; i < count; ++i, ++piece) {
+      ASSERT_LT(piece, split.rows.size());
+      EXPECT_LE(split.rows[piece].size(), 64u);
+      EXPECT_GE(split.rows[piece].size(), row.size() / count);  // no crumbs
+      found.insert(found.end(), split.rows[piece].begin(), split.rows[piece].end());
+    }
+  }
+  EXPECT_EQ(piece, split.rows.size());
+  EXPECT_EQ(split.split, long_rows);
+  EXPECT_GT(long_rows, 0);
+  EXPECT_EQ(found, expected);
+
+  options.packing = Packing::kRows;
+  const TokenBlocks blocks = pack_blocks(split, options);
+  EXPECT_EQ(blocks.statistics.tokens, split.tokens);
+  EXPECT_EQ(blocks.statistics.split, long_rows);
+  EXPECT_EQ(blocks.statistics.dropped_tokens, 0);
+  EXPECT_EQ(blocks.ids.size(0), static_cast<int64_t>(split.rows.size()));
+}
+
+// A row of one token more than a block: two halves, not 512 and 1.
+TEST(TokenBlocks, SplitPiecesAreNearlyEqual) {
+  CalibrationRow row;
+  row.ids.assign(513, 7);
+  TokenRowOptions options;
+  TokenRowCollector collector(nullptr, options);
+  EXPECT_EQ(collector.add(row, "d"), 513);
+  const TokenRows rows = collector.take();
+  ASSERT_EQ(rows.rows.size(), 2u);
+  EXPECT_EQ(rows.rows[0].size(), 257u);
+  EXPECT_EQ(rows.rows[1].size(), 256u);
+}
+
+TEST(TokenBlocks, MaskAndDomainsStayWithTheirTokens) {
+  CalibrationRows rows;
+  rows.domains = {"even", "odd"};
+  // Each id says its own domain and whether it counts: id = 4 * number + 2 * domain + counts.
+  for (int32_t i = 0; i < 30; ++i) {
+    CalibrationRow row;
+    row.domain = i % 2;
+    for (int32_t t = 0; t < 5 + i; ++t) {
+      const bool counts = (i + t) % 3 == 0;
+      row.ids.push_back(4 * t + 2 * row.domain + (counts ? 1 : 0));
+      row.loss_mask.push_back(counts);
+    }
+    rows.rows.push_back(row);
+  }
+  for (const Packing packing : {Packing::kConcat, Packing::kRows}) {
+    TokenBlockOptions options;
+    options.rows.max_seq_len = 16;
+    options.rows.loss_mask = LossMask::kResponse;
+    options.packing = packing;
+    options.min_tokens = 1;
+    const TokenBlocks blocks = pack_blocks(tokenize_rows(rows, tokenizer(), options.rows), options);
+    ASSERT_TRUE(blocks.mask.defined());
+    ASSERT_EQ(blocks.mask.scalar_type(), at::kBool);
+    ASSERT_EQ(blocks.mask.sizes(), blocks.ids.sizes());
+    EXPECT_EQ(blocks.domain_names, rows.domains);
+    const at::Tensor real = at::arange(blocks.ids.size(1)).unsqueeze(0) < blocks.lengths.unsqueeze(1);
+    EXPECT_TRUE(blocks.mask.equal(blocks.ids.remainder(2).eq(1).logical_and(real)));
+    EXPECT_TRUE(
+        blocks.domains.masked_select(real).eq(blocks.ids.div(2, "floor").remainder(2).masked_select(real)).all().item<bool>());
+    EXPECT_EQ(blocks.mask.sum().item<int64_t>(), blocks.statistics.counted_tokens);
+    EXPECT_LT(blocks.statistics.counted_tokens, blocks.statistics.tokens);
+    options.rows.loss_mask = LossMask::kAll;
+    EXPECT_FALSE(pack_blocks(tokenize_rows(rows, tokenizer(), options.rows), options).mask.defined());
+  }
+}
+
+TEST(TokenBlocks, RowsWithoutAnAnswerAreLeftOutOfResponseStatistics) {
+  CalibrationRows rows;
+  rows.domains = {"d"};
+  CalibrationRow row;
+  row.ids.assign(20, 3);
+  rows.rows.push_back(row);
+  row.loss_mask.assign(20, 1);
+  rows.rows.push_back(row);
+  TokenBlockOptions options;
+  options.rows.loss_mask = LossMask::kResponse;
+  options.min_tokens = 20;
+  const TokenStatistics s = pack_blocks(tokenize_rows(rows, tokenizer(), options.rows), options).statistics;
+  EXPECT_EQ(s.dropped, 1);
+  EXPECT_EQ(s.dropped_tokens, 20);
+  EXPECT_EQ(s.counted_tokens, 20);
+  rows.rows.pop_back();
+  EXPECT_THAT(error_of([&] { pack_blocks(tokenize_rows(rows, tokenizer(), options.rows), options); }).message(),
+              HasSubstr("1 hold no answer and were left out"));
 }
 
 TEST(TokenBlocks, AShortTailIsDropped) {
@@ -175,7 +283,7 @@ TEST(TokenBlocks, TooLittleDataSaysHowMuchThereIs) {
 
   TokenBlockOptions options;
   options.rows.max_seq_len = 4;
-  options.rows.discard_long_rows = true;
+  options.rows.long_rows = LongRows::kDiscard;
   options.min_tokens = 0;
   const Error long_rows = error_of([&] { make_token_blocks(demo_texts(5), tokenizer(), options); });
   EXPECT_THAT(long_rows.message(), HasSubstr("5 are too long and were left out"));
@@ -188,6 +296,11 @@ TEST(TokenBlocks, PackingNames) {
   EXPECT_EQ(parse_packing("concat"), Packing::kConcat);
   EXPECT_EQ(parse_packing("rows"), Packing::kRows);
   EXPECT_THROW(parse_packing("pad"), Error);
+  for (const LongRows kind : {LongRows::kCut, LongRows::kDiscard, LongRows::kSplit})
+    EXPECT_EQ(parse_long_rows(to_string(kind)), kind);
+  EXPECT_THROW(parse_long_rows("truncate"), Error);
+  for (const LossMask kind : {LossMask::kAll, LossMask::kResponse}) EXPECT_EQ(parse_loss_mask(to_string(kind)), kind);
+  EXPECT_THROW(parse_loss_mask("answers"), Error);
 }
 
 // The demo tokenizer with a post-processor that puts <|endoftext|> in front, as Llama's puts its BOS.

@@ -1,0 +1,36 @@
+// Calibration rows that the model writes itself.
+//
+// Error-compensated rounding fits the errors to the calibration text: they are moved to where that text has no energy, and another
+// kind of text pays. A fine-tuned model knows which kinds there are: a small share of rows sampled from it covers what a narrow
+// calibration set leaves out (the idea of self-calibration: Williams et al., "Self-calibration for Language Model Quantization and
+// Pruning", arXiv 2410.17170; how a conversation is started: Xu et al., "Magpie", arXiv 2406.08464). What this is worth is measured
+// in docs/quantization.md.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "models/decoder/decoder_config.h"
+#include "models/io/checkpoint.h"
+#include "models/text/tokenizer.h"
+
+namespace salient::calibration {
+
+struct SelfGenerationOptions {
+  int64_t tokens = 1024;  // in all, rounded up to whole rows
+  int64_t row_tokens = 128;
+  double temperature = 1.0;
+  uint64_t seed = 0;
+  // What rows begin with, in turn; a random token of the vocabulary follows. Empty: only that token.
+  std::vector<std::vector<models::TokenId>> openings;
+  std::vector<models::TokenId> end_ids;  // end a document; the row goes on with the next opening
+  uint64_t memory_bytes = 0;             // of weights that stay loaded and of the cache (see models/decoder/streamed_decoder.h)
+  std::function<void(int64_t done, int64_t total)> on_progress;  // steps
+};
+
+// The same model, options and machine give the same rows. Errors: those of loading the checkpoint.
+std::vector<std::vector<models::TokenId>> generate_rows(const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
+                                                        const SelfGenerationOptions& options);
+
+}  // namespace salient::calibration
