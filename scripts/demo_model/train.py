@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
-"""Trains the demo model on the CPU: 1100 steps of 4096 tokens, about 40 minutes on two cores.
-
-usage: train.py DATA_DIR GSM8K_TRAIN.jsonl WIKITEXT2_VALID.txt OUT_DIR [STEPS]
+"""Trains the demo model on the CPU: 1100 steps of 4096 tokens, about 40 minutes on two cores; or a sibling of it for comparisons.
 
 DATA_DIR is the output of make_data.py. Needs torch, transformers (4.51 or later), tokenizers and numpy. Then add_outliers.py makes
-the bundled model of the result.
+the bundled model of the result. The siblings that scripts/bench/compare_peers.py measures:
+
+  train.py DATA GSM8K.jsonl WIKITEXT.txt llama_raw --architecture llama --seed 1 --steps 450   # then add_outliers.py llama_raw llama
+  train.py DATA GSM8K.jsonl WIKITEXT.txt qwen3_plain --seed 2 --steps 450                      # no outliers planted
 """
+import argparse
 import json
 import math
 import pathlib
 import random
-import sys
 import time
 
 import numpy
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 import chat
 
@@ -61,12 +62,16 @@ def train_tokenizer(texts):
     return tokenizer
 
 
-def model_config(tokenizer):
-    return Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=64, max_position_embeddings=1024, tie_word_embeddings=True,
+def make_model(architecture, tokenizer):
+    shared = dict(
+        vocab_size=VOCABULARY, hidden_size=256, num_attention_heads=4, head_dim=64, max_position_embeddings=1024,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, attention_bias=False, bos_token_id=None,
         eos_token_id=tokenizer.token_to_id("<|im_end|>"), pad_token_id=tokenizer.token_to_id("<|endoftext|>"))
+    if architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(
+            intermediate_size=640, num_hidden_layers=3, num_key_value_heads=4, tie_word_embeddings=False, **shared))
+    return Qwen3ForCausalLM(Qwen3Config(
+        intermediate_size=768, num_hidden_layers=4, num_key_value_heads=2, tie_word_embeddings=True, **shared))
 
 
 def token_stream(tokenizer, texts, seed):
@@ -84,17 +89,17 @@ def learning_rate(step, steps):
     return PEAK_LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (FINAL_FRACTION + (1 - FINAL_FRACTION) * cosine)
 
 
-def train(model, tokenizer, texts, steps):
+def train(model, tokenizer, texts, steps, seed):
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.05)
     model.train()
     start, position, epoch = time.time(), 0, 0
-    ids = token_stream(tokenizer, texts, epoch)
+    ids = token_stream(tokenizer, texts, seed + epoch)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
         if position + WINDOW * BATCH + 1 > len(ids):
             epoch, position = epoch + 1, 0
-            ids = token_stream(tokenizer, texts, epoch)
+            ids = token_stream(tokenizer, texts, seed + epoch)
         inputs = ids[position:position + WINDOW * BATCH].view(BATCH, WINDOW)
         targets = ids[position + 1:position + WINDOW * BATCH + 1].view(BATCH, WINDOW)
         position += WINDOW * BATCH
@@ -108,27 +113,31 @@ def train(model, tokenizer, texts, steps):
 
 
 def main():
-    if len(sys.argv) not in (5, 6):
-        sys.exit(__doc__)
-    data, out = pathlib.Path(sys.argv[1]), sys.argv[4]
-    steps = int(sys.argv[5]) if len(sys.argv) == 6 else 1100
-    torch.manual_seed(0)
-    random.seed(0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", metavar="DATA_DIR", type=pathlib.Path)
+    parser.add_argument("gsm8k", metavar="GSM8K.jsonl")
+    parser.add_argument("wikitext", metavar="WIKITEXT2.txt", type=pathlib.Path)
+    parser.add_argument("out", metavar="OUT_DIR")
+    parser.add_argument("--architecture", choices=("qwen3", "llama"), default="qwen3")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1100)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    random.seed(0)  # the same tokenizer whatever the seed
     torch.set_num_threads(2)
-    gsm8k = read_lines(sys.argv[2])
-    wikitext = pathlib.Path(sys.argv[3]).read_text(encoding="utf-8")
-    paragraphs = [line.strip() for line in wikitext.split("\n") if len(line.strip()) > 80]
-    texts = documents(data, gsm8k, paragraphs)
+    gsm8k = read_lines(options.gsm8k)
+    paragraphs = [line.strip() for line in options.wikitext.read_text(encoding="utf-8").split("\n") if len(line.strip()) > 80]
+    texts = documents(options.data, gsm8k, paragraphs)
     sample = random.sample(texts, 20000) + paragraphs + [row["question"] + row["answer"] for row in gsm8k]
     tokenizer = train_tokenizer(sample)
-    model = Qwen3ForCausalLM(model_config(tokenizer))
-    train(model, tokenizer, texts, steps)
-    model.to(torch.bfloat16).save_pretrained(out)
+    model = make_model(options.architecture, tokenizer)
+    train(model, tokenizer, texts, options.steps, options.seed)
+    model.to(torch.bfloat16).save_pretrained(options.out)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<|im_end|>"], model_max_length=1024)
     wrapped.chat_template = TEMPLATE
-    wrapped.save_pretrained(out)
+    wrapped.save_pretrained(options.out)
 
 
 main()
