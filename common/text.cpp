@@ -194,4 +194,11 @@ std::vector<std::string> split(std::string_view text, char separator) {
   }
 }
 
+std::string to_upper(std::string text) {
+  for (char& c : text) {
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  }
+  return text;
+}
+
 }  // namespace salient

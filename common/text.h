@@ -41,4 +41,7 @@ std::string one_line(std::string_view text);
 // Parts between separators; empty parts are kept: split("a..b", '.') = {"a", "", "b"}.
 std::vector<std::string> split(std::string_view text, char separator);
 
+// ASCII letters in upper case, everything else as it is.
+std::string to_upper(std::string text);
+
 }  // namespace salient

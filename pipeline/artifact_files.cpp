@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <utility>
 
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
 #include "models/decoder/wrappers.h"
+#include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -35,14 +37,19 @@ void add_old_style_rope(Json& config) {
   config["rope_scaling"] = scaling;
 }
 
-// A multimodal model's text model; the other parts keep what is said of them.
-void rewrite_text_config(Json& config) {
-  const auto text = config.find(models::kTextKey);
-  if (text == config.end() || !text->is_object() || models::find_wrapper(config.value("model_type", "")) == nullptr) return;
+void rewrite_dtype(Json& config, const std::string& dtype, bool always) {
+  if (dtype.empty()) return;
   for (const char* key : {"dtype", "torch_dtype"}) {
-    if (text->contains(key)) (*text)[key] = "float16";
+    if (config.contains(key)) config[key] = dtype;
   }
-  add_old_style_rope(*text);
+  if (always) config["torch_dtype"] = dtype;
+}
+
+// A multimodal model's text model; the other parts keep what is said of them.
+Json* find_text_config(Json& config) {
+  const auto text = config.find(models::kTextKey);
+  if (text == config.end() || !text->is_object() || models::find_wrapper(config.value("model_type", "")) == nullptr) return nullptr;
+  return &*text;
 }
 
 }  // namespace
@@ -57,17 +64,22 @@ void copy_side_files(const fs::path& from, const fs::path& to) {
 bool is_side_file(const std::string& name) { return std::find(kSideFiles.begin(), kSideFiles.end(), name) != kSideFiles.end(); }
 
 Json awq_config(Json config, const quant::QuantizationSpec& spec, const std::vector<std::string>& float_modules) {
-  if (config.contains("dtype")) config["dtype"] = "float16";
-  config["torch_dtype"] = "float16";
+  return artifact_config(std::move(config), quantization_config(WeightFormat::kAwqGemm, spec, {}, float_modules), "float16");
+}
+
+Json artifact_config(Json config, const Json& quantization_config, const std::string& dtype, bool untied_head) {
+  rewrite_dtype(config, dtype, /*always=*/true);
   add_old_style_rope(config);
-  rewrite_text_config(config);
-  // Readers know this layout with zero points only; a symmetric model is stored with every zero point at the middle, 8.
-  config["quantization_config"] = {{"quant_method", "awq"},
-                                   {"zero_point", true},
-                                   {"group_size", spec.group_size},
-                                   {"bits", spec.weight_bits},
-                                   {"version", "gemm"},
-                                   {"modules_to_not_convert", float_modules.empty() ? Json() : Json(float_modules)}};
+  Json* text = find_text_config(config);
+  if (text != nullptr) {
+    rewrite_dtype(*text, dtype, /*always=*/false);
+    add_old_style_rope(*text);
+  }
+  if (untied_head) {
+    config["tie_word_embeddings"] = false;
+    if (text != nullptr) (*text)["tie_word_embeddings"] = false;
+  }
+  if (!quantization_config.is_null()) config["quantization_config"] = quantization_config;
   return config;
 }
 

@@ -21,6 +21,10 @@ bool is_side_file(const std::string& name);
 // names of linears, and of parts, that are not packed.
 Json awq_config(Json source_config, const quant::QuantizationSpec& spec, const std::vector<std::string>& float_modules = {});
 
+// The same for a quantization_config of any format (pipeline/weight_formats.h). `dtype`: of the tensors that are not packed, "float16" or "bfloat16"; empty =
+// as the source says. `untied_head`: the artifact has an lm_head of its own, also where the source's is its embedding.
+Json artifact_config(Json source_config, const Json& quantization_config, const std::string& dtype, bool untied_head = false);
+
 // {file name: SHA-256} of what an artifact is made from: config.json, every safetensors file and the side files.
 Json hash_source_files(const std::filesystem::path& folder);
 

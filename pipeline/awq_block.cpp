@@ -5,9 +5,11 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <set>
 
 #include "common/error.h"
 #include "common/memory.h"
+#include "pipeline/block_objective.h"
 #include "pipeline/mappings.h"
 
 namespace salient::pipeline {
@@ -15,6 +17,7 @@ namespace {
 
 using models::BlockWeights;
 using models::FloatLinear;
+using models::InputId;
 using models::LinearId;
 using models::LinearSpec;
 using models::MlpWeights;
@@ -26,20 +29,24 @@ const LinearSpec& spec_of(const std::vector<LinearSpec>& specs, LinearId id) {
   return *it;
 }
 
-// The search counts the linears that will be rounded. Smoothing alone counts as if they were.
-bool counts(const LinearSpec& spec, const AwqOptions& options) {
-  AwqOptions as_packed = options;
-  as_packed.format = WeightFormat::kAwqGemm;
-  return is_quantized(spec, as_packed);
+// Whether quantize_linears takes the linear: rounded, or with smoothing alone cut to the ranges that were found.
+bool is_rounded(const LinearSpec& spec, const AwqOptions& options) {
+  return is_quantized(spec, options) || (options.export_compatible && is_searched(spec, options));
+}
+
+// A part of a tensor with all experts has no dtype under its own name; what is put back is converted by the caller.
+StoredDtype one_dtype_of(bool fused, const StoredDtype& stored) {
+  if (!fused) return stored;
+  return [](const std::string&) { return at::kFloat; };
 }
 
 void for_each_expert(const models::BlockLayout& layout, const models::DecoderConfig& config, const ScalingGroup& group,
                      const ExpertLoader& load_expert, const AwqOptions& options,
-                     const std::function<void(const at::Tensor& weight)>& work) {
+                     const std::function<void(const LinearSpec& spec, const at::Tensor& weight)>& work) {
   for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
     const MlpWeights weights = load_expert(expert);
     for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      if (spec.input == group.input && counts(spec, options)) work(std::get<FloatLinear>(weights.at(spec.id.slot)).weight);
+      if (spec.input == group.input && is_searched(spec, options)) work(spec, std::get<FloatLinear>(weights.at(spec.id.slot)).weight);
     }
   }
 }
@@ -48,7 +55,7 @@ bool counts_experts(const models::DecoderConfig& config, const models::BlockLayo
                     const AwqOptions& options) {
   for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
     for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      if (spec.input == group.input && counts(spec, options)) return true;
+      if (spec.input == group.input && is_searched(spec, options)) return true;
     }
   }
   return false;
@@ -57,32 +64,75 @@ bool counts_experts(const models::DecoderConfig& config, const models::BlockLayo
 // The rows of a linear that the search counts. Where q_proj also gives a gate (Qwen3-Next), only the queries: gates saturate, so
 // that their error says little, and with them counted scales are found that break Qwen 3.5 (llm-compressor's pull requests 2630 and
 // 2636).
-at::Tensor counted_rows(const models::DecoderConfig& config, const LinearSpec& spec, const at::Tensor& weight) {
+// A view of `weight`, by heads where there are gates.
+at::Tensor counted_part(const models::DecoderConfig& config, const LinearSpec& spec, const at::Tensor& weight) {
   if (spec.id.slot != models::LinearSlot::kQProj || !config.query_gate) return weight;
-  return weight.view({config.num_attention_heads, 2, config.head_dim, -1})
-      .select(1, 0)
-      .reshape({config.num_attention_heads * config.head_dim, -1});
+  return weight.view({config.num_attention_heads, 2, config.head_dim, -1}).select(1, 0);
 }
 
-// Nothing when none of the group's linears is rounded.
+at::Tensor counted_rows(const models::DecoderConfig& config, const LinearSpec& spec, const at::Tensor& weight) {
+  return counted_part(config, spec, weight).reshape({-1, weight.size(1)});
+}
+
+// A linear whose error the search counts.
+struct Balance {
+  const LinearSpec* spec;
+  quant::AffineOptions affine;
+  at::Tensor weight;  // without what stays in float
+};
+
+// With every balance linear replaced by Q(W * s) / s.
+BlockWeights with_rounded(const models::DecoderConfig& config, const BlockWeights& weights, const std::vector<Balance>& balance,
+                          const at::Tensor& scales) {
+  BlockWeights changed = weights;
+  for (const Balance& linear : balance) {
+    at::Tensor& weight = std::get<FloatLinear>(changed.at(linear.spec->id)).weight;
+    weight = weight.clone();
+    const at::Tensor counted = counted_part(config, *linear.spec, weight);
+    counted.add_(quant::quantization_error(linear.weight, scales, linear.affine).view_as(counted));
+  }
+  return changed;
+}
+
+// Nothing when none of the group's linears is rounded. `objective`: may be null.
 std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout,
                                                const BlockWeights& weights, const ScalingGroup& group,
                                                const BlockStatistics& statistics, const ExpertLoader& load_expert,
-                                               const AwqOptions& options) {
-  std::vector<at::Tensor> balance;
+                                               const AwqOptions& options, BlockObjective* objective) {
+  const quant::InputStatistics& input = statistics.at(group.input);
+  if (!options.scale || input.rows == 0) return std::nullopt;  // no token with finite values
+  // Channels that stay in float have no error that a scale could lower.
+  const at::Tensor salient = salient_inputs(input, options);
+  const auto balance_of = [&](const LinearSpec& spec, const at::Tensor& weight) -> Balance {
+    const at::Tensor part = without_channels(weight, salient);
+    return {&spec, affine_options(options, spec.name, spec.in_features), counted_rows(config, spec, part)};
+  };
+  std::vector<Balance> balance;
   for (const LinearId id : group.balance) {
     const LinearSpec& spec = spec_of(layout.linears, id);
-    if (counts(spec, options)) balance.push_back(counted_rows(config, spec, std::get<FloatLinear>(weights.at(id)).weight));
+    if (is_searched(spec, options)) balance.push_back(balance_of(spec, std::get<FloatLinear>(weights.at(id)).weight));
   }
   if (balance.empty() && !counts_experts(config, layout, group, options)) return std::nullopt;
-  const quant::InputStatistics& input = statistics.at(group.input);
-  quant::ScaleSearch run(input, affine_options(options.spec, input.gram.size(0)), options.scale_search, group.tie);
-  for (const at::Tensor& weight : balance) run.add_magnitude(weight);
-  for_each_expert(layout, config, group, load_expert, options, [&](const at::Tensor& weight) { run.add_magnitude(weight); });
-  for (const at::Tensor& weight : balance) run.add_error(weight);
-  for_each_expert(layout, config, group, load_expert, options, [&](const at::Tensor& weight) { run.add_error(weight); });
+  const BlockObjective::ModuleError module_error = objective != nullptr ? objective->measure(group, weights) : BlockObjective::ModuleError();
+  quant::ScaleSearch run(input, options.scale_search, group.tie);
+  const auto for_each_balance = [&](const std::function<void(const Balance& linear, bool none_worse)>& work) {
+    for (const Balance& linear : balance) work(linear, true);
+    // Of experts some may lose: there are too many for a candidate that none does.
+    for_each_expert(layout, config, group, load_expert, options,
+                    [&](const LinearSpec& spec, const at::Tensor& weight) { work(balance_of(spec, weight), false); });
+  };
+  for_each_balance([&](const Balance& linear, bool) { run.add_magnitude(linear.weight, linear.affine.group_size); });
+  do {
+    if (module_error) {
+      run.add_error([&](const at::Tensor& scales) { return module_error(with_rounded(config, weights, balance, scales)); });
+    } else {
+      for_each_balance([&](const Balance& linear, bool none_worse) { run.add_error(linear.weight, linear.affine, none_worse); });
+    }
+  } while (run.refine());
   return run.finish();
 }
+
+constexpr const char* kMixtureNote = "objective block: mixtures of experts are not run, the scales are by objective gram";
 
 // What was done to each linear outside of the experts, and to the experts' input.
 struct Applied {
@@ -98,11 +148,11 @@ std::string smooth_tensor(const ScalingGroup& group) {
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
                          const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                         const StoredDtype& stored) {
+                         const StoredDtype& stored, BlockObjective* objective) {
   const std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found;
   for (const ScalingGroup& group : groups) {
-    found.push_back(search(config, layout, weights, group, statistics, load_expert, options));
+    found.push_back(search(config, layout, weights, group, statistics, load_expert, options, objective));
     return_free_memory();
   }
   Applied applied;
@@ -114,6 +164,7 @@ Applied search_and_apply(const models::DecoderConfig& config, const models::Bloc
       scales.columns = columns;
       scales.kind = found[i]->kind;
       scales.ratio = found[i]->ratio;
+      if (objective != nullptr && module_of(group) == GroupModule::kMixture) scales.note = kMixtureNote;
     };
     for (const LinearId id : group.balance) note(applied.linears[id]);
     if (group.experts) note(applied.expert_input);
@@ -185,7 +236,7 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
                                           const AwqOptions& options) {
   std::vector<ScalingGroup> groups = models::scaling_groups(config, layout);
   // A float checkpoint has no place for an activation's divisor.
-  if (options.format == WeightFormat::kFloat) {
+  if (!row_of(options.format).packed) {
     std::erase_if(groups, [](const ScalingGroup& group) { return std::holds_alternative<models::ParameterSlot>(group.smooth); });
   }
   return select_groups(config, layout, std::move(groups), options.mappings);
@@ -193,29 +244,31 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
 
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
                               const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                              const StoredDtype& stored, const TensorSink& sink) {
+                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work, BlockObjective* objective) {
   QuantizedBlock result;
-  std::map<LinearId, double> rtn_error;
+  const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id)); };
+  std::map<LinearId, UntouchedWeight> untouched;
   for (const LinearSpec& spec : layout.linears) {
-    if (is_quantized(spec, options)) {
-      rtn_error[spec.id] =
-          round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id)).weight, statistics.at(spec.input), options);
-    }
+    if (is_rounded(spec, options)) untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics.at(spec.input), options);
   }
-  Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored);
-  for (const LinearSpec& spec : layout.linears) {
-    auto& linear = std::get<FloatLinear>(weights.at(spec.id));
-    if (!is_quantized(spec, options)) {
-      store_float_linear(spec, linear, stored, sink);
-      continue;
+  Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored, objective);
+  std::map<LinearId, LinearReport> reports;
+  std::set<InputId> done;
+  for (const LinearSpec& first : layout.linears) {
+    if (!is_rounded(first, options)) store_float_linear(first, linear_of(first), stored, sink);
+    if (!is_rounded(first, options) || !done.insert(first.input).second) continue;
+    std::vector<LinearJob> jobs;
+    for (const LinearSpec& spec : layout.linears) {
+      if (spec.input == first.input && is_rounded(spec, options)) jobs.push_back({&spec, &linear_of(spec), applied.linears[spec.id], untouched[spec.id]});
     }
-    result.reports.push_back(
-        quantize_linear(spec, linear, statistics.at(spec.input), applied.linears[spec.id], /*search=*/true, options, sink));
-    result.reports.back().rtn_error = rtn_error.at(spec.id);
-    return_free_memory();
+    std::vector<LinearReport> found = work(jobs, statistics.at(first.input), /*search=*/true, options, stored, sink);
+    for (size_t i = 0; i < jobs.size(); ++i) reports[jobs[i].spec->id] = std::move(found[i]);
+  }
+  for (const LinearSpec& spec : layout.linears) {
+    if (is_rounded(spec, options)) result.reports.push_back(std::move(reports[spec.id]));
   }
   store_norms(layout, weights, stored, sink);
-  if (options.format != WeightFormat::kFloat) store_activation_scales(layout, weights, stored, sink);
+  if (row_of(options.format).packed) store_activation_scales(layout, weights, stored, sink);
   result.weights = std::move(weights);
   result.expert_input = std::move(applied.expert_input);
   return result;
@@ -224,17 +277,15 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
 QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t block, int64_t expert, MlpWeights weights,
                                 const quant::InputStatistics& input, const quant::InputStatistics& hidden,
                                 const AppliedScales& expert_input, int64_t routed_tokens, const AwqOptions& options,
-                                const StoredDtype& stored, const TensorSink& sink) {
+                                const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work) {
   const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
   const auto statistics_of = [&](const LinearSpec& spec) -> const quant::InputStatistics& {
     return spec.input.slot == models::InputSlot::kMlpHidden ? hidden : input;
   };
-  std::map<LinearId, double> rtn_error;
+  const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id.slot)); };
+  std::map<LinearId, UntouchedWeight> untouched;
   for (const LinearSpec& spec : specs) {
-    if (is_quantized(spec, options)) {
-      rtn_error[spec.id] =
-          round_to_nearest_error(std::get<FloatLinear>(weights.at(spec.id.slot)).weight, statistics_of(spec), options);
-    }
+    if (is_rounded(spec, options)) untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics_of(spec), options);
   }
   const bool reached = routed_tokens > 0;
   std::map<LinearId, AppliedScales> applied;
@@ -242,10 +293,10 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
   if (!options.mappings.empty()) groups = select_expert_groups(config, block, expert, std::move(groups), options.mappings);
   for (const ScalingGroup& group : groups) {
     const LinearSpec& down = spec_of(specs, group.balance.front());
-    if (!reached || !counts(down, options)) continue;
-    const at::Tensor& weight = std::get<FloatLinear>(weights.at(down.id.slot)).weight;
+    if (!reached || !is_searched(down, options)) continue;
+    const at::Tensor weight = without_channels(std::get<FloatLinear>(weights.at(down.id.slot)).weight, salient_inputs(hidden, options));
     const auto found =
-        quant::search_scales({weight}, hidden, affine_options(options.spec, weight.size(1)), options.scale_search, group.tie);
+        quant::search_scales({weight}, hidden, affine_options(options, down.name, weight.size(1)), options.scale_search, group.tie);
     models::apply_scales(weights, group, found.scales);
     applied[down.id] = {found.scales, {}, found.kind, found.ratio};
     const LinearId smooth = std::get<LinearId>(group.smooth);
@@ -258,23 +309,29 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
     scales.columns = expert_input.columns;
     scales.kind = expert_input.kind;
     scales.ratio = expert_input.ratio;
+    scales.note = expert_input.note;
   }
   QuantizedExpert result;
-  if (options.format == WeightFormat::kFloat && specs.front().fused) {
-    store_fused_expert(specs, weights, stored, sink);
-  } else {
+  // Written back into the tensor of all experts where the format keeps the source's layout.
+  const bool fused = specs.front().fused && !row_of(options.format).packed;
+  const TensorSink nowhere{[](const std::string&, const at::Tensor&) {}, {}};
+  for (const models::InputSlot slot : {models::InputSlot::kMlpInput, models::InputSlot::kMlpHidden}) {
+    std::vector<LinearJob> jobs;
     for (const LinearSpec& spec : specs) {
-      auto& linear = std::get<FloatLinear>(weights.at(spec.id.slot));
-      if (!is_quantized(spec, options)) {
-        store_float_linear(spec, linear, stored, sink);
-        continue;
+      if ((spec.input.slot == models::InputSlot::kMlpHidden) != (slot == models::InputSlot::kMlpHidden)) continue;
+      if (is_rounded(spec, options)) {
+        jobs.push_back({&spec, &linear_of(spec), applied[spec.id], untouched[spec.id]});
+      } else if (!fused) {
+        store_float_linear(spec, linear_of(spec), stored, sink);
       }
-      LinearReport report = quantize_linear(spec, linear, statistics_of(spec), applied[spec.id], reached, options, sink);
-      report.rtn_error = rtn_error.at(spec.id);
+    }
+    const quant::InputStatistics& read = slot == models::InputSlot::kMlpHidden ? hidden : input;
+    for (LinearReport& report : work(jobs, read, reached, options, one_dtype_of(fused, stored), fused ? nowhere : sink)) {
       report.routed_tokens = routed_tokens;
       result.reports.push_back(std::move(report));
     }
   }
+  if (fused) store_fused_expert(specs, weights, stored, sink);
   result.weights = std::move(weights);
   return result;
 }

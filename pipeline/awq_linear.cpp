@@ -1,23 +1,21 @@
 #include "pipeline/awq_linear.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/sort.h>
 
 #include "common/error.h"
+#include "common/memory.h"
 #include "pipeline/module_pattern.h"
-#include "quant/awq_gemm.h"
+#include "quant/gram_rounding.h"
+#include "quant/salience.h"
 
 namespace salient::pipeline {
 namespace {
 
-// The Gram matrix of x / columns.
-at::Tensor scaled_gram(const at::Tensor& gram, const at::Tensor& columns) {
-  if (!columns.defined()) return gram;
-  return gram / columns.unsqueeze(0) / columns.unsqueeze(1);
-}
-
-double stored_error(const at::Tensor& dense, const at::Tensor& weight, const at::Tensor& gram, int64_t tokens,
-                    const at::Tensor& rows) {
-  at::Tensor by_row = quant::output_error_by_row(dense - weight, gram, tokens);
+double error_of(const at::Tensor& weight_error, const at::Tensor& gram, int64_t tokens, const at::Tensor& rows) {
+  at::Tensor by_row = quant::output_error_by_row(weight_error, gram, tokens);
   if (rows.defined()) by_row = by_row * rows * rows;  // back to the units of the original output
   return by_row.sum(at::kDouble).item<double>();
 }
@@ -29,45 +27,195 @@ void store_bias(const models::LinearSpec& spec, models::FloatLinear& linear, at:
   linear.bias = bias.to(at::kFloat);
 }
 
+// The weight with every group cut to its range: what AutoAWQ leaves in a checkpoint that others will round (export_compatible).
+at::Tensor clamp_to_range(const at::Tensor& weight, const quant::ClipRange& clip, int64_t group_size) {
+  const at::Tensor groups = weight.view({weight.size(0), -1, group_size});
+  const at::Tensor low = groups.amin(2, /*keepdim=*/true).clamp_max(0) * clip.low.unsqueeze(2);
+  const at::Tensor high = groups.amax(2, /*keepdim=*/true).clamp_min(0) * clip.high.unsqueeze(2);
+  return at::clamp(groups, low, high).view(weight.sizes()).contiguous();
+}
+
+void describe_input(LinearReport& report, const quant::InputStatistics& input) {
+  const at::Tensor salience = quant::mean_abs(input);
+  report.salience_quantiles = quant::salience_quantiles(salience);
+  report.salience_top_share = quant::salience_top_share(salience);
+  report.dead_channels = (salience == 0).sum().item<int64_t>();
+  if (input.skipped_rows > 0) {
+    report.warnings.push_back(fmt::format("{} calibration tokens with NaN or infinite inputs were left out", input.skipped_rows));
+  }
+}
+
+constexpr int kFloatBits = 16;  // of a channel that is not rounded
+
+// Undefined for none.
+at::Tensor ascending(const at::Tensor& channels) { return channels.numel() > 0 ? std::get<0>(at::sort(channels)) : at::Tensor(); }
+
+bool same_channels(const at::Tensor& a, const at::Tensor& b) { return a.defined() == b.defined() && (!a.defined() || at::equal(a, b)); }
+
+// Statistics of an input whose channels `channels` cause no error: what compensation may not use, and has nothing to make up for.
+quant::InputStatistics without_input(const quant::InputStatistics& input, const at::Tensor& channels) {
+  quant::InputStatistics rest = input;
+  const auto clear = [&](const at::Tensor& gram) { return gram.defined() ? gram.index_fill(0, channels, 0).index_fill_(1, channels, 0) : gram; };
+  if (!channels.defined()) return rest;
+  rest.gram = clear(rest.gram);
+  rest.held_gram = clear(rest.held_gram);
+  return rest;
+}
+
+struct RoundedLinear {
+  quant::RoundedWeight weight;
+  double off_diagonal = -1;
+  double damping = 0;
+};
+
+// Linears that keep the same channels in float are rounded together.
+std::vector<RoundedLinear> round_linears(const std::vector<quant::WeightToRound>& weights, const std::vector<at::Tensor>& salient,
+                                         const quant::InputStatistics& input, const at::Tensor& columns,
+                                         const quant::RoundingOptions& options) {
+  std::vector<RoundedLinear> result(weights.size());
+  std::vector<bool> done(weights.size(), false);
+  for (size_t first = 0; first < weights.size(); ++first) {
+    if (done[first]) continue;
+    std::vector<size_t> together;
+    std::vector<quant::WeightToRound> part;
+    for (size_t i = first; i < weights.size(); ++i) {
+      if (done[i] || !same_channels(salient[i], salient[first])) continue;
+      done[i] = true;
+      together.push_back(i);
+      part.push_back(weights[i]);
+    }
+    quant::RoundedWeights rounded = quant::round_weights(part, without_input(input, salient[first]), columns, options);
+    for (size_t i = 0; i < together.size(); ++i)
+      result[together[i]] = {std::move(rounded.weights[i]), rounded.off_diagonal, rounded.damping};
+  }
+  return result;
+}
+
 }  // namespace
 
+LinearSetting setting_of(const AwqOptions& options, const std::string& module) {
+  LinearSetting setting{options.spec.weight_bits, options.spec.group_size, options.spec.zero_point};
+  for (const ModuleOverride& other : options.overrides) {
+    if (!matches_pattern(other.pattern, module)) continue;
+    setting.bits = other.bits.value_or(setting.bits);
+    setting.group_size = other.group_size.value_or(setting.group_size);
+    setting.zero_point = other.zero_point.value_or(setting.zero_point);
+  }
+  return setting;
+}
+
+quant::AffineOptions affine_options(const AwqOptions& options, const std::string& module, int64_t in_features) {
+  const LinearSetting setting = setting_of(options, module);
+  return {setting.bits, quant::resolve_group_size(setting.group_size, in_features), setting.zero_point, options.scale_dtype};
+}
+
+bool is_searched(const models::LinearSpec& spec, const AwqOptions& options) {
+  return spec.quantize && !matches_any(options.ignore, spec.name) && setting_of(options, spec.name).bits < 16;
+}
+
 bool is_quantized(const models::LinearSpec& spec, const AwqOptions& options) {
-  return spec.quantize && options.format != WeightFormat::kFloat && !matches_any(options.ignore, spec.name);
+  return options.format != WeightFormat::kFloat && is_searched(spec, options);
 }
 
-quant::AffineOptions affine_options(const quant::QuantizationSpec& spec, int64_t in_features) {
-  return {spec.weight_bits, quant::resolve_group_size(spec.group_size, in_features), spec.zero_point};
+UntouchedWeight measure_untouched(const models::LinearSpec& spec, const at::Tensor& weight, const quant::InputStatistics& input,
+                                  const AwqOptions& options) {
+  const at::Tensor error = quant::quantization_error(weight, {}, affine_options(options, spec.name, weight.size(1)));
+  const auto correlation = quant::rank_correlation(quant::mean_abs(input).to(at::kDouble), quant::channel_error_share(error, input.gram));
+  return {quant::output_error(error, input.gram, input.rows), correlation.value_or(-2)};
 }
 
-double round_to_nearest_error(const at::Tensor& weight, const quant::InputStatistics& input, const AwqOptions& options) {
-  const at::Tensor error = quant::quantization_error(weight, {}, affine_options(options.spec, weight.size(1)));
-  return quant::output_error(error, input.gram, input.rows);
+at::Tensor salient_inputs(const quant::InputStatistics& input, const AwqOptions& options) {
+  if (options.salient_ratio <= 0 || options.salient_auto || input.rows == 0) return {};
+  return ascending(quant::find_salient_channels(quant::mean_abs(input), {}, options.salient_ratio));
 }
 
-LinearReport quantize_linear(const models::LinearSpec& spec, models::FloatLinear& linear, const quant::InputStatistics& input,
-                             const AppliedScales& applied, bool search, const AwqOptions& options, const TensorSink& sink) {
-  const quant::AffineOptions affine = affine_options(options.spec, linear.weight.size(1));
-  const at::Tensor gram = scaled_gram(input.gram, applied.columns);
-  const bool clips = options.clip && search;
-  quant::ClipSearchResult clip;
-  if (clips) clip = quant::search_clip(linear.weight, gram, input.rows, affine, options.clip_search);
-  const quant::QuantizedWeight quantized = quant::quantize_affine(linear.weight, affine, clips ? &clip.range : nullptr);
-  const at::Tensor dense = quant::dequantize(quantized);
+at::Tensor salient_channels(const LinearJob& job, const quant::InputStatistics& input, const at::Tensor& gram, const AwqOptions& options) {
+  if (!options.salient_auto || options.salient_ratio <= 0 || input.rows == 0) return salient_inputs(input, options);
+  const at::Tensor& weight = job.linear->weight;
+  const quant::AffineOptions affine = affine_options(options, job.spec->name, weight.size(1));
+  const at::Tensor share = quant::channel_error_share(quant::quantization_error(weight, {}, affine), gram);
+  return ascending(quant::choose_salient_channels(share, affine.bits, options.salient_ratio));
+}
 
-  LinearReport report;
-  report.name = spec.name;
-  report.error = stored_error(dense, linear.weight, gram, input.rows, applied.rows);
-  report.scale_kind = applied.kind;
-  report.scale_ratio = applied.ratio;
-  report.clipped_share = clip.clipped_share;
+at::Tensor without_channels(const at::Tensor& weight, const at::Tensor& channels) {
+  return channels.defined() ? weight.index_fill(1, channels, 0) : weight;
+}
 
-  const quant::PackedGemm packed = quant::pack_awq_gemm(quantized);
-  sink.put(spec.name + ".qweight", packed.qweight);
-  sink.put(spec.name + ".qzeros", packed.qzeros);
-  sink.put(spec.name + ".scales", packed.scales);
-  linear.weight = dense;
-  store_bias(spec, linear, at::kHalf, sink);
-  return report;
+std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool search,
+                                           const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink) {
+  std::vector<LinearReport> reports;
+  if (jobs.empty()) return reports;
+  const at::Tensor& columns = jobs.front().applied.columns;
+  const at::Tensor gram = quant::divided_gram(input.gram, columns);
+  const bool only_clamp = options.format == WeightFormat::kFloat;
+  std::vector<at::Tensor> salient;  // of each linear
+  std::vector<quant::WeightToRound> weights;
+  for (const LinearJob& job : jobs) {
+    const quant::AffineOptions affine = affine_options(options, job.spec->name, job.linear->weight.size(1));
+    salient.push_back(salient_channels(job, input, gram, options));
+    const at::Tensor weight = without_channels(job.linear->weight, salient.back());
+    LinearReport report;
+    report.name = job.spec->name;
+    report.bits = affine.bits;
+    report.group_size = setting_of(options, job.spec->name).group_size;
+    report.rtn_error = job.untouched.rtn_error;
+    report.salience_correlation = job.untouched.salience_correlation;
+    report.scale_kind = job.applied.kind;
+    report.scale_ratio = job.applied.ratio;
+    describe_input(report, input);
+    if (!job.applied.note.empty()) report.warnings.push_back(job.applied.note);
+    if (salient.back().defined()) {
+      report.salient_channels = salient.back().numel();
+      const double share = static_cast<double>(report.salient_channels) / static_cast<double>(weight.size(1));
+      report.warnings.push_back(fmt::format("{} of {} input channels stay in float: {:.3g} bits a weight on average, they counted with {}",
+                                            report.salient_channels, weight.size(1), affine.bits + (kFloatBits - affine.bits) * share,
+                                            kFloatBits));
+    }
+    const at::Tensor& rows = job.applied.rows;
+    report.scaled_error = error_of(quant::quantization_error(weight, {}, affine), gram, input.rows, rows);
+    quant::ClipRange clip;
+    if (options.clip && search) {
+      const quant::ClipSearchResult found = quant::search_clip(weight, gram, input.rows, affine, options.clip_search);
+      report.clipped_share = found.clipped_share;
+      clip = found.range;
+      report.clipped_error = error_of(quant::quantization_error(weight, {}, affine, &clip), gram, input.rows, rows);
+    }
+    weights.push_back({weight, affine, clip});
+    reports.push_back(std::move(report));
+  }
+  quant::RoundingOptions rounding = options.rounding;
+  if (!search || only_clamp) rounding.kind = quant::RoundingKind::kNearest;
+  const std::vector<RoundedLinear> rounded = round_linears(weights, salient, input, columns, rounding);
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const LinearJob& job = jobs[i];
+    LinearReport& report = reports[i];
+    const std::string& name = job.spec->name;
+    const quant::RoundedWeight& result = rounded[i].weight;
+    const at::Tensor& kept = salient[i];
+    at::Tensor dense = only_clamp ? (weights[i].range() != nullptr ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size)
+                                                                         : weights[i].weight)
+                                        : quant::dequantize(result.weight);
+    if (kept.defined()) dense = dense.index_copy(1, kept, job.linear->weight.index_select(1, kept));
+    report.error = error_of(dense - job.linear->weight, gram, input.rows, job.applied.rows);
+    report.off_diagonal = rounded[i].off_diagonal;
+    report.held_back_nearest = result.held_back_nearest;
+    report.held_back_error = result.held_back_error;
+    if (rounded[i].damping > options.rounding.damping)
+      report.warnings.push_back(fmt::format("the Gram matrix needed a damping of {}", rounded[i].damping));
+    const at::ScalarType dtype = stored(name + ".weight");
+    if (kept.defined() && row_of(options.format).packed)
+      fail(ErrorKind::kInternal, "{}: format {} cannot keep channels in float", name, to_string(options.format));
+    if (only_clamp || kept.defined()) {
+      job.linear->weight = dense;
+      store_float_linear(*job.spec, *job.linear, stored, sink);
+      continue;
+    }
+    for (const auto& [tensor, value] : packed_tensors(options.format, name, result.weight, setting_of(options, name), dtype)) sink.put(tensor, value);
+    job.linear->weight = dense;
+    store_bias(*job.spec, *job.linear, dtype, sink);
+  }
+  return_free_memory();
+  return reports;
 }
 
 void store_float_linear(const models::LinearSpec& spec, models::FloatLinear& linear, const StoredDtype& stored,
@@ -84,7 +232,7 @@ at::Tensor to_stored_dtype(const at::Tensor& tensor, at::ScalarType dtype, const
   if (!stored.isfinite().all().item<bool>()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: a value of magnitude {} does not fit {}", name,
                                                      tensor.abs().max().item<double>(), c10::toString(dtype)))
-        .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
+        .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16: --format compressed-tensors");
   }
   return stored;
 }

@@ -1,19 +1,25 @@
-// What AWQ does to a model's linears, and what it reports of each.
+// What is done to a model's linears, and what is reported of each.
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "quant/clip_search.h"
+#include "quant/rounding.h"
 #include "quant/scale_search.h"
 #include "quant/spec.h"
 
 namespace salient::pipeline {
 
 enum class WeightFormat : uint8_t {
-  kAwqGemm,  // AutoAWQ's GEMM layout, float16
-  kFloat,    // smoothed only: the same function in the source's layout and dtype, for quantizers that follow
+  kAwqGemm,            // AutoAWQ's GEMM layout, float16, 4 bits
+  kCompressedTensors,  // compressed-tensors "pack-quantized": 2 to 8 bits, mixed within a model
+  kDequantized,        // rounded weights written as floats in the source's layout and dtype: any engine runs them, nothing gets smaller
+  kFloat,              // smoothed only: the same function in the source's layout and dtype, for quantizers that follow
 };
 
 // One line of llm-compressor's "mappings": a module name, or a regular expression after "re:".
@@ -22,27 +28,64 @@ struct SmoothMapping {
   std::vector<std::string> balance_layers;
 };
 
+// Other settings for the modules that a pattern names (as AwqOptions::ignore); the last override that matches a module and has a value wins.
+struct ModuleOverride {
+  std::string pattern;
+  std::optional<int> bits;  // 16 = stays in float
+  std::optional<int64_t> group_size;
+  std::optional<bool> zero_point;
+};
+
+// The measure of the scale search: the error of each linear's own output from the Gram matrix of its input, or that of the smallest module that
+// holds all linears of a group (attention, MLP), run with every candidate, as AutoAWQ and llm-compressor do.
+enum class Objective : uint8_t { kGram, kBlock };
+
 struct AwqOptions {
   quant::QuantizationSpec spec;
+  std::string method = "awq";  // "rtn", "gptq", "adaround" or "awq": the settings that a method means are in pipeline/methods.h
+  bool scale = true;           // move scale between operations; false: identity everywhere
   quant::ScaleSearchOptions scale_search;
+  Objective objective = Objective::kGram;
   bool clip = true;
   quant::ClipSearchOptions clip_search;
+  quant::RoundingOptions rounding;
   bool propagate_error = true;  // the next block sees what the quantized blocks before it really put out
   WeightFormat format = WeightFormat::kAwqGemm;
-  // Modules that stay in float: names, or regular expressions after "re:". lm_head always does.
+  // Modules that stay in float: names, or regular expressions after "re:". lm_head always does unless spec.lm_head says int8.
   std::vector<std::string> ignore = {"lm_head"};
   // Only these groups are searched; empty = every group that the model's tensors allow.
   std::vector<SmoothMapping> mappings = {};
+  std::vector<ModuleOverride> overrides = {};
+  double target_bits = 0;    // mean bits of a weight, scales and zero points not counted, reached by choosing bits for each module; 0 = spec.weight_bits everywhere
+  double salient_ratio = 0;  // share of input channels of each linear that are kept in float; 0 = none
+  bool salient_auto = false; // each linear's share is chosen from its measured salience, salient_ratio is its upper bound
+  at::ScalarType scale_dtype = at::kHalf;  // that scales are stored in; set by quantize_model from the format and the model
+  bool export_compatible = false;  // scales and clipping are applied, weights stay floats in the source's layout: for quantizers that follow (AutoAWQ)
 };
 
-// Errors are tr(D G D^T) / tokens: the mean squared change of the linear's output, summed over its channels.
+// Errors are tr(D G D^T) / tokens: the mean squared change of the linear's output, summed over its channels. Negative = not measured.
 struct LinearReport {
   std::string name;
+  int bits = 0;
+  int64_t group_size = 0;
   double rtn_error = 0;   // round to nearest, no scaling, no clipping
+  double scaled_error = -1;   // with the scales, rounded to nearest
+  double clipped_error = -1;  // and clipped
   double error = 0;       // as stored
   std::string scale_kind = "identity";  // "identity", "plain", "duo"
   double scale_ratio = 0;
   double clipped_share = 0;
+  // On calibration rows that the rounding did not see, where some were held back.
+  double held_back_nearest = -1;  // rounded to nearest with the same scales and clipping
+  double held_back_error = -1;    // as stored
+  double off_diagonal = -1;       // factor of the Gram matrix's off-diagonal part in the rounding
+  int64_t dead_channels = 0;      // input channels that were 0 for every calibration token
+  int64_t salient_channels = 0;   // input channels kept in float
+  double salience_correlation = -2;          // Spearman, over input channels, of mean |x| and the channel's own share of the rounding error; -2 = not measured
+  std::vector<double> salience_quantiles;    // of mean |x|: 0, 25, 50, 75, 90, 99, 100 %
+  double salience_top_share = -1;            // of sum(mean |x|), in the top 1 % of the channels
+  std::vector<std::pair<int, double>> sensitivity;  // bits -> error, where measured
+  std::vector<std::string> warnings;
   int64_t routed_tokens = -1;  // of an expert: calibration tokens that its router sent to it. 0 = rounded to nearest, nothing searched
 };
 

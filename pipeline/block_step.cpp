@@ -5,10 +5,13 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <memory>
+
 #include "common/error.h"
 #include "common/memory.h"
 #include "models/decoder/mlp.h"
 #include "models/decoder/router.h"
+#include "pipeline/block_objective.h"
 
 namespace salient::pipeline {
 namespace {
@@ -29,34 +32,46 @@ void store_parameters(const BlockStep& step, const models::BlockLayout& layout) 
   }
 }
 
-// Statistics of the inputs of a block's linears, experts excluded.
+// What the scale search runs modules on, where it does.
+std::unique_ptr<BlockObjective> block_objective(const BlockStep& step, int64_t block) {
+  if (step.options.objective != Objective::kBlock || !step.options.scale) return nullptr;
+  return std::make_unique<BlockObjective>(step.config, block, step.pass, step.work_folder / kScratch);
+}
+
+// Statistics of the inputs of a block's linears, experts excluded; the inputs of modules go to `objective`, which may be null.
 class Observer {
  public:
+  explicit Observer(BlockObjective* objective) : objective_(objective) {}
   models::BlockObserver function() {
-    return [this](InputId input, const at::Tensor& x) { add_statistics(statistics_[input], x, real_); };
+    return [this](InputId input, const at::Tensor& x) { add(input, x); };
   }
-  void set_real(const at::Tensor& real) { real_ = real; }
-  void add(InputId input, const at::Tensor& x) { add_statistics(statistics_[input], x, real_); }
+  void set_batch(const CalibrationPass::Batch& batch) { batch_ = batch; }
+  void add(InputId input, const at::Tensor& x) {
+    add_statistics(statistics_[input], x, batch_);
+    if (objective_ != nullptr) objective_->keep(input, x, batch_);
+  }
   BlockStatistics finish() {
     for (auto& [input, statistics] : statistics_) finish_statistics(statistics);
     return std::move(statistics_);
   }
 
  private:
+  BlockObjective* objective_;
   BlockStatistics statistics_;
-  at::Tensor real_;
+  CalibrationPass::Batch batch_;
 };
 
 std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLayout& layout, const ActivationFile& input,
                                     ActivationFile& output) {
   const CalibrationPass& pass = step.pass;
   BlockWeights weights = models::load_block(step.checkpoint, step.config, layout.block, at::kFloat, at::kCPU);
-  Observer observer;
+  const std::unique_ptr<BlockObjective> objective = block_objective(step, layout.block);
+  Observer observer(objective.get());
   const models::BlockObserver observe = observer.function();
   {
     const BlockWeights moved = models::to_device(weights, pass.device());
     pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
-      observer.set_real(batch.real);
+      observer.set_batch(batch);
       const models::AttentionCall call = pass.call(moved, layout.block, observe);
       const AttentionHalf half = models::attention_half(call, input.read(batch.begin, batch.count).to(pass.device()));
       const at::Tensor mlp = models::mlp_half(call, half.mlp_input);
@@ -65,7 +80,8 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
   }
   return_free_memory();
   QuantizedBlock quantized =
-      quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options, step.stored, step.sink);
+      quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options, step.stored, step.sink, step.linears,
+                     objective.get());
   if (!step.options.propagate_error) return std::move(quantized.reports);
   const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
   const models::BlockObserver nobody;
@@ -103,7 +119,8 @@ class MixtureStep {
     const models::Norm float_output_norm = weights.at(models::NormSlot::kMlpOutput);
     if (!step_.options.propagate_error) prepare_experts(weights);
     QuantizedBlock quantized =
-        quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options, step_.stored, step_.sink);
+        quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options, step_.stored, step_.sink, step_.linears,
+                       objective_.get());
     if (step_.options.propagate_error) prepare_experts(quantized.weights);
 
     std::vector<LinearReport> reports = std::move(quantized.reports);
@@ -114,7 +131,7 @@ class MixtureStep {
       if (!step_.options.propagate_error) add_part(float_weights, expert);
       QuantizedExpert done =
           quantize_expert(step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
-                          quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink);
+                          quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink, step_.linears);
       if (step_.options.propagate_error) add_part(done.weights, expert);
       reports.insert(reports.end(), done.reports.begin(), done.reports.end());
       return_free_memory();
@@ -126,17 +143,17 @@ class MixtureStep {
   }
 
  private:
-  fs::path scratch(const std::string& name) const { return step_.work_folder / fmt::format("{}{}.bin", kScratch, name); }
+  fs::path scratch(const std::string& name) const { return scratch_file(step_.work_folder, name); }
 
   // Statistics of everything but the insides of experts; keeps what experts read, and counts where the router sends the tokens.
   BlockStatistics observe(const BlockWeights& weights) {
     const BlockWeights moved = models::to_device(weights, step_.pass.device());
-    Observer observer;
+    Observer observer(objective_.get());
     const models::BlockObserver function = observer.function();
     routed_.assign(static_cast<size_t>(layout_.experts), 0);
     const bool own_input = models::expert_layout(step_.config, layout_.block, 0).front().input.slot == models::InputSlot::kMlpInput;
     step_.pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
-      observer.set_real(batch.real);
+      observer.set_batch(batch);
       const models::AttentionCall call = step_.pass.call(moved, layout_.block, function);
       const AttentionHalf half = models::attention_half(call, read(input_, batch));
       if (own_input) observer.add({models::InputSlot::kMlpInput, models::kDenseMlp}, half.mlp_input);
@@ -144,14 +161,14 @@ class MixtureStep {
       models::shared_expert_forward(step_.config, moved, rows, function);
       mlp_input_.write(batch.begin, half.mlp_input);
       const models::Routing routing = models::route(step_.config, moved, rows);
-      count(routing, batch.real);
+      count(routing, batch.counted);
       if (step_.config.moe.weight_input) float_routing_.push_back({routing.experts.cpu(), routing.weights.cpu()});
     });
     return observer.finish();
   }
 
-  void count(const models::Routing& routing, const at::Tensor& real) {
-    const at::Tensor chosen = (real.defined() ? routing.experts.index_select(0, real) : routing.experts).flatten();
+  void count(const models::Routing& routing, const at::Tensor& counted) {
+    const at::Tensor chosen = (counted.defined() ? routing.experts.index_select(0, counted) : routing.experts).flatten();
     const at::Tensor counts = chosen.bincount({}, layout_.experts).cpu();
     for (int64_t expert = 0; expert < layout_.experts; ++expert)
       routed_[static_cast<size_t>(expert)] += counts[expert].item<int64_t>();
@@ -182,7 +199,7 @@ class MixtureStep {
       at::Tensor x = read(mlp_input_, batch).flatten(0, 1);
       // Where the router's weight multiplies the input, an expert sees nothing of other tokens: their input is 0.
       if (step_.config.moe.weight_input) x = x * weight_of_rows(float_routing_[index++], expert).to(x.device()).unsqueeze(1);
-      add_statistics(statistics, models::mlp_hidden(step_.config, moved, x), batch.real);
+      add_statistics(statistics, models::mlp_hidden(step_.config, moved, x), batch);
     });
     finish_statistics(statistics);
     return statistics;
@@ -224,6 +241,7 @@ class MixtureStep {
   const models::BlockLayout& layout_;
   const ActivationFile& input_;
   ActivationFile& output_;
+  const std::unique_ptr<BlockObjective> objective_ = block_objective(step_, layout_.block);
   ActivationFile mlp_input_;                    // of the float weights, for statistics
   ActivationFile expert_input_;                 // of the weights whose output goes on
   ActivationFile sum_;                          // of the experts' outputs
@@ -242,6 +260,8 @@ std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, c
   store_parameters(step, layout);
   return reports;
 }
+
+fs::path scratch_file(const fs::path& work_folder, const std::string& name) { return work_folder / fmt::format("{}{}.bin", kScratch, name); }
 
 bool is_scratch_file(const std::string& name) { return name.starts_with(kScratch) && name.ends_with(".bin"); }
 

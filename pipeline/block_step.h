@@ -26,12 +26,15 @@ struct BlockStep {
   std::filesystem::path work_folder;  // for scratch files
   TensorSink sink;
   std::function<void(double done)> on_progress;  // share of this block, 0 to 1; may be empty
+  LinearsWork linears = quantize_linears;
 };
 
 // Reads the block's input from `input`, stores its tensors, writes its output to `output`.
 std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output);
 
-// Whether a file of a work folder is a scratch file of a block step.
+// A file of a work folder that is worth nothing once the process has ended; `name` without an extension.
+std::filesystem::path scratch_file(const std::filesystem::path& work_folder, const std::string& name);
+// Whether a file of a work folder is one.
 bool is_scratch_file(const std::string& name);
 
 }  // namespace salient::pipeline

@@ -12,15 +12,21 @@
 
 namespace salient::pipeline {
 
+inline constexpr int64_t kHoldBackEvery = 4;
+
 class CalibrationPass {
  public:
   // `config` and `tokens` must outlive the pass. At most `batch_tokens` tokens (but at least one row of them) are run at a time.
-  CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device, int64_t batch_tokens);
+  // Every kHoldBackEvery-th token block is held back where `hold_back` says so and there are enough of them.
+  CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device, int64_t batch_tokens, bool hold_back = false);
 
   struct Batch {
     int64_t begin = 0;  // rows of the token blocks
     int64_t count = 0;
-    at::Tensor real;    // int64: the real tokens' places in the flattened batch, on the device; undefined = all are
+    // int64: places in the flattened batch, on the device.
+    at::Tensor counted;    // of the tokens that statistics count; undefined = all of them
+    at::Tensor fit;        // of those that are not held back; undefined = the same as `counted`
+    at::Tensor held_back;  // of those that are; undefined = none
   };
   void for_each_batch(const std::function<void(const Batch& batch)>& work) const;
 
@@ -35,11 +41,13 @@ class CalibrationPass {
   const calibration::TokenBlocks& tokens_;
   at::Device device_;
   int64_t batch_ = 1;
+  at::Tensor counted_;  // bool [blocks, width], undefined = all
+  at::Tensor held_;     // bool [blocks], undefined = none
   models::AttentionContext context_;
 };
 
-// Adds the real tokens of x [batch, tokens, features] or [batch * tokens, features].
-void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const at::Tensor& real);
+// Adds the counted tokens of x [batch, tokens, features] or [batch * tokens, features].
+void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const CalibrationPass::Batch& batch);
 // Makes the Gram matrix whole and moves everything to the CPU.
 void finish_statistics(quant::InputStatistics& statistics);
 

@@ -21,8 +21,10 @@
 #include "pipeline/artifact_files.h"
 #include "pipeline/block_step.h"
 #include "pipeline/mappings.h"
+#include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_progress.h"
-#include "quant/awq_gemm.h"
+#include "pipeline/weight_formats.h"
+#include "quant/affine.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -31,22 +33,10 @@ namespace {
 using models::Checkpoint;
 using models::DecoderConfig;
 
-Json mappings_json(const std::vector<SmoothMapping>& mappings) {
-  Json list = Json::array();
-  for (const SmoothMapping& mapping : mappings)
-    list.push_back({{"smooth_layer", mapping.smooth_layer}, {"balance_layers", mapping.balance_layers}});
-  return list;
-}
-
-Json search_json(const AwqOptions& awq) {
-  return {{"n_grid", awq.scale_search.grid},
-          {"duo_scaling", to_string(awq.scale_search.duo)},
-          {"clip", awq.clip},
-          {"clip_steps", awq.clip_search.steps},
-          {"clip_max_shrink", awq.clip_search.max_shrink},
-          {"propagate_error", awq.propagate_error},
-          {"ignore", awq.ignore},
-          {"mappings", mappings_json(awq.mappings)}};
+Json settings_json(const AwqOptions& awq) {
+  QuantizationConfig config;
+  config.awq = awq;
+  return to_json(config);
 }
 
 std::string hash_tensor(const at::Tensor& tensor) {
@@ -87,13 +77,13 @@ Json metadata_json(const QuantizeModelOptions& options, const QuantizeProgress& 
                    const Json& file_hashes, const calibration::TokenBlocks& tokens) {
   Json layers = Json::array();
   for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
-  return {{"format", options.awq.format == WeightFormat::kAwqGemm ? "awq-gemm" : "float"},
+  return {{"format", row_of(options.awq.format).packed ? to_string(options.awq.format) : "float"},
           {"fingerprint", progress.fingerprint},
-          {"method", "AWQ"},
+          {"method", to_upper(options.awq.method)},
           {"spec", models::spec_to_json(options.awq.spec)},
-          {"search", search_json(options.awq)},
+          {"search", settings_json(options.awq)},
           {"calibration", options.calibration_record},
-          {"calibration_tokens", tokens.lengths.sum().item<int64_t>()},
+          {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
           {"calibration_blocks", tokens.ids.size(0)},
           {"calibration_ids_sha256", hash_tensor(tokens.ids)},
           {"seed", options.seed},
@@ -212,7 +202,28 @@ std::string coverage_note(const std::vector<LinearReport>& reports, int64_t bloc
 Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
                    const std::vector<models::PlannedTensor>& kept) {
   if (options.format == WeightFormat::kFloat) return checkpoint.config();
-  return awq_config(checkpoint.config(), options.spec, float_modules(config, options, kept));
+  if (options.format == WeightFormat::kDequantized) return artifact_config(checkpoint.config(), Json(), "float32");
+  const Json quantization =
+      quantization_config(options.format, options.spec, quantized_modules(config, options), float_modules(config, options, kept));
+  const bool bfloat16 = packed_dtype(config, options.format) == at::kBFloat16;
+  return artifact_config(checkpoint.config(), quantization, bfloat16 ? "bfloat16" : "float16", quantizes_head(options));
+}
+
+// lm_head in codes, from its own weight or the embedding that it shares.
+void put_head(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
+              at::ScalarType dtype) {
+  const std::string source = config.tie_word_embeddings ? std::string(config.names.embedding) : std::string(config.names.lm_head) + ".weight";
+  const at::Tensor weight = checkpoint.load(source, {config.vocab_size, config.hidden_size}, at::kFloat, at::kCPU);
+  const quant::QuantizedWeight rounded = quant::quantize_affine(weight, {kHeadSetting.bits, config.hidden_size, kHeadSetting.zero_point, dtype});
+  for (const auto& [name, tensor] : packed_tensors(options.format, std::string(config.names.lm_head), rounded, kHeadSetting, dtype)) writer.put(name, tensor);
+}
+
+QuantizeModelOptions normalized(QuantizeModelOptions options) {
+  options.output = options.output.lexically_normal();
+  if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
+  if (options.output.empty() || options.output == ".") fail(ErrorKind::kInvalidArgument, "the output folder has no name");
+  if (options.awq.export_compatible) options.awq.format = WeightFormat::kFloat;
+  return options;
 }
 
 void say(const QuantizeModelOptions& options, const std::string& line) {
@@ -221,15 +232,10 @@ void say(const QuantizeModelOptions& options, const std::string& line) {
 
 }  // namespace
 
-QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens) {
-  const auto started = std::chrono::steady_clock::now();
-  QuantizeModelOptions options = given;
-  options.output = options.output.lexically_normal();
-  if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
-  if (options.output.empty() || options.output == ".") fail(ErrorKind::kInvalidArgument, "the output folder has no name");
-  const at::NoGradGuard no_grad;
+void check_quantization(const QuantizeModelOptions& given) {
+  const QuantizeModelOptions options = normalized(given);
   quant::validate(options.awq.spec);
-  quant::check_awq_gemm(options.awq.spec);
+  check_stored(options.awq);
   const bool ours = fs::exists(options.output) && load_finished(options.output).has_value();
   if (fs::exists(options.output) && !(ours && (options.reuse_output || options.replace_output))) fail_exists(options);
   const Checkpoint checkpoint(options.model_folder);
@@ -237,16 +243,31 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   const DecoderConfig config = models::load_decoder_config(checkpoint);
   check_mappings(config, options.awq.mappings);
   check_ignore(config, options.awq.ignore);
+  check_tensors(checkpoint, config);
+  const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) plan_block(config, block, options.awq, stored, &checkpoint);
+}
+
+QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens) {
+  const auto started = std::chrono::steady_clock::now();
+  const at::NoGradGuard no_grad;
+  check_quantization(given);
+  QuantizeModelOptions options = normalized(given);
+  const bool ours = fs::exists(options.output);
+  const Checkpoint checkpoint(options.model_folder);
+  const DecoderConfig config = models::load_decoder_config(checkpoint);
+  options.awq.scale_dtype = packed_dtype(config, options.awq.format);
   for (const std::string& note : check_tensors(checkpoint, config)) say(options, note);
 
-  const StoredDtype stored = stored_dtypes(checkpoint, options.awq);
-  const OuterTensors outer = plan_outer(config, stored);
+  const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
+  const OuterTensors outer = plan_outer(config, stored, &options.awq);
   std::vector<models::PlannedTensor> planned = outer.before;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     for (models::PlannedTensor& tensor : plan_block(config, block, options.awq, stored, &checkpoint))
       planned.push_back(std::move(tensor));
   }
   planned.insert(planned.end(), outer.after.begin(), outer.after.end());
+  planned.insert(planned.end(), outer.head.begin(), outer.head.end());
   const std::vector<models::PlannedTensor> kept = plan_kept(checkpoint, config);
   planned.insert(planned.end(), kept.begin(), kept.end());
   const models::ShardPlan plan = models::plan_shards(planned, options.max_shard_bytes);
@@ -258,9 +279,10 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   const std::string fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
                                                         {"source", source_hashes},
                                                         {"spec", models::spec_to_json(options.awq.spec)},
-                                                        {"search", search_json(options.awq)},
+                                                        {"search", settings_json(options.awq)},
                                                         {"ids", hash_tensor(tokens.ids)},
                                                         {"lengths", hash_tensor(tokens.lengths)},
+                                                        {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
                                                         {"calibration", options.calibration_record},
                                                         {"seed", options.seed},
                                                         {"libtorch", TORCH_VERSION},
@@ -311,13 +333,15 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   QuantizeProgress progress = found ? *found : QuantizeProgress{fingerprint, 0, {}};
   result.resumed_blocks = progress.blocks_done;
   if (found) check_taken_over(writer, planned, work);
-  const CalibrationPass pass(config, tokens, options.device, options.batch_tokens);
+  const bool hold_back = options.awq.rounding.kind == quant::RoundingKind::kGram && !options.awq.rounding.off_diagonal;
+  const CalibrationPass pass(config, tokens, options.device, options.batch_tokens, hold_back);
   const std::vector<int64_t> hidden_shape{tokens.ids.size(0), tokens.ids.size(1), config.hidden_size};
   if (found) {
     say(options, fmt::format("going on at block {} of {}", progress.blocks_done + 1, config.num_hidden_layers));
   } else {
     put_outer(writer, checkpoint, outer.before);
     put_outer(writer, checkpoint, outer.after);
+    if (!outer.head.empty()) put_head(writer, checkpoint, config, options.awq, packed_dtype(config, options.awq.format));
     copy_kept(writer, checkpoint, kept);
     ActivationFile embedded = ActivationFile::create(hidden_file(work, 0), hidden_shape);
     embed_tokens(checkpoint, config, pass, tokens.ids, embedded);

@@ -21,33 +21,15 @@ using models::PlannedTensor;
 // Of the process before any tensor is loaded: libtorch and its threads.
 constexpr uint64_t kProcessBytes = 200'000'000;
 
-int64_t group_count(const LinearSpec& spec, const AwqOptions& options) {
-  return spec.in_features /
-         with_context(spec.name, [&] { return quant::resolve_group_size(options.spec.group_size, spec.in_features); });
-}
-
-// Smoothing alone rounds nothing, but searches as if it would.
-void check_group_sizes(const std::vector<LinearSpec>& linears, const AwqOptions& options) {
-  AwqOptions as_packed = options;
-  as_packed.format = WeightFormat::kAwqGemm;
+// What is searched must have a group size that divides, whether it is rounded or only smoothed; what is rounded must fit the format.
+void check_linears(const std::vector<LinearSpec>& linears, const AwqOptions& options) {
   for (const LinearSpec& spec : linears) {
-    if (is_quantized(spec, as_packed)) group_count(spec, options);
+    if (is_quantized(spec, options)) {
+      check_linear(options.format, options.spec, spec, setting_of(options, spec.name));
+    } else if (is_searched(spec, options)) {
+      with_context(spec.name, [&] { quant::resolve_group_size(setting_of(options, spec.name).group_size, spec.in_features); });
+    }
   }
-}
-
-void plan_packed(std::vector<PlannedTensor>& plan, const LinearSpec& spec, const AwqOptions& options) {
-  const int64_t out = spec.out_features;
-  const int64_t in = spec.in_features;
-  const int64_t groups = group_count(spec, options);
-  if (out % 8 != 0) {
-    throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("{}: AutoAWQ's GEMM layout needs output channels in multiples of 8, found {}", spec.name, out))
-        .with_hint("leave it in float with --ignore " + spec.name.substr(spec.name.rfind('.') + 1));
-  }
-  plan.push_back({spec.name + ".qweight", at::kInt, {in, out / 8}});
-  plan.push_back({spec.name + ".qzeros", at::kInt, {groups, out / 8}});
-  plan.push_back({spec.name + ".scales", at::kHalf, {groups, out}});
-  if (spec.bias) plan.push_back({spec.name + ".bias", at::kHalf, {out}});
 }
 
 void plan_float(std::vector<PlannedTensor>& plan, const LinearSpec& spec, const StoredDtype& stored) {
@@ -156,12 +138,30 @@ StoredDtype one_dtype(at::ScalarType dtype) {
   return [dtype](const std::string&) { return dtype; };
 }
 
-StoredDtype stored_dtypes(const models::Checkpoint& checkpoint, const AwqOptions& options) {
-  if (options.format == WeightFormat::kAwqGemm) return one_dtype(at::kHalf);
+at::ScalarType packed_dtype(const models::DecoderConfig& config, WeightFormat format) {
+  return format == WeightFormat::kCompressedTensors && config.dtype == at::kBFloat16 ? at::kBFloat16 : at::kHalf;
+}
+
+StoredDtype stored_dtypes(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const AwqOptions& options) {
+  if (row_of(options.format).packed) return one_dtype(packed_dtype(config, options.format));
+  // Products of codes and float16 scales are exact in float32 only.
+  if (options.format == WeightFormat::kDequantized) return one_dtype(at::kFloat);
   return [&checkpoint](const std::string& tensor) { return checkpoint.info(tensor).dtype; };
 }
 
-OuterTensors plan_outer(const DecoderConfig& config, const StoredDtype& stored) {
+bool quantizes_head(const AwqOptions& options) {
+  return row_of(options.format).packed && options.spec.lm_head == quant::HeadDtype::kInt8;
+}
+
+LinearSpec head_spec(const DecoderConfig& config) {
+  LinearSpec spec;
+  spec.name = config.names.lm_head;
+  spec.out_features = config.vocab_size;
+  spec.in_features = config.hidden_size;
+  return spec;
+}
+
+OuterTensors plan_outer(const DecoderConfig& config, const StoredDtype& stored, const AwqOptions* options) {
   const models::TensorNames& names = config.names;
   const std::vector<int64_t> matrix{config.vocab_size, config.hidden_size};
   OuterTensors outer;
@@ -179,7 +179,12 @@ OuterTensors plan_outer(const DecoderConfig& config, const StoredDtype& stored) 
   }
   add_norm(outer.before, names.embedding_norm);
   add_norm(outer.after, names.final_norm);
-  if (!config.tie_word_embeddings) add(outer.after, std::string(names.lm_head) + ".weight", matrix);
+  const std::string head = std::string(names.lm_head) + ".weight";
+  if (options != nullptr && quantizes_head(*options)) {
+    outer.head = planned_tensors(options->format, head_spec(config), kHeadSetting, stored(head));
+  } else if (!config.tie_word_embeddings) {
+    add(outer.after, head, matrix);
+  }
   if (config.lm_head_bias) add(outer.after, std::string(names.lm_head) + ".bias", {config.vocab_size});
   return outer;
 }
@@ -190,12 +195,13 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   std::vector<PlannedTensor> plan;
   const auto add_linear = [&](const LinearSpec& spec) {
     if (is_quantized(spec, options)) {
-      plan_packed(plan, spec, options);
+      for (PlannedTensor& tensor : planned_tensors(options.format, spec, setting_of(options, spec.name), stored(spec.name + ".weight")))
+        plan.push_back(std::move(tensor));
     } else {
       plan_float(plan, spec, stored);
     }
   };
-  check_group_sizes(layout.linears, options);
+  check_linears(layout.linears, options);
   for (const LinearSpec& spec : layout.linears) add_linear(spec);
   for (const models::NormSpec& spec : layout.norms) {
     std::map<std::string, std::vector<int64_t>> tensors;
@@ -204,7 +210,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   }
   for (const models::ParameterSpec& spec : layout.parameters) {
     if (spec.slot == models::ParameterSlot::kActivationScales) {
-      if (options.format != WeightFormat::kFloat) plan.push_back({spec.name, stored(spec.name), spec.shape});
+      if (row_of(options.format).packed) plan.push_back({spec.name, stored(spec.name), spec.shape});
       continue;
     }
     if (spec.optional && checkpoint != nullptr && !checkpoint->contains(spec.name)) continue;
@@ -212,8 +218,8 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   }
   for (int64_t expert = 0; expert < layout.experts; ++expert) {
     const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
-    check_group_sizes(specs, options);
-    if (options.format != WeightFormat::kFloat || !specs.front().fused) {
+    check_linears(specs, options);
+    if (row_of(options.format).packed || !specs.front().fused) {
       for (const LinearSpec& spec : specs) add_linear(spec);
     } else if (expert == 0) {
       std::map<std::string, std::vector<int64_t>> tensors;
@@ -282,14 +288,20 @@ std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOpt
                                        const std::vector<PlannedTensor>& kept) {
   std::vector<std::string> modules;
   const auto add_name = [&](std::string_view name) {
-    modules.emplace_back(config.text_spelling == nullptr ? name : models::without_spelling(*config.text_spelling, name));
+    const bool short_name = config.text_spelling != nullptr && options.format == WeightFormat::kAwqGemm;
+    modules.emplace_back(short_name ? models::without_spelling(*config.text_spelling, name) : name);
   };
   const auto add = [&](const std::vector<LinearSpec>& specs) {
     for (const LinearSpec& spec : specs) {
       if (!is_quantized(spec, options)) add_name(spec.name);
     }
   };
+  const bool by_expression = options.format == WeightFormat::kCompressedTensors;
   for (const std::string& part : parts_of(kept)) {
+    if (by_expression) {
+      modules.push_back(part_pattern(part));
+      continue;
+    }
     modules.push_back(part);             // AutoAWQ and vLLM look for it anywhere in a name
     modules.push_back("model." + part);  // transformers at the beginning
   }
@@ -302,9 +314,26 @@ std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOpt
   return modules;
 }
 
+std::map<std::string, LinearSetting> quantized_modules(const DecoderConfig& config, const AwqOptions& options) {
+  std::map<std::string, LinearSetting> modules;
+  const auto add = [&](const std::vector<LinearSpec>& specs) {
+    for (const LinearSpec& spec : specs) {
+      if (is_quantized(spec, options)) modules[spec.name] = setting_of(options, spec.name);
+    }
+  };
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    const BlockLayout layout = models::block_layout(config, block);
+    add(layout.linears);
+    for (int64_t expert = 0; expert < layout.experts; ++expert) add(models::expert_layout(config, block, expert));
+  }
+  if (quantizes_head(options)) modules[std::string(config.names.lm_head)] = kHeadSetting;
+  return modules;
+}
+
 QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens,
                                    int64_t batch_tokens) {
-  const StoredDtype stored = one_dtype(options.format == WeightFormat::kAwqGemm ? at::kHalf : config.dtype);
+  const at::ScalarType dtype = row_of(options.format).packed ? at::kHalf : options.format == WeightFormat::kDequantized ? at::kFloat : config.dtype;
+  const StoredDtype stored = one_dtype(dtype);
   BlockSize most;
   uint64_t disk = 0;
   bool mixture = false;
@@ -318,20 +347,24 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
     mixture |= config.layers[static_cast<size_t>(block)].moe;
     disk += bytes_of(plan_block(config, block, options, stored));
   }
-  const OuterTensors outer = plan_outer(config, stored);
+  const OuterTensors outer = plan_outer(config, stored, &options);
   const auto hidden_size = static_cast<uint64_t>(config.hidden_size);
   const uint64_t hidden_states = static_cast<uint64_t>(calibration_tokens) * hidden_size;
   // Of a forward pass: about eight hidden-sized and four MLP-sized activations.
   const uint64_t activations = static_cast<uint64_t>(batch_tokens) * (8 * hidden_size + 4 * most.widest_hidden);
-  // The block before and after scaling, its packed tensors, and four temporaries of the largest linear; the Gram matrices, and the
-  // largest once more scaled and while it is scaled; the embeddings, one of which is converted as a whole.
-  const uint64_t block_floats =
-      2 * most.floats + most.floats / 4 + 4 * most.largest_linear + most.grams + 2 * most.largest_gram + activations;
+  // The block before and after scaling, its packed tensors, and five temporaries of the largest linear; the Gram matrices, twice where rows are
+  // held back, and of the largest what rounding makes of it (scaled, of all and of held-back rows; trusted; reversed, its factor); the embeddings, one of
+  // which is converted as a whole.
+  const bool compensated = options.format != WeightFormat::kFloat && options.rounding.kind == quant::RoundingKind::kGram;
+  const uint64_t gram_copies = compensated && !options.rounding.off_diagonal ? 2 : 1;
+  const uint64_t block_floats = 2 * most.floats + most.floats / 4 + 5 * most.largest_linear + gram_copies * most.grams +
+                                (compensated ? 7 : 2) * most.largest_gram + activations;
   const uint64_t outer_floats = static_cast<uint64_t>(config.vocab_size) * hidden_size;
   QuantizeEstimate estimate;
   estimate.peak_memory_bytes = kProcessBytes + std::max(4 * block_floats, 6 * outer_floats);
+  estimate.block_bytes = 4 * (most.floats + most.grams);
   // Two files of hidden states, the block's input and its output; three more for what experts read and add up to.
-  estimate.disk_bytes = disk + bytes_of(outer.before) + bytes_of(outer.after) + 4 * hidden_states * (mixture ? 5 : 2);
+  estimate.disk_bytes = disk + bytes_of(outer.before) + bytes_of(outer.after) + bytes_of(outer.head) + 4 * hidden_states * (mixture ? 5 : 2);
   return estimate;
 }
 

@@ -1,5 +1,9 @@
 #include "pipeline/quantize_progress.h"
 
+#include <algorithm>
+#include <charconv>
+#include <limits>
+
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -11,16 +15,38 @@ namespace {
 
 constexpr const char* kProgressFile = "progress.json";
 
-LinearReport report_from_json(const Json& json, const std::string& where) {
-  LinearReport report;
-  report.name = require<std::string>(json, "name", where);
-  report.rtn_error = require<double>(json, "rtn_error", where);
-  report.error = require<double>(json, "error", where);
-  report.scale_kind = require<std::string>(json, "scale", where);
-  report.scale_ratio = require<double>(json, "ratio", where);
-  report.clipped_share = require<double>(json, "clipped_share", where);
-  report.routed_tokens = value_or<int64_t>(json, "routed_tokens", -1, where);
-  return report;
+// JSON has no NaN and no infinity: null stands for them.
+double read_error(const Json& json, std::string_view key, const std::string& where) {
+  if (json.is_object() && json.contains(key) && json[key].is_null()) return std::numeric_limits<double>::quiet_NaN();
+  return require<double>(json, key, where);
+}
+
+// "absent" where there is no such key.
+double read_measured(const Json& json, std::string_view key, double absent, const std::string& where) {
+  return json.contains(key) ? read_error(json, key, where) : absent;
+}
+
+std::vector<double> read_numbers(const Json& json, std::string_view key, const std::string& where) {
+  std::vector<double> numbers;
+  for (const Json& number : value_or<Json>(json, key, Json::array(), where)) {
+    if (!number.is_number() && !number.is_null()) fail(ErrorKind::kCorruption, "{}: {}: found {}, expected a number", where, key, number.type_name());
+    numbers.push_back(number.is_null() ? std::numeric_limits<double>::quiet_NaN() : number.get<double>());
+  }
+  return numbers;
+}
+
+std::vector<std::pair<int, double>> read_sensitivity(const Json& json, const std::string& where) {
+  std::vector<std::pair<int, double>> sensitivity;
+  const Json measured = value_or<Json>(json, "sensitivity", Json::object(), where);
+  if (!measured.is_object()) fail(ErrorKind::kCorruption, "{}: sensitivity: found {}, expected an object {{bits: error}}", where, measured.type_name());
+  for (const auto& [bits, error] : measured.items()) {
+    int number = 0;
+    const auto [end, failure] = std::from_chars(bits.data(), bits.data() + bits.size(), number);
+    if (failure != std::errc() || end != bits.data() + bits.size()) fail(ErrorKind::kCorruption, "{}: sensitivity: '{}' is no number of bits", where, bits);
+    sensitivity.emplace_back(number, read_error(measured, bits, where + ": sensitivity"));
+  }
+  std::sort(sensitivity.begin(), sensitivity.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  return sensitivity;
 }
 
 }  // namespace
@@ -28,8 +54,59 @@ LinearReport report_from_json(const Json& json, const std::string& where) {
 Json to_json(const LinearReport& report) {
   Json json = {{"name", report.name},        {"rtn_error", report.rtn_error}, {"error", report.error},
                {"scale", report.scale_kind}, {"ratio", report.scale_ratio},   {"clipped_share", report.clipped_share}};
+  const auto add = [&](const char* key, double value) {
+    if (!(value < 0)) json[key] = value;  // NaN stays, as null
+  };
+  add("scaled_error", report.scaled_error);
+  add("clipped_error", report.clipped_error);
+  add("held_back_nearest", report.held_back_nearest);
+  add("held_back_error", report.held_back_error);
+  add("off_diagonal", report.off_diagonal);
+  if (report.bits > 0) {
+    json["bits"] = report.bits;
+    json["group_size"] = report.group_size;
+    json["dead_channels"] = report.dead_channels;
+    json["salient_channels"] = report.salient_channels;
+  }
+  if (report.salience_correlation >= -1) json["salience_correlation"] = report.salience_correlation;
+  if (!report.salience_quantiles.empty()) json["salience"]["quantiles"] = report.salience_quantiles;
+  if (report.salience_top_share >= 0) json["salience"]["top_share"] = report.salience_top_share;
+  for (const auto& [bits, error] : report.sensitivity) json["sensitivity"][std::to_string(bits)] = error;
+  if (!report.warnings.empty()) json["warnings"] = report.warnings;
   if (report.routed_tokens >= 0) json["routed_tokens"] = report.routed_tokens;
   return json;
+}
+
+LinearReport linear_report_from_json(const Json& json, const std::string& where) {
+  if (!json.is_object()) fail(ErrorKind::kCorruption, "{}: found {}, expected the report of a linear", where, json.type_name());
+  LinearReport report;
+  report.name = require<std::string>(json, "name", where);
+  const std::string at = where + ": " + report.name;
+  report.bits = static_cast<int>(value_or<int64_t>(json, "bits", 0, at));
+  report.group_size = value_or<int64_t>(json, "group_size", 0, at);
+  report.rtn_error = read_error(json, "rtn_error", at);
+  report.scaled_error = read_measured(json, "scaled_error", -1, at);
+  report.clipped_error = read_measured(json, "clipped_error", -1, at);
+  report.error = read_error(json, "error", at);
+  report.scale_kind = require<std::string>(json, "scale", at);
+  report.scale_ratio = require<double>(json, "ratio", at);
+  report.clipped_share = require<double>(json, "clipped_share", at);
+  report.held_back_nearest = read_measured(json, "held_back_nearest", -1, at);
+  report.held_back_error = read_measured(json, "held_back_error", -1, at);
+  report.off_diagonal = value_or<double>(json, "off_diagonal", -1, at);
+  report.dead_channels = value_or<int64_t>(json, "dead_channels", 0, at);
+  report.salient_channels = value_or<int64_t>(json, "salient_channels", 0, at);
+  report.salience_correlation = value_or<double>(json, "salience_correlation", -2, at);
+  const Json salience = value_or<Json>(json, "salience", Json::object(), at);
+  report.salience_quantiles = read_numbers(salience, "quantiles", at + ": salience");
+  report.salience_top_share = value_or<double>(salience, "top_share", -1, at);
+  report.sensitivity = read_sensitivity(json, at);
+  for (const Json& warning : value_or<Json>(json, "warnings", Json::array(), at)) {
+    if (!warning.is_string()) fail(ErrorKind::kCorruption, "{}: warnings: found {}, expected texts", at, warning.type_name());
+    report.warnings.push_back(warning.get<std::string>());
+  }
+  report.routed_tokens = value_or<int64_t>(json, "routed_tokens", -1, at);
+  return report;
 }
 
 std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint) {
@@ -47,7 +124,7 @@ std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const
   progress.fingerprint = require<std::string>(json, "fingerprint", where);
   progress.blocks_done = require<int64_t>(json, "blocks_done", where);
   if (progress.fingerprint != fingerprint || !fs::exists(hidden_file(work_folder, progress.blocks_done))) return std::nullopt;
-  for (const Json& report : require<Json>(json, "reports", where)) progress.reports.push_back(report_from_json(report, where));
+  for (const Json& report : require<Json>(json, "reports", where)) progress.reports.push_back(linear_report_from_json(report, where));
   return progress;
 }
 
@@ -55,7 +132,7 @@ std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, con
   QuantizeProgress progress;
   progress.fingerprint = value_or<std::string>(metadata, "fingerprint", "", where);
   if (progress.fingerprint.empty()) return std::nullopt;
-  for (const Json& layer : require<Json>(metadata, "layers", where)) progress.reports.push_back(report_from_json(layer, where));
+  for (const Json& layer : require<Json>(metadata, "layers", where)) progress.reports.push_back(linear_report_from_json(layer, where));
   return progress;
 }
 

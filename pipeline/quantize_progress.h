@@ -19,7 +19,11 @@ struct QuantizeProgress {
   std::vector<LinearReport> reports;  // of the blocks done
 };
 
+// {"name": ..., "rtn_error": ..., "error": ..., "scale": "duo", "ratio": ..., "clipped_share": ..., ...}: one entry of "layers" in
+// quantization_metadata.json. What was not measured has no key; an error that is not finite is null.
 Json to_json(const LinearReport& report);
+// The inverse, which also reads entries of earlier versions. `where` opens the error text. Errors: corruption.
+LinearReport linear_report_from_json(const Json& json, const std::string& where);
 
 // The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing.
 std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint);

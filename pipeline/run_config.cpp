@@ -58,8 +58,24 @@ void read_dataset(const ConfigNode& dataset, TrainingOverrides& training) {
   set_text(dataset, "answer_field", training.answer_field);
 }
 
+calibration::CalibrationSource read_source(const ConfigNode& node) {
+  calibration::CalibrationSource source;
+  if (node.kind() == ConfigNode::Kind::kScalar) {
+    source.file = nonempty(node);
+    return source;
+  }
+  node.check_keys(Keys{"file", "weight", "samples", "domain"});
+  set_text(node, "file", source.file);
+  if (source.file.empty()) node.reject("a calibration file or {file: ..., weight: ...}");
+  set_if(node, "weight", source.weight, [](const ConfigNode& weight) { return weight.as_double(0); });
+  set_count(node, "samples", source.samples, 0);
+  set_text(node, "domain", source.domain);
+  return source;
+}
+
 void read_calibration(const ConfigNode& node, RunConfig& config) {
-  node.check_keys(Keys{"samples", "seed", "content", "system_prompt", "max_seq_len", "packing", "file"});
+  node.check_keys(Keys{"samples", "seed", "content", "system_prompt", "max_seq_len", "packing", "file", "sources", "long_rows",
+                       "loss_mask", "text_rows"});
   CalibrationConfig& calibration = config.calibration;
   if (const ConfigNode& samples = node.get("samples"); !samples.is_null() && samples.to_json() != "auto") {
     if (!samples.to_json().is_number_integer()) samples.reject("'auto' or a number of rows");
@@ -71,44 +87,32 @@ void read_calibration(const ConfigNode& node, RunConfig& config) {
   set_count(node, "max_seq_len", calibration.max_seq_len, 1);
   set_choice(node, "packing", calibration.packing, {"concat", "rows"});
   set_text(node, "file", calibration.file);
+  set_choice(node, "long_rows", calibration.long_rows, {"split", "cut", "discard"});
+  set_choice(node, "loss_mask", calibration.loss_mask, {"all", "response"});
+  set_choice(node, "text_rows", calibration.text_rows, {"lines", "paragraphs", "file"});
+  const ConfigNode& sources = node.get("sources");
+  if (sources.is_null()) return;
+  if (!calibration.file.empty()) sources.reject("either file or sources, not both");
+  for (const ConfigNode& source : sources.list()) calibration.sources.push_back(read_source(source));
+  with_context(sources.where(), [&] { calibration::check_sources(calibration.sources); });
 }
 
-uint64_t read_size(const ConfigNode& size, uint64_t least) {
-  const auto bytes = parse_bytes(size.as_string());
-  if (!bytes || *bytes < least) size.reject("a size such as 5GB, 500MB or 2GiB");
-  return *bytes;
-}
-
-std::vector<std::string> read_texts(const ConfigNode& list) {
-  std::vector<std::string> texts;
-  for (const ConfigNode& item : list.list()) texts.push_back(nonempty(item));
-  return texts;
-}
-
-void read_quantization(const ConfigNode& node, QuantizationConfig& quantization) {
-  node.check_keys(Keys{"method", "bits", "activation_bits", "kv_cache_bits", "group_size", "zero_point", "lm_head", "n_grid",
-                       "duo_scaling", "clip", "propagate_error", "max_shard_size", "batch_tokens", "max_memory", "ignore", "mappings"});
-  quant::QuantizationSpec& spec = quantization.spec;
-  set_choice(node, "method", quantization.method, {"awq"});
-  const auto as_bits = [](const ConfigNode& bits) { return static_cast<int>(bits.as_int64(1, 32)); };
-  set_if(node, "bits", spec.weight_bits, as_bits);
-  set_if(node, "activation_bits", spec.activation_bits, as_bits);
-  set_if(node, "kv_cache_bits", spec.kv_cache_bits, as_bits);
-  set_if(node, "group_size", spec.group_size, [](const ConfigNode& size) { return size.as_int64(-1, kMostCount); });
-  set_bool(node, "zero_point", spec.zero_point);
-  set_if(node, "lm_head", spec.lm_head, [](const ConfigNode& head) {
-    return *quant::parse_head_dtype(head.as_choice(Keys{"fp16", "int8"}));
-  });
-  set_if(node, "n_grid", quantization.n_grid, [](const ConfigNode& grid) { return grid.as_int64(1, 1000); });
-  set_choice(node, "duo_scaling", quantization.duo_scaling, {"both", "on", "off"});
-  set_bool(node, "clip", quantization.clip);
-  set_bool(node, "propagate_error", quantization.propagate_error);
-  set_if(node, "max_shard_size", quantization.max_shard_bytes, [](const ConfigNode& size) { return read_size(size, 1); });
-  set_if(node, "max_memory", quantization.max_memory_bytes, [](const ConfigNode& size) { return read_size(size, 0); });
-  set_count(node, "batch_tokens", quantization.batch_tokens, 1);
-  set_if(node, "ignore", quantization.ignore, read_texts);
-  set_if(node, "mappings", quantization.mappings, read_mappings);
-  if (!node.is_null()) with_context(node.where(), [&] { quant::validate(spec); });
+// AutoAWQ's names of calibration settings are allowed in the quantization section.
+void read_quantization(const ConfigNode& root, RunConfig& config) {
+  const ConfigNode& node = root.get("quantization");
+  config.quantization = make_quantization_config(given_settings(node), node.where());
+  const ConfigNode& calibration = root.get("calibration");
+  const auto reject_twice = [&](const char* key) {
+    if (calibration.has(key)) calibration.get(key).reject("no value: the quantization section says the same with AutoAWQ's name");
+  };
+  if (config.quantization.max_calib_samples) {
+    reject_twice("samples");
+    config.calibration.samples = *config.quantization.max_calib_samples;
+  }
+  if (config.quantization.max_calib_seq_len) {
+    reject_twice("max_seq_len");
+    config.calibration.max_seq_len = *config.quantization.max_calib_seq_len;
+  }
 }
 
 TaskConfig read_task(const ConfigNode& node) {
@@ -163,7 +167,7 @@ RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name
   read_model(root, config);
   read_dataset(root.get("dataset"), config.training);
   read_calibration(root.get("calibration"), config);
-  read_quantization(root.get("quantization"), config.quantization);
+  read_quantization(root, config);
   read_evaluation(root.get("evaluation"), config.evaluation);
   const ConfigNode& output = root.get("output");
   output.check_keys(Keys{"folder", "store", "overwrite"});
@@ -180,80 +184,56 @@ RunConfig load_run_config(const std::filesystem::path& path, const std::vector<s
   return parse_run_config(root, path.stem().string());
 }
 
-std::vector<SmoothMapping> read_mappings(const ConfigNode& list) {
-  std::vector<SmoothMapping> mappings;
-  for (const ConfigNode& item : list.list()) {
-    if (item.kind() != ConfigNode::Kind::kMap) item.reject("{smooth_layer: \"re:...\", balance_layers: [\"re:...\"]}");
-    item.check_keys(Keys{"smooth_layer", "balance_layers"});
-    SmoothMapping mapping;
-    set_text(item, "smooth_layer", mapping.smooth_layer);
-    mapping.balance_layers = read_texts(item.get("balance_layers"));
-    if (mapping.smooth_layer.empty() || mapping.balance_layers.empty()) item.reject("both smooth_layer and balance_layers");
-    mappings.push_back(std::move(mapping));
-  }
-  return mappings;
-}
-
 Json to_json(const RunConfig& config) {
   const TrainingOverrides& training = config.training;
   const CalibrationConfig& calibration = config.calibration;
-  const QuantizationConfig& quantization = config.quantization;
-  const quant::QuantizationSpec& spec = quantization.spec;
   const EvaluationConfig& evaluation = config.evaluation;
   Json tasks = Json::array();
   for (const TaskConfig& task : evaluation.tasks) {
     tasks.push_back({{"name", task.name}, {"file", task.file.string()}, {"limit", task.limit}, {"window", task.window}});
   }
-  Json mappings = Json::array();
-  for (const SmoothMapping& mapping : quantization.mappings) {
-    mappings.push_back({{"smooth_layer", mapping.smooth_layer}, {"balance_layers", mapping.balance_layers}});
+  Json sources = Json::array();
+  for (const calibration::CalibrationSource& source : calibration.sources) {
+    sources.push_back({{"file", source.file.string()},
+                       {"weight", optional_json(source.weight)},
+                       {"samples", source.samples},
+                       {"domain", calibration::domain_of(source)}});
   }
-  return {{"name", config.name},
-          {"model",
-           {{"path", config.model},
-            {"base_model", optional_json(training.base_model)},
-            {"method", optional_json(training.method)},
-            {"peft", optional_json(training.peft)}}},
-          {"dataset",
-           {{"name", optional_json(training.dataset_name)},
-            {"train_file", optional_json(training.train_file)},
-            {"question_field", optional_json(training.question_field)},
-            {"answer_field", optional_json(training.answer_field)}}},
-          {"calibration",
-           {{"samples", calibration.samples ? Json(*calibration.samples) : Json("auto")},
-            {"seed", calibration.seed},
-            {"content", calibration.content},
-            {"system_prompt", optional_json(training.system_prompt)},
-            {"max_seq_len", calibration.max_seq_len},
-            {"packing", calibration.packing},
-            {"file", calibration.file.string()}}},
-          {"quantization",
-           {{"method", quantization.method},
-            {"bits", spec.weight_bits},
-            {"activation_bits", spec.activation_bits},
-            {"kv_cache_bits", spec.kv_cache_bits},
-            {"group_size", spec.group_size},
-            {"zero_point", spec.zero_point},
-            {"lm_head", quant::to_string(spec.lm_head)},
-            {"n_grid", quantization.n_grid},
-            {"duo_scaling", quantization.duo_scaling},
-            {"clip", quantization.clip},
-            {"propagate_error", quantization.propagate_error},
-            {"max_shard_size", quantization.max_shard_bytes},
-            {"batch_tokens", quantization.batch_tokens},
-            {"max_memory", quantization.max_memory_bytes},
-            {"ignore", quantization.ignore},
-            {"mappings", mappings}}},
-          {"evaluation",
-           {{"tasks", tasks},
-            {"batch_tokens", evaluation.batch_tokens},
-            {"apply_chat_template", evaluation.apply_chat_template},
-            {"max_new_tokens", evaluation.max_new_tokens},
-            {"throughput", evaluation.throughput},
-            {"compare_with_base", evaluation.compare_with_base},
-            {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
-          {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}, {"overwrite", config.overwrite}}},
-          {"runtime", {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};
+  return {
+      {"name", config.name},
+      {"model",
+       {{"path", config.model},
+        {"base_model", optional_json(training.base_model)},
+        {"method", optional_json(training.method)},
+        {"peft", optional_json(training.peft)}}},
+      {"dataset",
+       {{"name", optional_json(training.dataset_name)},
+        {"train_file", optional_json(training.train_file)},
+        {"question_field", optional_json(training.question_field)},
+        {"answer_field", optional_json(training.answer_field)}}},
+      {"calibration",
+       {{"samples", calibration.samples ? Json(*calibration.samples) : Json("auto")},
+        {"seed", calibration.seed},
+        {"content", calibration.content},
+        {"system_prompt", optional_json(training.system_prompt)},
+        {"max_seq_len", calibration.max_seq_len},
+        {"packing", calibration.packing},
+        {"file", calibration.file.string()},
+        {"sources", sources},
+        {"long_rows", calibration.long_rows},
+        {"loss_mask", calibration.loss_mask},
+        {"text_rows", calibration.text_rows}}},
+      {"quantization", to_json(config.quantization)},
+      {"evaluation",
+       {{"tasks", tasks},
+        {"batch_tokens", evaluation.batch_tokens},
+        {"apply_chat_template", evaluation.apply_chat_template},
+        {"max_new_tokens", evaluation.max_new_tokens},
+        {"throughput", evaluation.throughput},
+        {"compare_with_base", evaluation.compare_with_base},
+        {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
+      {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}, {"overwrite", config.overwrite}}},
+      {"runtime", {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};
 }
 
 }  // namespace salient::pipeline

@@ -18,22 +18,33 @@
 //     system_prompt: "..."         # default: training_metadata.json
 //     max_seq_len: 512             # tokens
 //     packing: concat              # concat | rows
-//     file: calib.jsonl            # an existing .jsonl or .txt to use instead of sampling
-//   quantization:
-//     method: awq
+//     file: calib.jsonl            # an existing file to use instead of sampling: .jsonl, .json, .csv or .txt
+//     sources:                     # several of them instead, mixed by weight; samples: rows of it at most, 0 = all
+//       - {file: a.jsonl, weight: 2, samples: 0, domain: a}
+//     long_rows: split             # split | cut | discard: texts longer than max_seq_len
+//     loss_mask: all               # all | response: statistics over the tokens of the assistant's answers only
+//     text_rows: lines             # lines | paragraphs | file: what a row of a .txt file is
+//   quantization:                  # each row of pipeline/quantization_settings.cpp (see salient quantize --help); the main ones:
+//     method: awq                  # awq | gptq | adaround | rtn: what they turn on (pipeline/methods.h), the other keys override
 //     bits: 4
-//     activation_bits: 8
-//     kv_cache_bits: 8
 //     group_size: 128              # -1 = one group for each output channel
-//     zero_point: true
-//     lm_head: fp16
+//     zero_point: true             # or symmetric: false
+//     lm_head: fp16                # fp16 | int8
 //     n_grid: 20                   # steps of the scale search
 //     duo_scaling: both            # both | on | off
+//     objective: gram              # gram | block
 //     clip: true
+//     rounding: gram               # gram | adaround | nearest
+//     off_diagonal: auto           # compensation between columns: 0 to 1, or chosen on held-back rows
 //     propagate_error: true
-//     max_shard_size: 5GB
+//     format: awq-gemm             # awq-gemm | compressed-tensors | dequantized | smoothed
+//     overrides:                   # other settings for some modules; the last that matches wins
+//       - {pattern: down_proj, bits: 8, group_size: 64, zero_point: false}
+//     target_bits: 0               # mean bits, chosen for each module; 0 = off
+//     salient_ratio: 0             # input channels kept in float: a share or auto
 //     batch_tokens: 4096           # calibration tokens of one forward pass: bounds memory
 //     max_memory: 0                # refuse to start when more may be needed, such as 16GB; 0 = what is free
+//     max_shard_size: 5GB
 //     ignore: [lm_head]            # modules that stay in float: names ("down_proj") or "re:..." expressions
 //     mappings:                    # default: every group that the model's tensors allow
 //       - {smooth_layer: "re:.*input_layernorm", balance_layers: ["re:.*q_proj", "re:.*k_proj", "re:.*v_proj"]}
@@ -63,11 +74,11 @@
 #include <string>
 #include <vector>
 
+#include "calibration/sources.h"
 #include "common/json.h"
 #include "common/yaml.h"
-#include "pipeline/awq_options.h"
+#include "pipeline/quantization_settings.h"
 #include "pipeline/training_metadata.h"
-#include "quant/spec.h"
 
 namespace salient::pipeline {
 
@@ -78,20 +89,10 @@ struct CalibrationConfig {
   int64_t max_seq_len = 512;
   std::string packing = "concat";
   std::filesystem::path file;  // empty: sample the training set
-};
-
-struct QuantizationConfig {
-  std::string method = "awq";
-  quant::QuantizationSpec spec;
-  int64_t n_grid = 20;
-  std::string duo_scaling = "both";  // "both", "on", "off"
-  bool clip = true;
-  bool propagate_error = true;
-  uint64_t max_shard_bytes = 5'000'000'000;
-  int64_t batch_tokens = 4096;
-  uint64_t max_memory_bytes = 0;
-  std::vector<std::string> ignore = {"lm_head"};
-  std::vector<SmoothMapping> mappings;
+  std::vector<calibration::CalibrationSource> sources;
+  std::string long_rows = "split";
+  std::string loss_mask = "all";
+  std::string text_rows = "lines";
 };
 
 struct TaskConfig {
@@ -136,9 +137,6 @@ struct RunConfig {
 // a.b=c".
 RunConfig load_run_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name);
-
-// A list of {smooth_layer: ..., balance_layers: [...]}. Errors: invalid argument.
-std::vector<SmoothMapping> read_mappings(const ConfigNode& list);
 
 // Complete, with every default filled in: what the store keeps of a run and its hash is taken over.
 Json to_json(const RunConfig& config);

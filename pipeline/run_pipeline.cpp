@@ -1,6 +1,7 @@
 #include "pipeline/run_pipeline.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "calibration/calibrate.h"
 #include "common/error.h"
@@ -16,7 +17,7 @@
 #include "pipeline/evaluation_records.h"
 #include "pipeline/quantize_job.h"
 #include "pipeline/torch_options.h"
-#include "quant/awq_gemm.h"
+#include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -31,7 +32,8 @@ std::string artifact_name(const RunConfig& config, const TrainingMetadata& train
   name.dataset = sanitise_name_part(NamePart::kDataset, training.dataset_name);
   name.method = sanitise_name_part(NamePart::kMethod, training.method);
   name.peft = sanitise_name_part(NamePart::kPeft, training.peft);
-  name.spec = config.quantization.spec;
+  name.quantization_method = to_upper(config.quantization.awq.method);
+  name.spec = config.quantization.awq.spec;
   return make_artifact_name(name);
 }
 
@@ -49,18 +51,6 @@ calibration::CalibrateOptions calibrate_options(const RunConfig& config, const T
   options.max_seq_len = config.calibration.max_seq_len;
   options.overwrite = true;
   return options;
-}
-
-AwqOptions awq_options(const QuantizationConfig& config) {
-  AwqOptions awq;
-  awq.spec = config.spec;
-  awq.scale_search.grid = static_cast<int>(config.n_grid);
-  awq.scale_search.duo = quant::parse_duo_scaling(config.duo_scaling);
-  awq.clip = config.clip;
-  awq.propagate_error = config.propagate_error;
-  awq.ignore = config.ignore;
-  awq.mappings = config.mappings;
-  return awq;
 }
 
 Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder,
@@ -117,9 +107,19 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
 
 Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder, const std::string& name,
                      const RunObserver& observer) {
-  with_context("quantization", [&] { quant::check_awq_gemm(config.quantization.spec); });
+  with_context("quantization", [&] { check_stored(config.quantization.awq); });
   QuantizeJob job;
   job.calibration_file = config.calibration.file;
+  job.sources = config.calibration.sources;
+  job.long_rows = calibration::parse_long_rows(config.calibration.long_rows);
+  job.loss_mask = calibration::parse_loss_mask(config.calibration.loss_mask);
+  job.text_rows = calibration::parse_text_rows(config.calibration.text_rows);
+  // Rows of the user's own files; those of the calibrate stage are texts already.
+  if (!config.calibration.file.empty() || !config.calibration.sources.empty()) {
+    job.render.system_prompt = training.system_prompt;
+    if (config.calibration.file.empty()) job.render.fields = {training.question_field, training.answer_field};
+  }
+  job.seed = config.calibration.seed;
   job.max_seq_len = config.calibration.max_seq_len;
   job.packing = calibration::parse_packing(config.calibration.packing);
   job.model.model_folder = model_folder;
@@ -127,40 +127,33 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
   job.model.reuse_output = true;
   job.model.replace_output = config.overwrite;
   job.model.exists_hint = "--set output.overwrite=true replaces it, --set output.folder=DIR keeps both";
-  job.model.awq = awq_options(config.quantization);
+  apply_to_job(config.quantization, job);
   job.model.device = parse_device(config.runtime.device);
-  job.model.max_shard_bytes = config.quantization.max_shard_bytes;
-  job.model.max_memory_bytes = config.quantization.max_memory_bytes;
-  job.model.batch_tokens = config.quantization.batch_tokens;
   job.model.on_message = observer.message;
   if (observer.progress) {
     job.model.on_progress = [progress = observer.progress](int64_t done, int64_t total) { progress("quantize", "blocks", done, total); };
   }
-  const bool own_calibration = job.calibration_file.empty();
+  const bool own_calibration = job.calibration_file.empty() && job.sources.empty();
+  // Of the training set the calibrate stage has drawn them already.
+  if (!own_calibration && config.calibration.samples) job.samples = *config.calibration.samples;
 
   Stage stage;
   stage.name = "quantize";
-  const QuantizationConfig& quantization = config.quantization;
-  stage.settings = {{"spec", models::spec_to_json(quantization.spec)},
-                    {"method", quantization.method},
-                    {"n_grid", quantization.n_grid},
-                    {"duo_scaling", quantization.duo_scaling},
-                    {"clip", quantization.clip},
-                    {"propagate_error", quantization.propagate_error},
-                    {"max_shard_bytes", quantization.max_shard_bytes},
-                    {"batch_tokens", quantization.batch_tokens},
-                    {"ignore", quantization.ignore},
-                    {"mappings", to_json(config)["quantization"]["mappings"]},
+  Json settings = to_json(config.quantization);
+  settings.erase("max_memory");  // changes nothing of the result
+  stage.settings = {{"quantization", std::move(settings)},
                     {"max_seq_len", config.calibration.max_seq_len},
                     {"packing", config.calibration.packing},
+                    {"calibration", to_json(config).at("calibration")},
                     {"output", job.model.output.string()},
                     {"device", config.runtime.device}};
   stage.input_files = {{"model", model_folder}};
   if (own_calibration) {
     stage.after = {"calibrate"};
-  } else {
+  } else if (job.sources.empty()) {
     stage.input_files["calibration"] = job.calibration_file;
   }
+  for (const calibration::CalibrationSource& source : job.sources) stage.input_files["calibration:" + calibration::domain_of(source)] = source.file;
   stage.body = [job, own_calibration, name, dataset = training.dataset_name](StageContext& context) mutable {
     if (own_calibration) job.calibration_file = context.output("calibrate", "texts");
     const QuantizeJobResult result = run_quantize_job(job);
@@ -168,8 +161,8 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
     artifact.run_id = context.run_id();
     artifact.name = name;
     artifact.path = fs::absolute(result.model.folder).lexically_normal().string();
-    artifact.format = "awq-gemm";
-    artifact.method = "AWQ";
+    artifact.format = to_string(job.model.awq.format);
+    artifact.method = to_upper(job.model.awq.method);
     artifact.spec = models::spec_to_json(job.model.awq.spec);
     artifact.base_model_path = fs::absolute(job.model.model_folder).lexically_normal().string();
     artifact.base_model_hash = model_hash(context.store(), job.model.model_folder);
@@ -190,14 +183,17 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
   return stage;
 }
 
-Stage detect_stage(const quant::QuantizationSpec& wanted) {
+Stage detect_stage(const AwqOptions& awq) {
+  const quant::QuantizationSpec& wanted = awq.spec;
+  const bool packed = row_of(awq.format).packed && !awq.export_compatible;
   Stage stage;
   stage.name = "detect";
   stage.after = {"quantize"};
-  stage.settings = {{"spec", models::spec_to_json(wanted)}};
-  stage.body = [wanted](StageContext& context) {
+  stage.settings = {{"spec", models::spec_to_json(wanted)}, {"format", to_string(awq.format)}};
+  stage.body = [wanted, packed](StageContext& context) {
     const fs::path& artifact = context.output("quantize", "artifact");
     const models::DetectedModel found = models::detect_model(artifact);
+    if (!packed && found.contradictions.empty()) return StageOutputs{{}, {{"format", found.format}}, found.format};
     if (!found.contradictions.empty() || !found.spec || found.spec->weight_bits != wanted.weight_bits ||
         found.spec->group_size != wanted.group_size) {
       throw Error(ErrorKind::kInternal,
@@ -366,11 +362,11 @@ RunPlan plan_run(const RunConfig& config, const RunObserver& observer) {
   plan.model_folder = models::resolve_model_folder(config.model);
   plan.training = read_training_metadata(plan.model_folder, config.training);
   plan.artifact_name = artifact_name(config, plan.training);
-  if (config.calibration.file.empty()) {
+  if (config.calibration.file.empty() && config.calibration.sources.empty()) {
     plan.stages.push_back(calibrate_stage(config, plan.training, plan.model_folder, observer));
   }
   plan.stages.push_back(quantize_stage(config, plan.training, plan.model_folder, plan.artifact_name, observer));
-  plan.stages.push_back(detect_stage(config.quantization.spec));
+  plan.stages.push_back(detect_stage(config.quantization.awq));
   const std::string base_name = sanitise_name_part(NamePart::kBaseModel, plan.training.base_model);
   for (Stage& stage : evaluate_stages(config, plan.model_folder, base_name, plan.artifact_name, observer)) {
     plan.stages.push_back(std::move(stage));

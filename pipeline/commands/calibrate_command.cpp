@@ -20,7 +20,7 @@ const std::vector<OptionRow> kRows = {
     {"system-prompt", "TEXT", "system turn; default: what the template does without one"},
     {"question-field", "NAME", "field of the user's turn; default: found by layout"},
     {"answer-field", "NAME", "field of the assistant's turn; default: found by layout"},
-    {"max-seq-len", "N", "count texts longer than this as truncated; default 512"},
+    {"max-seq-len", "N", "count texts longer than this, which quantization splits into several rows; default 512"},
     {"out", "DIR", "folder for the result; default: ."},
     {"txt", "", "write the older form too, one prompt a line"},
     {"keep-duplicates", "", "keep rows with equal texts"},
@@ -67,7 +67,7 @@ void calibrate_command(const std::vector<std::string>& words) {
   }
   for (const std::string& note : result.notes) fmt::print(stderr, "note: {}\n", note);
   const calibration::CalibrationRecord& record = result.record;
-  print_text(fmt::format("{}\n{} of {} rows, {} tokens ({} to {} a row, median {}), {} truncated at {}, {} duplicates, content: {}\n",
+  print_text(fmt::format("{}\n{} of {} rows, {} tokens ({} to {} a row, median {}), {} longer than {}, {} duplicates, content: {}\n",
                          result.texts_file.string(), record.samples, record.dataset_rows, record.tokens.total, record.tokens.min,
                          record.tokens.max, record.tokens.median, record.truncated, record.max_seq_len, record.duplicates,
                          record.content));

@@ -11,6 +11,7 @@
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/commands/metal_marlin_commands.h"
 
 namespace salient::pipeline {
 namespace {
@@ -20,11 +21,18 @@ constexpr std::array kCommands = {
     Command{"calibrate", "make calibration prompts out of training data", calibrate_command},
     Command{"quantize", "AWQ-quantize a checkpoint to 4 bits", quantize_command},
     Command{"eval", "evaluate models, quantized ones beside their original", eval_command},
+    Command{"explain", "say where a quantized model's error lies, and why", explain_command},
+    Command{"verify-smoothing", "compare a smoothed checkpoint with its base: weights and logits", verify_smoothing_command},
+    Command{"generate", "continue prompts, on the terminal or as JSON", generate_command},
     Command{"inspect", "say what a model folder holds, and from which evidence", inspect_command},
     Command{"architectures", "list the architectures that can be quantized", architectures_command},
     Command{"runs", "list the runs in the store", runs_command},
     Command{"models", "list the artifacts in the store", models_command},
     Command{"results", "list the evaluation results in the store", results_command},
+    Command{"awq-quantize", "Metal Marlin's AWQ: packed codes, scales, zeros and q_scale out of recorded activations", awq_quantize_command},
+    Command{"awq-dequantize", "the inverse of awq-quantize", awq_dequantize_command},
+    Command{"activation-stats", "importance of each input channel in an activation .npz", activation_stats_command},
+    Command{"salient-weights", "which weights of a model are salient", salient_weights_command},
     Command{"logits", "write the logits of given token ids, to compare with other programs", logits_command},
     Command{"tokenize", "token ids of JSON strings, to compare with other programs", tokenize_command},
     Command{"render", "a chat template rendered over messages", render_command},
@@ -35,7 +43,7 @@ std::string usage() {
       "Salient " SALIENT_VERSION
       ": AWQ quantization as the step after fine-tuning, with the evaluation that says what it broke.\n\nusage: salient COMMAND "
       "[options]\n\ncommands:\n";
-  for (const Command& command : kCommands) text += fmt::format("  {:<13} {}\n", command.name, command.summary);
+  for (const Command& command : kCommands) text += fmt::format("  {:<17} {}\n", command.name, command.summary);
   text +=
       "\nexamples:\n"
       "  salient run configs/demo.yaml\n"

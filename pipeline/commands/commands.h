@@ -20,6 +20,8 @@ std::span<const Command> commands();
 void architectures_command(const std::vector<std::string>& words);
 void calibrate_command(const std::vector<std::string>& words);
 void eval_command(const std::vector<std::string>& words);
+void generate_command(const std::vector<std::string>& words);
+void explain_command(const std::vector<std::string>& words);
 void inspect_command(const std::vector<std::string>& words);
 void logits_command(const std::vector<std::string>& words);
 void models_command(const std::vector<std::string>& words);
@@ -29,6 +31,7 @@ void results_command(const std::vector<std::string>& words);
 void run_command(const std::vector<std::string>& words);
 void runs_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);
+void verify_smoothing_command(const std::vector<std::string>& words);
 
 // The whole program: dispatches, prints errors, returns the exit code (the error's kind, see common/error.h).
 int run_program(const std::vector<std::string>& words);

@@ -10,6 +10,7 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/online_calibration.h"
 #include "pipeline/store.h"
 #include "pipeline/torch_options.h"
 
@@ -27,6 +28,8 @@ const std::vector<OptionRow> kRows = {
     {"batch-tokens", "N", "padded tokens of a forward pass: bounds memory; default 4096"},
     {"max-new-tokens", "N", "of a generation; default: the task's own"},
     {"no-throughput", "", "do not measure speed"},
+    {"record", "FILE.jsonl", "online calibration: add what the model runs to this calibration record, for the next quantization"},
+    {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"dtype", "TYPE", "float32 (default) or bfloat16: of activations and float weights"},
     {"device", "DEVICE", "cpu (default) or cuda"},
     {"store", "FILE", "database for the results; default runs/salient.db"},
@@ -71,12 +74,17 @@ void eval_command(const std::vector<std::string>& words) {
        "choice, numeric answers, reading comprehension, speed and memory. Models are folders or org/name in the Hugging Face cache.",
        "  salient eval demo_awq --compare-with models/demo --tasks perplexity,arc \\\n"
        "      --data perplexity=models/demo/data/heldout.txt --data arc=models/demo/data/arc_test.jsonl\n"
-       "  salient eval models/demo --tasks openmath --data openmath=models/demo/data/openmath_test.jsonl --limit 100 --json\n"},
+       "  salient eval models/demo --tasks openmath --data openmath=models/demo/data/openmath_test.jsonl --limit 100 --json\n"
+       "  salient eval models/demo --tasks openmath --data openmath=models/demo/data/openmath_test.jsonl --record answers.jsonl\n"},
       kRows, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().empty()) {
     throw Error(ErrorKind::kInvalidArgument, "salient eval: no model is named").with_hint("salient eval MODEL... --tasks ... --data TASK=FILE");
+  }
+  if (arguments.has("record") && arguments.positional().size() != 1) {
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: --record with {} models", arguments.positional().size()))
+        .with_hint("record one model at a time; --compare-with does not count, the original is not recorded");
   }
   const std::vector<eval::TaskRequest> requests = task_requests(arguments);
   eval::LanguageModelOptions model_options;
@@ -106,8 +114,14 @@ void eval_command(const std::vector<std::string>& words) {
   for (const std::string& name : arguments.positional()) {
     const std::filesystem::path folder = models::resolve_model_folder(name);
     const eval::LanguageModel model = eval::load_language_model(folder, model_options);
+    std::optional<OnlineCalibration> recorder;
+    if (arguments.has("record")) {
+      recorder.emplace(OnlineCalibrationOptions{.file = arguments.text("record"), .max_rows = arguments.integer_or("record-rows", 128, 0, 1 << 30)}, model);
+      options.run_observer = &recorder->observer();
+    }
     const eval::Evaluation evaluation = eval::evaluate(model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
     progress.finish();
+    if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     if (evaluation.base) known_base = evaluation.base;
     if (store) {
       std::optional<EvaluatedModel> stored_base;

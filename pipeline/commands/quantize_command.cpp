@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <set>
 
 #include "common/error.h"
 #include "common/memory.h"
@@ -9,65 +10,107 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/commands/setting_options.h"
 #include "pipeline/quantize_job.h"
-#include "pipeline/run_config.h"
+#include "pipeline/recipe.h"
 #include "pipeline/torch_options.h"
-#include "quant/awq_gemm.h"
 
 namespace salient::pipeline {
 namespace {
 
-const std::vector<OptionRow> kRows = {
-    {"model,src", "DIR", "float checkpoint: a folder, or org/name in the Hugging Face cache"},
-    {"calib", "FILE", "calibration texts, .jsonl ({\"text\": ...} a line) or .txt (one a line); see salient calibrate"},
-    {"out,dst", "DIR", "artifact folder to make; must not exist"},
-    {"method", "NAME", "awq (default)"},
-    {"bits", "N", "bits of a weight: 4 (default)"},
-    {"group-size", "N", "input channels that share a scale, -1 = per channel; default 128"},
-    {"symmetric", "", "no zero points"},
-    {"keep-lm-head-fp16", "", "keep lm_head in float16: the default, and the only choice of this format"},
-    {"samples", "N", "use the first N calibration texts; default: all"},
-    {"max-seq-len", "N", "tokens of a calibration block; default 512"},
-    {"packing", "KIND", "concat (default): texts joined and cut into blocks; rows: one text a block"},
-    {"discard-long-rows", "", "leave out texts longer than a block, as AutoAWQ does, instead of cutting them"},
-    {"n-grid", "N", "steps of the scale search; default 20"},
-    {"duo-scaling", "MODE", "both (default), on or off: whether candidates use the weights' magnitudes too"},
-    {"no-clip", "", "no clipping of weights"},
-    {"no-propagate-error", "", "calibrate each block on the output of the float blocks before it"},
-    {"ignore", "NAME", "modules that stay in float: a name (down_proj) or an expression (re:.*layers\\.0\\..*); may be repeated", true},
-    {"mappings", "FILE", "YAML list of {smooth_layer, balance_layers} as in llm-compressor; default: every group that the tensors allow"},
-    {"format", "NAME", "awq-gemm (default); smoothed: no rounding, the scaled float weights as a checkpoint like the source"},
-    {"batch-tokens", "N", "tokens of a forward pass: bounds memory; default 4096"},
-    {"max-memory", "SIZE", "refuse to start when more may be needed; default: what is free"},
-    {"max-shard-size", "SIZE", "largest safetensors file; default 5GB"},
-    {"device", "DEVICE", "cpu (default) or cuda: where the blocks run"},
-    {"json", "", "print the result as JSON"},
-};
+constexpr const char* kCommand = "salient quantize";
 
-AwqOptions awq_options(const Arguments& arguments) {
-  AwqOptions awq;
-  if (const std::string method = arguments.text_or("method", "awq"); method != "awq" && method != "AWQ") {
-    fail(ErrorKind::kUnsupported, "salient quantize: --method {}: only awq is there", method);
-  }
-  awq.spec.weight_bits = static_cast<int>(arguments.integer_or("bits", 4, 2, 8));
-  with_context("salient quantize: --bits", [&] { quant::check_awq_gemm(awq.spec); });
-  awq.spec.group_size = arguments.integer_or("group-size", 128, -1, 1 << 20);
-  awq.spec.zero_point = !arguments.flag("symmetric");
-  awq.scale_search.grid = static_cast<int>(arguments.integer_or("n-grid", 20, 1, 1000));
-  awq.scale_search.duo = quant::parse_duo_scaling(arguments.text_or("duo-scaling", "both"));
-  awq.clip = !arguments.flag("no-clip");
-  awq.propagate_error = !arguments.flag("no-propagate-error");
-  for (const std::string& pattern : arguments.values("ignore")) awq.ignore.push_back(pattern);
-  if (arguments.has("mappings")) awq.mappings = read_mappings(ConfigNode::load(arguments.text("mappings")));
-  const std::string format = arguments.text_or("format", "awq-gemm");
-  if (format != "awq-gemm" && format != "smoothed") {
-    fail(ErrorKind::kInvalidArgument, "salient quantize: --format '{}': expected awq-gemm or smoothed", format);
-  }
-  awq.format = format == "smoothed" ? WeightFormat::kFloat : WeightFormat::kAwqGemm;
-  return awq;
+std::vector<OptionRow> option_rows() {
+  std::vector<OptionRow> rows = {
+      {"model,src", "DIR", "float checkpoint: a folder, or org/name in the Hugging Face cache"},
+      {"calib,calib-data", "FILES",
+       "calibration rows, .jsonl, .json, .csv or .txt: texts, conversations or token lists; several files with weights: "
+       "a.jsonl:2,b.txt:1; "
+       "a folder holds one file a split",
+       true},
+      {"out,dst", "DIR", "artifact folder to make; must not exist"},
+      {"recipe", "FILE", "llm-compressor's recipe.yaml: AWQModifier, QuantizationModifier, GPTQModifier; flags override it"},
+      {"quant-config", "JSON",
+       "AutoAWQ's quant_config, a file or the JSON itself: {\"w_bit\": 4, \"q_group_size\": 128}; overrides a recipe, flags "
+       "override it"},
+  };
+  for (OptionRow& row : setting_options()) rows.push_back(std::move(row));
+  const std::vector<OptionRow> last = {
+      {"keep-lm-head-fp16", "", "the same as --lm-head fp16: the default"},
+      {"packing", "KIND", "concat (default): texts joined and cut into blocks; rows: one text a block"},
+      {"long-rows", "KIND", "of texts longer than a block: split (default), cut or discard"},
+      {"discard-long-rows", "", "the same as --long-rows discard, AutoAWQ's way"},
+      {"loss-mask", "KIND", "all (default), or response: statistics over the tokens of the assistant's answers only"},
+      {"text-rows", "KIND", "what a row of a .txt file is: lines (default), paragraphs or file"},
+      {"content", "KIND", "of conversations: conversation (default) or prompt, without the answer"},
+      {"system-prompt", "TEXT", "of conversations that have none"},
+      {"question-field", "NAME", "field of the user's question, where it is not one of the usual names"},
+      {"answer-field", "NAME", "field of the assistant's answer"},
+      {"seed", "N", "of the draw from several files; default 42"},
+      {"device", "DEVICE", "cpu (default) or cuda: where the blocks run"},
+      {"json", "", "print the result as JSON"},
+  };
+  rows.insert(rows.end(), last.begin(), last.end());
+  return rows;
 }
 
-std::string make_summary(const QuantizeJobResult& result, double peak_mb) {
+// Recipe, then quant_config, then flags: each replaces what stood before.
+QuantizationConfig read_settings(const Arguments& arguments) {
+  GivenSettings given;
+  if (arguments.has("recipe")) {
+    Recipe recipe = read_recipe(arguments.text("recipe"));
+    for (const std::string& note : recipe.notes) print_note(note);
+    given = std::move(recipe.settings);
+  }
+  if (arguments.has("quant-config"))
+    given = override_settings(std::move(given), read_quant_config(arguments.text("quant-config"), kCommand));
+  GivenSettings flags = given_settings(arguments, kCommand);
+  if (arguments.flag("keep-lm-head-fp16"))
+    add_setting(flags, "lm_head", ConfigNode::parse("fp16", "salient quantize: --keep-lm-head-fp16"));
+  given = override_settings(std::move(given), flags);
+  const QuantizationConfig config = make_quantization_config(given, kCommand);
+  with_context(kCommand, [&] { check_stored(config.awq); });
+  return config;
+}
+
+void read_calibration(const Arguments& arguments, const std::string& split_name, QuantizeJob& job) {
+  std::vector<calibration::CalibrationSource> sources;
+  for (const std::string& word : arguments.values("calib")) {
+    // A path that is there as it stands may hold commas and colons.
+    if (std::error_code ignored; std::filesystem::exists(word, ignored)) {
+      sources.emplace_back().file = word;
+      continue;
+    }
+    for (calibration::CalibrationSource& source : calibration::parse_sources(word)) sources.push_back(std::move(source));
+  }
+  if (sources.empty()) arguments.text("calib");  // says what is missing
+  for (calibration::CalibrationSource& source : sources) source.file = resolve_split(source.file, split_name);
+  if (sources.size() == 1) {
+    job.calibration_file = sources.front().file;
+  } else {
+    job.sources = std::move(sources);
+  }
+  job.packing = calibration::parse_packing(arguments.text_or("packing", "concat"));
+  job.long_rows = calibration::parse_long_rows(arguments.text_or("long-rows", "split"));
+  job.discard_long_rows = arguments.flag("discard-long-rows");
+  job.loss_mask = calibration::parse_loss_mask(arguments.text_or("loss-mask", "all"));
+  job.text_rows = calibration::parse_text_rows(arguments.text_or("text-rows", "lines"));
+  job.render.content = calibration::parse_content_mode(arguments.text_or("content", "conversation"));
+  job.render.system_prompt = arguments.text_or("system-prompt", "");
+  job.render.fields = {arguments.text_or("question-field", ""), arguments.text_or("answer-field", "")};
+  job.seed = static_cast<uint64_t>(arguments.integer_or("seed", 42, 0, int64_t{1} << 62));
+}
+
+// "4 bits", "3, 4 and 8 bits".
+std::string bits_text(const std::vector<LinearReport>& reports, int of_spec) {
+  std::set<int> bits;
+  for (const LinearReport& report : reports) bits.insert(report.bits > 0 ? report.bits : of_spec);
+  std::string text;
+  for (const int one : bits) text += fmt::format("{}{}", text.empty() ? "" : one == *bits.rbegin() ? " and " : ", ", one);
+  return text + " bits";
+}
+
+std::string make_summary(const QuantizeJobResult& result, int bits, double peak_mb) {
   std::vector<LinearReport> worst = result.model.reports;
   std::sort(worst.begin(), worst.end(), [](const LinearReport& a, const LinearReport& b) { return a.error > b.error; });
   if (worst.size() > 5) worst.resize(5);
@@ -75,16 +118,18 @@ std::string make_summary(const QuantizeJobResult& result, double peak_mb) {
   for (const LinearReport& report : worst) {
     rows.push_back({report.name, fmt::format("{:.3g}", report.rtn_error), fmt::format("{:.3g}", report.error),
                     fmt::format("{:.0f} %", 100 * report.error / std::max(report.rtn_error, 1e-30)),
-                    fmt::format("{} {:.2f}", report.scale_kind, report.scale_ratio), fmt::format("{:.0f} %", 100 * report.clipped_share)});
+                    fmt::format("{} {:.2f}", report.scale_kind, report.scale_ratio),
+                    fmt::format("{:.0f} %", 100 * report.clipped_share)});
   }
   if (rows.empty()) {
     return fmt::format("{}: smoothed, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
                        human_bytes(result.model.bytes), result.tokens.tokens, human_duration(result.model.seconds), peak_mb);
   }
   const Json total = summarize_reports(result.model.reports);
-  std::string text = fmt::format("{}: {} linears in 4 bits, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n",
-                                 result.model.folder.string(), result.model.reports.size(), human_bytes(result.model.bytes),
-                                 result.tokens.tokens, human_duration(result.model.seconds), peak_mb);
+  std::string text =
+      fmt::format("{}: {} linears in {}, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
+                  result.model.reports.size(), bits_text(result.model.reports, bits), human_bytes(result.model.bytes),
+                  result.tokens.tokens, human_duration(result.model.seconds), peak_mb);
   text += fmt::format("output error left of rounding to nearest: {:.0f} %; the linears with most of it:\n\n",
                       100 * total["error_ratio"].get<double>());
   return text + format_table({"Linear", "Rounding", "Stored", "Left", "Scale", "Clipped"}, rows);
@@ -95,27 +140,30 @@ std::string make_summary(const QuantizeJobResult& result, double peak_mb) {
 void quantize_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"quantize", "",
-       "AWQ quantization of a float checkpoint, one block at a time, into an AutoAWQ GEMM folder that AutoAWQ, transformers and vLLM read.\n"
-       "A job that was stopped goes on at the block where it was when the same command is given again.",
+       "Quantization of a float checkpoint, one block at a time: by default AWQ into an AutoAWQ GEMM folder that AutoAWQ, "
+       "transformers and vLLM read.\n"
+       "A job that was stopped goes on at the block where it was when the same command is given again.\n\n"
+       "Methods:  awq       scaling, clipping, compensated rounding\n"
+       "          gptq      compensated rounding alone\n"
+       "          adaround  clipping, rounding up or down by optimisation\n"
+       "          rtn       every weight to its nearest code",
        "  salient quantize --model models/demo --calib calibration_openmath_2000samples.jsonl --out demo_awq\n"
-       "  salient quantize --method awq --src models/demo --dst demo_awq --calib prompts.txt --bits 4 --group-size 128 --keep-lm-head-fp16\n"},
-      kRows, words);
+       "  salient quantize --method awq --src models/demo --dst demo_awq --calib prompts.txt --bits 4 --group-size 128 "
+       "--keep-lm-head-fp16\n"
+       "  salient quantize --model models/demo --calib prompts.txt --out mixed --format compressed-tensors --bits 3 --override "
+       "down_proj=bits:4\n"
+       "  salient quantize --model models/demo --calib prompts.txt --out theirs --recipe recipe.yaml\n"},
+      option_rows(), words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
 
+  const QuantizationConfig config = read_settings(arguments);
   QuantizeJob job;
   job.model.model_folder = models::resolve_model_folder(arguments.text("model"));
-  job.calibration_file = arguments.text("calib");
+  read_calibration(arguments, config.split, job);
   job.model.output = arguments.text("out");
-  job.model.awq = awq_options(arguments);
-  job.samples = arguments.integer_or("samples", 0, 0, 1 << 30);
-  job.max_seq_len = arguments.integer_or("max-seq-len", 512, 1, 1 << 20);
-  job.packing = calibration::parse_packing(arguments.text_or("packing", "concat"));
-  job.discard_long_rows = arguments.flag("discard-long-rows");
-  job.model.batch_tokens = arguments.integer_or("batch-tokens", 4096, 1, 1 << 24);
-  job.model.max_memory_bytes = parse_size_option(arguments, "max-memory", 0);
   job.model.device = parse_device(arguments.text_or("device", "cpu"));
-  job.model.max_shard_bytes = parse_size_option(arguments, "max-shard-size", 5'000'000'000);
+  apply_to_job(config, job);
   const bool json = arguments.flag("json");
   job.model.on_message = print_note;
   ProgressLine progress;
@@ -124,7 +172,7 @@ void quantize_command(const std::vector<std::string>& words) {
   const QuantizeJobResult result = run_quantize_job(std::move(job));
   progress.finish();
   const double peak_mb = static_cast<double>(peak_memory_bytes()) / 1e6;
-  if (!json) return print_text(make_summary(result, peak_mb));
+  if (!json) return print_text(make_summary(result, config.awq.spec.weight_bits, peak_mb));
   Json output = {{"folder", result.model.folder.string()},
                  {"quantize_s", result.model.seconds},
                  {"peak_memory_mb", peak_mb},

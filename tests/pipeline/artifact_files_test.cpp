@@ -63,5 +63,20 @@ TEST(SideFiles, WhatIsThereIsCopied) {
   EXPECT_FALSE(std::filesystem::exists(folder.path() / "b/optimizer.pt"));
 }
 
+TEST(ArtifactConfig, AnyFormatAndAHeadOfItsOwn) {
+  const Json quantization = {{"quant_method", "compressed-tensors"}};
+  const Json config = artifact_config({{"model_type", "qwen3"}, {"dtype", "bfloat16"}, {"tie_word_embeddings", true}}, quantization, "bfloat16", true);
+  EXPECT_EQ(config.at("dtype"), "bfloat16");
+  EXPECT_EQ(config.at("torch_dtype"), "bfloat16");
+  EXPECT_EQ(config.at("tie_word_embeddings"), false);
+  EXPECT_EQ(config.at("quantization_config"), quantization);
+  const Json plain = artifact_config({{"dtype", "float32"}, {"tie_word_embeddings", true}}, nullptr, "");
+  EXPECT_EQ(plain, Json({{"dtype", "float32"}, {"tie_word_embeddings", true}}));
+  const Json nested = artifact_config({{"model_type", "qwen3_vl"}, {"text_config", {{"model_type", "qwen3_vl_text"}, {"dtype", "bfloat16"}, {"tie_word_embeddings", true}}}},
+                                      quantization, "float16", true);
+  EXPECT_EQ(nested.at("text_config").at("dtype"), "float16");
+  EXPECT_EQ(nested.at("text_config").at("tie_word_embeddings"), false);
+}
+
 }  // namespace
 }  // namespace salient::pipeline

@@ -334,7 +334,7 @@ TEST(BadConfig, SaysFileLineAndNearestKey) {
       {"model: {path: MODEL}\n\nquantisation: {bits: 4}\n", kInvalidArgument, {"bad.yaml:3:1", "'quantisation'", "did you mean 'quantization'"}},
       {"model: {path: MODEL}\nquantization:\n  bits: 4\n  group_sise: 64\n", kInvalidArgument, {"bad.yaml:4:3", "group_sise", "did you mean 'group_size'"}},
       {"model: {path: MODEL}\nquantization: {bits: four}\n", kInvalidArgument, {"bad.yaml:2:", "bits", "four"}},
-      {"model: {path: MODEL}\nquantization: {method: gptq}\n", kInvalidArgument, {"bad.yaml:2:", "gptq", "awq"}},
+      {"model: {path: MODEL}\nquantization: {method: gtpq}\n", kInvalidArgument, {"bad.yaml:2:", "gtpq", "'gptq'"}},
       {"model: {path: MODEL\n", kCorruption, {"bad.yaml"}},
       {"quantization: {bits: 4}\n", kInvalidArgument, {"model.path", "missing"}},
       {"model: {path: nowhere/at-all}\n", kNotFound, {"nowhere/at-all", "hf download"}},

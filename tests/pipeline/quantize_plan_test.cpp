@@ -184,7 +184,7 @@ TEST(Plan, IsWhatIsWritten) {
   tokens.ids = at::arange(24, at::kLong).view({2, 12});
   tokens.lengths = at::full({2}, 12, at::kLong);
   for (const char* model_type : {"llama", "bloom", "opt", "deepseek_v3", "qwen3_next", "gpt_oss", "granitemoe", "llama4_text", "stablelm", "starcoder2"}) {
-    for (const WeightFormat format : {WeightFormat::kAwqGemm, WeightFormat::kFloat}) {
+    for (const WeightFormat format : {WeightFormat::kAwqGemm, WeightFormat::kCompressedTensors, WeightFormat::kDequantized, WeightFormat::kFloat}) {
       SCOPED_TRACE(fmt::format("{} {}", model_type, static_cast<int>(format)));
       const test::TemporaryFolder folder;
       const Json entry = golden(model_type);
@@ -201,8 +201,8 @@ TEST(Plan, IsWhatIsWritten) {
       if (std::string(model_type) == "opt") options.awq.ignore = {"lm_head", "fc2"};
       const QuantizeModelResult result = quantize_model(options, tokens);
 
-      const StoredDtype stored = stored_dtypes(source, options.awq);
-      EXPECT_EQ(stored(std::string(config.names.embedding)), format == WeightFormat::kFloat ? at::kFloat : at::kHalf);
+      const StoredDtype stored = stored_dtypes(source, config, options.awq);
+      EXPECT_EQ(stored(std::string(config.names.embedding)), row_of(format).packed ? at::kHalf : at::kFloat);
       std::vector<models::PlannedTensor> plan;
       const auto add = [&](const std::vector<models::PlannedTensor>& more) { plan.insert(plan.end(), more.begin(), more.end()); };
       add(plan_outer(config, stored).before);

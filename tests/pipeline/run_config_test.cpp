@@ -34,8 +34,8 @@ TEST(RunConfig, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(config.calibration.samples, std::nullopt);
   EXPECT_EQ(config.calibration.seed, 42u);
   EXPECT_EQ(config.calibration.max_seq_len, 512);
-  EXPECT_EQ(config.quantization.spec, quant::QuantizationSpec{});
-  EXPECT_EQ(config.quantization.spec.group_size, 128);
+  EXPECT_EQ(config.quantization.awq.spec, quant::QuantizationSpec{});
+  EXPECT_EQ(config.quantization.awq.spec.group_size, 128);
   EXPECT_EQ(config.quantization.max_shard_bytes, 5'000'000'000u);
   EXPECT_TRUE(config.evaluation.tasks.empty());
   EXPECT_TRUE(config.evaluation.compare_with_base);
@@ -50,9 +50,13 @@ TEST(RunConfig, ReadsEveryKey) {
 name: n
 model: {path: org/m, base_model: B, method: DPO, peft: LoRA}
 dataset: {name: d, train_file: t.csv, question_field: q, answer_field: a}
-calibration: {samples: 20, seed: 7, content: conversation, system_prompt: "", max_seq_len: 64, packing: rows, file: c.txt}
-quantization: {method: awq, bits: 3, activation_bits: 16, kv_cache_bits: 16, group_size: -1, zero_point: false, lm_head: int8, n_grid: 10,
-               duo_scaling: off, clip: false, propagate_error: false, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB,
+calibration: {samples: 20, seed: 7, content: conversation, system_prompt: "", max_seq_len: 64, packing: rows, file: c.txt,
+              long_rows: cut, loss_mask: response, text_rows: paragraphs}
+quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, group_size: -1, zero_point: false, lm_head: int8, scale: true, n_grid: 10,
+               duo_scaling: off, refine: false, objective: block, clip: true, clip_steps: 5, max_shrink: 0.25, rounding: adaround, column_order: natural,
+               damping: 0.1, off_diagonal: 0.5, sweeps: 7, propagate_error: false, format: compressed-tensors, export_compatible: true, self_generated: 0.2,
+               overrides: [{pattern: down_proj, bits: 8, group_size: 32, zero_point: true}, {pattern: "re:.*o_proj", bits: 16}],
+               target_bits: 3.5, salient_ratio: auto, max_chunk_memory: 1MB, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB, text_column: t, split: s,
                ignore: [down_proj, "re:.*o_proj"], mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
              max_new_tokens: 5, throughput: false, compare_with_base: true, max_retention_loss: 0.05}
@@ -62,22 +66,45 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
   EXPECT_EQ(to_json(config), Json::parse(R"({
     "name": "n", "model": {"path": "org/m", "base_model": "B", "method": "DPO", "peft": "LoRA"},
     "dataset": {"name": "d", "train_file": "t.csv", "question_field": "q", "answer_field": "a"},
-    "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "max_seq_len": 64, "packing": "rows", "file": "c.txt"},
-    "quantization": {"method": "awq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "group_size": -1, "zero_point": false,
-      "lm_head": "int8", "n_grid": 10, "duo_scaling": "off", "clip": false, "propagate_error": false, "max_shard_size": 1073741824,
-      "batch_tokens": 99, "max_memory": 2147483648, "ignore": ["down_proj", "re:.*o_proj"],
+    "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "max_seq_len": 64, "packing": "rows", "file": "c.txt",
+      "sources": [], "long_rows": "cut", "loss_mask": "response", "text_rows": "paragraphs"},
+    "quantization": {"method": "gptq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "group_size": -1, "zero_point": false,
+      "lm_head": "int8", "scale": true, "n_grid": 10, "duo_scaling": "off", "refine": false, "objective": "block", "clip": true, "clip_steps": 5,
+      "max_shrink": 0.25, "rounding": "adaround", "column_order": "natural", "damping": 0.1, "off_diagonal": 0.5, "sweeps": 7, "propagate_error": false,
+      "format": "compressed-tensors", "export_compatible": true, "overrides": [{"pattern": "down_proj", "bits": 8, "group_size": 32, "zero_point": true},
+      {"pattern": "re:.*o_proj", "bits": 16}], "target_bits": 3.5, "salient_ratio": "auto", "max_chunk_memory": 1000000, "max_shard_size": 1073741824,
+      "batch_tokens": 99, "max_memory": 2147483648, "n_parallel_calib_samples": null, "max_calib_samples": null, "max_calib_seq_len": null,
+      "text_column": "t", "split": "s", "self_generated": 0.2, "ignore": ["down_proj", "re:.*o_proj"],
       "mappings": [{"smooth_layer": "up_proj", "balance_layers": ["down_proj"]}]},
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
       "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
       "max_retention_loss": 0.05},
     "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
-  EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:9:27");
+  EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:13:27");
 }
 
 TEST(RunConfig, SpellingsOfTheSameGiveTheSameJson) {
   EXPECT_EQ(to_json(parse("model: {path: m}\nquantization:\n  bits: 4\ncalibration:\n")),
             to_json(parse("# order and defaults\ncalibration: {samples: auto}\nmodel:\n  path: 'm'\n")));
   EXPECT_NE(to_json(parse("model: {path: m}\n")), to_json(parse("model: {path: m}\n", {"quantization.bits=3"})));
+}
+
+TEST(RunConfig, SeveralCalibrationFilesAreMixedByWeight) {
+  const std::string model = "model: {path: m}\n";
+  const RunConfig config = parse(model + "calibration: {sources: [{file: x/a.jsonl, weight: 2, samples: 5, domain: code}, b.txt]}\n");
+  EXPECT_EQ(to_json(config).at("calibration").at("sources"), Json::parse(R"([{"file": "x/a.jsonl", "weight": 2.0, "samples": 5, "domain": "code"},
+    {"file": "b.txt", "weight": null, "samples": 0, "domain": "b"}])"));
+  EXPECT_THAT(error_of(model + "calibration: {file: a, sources: [b]}\n"), HasSubstr("either file or sources"));
+  EXPECT_THAT(error_of(model + "calibration: {sources: [{weight: 1}]}\n"), HasSubstr("'calibration.sources.0'"));
+  EXPECT_THAT(error_of(model + "calibration: {sources: [{file: a, weight: 0}, {file: b}]}\n"), HasSubstr("c.yaml:2:"));
+}
+
+TEST(RunConfig, AutoAwqsNamesSetTheCalibrationToo) {
+  const RunConfig config = parse("model: {path: m}\nquantization: {max_calib_samples: 12, max_calib_seq_len: 64, n_parallel_calib_samples: 3}\n");
+  EXPECT_EQ(config.calibration.samples, 12);
+  EXPECT_EQ(config.calibration.max_seq_len, 64);
+  EXPECT_THAT(error_of("model: {path: m}\ncalibration: {max_seq_len: 8}\nquantization: {max_calib_seq_len: 64}\n"),
+              HasSubstr("c.yaml:2:28: 'calibration.max_seq_len': found '8'"));
 }
 
 TEST(RunConfig, RefusesWithPlace) {
@@ -91,7 +118,7 @@ TEST(RunConfig, RefusesWithPlace) {
             "--set calibration.samples=0: 'calibration.samples': found '0', expected an integer from 1 to 1099511627776");
   EXPECT_EQ(error_of(model + "calibration: {samples: many}\n"),
             "c.yaml:2:24: 'calibration.samples': found 'many', expected 'auto' or a number of rows");
-  EXPECT_THAT(error_of(model + "quantization: {method: gptq}\n"), HasSubstr("found 'gptq', expected 'awq'"));
+  EXPECT_THAT(error_of(model + "quantization: {method: gptqq}\n"), HasSubstr("found 'gptqq', expected 'rtn', 'gptq', 'adaround' or 'awq'; did you mean 'gptq'?"));
   EXPECT_THAT(error_of(model + "quantization: {bits: 7}\n"), HasSubstr("weight_bits is 7"));
   EXPECT_THAT(error_of(model + "quantization: {max_shard_size: 5XB}\n"), HasSubstr("expected a size such as 5GB"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: arc}\n"), HasSubstr("expected a list"));

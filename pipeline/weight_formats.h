@@ -1,0 +1,84 @@
+// The on-disk formats of quantized linears: what each can hold, which tensors a linear becomes, and what config.json says of it.
+//
+//   name                what a linear P becomes                                                      read by
+//   awq-gemm            P.qweight, P.qzeros, P.scales: quant/awq_gemm.h                              AutoAWQ, transformers, vLLM, SGLang, TGI
+//   compressed-tensors  P.weight_packed, P.weight_scale, [P.weight_zero_point], P.weight_shape:     compressed-tensors, transformers; with 4 and 8 bits
+//                       quant/pack_quantized.h                                                       also vLLM and SGLang
+//   dequantized         P.weight, rounded to the values that the codes stand for                     everything
+//   smoothed            P.weight, scaled but not rounded                                             everything
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "common/json.h"
+#include "models/decoder/block_layout.h"
+#include "models/io/safetensors_header.h"
+#include "pipeline/awq_options.h"
+#include "quant/affine.h"
+#include "quant/spec.h"
+
+namespace salient::pipeline {
+
+// How one linear is quantized.
+struct LinearSetting {
+  int bits = 4;
+  int64_t group_size = 128;  // -1 = one group for each output channel
+  bool zero_point = true;
+  auto operator<=>(const LinearSetting&) const = default;
+};
+
+struct WeightFormatRow {
+  WeightFormat format;
+  std::string_view name;
+  std::span<const int> bits;  // that a linear may have
+  bool mixed;                 // linears of one model may differ in bits, group size and zero points
+  bool int8_head;             // lm_head may be quantized
+  bool packed;                // false: weights stay floats
+  std::string_view readers;
+};
+std::span<const WeightFormatRow> weight_formats();
+const WeightFormatRow& row_of(WeightFormat format);
+
+// "awq-gemm", "compressed-tensors", "dequantized", "smoothed".
+std::string_view to_string(WeightFormat format);
+std::optional<WeightFormat> parse_weight_format(std::string_view name);
+
+// Errors: unsupported, naming the field and the formats that can hold it. `smoothed` takes any specification: it only searches as if it would round.
+void check_format(WeightFormat format, const quant::QuantizationSpec& spec);
+// Errors: unsupported when linears of this format cannot keep some of their input channels in float, naming the formats that can.
+void check_salient_channels(WeightFormat format);
+// One linear. Errors: invalid argument for a shape that the format does not have or a group size that does not divide, unsupported for bits that it does not
+// have, or, where it holds one setting only, for one that is not the specification's; all say what fits.
+void check_linear(WeightFormat format, const quant::QuantizationSpec& spec, const models::LinearSpec& linear, const LinearSetting& setting);
+
+// The tensors of one quantized linear in the order in which they are stored, its bias last. `dtype`: of scales, bias and weights that are not packed
+// (awq-gemm: always float16). Errors: as check_linear for the shape.
+std::vector<models::PlannedTensor> planned_tensors(WeightFormat format, const models::LinearSpec& linear, const LinearSetting& setting, at::ScalarType dtype);
+
+// The same tensors with their values, without the bias. Scales that are not exact in `dtype` are rounded to it: quantize with scales that are.
+// Errors: invalid argument for codes beyond the bits and, without zero points, for zeros that are not the middle; unsupported for dequantized values that
+// `dtype` cannot hold; internal for `smoothed`, which has no codes.
+std::vector<std::pair<std::string, at::Tensor>> packed_tensors(WeightFormat format, const std::string& module, const quant::QuantizedWeight& weight,
+                                                               const LinearSetting& setting, at::ScalarType dtype);
+
+// quantization_config of config.json; null where the format has none (dequantized, smoothed).
+// `quantized`: every quantized module, lm_head among them when it is, by its name in the checkpoint. `float_modules`: names of linears that are not quantized,
+// or of parts (part_pattern for compressed-tensors); lm_head need not be named.
+// compressed-tensors: one config_group for each distinct setting, the most frequent first; with one group its target is the class "Linear", else targets are
+// module names, experts of a layer with the same setting as one expression.
+Json quantization_config(WeightFormat format, const quant::QuantizationSpec& spec, const std::map<std::string, LinearSetting>& quantized,
+                         const std::vector<std::string>& float_modules);
+
+// What compressed-tensors takes for all modules inside of a part ("visual", "vision_tower"), wherever it lies: "re:(.*\.)?visual\..*".
+std::string part_pattern(std::string_view part);
+
+}  // namespace salient::pipeline
