@@ -101,6 +101,7 @@ LinearSetting setting_of(const AwqOptions& options, const std::string& module) {
     setting.group_size = other.group_size.value_or(setting.group_size);
     setting.zero_point = other.zero_point.value_or(setting.zero_point);
   }
+  if (const auto planned = options.planned_bits.find(module); planned != options.planned_bits.end()) setting.bits = planned->second;
   return setting;
 }
 

@@ -4,6 +4,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -57,6 +58,8 @@ struct AwqOptions {
   std::vector<SmoothMapping> mappings = {};
   std::vector<ModuleOverride> overrides = {};
   double target_bits = 0;    // mean bits of a weight, scales and zero points not counted, reached by choosing bits for each module; 0 = spec.weight_bits everywhere
+  std::vector<int> bit_choices = {2, 3, 4, 5, 6, 8};  // to choose from with target_bits, as far as the format has them
+  std::map<std::string, int> planned_bits = {};       // by module: what target_bits came to (pipeline/bit_plan.h); set by quantize_model
   double salient_ratio = 0;  // share of input channels of each linear that are kept in float; 0 = none
   bool salient_auto = false; // each linear's share is chosen from its measured salience, salient_ratio is its upper bound
   at::ScalarType scale_dtype = at::kHalf;  // that scales are stored in; set by quantize_model from the format and the model

@@ -1,6 +1,7 @@
 #include "pipeline/quantization_settings.h"
 
 #include <algorithm>
+#include <sstream>
 #include <cctype>
 #include <filesystem>
 #include <limits>
@@ -199,6 +200,23 @@ Json print_salient_ratio(const Config& config) {
   return config.awq.salient_ratio == kAutoSalientRatio ? "auto" : fmt::format("auto:{}", config.awq.salient_ratio);
 }
 
+// [4, 8], or the word 4,8.
+void read_bit_choices(const Node& node, Config& config) {
+  constexpr std::string_view kExpected = "bits from 2 to 8, such as 4,8";
+  std::vector<int>& choices = config.awq.bit_choices;
+  choices.clear();
+  if (node.kind() == ConfigNode::Kind::kScalar) {
+    std::stringstream words(node.as_string());
+    for (std::string word; std::getline(words, word, ',');) {
+      if (word.size() != 1 || word[0] < '2' || word[0] > '8') node.reject(kExpected);
+      choices.push_back(word[0] - '0');
+    }
+  } else {
+    for (const Node& item : node.list()) choices.push_back(static_cast<int>(item.as_int64(2, 8)));
+  }
+  if (choices.empty()) node.reject(kExpected);
+}
+
 void read_target_bits(const Node& node, Config& config) {
   config.awq.target_bits = node.as_double(0, 16);
   if (config.awq.target_bits != 0 && (config.awq.target_bits < 2 || config.awq.target_bits > 8))
@@ -304,6 +322,8 @@ constexpr QuantizationSetting kSettings[] = {
     {"target_bits", "", Form::kWord, "BITS",
      "mean bits of a weight, chosen for each module from measured sensitivities; default 0: off", "", read_target_bits,
      [](const Config& c) { return Json(c.awq.target_bits); }},
+    {"bit_choices", "", Form::kWord, "BITS", "what target_bits chooses from, such as 4,8; default: all that the format has", "", read_bit_choices,
+     [](const Config& c) { return Json(c.awq.bit_choices); }},
     {"salient_ratio", "", Form::kWord, "SHARE",
      "share of input channels kept in float; auto, auto:0.02: chosen from their salience, up to that; default 0", "",
      read_salient_ratio, print_salient_ratio},
@@ -416,6 +436,7 @@ void check_stored(const AwqOptions& awq) {
   if (awq.export_compatible) return;
   check_format(awq.format, awq.spec);
   if (awq.salient_ratio > 0) check_salient_channels(awq.format);
+  if (awq.target_bits > 0) check_mixed_bits(awq.format);
 }
 
 void apply_to_job(const QuantizationConfig& config, QuantizeJob& job) {

@@ -19,6 +19,7 @@
 #include "models/io/checkpoint_writer.h"
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_files.h"
+#include "pipeline/bit_plan.h"
 #include "pipeline/block_step.h"
 #include "pipeline/mappings.h"
 #include "pipeline/quantization_settings.h"
@@ -73,7 +74,7 @@ void embed_tokens(const Checkpoint& checkpoint, const DecoderConfig& config, con
 
 constexpr const char* kMetadataFile = "quantization_metadata.json";
 
-Json metadata_json(const QuantizeModelOptions& options, const QuantizeProgress& progress, const Json& source_hashes,
+Json metadata_json(const QuantizeModelOptions& options, const AwqOptions& asked, const Json& mean_bits, const QuantizeProgress& progress, const Json& source_hashes,
                    const Json& file_hashes, const calibration::TokenBlocks& tokens) {
   Json layers = Json::array();
   for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
@@ -81,7 +82,8 @@ Json metadata_json(const QuantizeModelOptions& options, const QuantizeProgress& 
           {"fingerprint", progress.fingerprint},
           {"method", to_upper(options.awq.method)},
           {"spec", models::spec_to_json(options.awq.spec)},
-          {"search", settings_json(options.awq)},
+          {"mean_bits", mean_bits},
+          {"search", settings_json(asked)},
           {"calibration", options.calibration_record},
           {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
           {"calibration_blocks", tokens.ids.size(0)},
@@ -218,6 +220,34 @@ void put_head(models::CheckpointWriter& writer, const Checkpoint& checkpoint, co
   for (const auto& [name, tensor] : packed_tensors(options.format, std::string(config.names.lm_head), rounded, kHeadSetting, dtype)) writer.put(name, tensor);
 }
 
+// What each module gets with target_bits; measured once for a job, however often it is stopped.
+BitPlan find_bits(const QuantizeModelOptions& options, const Checkpoint& checkpoint, const DecoderConfig& config, const calibration::TokenBlocks& tokens,
+                  const StoredDtype& stored, const fs::path& work, const std::string& fingerprint) {
+  if (std::optional<BitPlan> known = load_bit_plan(work, fingerprint)) return std::move(*known);
+  const CalibrationPass pass(config, tokens, options.device, options.batch_tokens);
+  const auto embed = [&](ActivationFile& hidden) { embed_tokens(checkpoint, config, pass, tokens.ids, hidden); };
+  BitPlan plan = plan_bits({checkpoint, config, options.awq, tokens, pass, stored, work, embed, options.awq.bit_choices, options.on_planning});
+  save_bit_plan(work, fingerprint, plan);
+  return plan;
+}
+
+// "12 modules with 3, 16 with 4"
+std::string count_bits(const BitPlan& plan) {
+  std::map<int, int64_t> counts;
+  for (const PlannedModule& module : plan.modules) ++counts[module.bits];
+  std::string text;
+  for (const auto& [bits, count] : counts) text += fmt::format("{}{}{} with {}", text.empty() ? "" : ", ", count, text.empty() ? " modules" : "", bits);
+  return text;
+}
+
+void add_sensitivities(std::vector<LinearReport>& reports, const BitPlan& plan) {
+  std::map<std::string, const PlannedModule*> by_name;
+  for (const PlannedModule& module : plan.modules) by_name[module.name] = &module;
+  for (LinearReport& report : reports) {
+    if (const auto module = by_name.find(report.name); module != by_name.end()) report.sensitivity = module->second->sensitivity;
+  }
+}
+
 QuantizeModelOptions normalized(QuantizeModelOptions options) {
   options.output = options.output.lexically_normal();
   if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
@@ -260,17 +290,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   for (const std::string& note : check_tensors(checkpoint, config)) say(options, note);
 
   const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
-  const OuterTensors outer = plan_outer(config, stored, &options.awq);
-  std::vector<models::PlannedTensor> planned = outer.before;
-  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-    for (models::PlannedTensor& tensor : plan_block(config, block, options.awq, stored, &checkpoint))
-      planned.push_back(std::move(tensor));
-  }
-  planned.insert(planned.end(), outer.after.begin(), outer.after.end());
-  planned.insert(planned.end(), outer.head.begin(), outer.head.end());
   const std::vector<models::PlannedTensor> kept = plan_kept(checkpoint, config);
-  planned.insert(planned.end(), kept.begin(), kept.end());
-  const models::ShardPlan plan = models::plan_shards(planned, options.max_shard_bytes);
   QuantizeEstimate estimate =
       estimate_quantize(config, options.awq, tokens.ids.numel(), std::max(options.batch_tokens, tokens.ids.size(1)));
   for (const models::PlannedTensor& tensor : kept) estimate.disk_bytes += models::data_bytes(tensor);
@@ -292,7 +312,6 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
 
   QuantizeModelResult result;
   result.folder = options.output;
-  result.bytes = plan.total_bytes;
   if (ours && options.reuse_output) {
     const QuantizeProgress finished = *load_finished(options.output);
     if (finished.fingerprint == fingerprint) {
@@ -326,10 +345,31 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   check_memory(options, estimate);
   if (!fs::exists(work)) check_disk(options.output, estimate);
   fs::create_directories(work);
+  const AwqOptions asked = options.awq;
+  std::optional<BitPlan> bits;
+  if (asked.target_bits > 0) {
+    bits = find_bits(options, checkpoint, config, tokens, stored, work, fingerprint);
+    for (const PlannedModule& module : bits->modules) options.awq.planned_bits[module.name] = module.bits;
+    say(options, fmt::format("{:.2f} bits a weight: {}", bits->mean_bits, count_bits(*bits)));
+  }
+  const OuterTensors outer = plan_outer(config, stored, &options.awq);
+  std::vector<models::PlannedTensor> planned = outer.before;
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    for (models::PlannedTensor& tensor : plan_block(config, block, options.awq, stored, &checkpoint))
+      planned.push_back(std::move(tensor));
+  }
+  planned.insert(planned.end(), outer.after.begin(), outer.after.end());
+  planned.insert(planned.end(), outer.head.begin(), outer.head.end());
+  planned.insert(planned.end(), kept.begin(), kept.end());
+  const models::ShardPlan plan = models::plan_shards(planned, options.max_shard_bytes);
+  result.bytes = plan.total_bytes;
   // The writer locks the folder: whatever is looked at or removed in it from here on belongs to no other job.
   models::CheckpointWriter writer(work, plan);
   const std::optional<QuantizeProgress> found = load_progress(work, fingerprint);
-  if (!found) remove_progress(work);
+  if (!found) {
+    remove_progress(work);
+    if (bits) save_bit_plan(work, fingerprint, *bits);
+  }
   QuantizeProgress progress = found ? *found : QuantizeProgress{fingerprint, 0, {}};
   result.resumed_blocks = progress.blocks_done;
   if (found) check_taken_over(writer, planned, work);
@@ -357,7 +397,8 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   for (int64_t block = progress.blocks_done; block < config.num_hidden_layers; ++block) {
     const ActivationFile input = ActivationFile::open(hidden_file(work, block), hidden_shape);
     ActivationFile output = ActivationFile::create(hidden_file(work, block + 1), hidden_shape);
-    const std::vector<LinearReport> reports = run_block_step(step, block, input, output);
+    std::vector<LinearReport> reports = run_block_step(step, block, input, output);
+    if (bits) add_sensitivities(reports, *bits);
     progress.reports.insert(progress.reports.end(), reports.begin(), reports.end());
     progress.blocks_done = block + 1;
     writer.sync();
@@ -373,7 +414,7 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   Json file_hashes = hash_files(
       work, [](const std::string& name) { return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile; });
   file_hashes["config.json"] = sha256_hex(new_config);
-  write_file(work / kMetadataFile, dump_json(metadata_json(options, progress, source_hashes, file_hashes, tokens), 2) + "\n");
+  write_file(work / kMetadataFile, dump_json(metadata_json(options, asked, bits ? Json(bits->mean_bits) : Json(), progress, source_hashes, file_hashes, tokens), 2) + "\n");
   write_file(work / "config.json", new_config);
   publish(work, options.output);
   result.reports = std::move(progress.reports);

@@ -40,6 +40,7 @@ struct QuantizeModelOptions {
   uint64_t max_memory_bytes = 0;           // refuse to start when more would be needed; 0 = what the machine has free
   // Called after each step: blocks done, blocks in all.
   std::function<void(int64_t done, int64_t total)> on_progress;
+  std::function<void(int64_t done, int64_t total)> on_planning;  // the same while bits are chosen (target_bits)
   // Called with every plain line that the user should see ("resuming at block 7 of 32").
   std::function<void(const std::string& line)> on_message;
 };

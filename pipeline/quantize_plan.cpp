@@ -8,6 +8,7 @@
 #include "models/decoder/block_layout.h"
 #include "models/decoder/wrappers.h"
 #include "pipeline/awq_linear.h"
+#include "pipeline/bit_plan.h"
 #include "quant/affine.h"
 
 namespace salient::pipeline {
@@ -20,6 +21,8 @@ using models::PlannedTensor;
 
 // Of the process before any tensor is loaded: libtorch and its threads.
 constexpr uint64_t kProcessBytes = 200'000'000;
+// Of the logits that bit_plan.h compares at a time.
+constexpr uint64_t kLogitBytes = 256'000'000;
 
 // What is searched must have a group size that divides, whether it is rounded or only smoothed; what is rounded must fit the format.
 void check_linears(const std::vector<LinearSpec>& linears, const AwqOptions& options) {
@@ -362,9 +365,15 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   const uint64_t outer_floats = static_cast<uint64_t>(config.vocab_size) * hidden_size;
   QuantizeEstimate estimate;
   estimate.peak_memory_bytes = kProcessBytes + std::max(4 * block_floats, 6 * outer_floats);
+  // Choosing bits holds one more block and a piece of the logits, and carries the rows of its sample through the model for every linear.
+  if (options.target_bits > 0) estimate.peak_memory_bytes += 4 * most.floats + kLogitBytes;
   estimate.block_bytes = 4 * (most.floats + most.grams);
   // Two files of hidden states, the block's input and its output; three more for what experts read and add up to.
-  estimate.disk_bytes = disk + bytes_of(outer.before) + bytes_of(outer.after) + bytes_of(outer.head) + 4 * hidden_states * (mixture ? 5 : 2);
+  estimate.disk_bytes = disk + bytes_of(outer.before) + bytes_of(outer.after) + bytes_of(outer.head) + 4 * hidden_states * (mixture || options.objective == Objective::kBlock ? 5 : 2);
+  if (options.target_bits > 0) {
+    const auto modules = static_cast<uint64_t>(config.num_hidden_layers) * 10 + 1;  // experts of a block are rounded together
+    estimate.disk_bytes += 8 * hidden_states + modules * static_cast<uint64_t>(kSampleTokens) * hidden_size * 4 * (mixture ? 3 : 1);
+  }
   return estimate;
 }
 

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "pipeline/bit_plan.h"
 #include "pipeline/block_step.h"
 
 namespace salient::pipeline {
@@ -152,7 +153,8 @@ bool is_progress_file(const std::string& name) {
   // Of a process that was killed while it wrote a file (".config.json.4711.partial"); shards being filled end in
   // ".safetensors.partial".
   const bool left_over = name.starts_with(".") && name.ends_with(".partial") && !name.ends_with(".safetensors.partial");
-  return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".bin")) || is_scratch_file(name) || left_over;
+  return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".bin")) || is_scratch_file(name) ||
+         is_bit_plan_file(name) || left_over;
 }
 
 void remove_progress(const fs::path& work_folder) {

@@ -131,6 +131,8 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
   job.model.device = parse_device(config.runtime.device);
   job.model.on_message = observer.message;
   if (observer.progress) {
+    job.on_generation = [progress = observer.progress](int64_t done, int64_t total) { progress("generate", "steps", done, total); };
+    job.model.on_planning = [progress = observer.progress](int64_t done, int64_t total) { progress("choose bits", "blocks", done, total); };
     job.model.on_progress = [progress = observer.progress](int64_t done, int64_t total) { progress("quantize", "blocks", done, total); };
   }
   const bool own_calibration = job.calibration_file.empty() && job.sources.empty();

@@ -206,6 +206,13 @@ void check_salient_channels(WeightFormat format) {
                  "; or salient_ratio 0");
 }
 
+void check_mixed_bits(WeightFormat format) {
+  const auto fits = [](const WeightFormatRow& row) { return row.mixed && row.format != WeightFormat::kFloat; };
+  if (fits(row_of(format))) return;
+  throw Error(ErrorKind::kUnsupported, fmt::format("target_bits: bits chosen by module; format {} has no such thing", to_string(format)))
+      .with_hint("formats that have: " + names_where(fits) + "; or target_bits 0");
+}
+
 void check_linear(WeightFormat format, const quant::QuantizationSpec& spec, const LinearSpec& linear,
                   const LinearSetting& setting) {
   const WeightFormatRow& row = row_of(format);

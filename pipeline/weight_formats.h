@@ -56,6 +56,8 @@ std::optional<WeightFormat> parse_weight_format(std::string_view name);
 void check_format(WeightFormat format, const quant::QuantizationSpec& spec);
 // Errors: unsupported when linears of this format cannot keep some of their input channels in float, naming the formats that can.
 void check_salient_channels(WeightFormat format);
+// The same for linears that differ in bits (target_bits), and for formats in which nothing is rounded.
+void check_mixed_bits(WeightFormat format);
 // One linear. Errors: invalid argument for a shape that the format does not have or a group size that does not divide, unsupported for bits that it does not
 // have, or, where it holds one setting only, for one that is not the specification's; all say what fits.
 void check_linear(WeightFormat format, const quant::QuantizationSpec& spec, const models::LinearSpec& linear, const LinearSetting& setting);

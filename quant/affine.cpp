@@ -10,13 +10,7 @@
 #include <string>
 
 #include "common/error.h"
-
-// Built for several instruction sets, the best one is chosen when the program starts.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SALIENT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define SALIENT_CLONES
-#endif
+#include "quant/clones.h"
 
 namespace salient::quant {
 namespace {

@@ -12,12 +12,7 @@
 #include <vector>
 
 #include "common/error.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SALIENT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define SALIENT_CLONES
-#endif
+#include "quant/clones.h"
 
 namespace salient::quant {
 namespace {

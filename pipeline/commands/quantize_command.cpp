@@ -167,6 +167,8 @@ void quantize_command(const std::vector<std::string>& words) {
   const bool json = arguments.flag("json");
   job.model.on_message = print_note;
   ProgressLine progress;
+  job.on_generation = [&](int64_t done, int64_t total) { progress.show("generate", "steps", done, total); };
+  job.model.on_planning = [&](int64_t done, int64_t total) { progress.show("choose bits", "blocks", done, total); };
   job.model.on_progress = [&](int64_t done, int64_t total) { progress.show("quantize", "blocks", done, total); };
 
   const QuantizeJobResult result = run_quantize_job(std::move(job));

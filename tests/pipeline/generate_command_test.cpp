@@ -145,8 +145,9 @@ TEST_F(Generate, RefusesWhatMakesNoSense) {
   EXPECT_THAT(error_of({"--prompts", "p.jsonl"}, 4), HasSubstr("p.jsonl:1"));
 }
 
-// What a terminal shows, piece by piece, is the text that a file would get.
-TEST_F(Generate, StreamsToATerminal) {
+// What a terminal shows is the text that a file would get. That it comes piece by piece is for text_stream_test and the on_token tests of generation: how
+// many reads it takes here depends on who is scheduled when.
+TEST_F(Generate, ATerminalShowsTheSameText) {
   const std::string text = json({"--prompt", "There are three", "--max-new-tokens", "40"})[0].at("text");
   const std::string stop = text.substr(text.size() - 6, 4);
   for (const std::string& wanted : {std::string(), stop}) {
@@ -163,10 +164,8 @@ TEST_F(Generate, StreamsToATerminal) {
       ::_exit(127);
     }
     std::string shown;
-    size_t pieces = 0;
     char buffer[4096];
-    for (ssize_t count; (count = ::read(terminal, buffer, sizeof(buffer))) > 0; ++pieces)
-      shown.append(buffer, static_cast<size_t>(count));
+    for (ssize_t count; (count = ::read(terminal, buffer, sizeof(buffer))) > 0;) shown.append(buffer, static_cast<size_t>(count));
     ::close(terminal);
     int status = 0;
     ::waitpid(child, &status, 0);
@@ -174,7 +173,6 @@ TEST_F(Generate, StreamsToATerminal) {
     std::string plain;
     for (const char c : shown) plain += c == '\r' ? std::string() : std::string(1, c);  // the terminal writes \n as \r\n
     EXPECT_EQ(plain, (wanted.empty() ? text : text.substr(0, text.find(wanted))) + "\n");
-    EXPECT_GT(pieces, 3u);
   }
 }
 

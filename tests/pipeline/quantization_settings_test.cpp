@@ -94,6 +94,7 @@ const std::vector<Case> kCases = {
      "overrides",
      Json::parse(R"([{"pattern": "re:a=b", "bits": 16}, {"pattern": "c", "group_size": 64, "zero_point": false}])")},
     {"target_bits", "3.5", {"--target-bits", "3.5"}, "target_bits", 3.5},
+    {"bit_choices", "[4, 8]", {"--bit-choices", "4,8"}, "bit_choices", Json::array({4, 8})},
     {"salient_ratio", "auto:0.01", {"--salient-ratio", "auto:0.01"}, "salient_ratio", "auto:0.01"},
     {"max_chunk_memory", "1MiB", {"--max-chunk-memory", "1MiB"}, "max_chunk_memory", 1 << 20},
     {"self_generated", "0.25", {"--self-generated", "0.25"}, "self_generated", 0.25},

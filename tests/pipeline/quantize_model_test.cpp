@@ -234,6 +234,46 @@ TEST(QuantizeModel, AnArtifactIsNotQuantizedAgain) {
 }
 
 // The bound is one block, not the model: more blocks do not raise the estimate.
+// Bits by budget: the mean is kept, modules differ, the measurement is not repeated by a job that goes on, and the bytes are the same.
+TEST(QuantizeModel, TargetBitsChoosesBitsByModule) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "whole");
+  options.awq.format = WeightFormat::kCompressedTensors;
+  options.awq.target_bits = 3.5;
+  const QuantizeModelResult whole = quantize_model(options, tokens);
+  std::map<int, int64_t> counts;
+  for (const LinearReport& report : whole.reports) {
+    ++counts[report.bits];
+    EXPECT_FALSE(report.sensitivity.empty()) << report.name;
+  }
+  EXPECT_GE(counts.size(), 2u);
+  const Json metadata = read_json_file(whole.folder / "quantization_metadata.json");
+  EXPECT_LE(metadata.at("mean_bits").get<double>(), 3.5);
+  EXPECT_GT(metadata.at("mean_bits").get<double>(), 3.3);
+  EXPECT_EQ(metadata.at("search").at("target_bits"), 3.5);
+  EXPECT_TRUE(metadata.at("search").at("overrides").empty()) << "what was asked for, not what came of it";
+  EXPECT_EQ(models::detect_model(whole.folder).format, "compressed-tensors");
+
+  options.output = folder.path() / "stopped";
+  int64_t planned = 0;
+  options.on_planning = [&](int64_t, int64_t) { ++planned; };
+  options.on_progress = [](int64_t done, int64_t) {
+    if (done == 2) throw Stopped{};
+  };
+  EXPECT_THROW(quantize_model(options, tokens), Stopped);
+  EXPECT_GT(planned, 0);
+  planned = 0;
+  options.on_progress = {};
+  quantize_model(options, tokens);
+  EXPECT_EQ(planned, 0) << "measured again";
+  EXPECT_EQ(folder_bytes(options.output), folder_bytes(whole.folder));
+
+  options.output = folder.path() / "packed4";
+  options.awq.format = WeightFormat::kAwqGemm;
+  EXPECT_THROW(quantize_model(options, tokens), Error);
+}
+
 TEST(QuantizeModel, EstimatedMemoryDoesNotGrowWithTheNumberOfBlocks) {
   models::DecoderConfig config = models::parse_decoder_config(models::Checkpoint(kModel).config(), "demo");
   const AwqOptions awq;
