@@ -25,7 +25,8 @@ std::vector<Score> score_numbers(const Json& row, const Response& response) {
 }
 
 constexpr std::array kAccuracyMetrics = {MetricDefinition{"acc", Unit::kFraction, true, true}, MetricDefinition{"acc_norm"}};
-constexpr std::array kNumberMetrics = {MetricDefinition{"strict_match", Unit::kFraction, true, true}, MetricDefinition{"flexible_extract"}};
+constexpr std::array kNumberMetrics = {MetricDefinition{"strict_match", Unit::kFraction, true, true},
+                                       MetricDefinition{"flexible_extract"}};
 constexpr std::array kPerplexityMetrics = {
     MetricDefinition{"perplexity", Unit::kNone, false},
     MetricDefinition{"perplexity_llama_cpp", Unit::kNone, false},
@@ -43,7 +44,17 @@ constexpr std::array<std::string_view, 1> kLineStop = {"\n"};
 constexpr std::array<std::string_view, 3> kArcAliases = {"arc_easy", "arc_challenge", "ai2_arc"};
 constexpr std::array<std::string_view, 2> kSquadAliases = {"squadv2", "squad"};
 constexpr std::array<std::string_view, 2> kPerplexityAliases = {"ppl", "wikitext"};
-constexpr std::string_view kNumberLayout = "question, answer (a worked solution that ends in \"#### NUMBER\")";
+
+constexpr TaskDefinition number_task(std::string_view name) {
+  return {.name = name,
+          .kind = TaskKind::kGeneration,
+          .layout = "question, answer (a worked solution that ends in \"#### NUMBER\")",
+          .metrics = kNumberMetrics,
+          .prompt = question_prompt,
+          .answer = worked_answer,
+          .score = score_numbers,
+          .stop = kNumberStops};
+}
 
 constexpr std::array kTasks = {
     TaskDefinition{.name = "perplexity",
@@ -59,22 +70,8 @@ constexpr std::array kTasks = {
                    .prompt = question_prompt,
                    .choices = labelled_choices,
                    .score = score_choices},
-    TaskDefinition{.name = "openmath",
-                   .kind = TaskKind::kGeneration,
-                   .layout = kNumberLayout,
-                   .metrics = kNumberMetrics,
-                   .prompt = question_prompt,
-                   .answer = worked_answer,
-                   .score = score_numbers,
-                   .stop = kNumberStops},
-    TaskDefinition{.name = "gsm8k",
-                   .kind = TaskKind::kGeneration,
-                   .layout = kNumberLayout,
-                   .metrics = kNumberMetrics,
-                   .prompt = question_prompt,
-                   .answer = worked_answer,
-                   .score = score_numbers,
-                   .stop = kNumberStops},
+    number_task("openmath"),
+    number_task("gsm8k"),
     TaskDefinition{.name = "squad_v2",
                    .aliases = kSquadAliases,
                    .kind = TaskKind::kGeneration,

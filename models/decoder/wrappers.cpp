@@ -14,8 +14,8 @@ namespace {
 constexpr TextSpelling kPlain = {"model.", "model.layers.", "model.embed_tokens.weight", "model.norm", "lm_head"};
 constexpr TextSpelling kOuter = {"language_model.", "language_model.model.layers.", "language_model.model.embed_tokens.weight",
                                  "language_model.model.norm", "language_model.lm_head"};
-constexpr TextSpelling kInner = {"model.language_model.", "model.language_model.layers.", "model.language_model.embed_tokens.weight",
-                                 "model.language_model.norm", "lm_head"};
+constexpr TextSpelling kInner = {"model.language_model.", "model.language_model.layers.",
+                                 "model.language_model.embed_tokens.weight", "model.language_model.norm", "lm_head"};
 constexpr const TextSpelling* kSpellings[] = {&kOuter, &kInner, &kPlain};
 
 // Qwen3-VL's mixtures: experts in one tensor, published as [experts, in, out], saved by transformers 5 as [experts, out, in].
@@ -60,8 +60,9 @@ constexpr TextModel kQwen3VlMoe = {
 constexpr TextModel kQwen3_5 = {
     "qwen3_5_text", "qwen3_5_text",
     R"({"vocab_size": 248320, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 32, "num_attention_heads": 16})"};
-constexpr TextModel kQwen3_5Moe = {"qwen3_5_moe_text", "qwen3_5_moe_text",
-                                   R"({"vocab_size": 248320, "hidden_size": 2048, "num_hidden_layers": 40, "num_attention_heads": 16})"};
+constexpr TextModel kQwen3_5Moe = {
+    "qwen3_5_moe_text", "qwen3_5_moe_text",
+    R"({"vocab_size": 248320, "hidden_size": 2048, "num_hidden_layers": 40, "num_attention_heads": 16})"};
 constexpr TextModel kLlama4 = {
     "llama4_text", "llama4_text",
     R"({"vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192, "num_hidden_layers": 48, "num_attention_heads": 40})"};
@@ -103,8 +104,8 @@ const TextModel& find_text_model(const Wrapper& wrapper, const std::string& mode
     if (text->model_type == model_type) return *text;
     known.emplace_back(text->model_type);
   }
-  fail(ErrorKind::kUnsupported, "{}: model_type '{}' inside of a '{}' is not supported, only {}", where, shorten(one_line(model_type), kMostLetters),
-       wrapper.model_type, list_choices(known));
+  fail(ErrorKind::kUnsupported, "{}: model_type '{}' inside of a '{}' is not supported, only {}", where,
+       shorten(one_line(model_type), kMostLetters), wrapper.model_type, list_choices(known));
 }
 
 bool is_tied(const Wrapper& wrapper, const ConfigReader& outer, const ConfigReader& text) {
@@ -116,7 +117,8 @@ bool is_tied(const Wrapper& wrapper, const ConfigReader& outer, const ConfigRead
 std::span<const Wrapper> wrappers() { return kWrappers; }
 
 const Wrapper* find_wrapper(std::string_view model_type) {
-  const auto* row = std::find_if(std::begin(kWrappers), std::end(kWrappers), [&](const Wrapper& wrapper) { return wrapper.model_type == model_type; });
+  const auto* row = std::find_if(std::begin(kWrappers), std::end(kWrappers),
+                                 [&](const Wrapper& wrapper) { return wrapper.model_type == model_type; });
   return row == std::end(kWrappers) ? nullptr : row;
 }
 
@@ -132,7 +134,8 @@ TextConfig find_text_config(const Json& config, const std::string& where) {
   } else if (wrapper.flat) {
     found.config.erase("model_type");
   } else {
-    fail(ErrorKind::kCorruption, "{}: key '{}': found nothing, expected an object with the keys of the text model", where, kTextKey);
+    fail(ErrorKind::kCorruption, "{}: key '{}': found nothing, expected an object with the keys of the text model", where,
+         kTextKey);
   }
   const ConfigReader nested(found.config, found.where);
   found.text = &find_text_model(wrapper, nested.text_or("model_type", ""), found.where);
@@ -154,7 +157,8 @@ TextConfig find_text_config(const Json& config, const std::string& where) {
 }
 
 const TextSpelling* find_spelling(const std::function<bool(const std::string& tensor)>& contains) {
-  const auto* row = std::find_if(std::begin(kSpellings), std::end(kSpellings), [&](const TextSpelling* s) { return contains(std::string(s->embedding)); });
+  const auto* row = std::find_if(std::begin(kSpellings), std::end(kSpellings),
+                                 [&](const TextSpelling* s) { return contains(std::string(s->embedding)); });
   return row == std::end(kSpellings) ? nullptr : *row;
 }
 
@@ -162,10 +166,12 @@ void set_spelling(DecoderConfig& config, const TextSpelling& spelling) {
   TextSpelling plain = kPlain;
   if (config.text_spelling != nullptr) plain = *config.text_spelling;
   TensorNames& names = config.names;
-  const bool known = names.block_prefix == plain.block_prefix && names.embedding == plain.embedding && names.final_norm == plain.final_norm &&
-                     names.lm_head == plain.lm_head && names.embedding_norm.empty() && names.position_embedding.empty();
+  const bool known = names.block_prefix == plain.block_prefix && names.embedding == plain.embedding &&
+                     names.final_norm == plain.final_norm && names.lm_head == plain.lm_head && names.embedding_norm.empty() &&
+                     names.position_embedding.empty();
   if (!known) {
-    fail(ErrorKind::kInternal, "architecture '{}' cannot be inside of a multimodal model: its tensors are called {}", config.model_type, names.embedding);
+    fail(ErrorKind::kInternal, "architecture '{}' cannot be inside of a multimodal model: its tensors are called {}",
+         config.model_type, names.embedding);
   }
   names.block_prefix = spelling.block_prefix;
   names.embedding = spelling.embedding;

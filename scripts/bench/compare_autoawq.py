@@ -20,10 +20,10 @@ import pathlib
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+
+from tool_runs import last_json_line, measure_with_salient, packing_utils_of, print_table, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -54,29 +54,6 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def run(command, threads):
-    """Runs a command; gives what it printed, its seconds by the clock and its peak resident memory in MB."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        start = time.perf_counter()
-        process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        errors.seek(0)
-        text = output.read()
-        if process.returncode != 0:
-            command_line = " ".join(str(word) for word in command)
-            tail = "\n".join((text + errors.read()).splitlines()[-15:])
-            sys.exit(f"exit status {process.returncode} of: {command_line}\n{tail}")
-    return text, seconds, usage.ru_maxrss * 1024 / 1e6  # ru_maxrss is in KiB on Linux
-
-
-def last_json_line(text):
-    return json.loads(text.strip().splitlines()[-1])
-
-
 def quantize_with_autoawq(options, out):
     text, seconds, megabytes = run(
         [options.awq_python, HERE / "autoawq_quantize.py", options.model, out, options.calib, options.rows, options.block, GROUP_SIZE,
@@ -90,23 +67,6 @@ def quantize_with_salient(options, out):
          "--group-size", GROUP_SIZE, "--max-seq-len", options.block, "--samples", options.rows, "--threads", options.threads,
          "--discard-long-rows", "--json"], options.threads)
     return {"quantize_s": json.loads(text)["quantize_s"], "process_s": seconds, "peak_mb": megabytes}
-
-
-def measure_with_salient(options, folder):
-    """Perplexity and mean KL to the float model, as Salient itself measures them on the packed weights."""
-    text, _, _ = run(
-        [options.salient, "eval", folder, "--tasks", "perplexity", "--data", f"perplexity={options.text}", "--compare-with", options.model,
-         "--window", options.window, "--limit", options.windows, "--threads", options.threads, "--no-throughput", "--no-store", "--json"],
-        options.threads)
-    (task,) = json.loads(text)["model"]["tasks"]
-    metrics = {metric["metric"]: metric["value"] for metric in task["metrics"]}
-    return {"perplexity": metrics["perplexity"], "kl": metrics["kl_divergence"]}
-
-
-def packing_utils_of(python):
-    """Where AutoAWQ's unpacking functions lie, found without importing AutoAWQ."""
-    text, _, _ = run([python, "-c", "import importlib.util as u; print(u.find_spec('awq').submodule_search_locations[0])"], 1)
-    return pathlib.Path(text.strip()) / "utils/packing_utils.py"
 
 
 def median_of(runs):
@@ -127,7 +87,8 @@ def measure(options, work):
         [options.hf_python, HERE / "measure_artifacts.py", options.model, options.text, options.window, options.windows,
          options.threads, packing_utils_of(options.awq_python)] + [f"{name}={folder}" for name, folder in folders.items()], options.threads)
     quality = last_json_line(text)
-    quality["salient_eval"] = measure_with_salient(options, folders["salient"])
+    quality["salient_eval"] = measure_with_salient(options.salient, folders["salient"], options.model, options.text, options.window,
+                                                   options.windows, options.threads)
     return {"runs": runs, "medians": {name: median_of(found) for name, found in runs.items()}, "quality": quality}
 
 
@@ -142,14 +103,6 @@ def ratios_of(figures):
         "perplexity_difference_percent": 100 * abs(own - packed) / packed,
         "kl_ratio": models["salient"]["kl"] / models["autoawq"]["kl"],
     }
-
-
-def print_table(rows):
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for number, row in enumerate(rows):
-        print("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))))
-        if number == 0:
-            print("  ".join("-" * width for width in widths))
 
 
 def print_report(figures):

@@ -27,12 +27,12 @@ import os
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import calibration_sets
+from tool_runs import last_json_line, measure_with_salient, print_table, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -72,16 +72,6 @@ def parse_arguments():
     if options.only in (None, "peers") and not (options.awq_python and options.lc_python):
         parser.error("the peers need --awq-python and --lc-python (or --only salient)")
     return options
-
-
-def run(command, threads):
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, check=False)
-    if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        sys.exit(f"exit status {done.returncode} of: {' '.join(words)}\n{tail}")
-    return done.stdout
 
 
 def file_hash(path):
@@ -130,21 +120,13 @@ def quantize(options, model, bits, tool, calibration, out):
     """Gives the seconds that the tool itself reports for the work, without loading its libraries."""
     if tool in PEERS:
         python = {"autoawq": options.awq_python, "llm-compressor": options.lc_python}[tool]
-        text = run([python, HERE / PEERS[tool], model, out, calibration, calibration_sets.ROWS, BLOCK_TOKENS, GROUP_SIZE, bits, options.threads],
-                   options.threads)
-        return json.loads(text.strip().splitlines()[-1])["quantize_s"]
-    text = run([options.salient, "quantize", "--model", model, "--calib", calibration, "--out", out, "--bits", bits, "--group-size", GROUP_SIZE,
-                "--max-seq-len", BLOCK_TOKENS, "--samples", calibration_sets.ROWS, "--discard-long-rows", "--format", options.salient_format,
-                "--threads", options.threads, "--json"] + VARIANTS[tool], options.threads)
+        text, _, _ = run([python, HERE / PEERS[tool], model, out, calibration, calibration_sets.ROWS, BLOCK_TOKENS, GROUP_SIZE, bits,
+                          options.threads], options.threads)
+        return last_json_line(text)["quantize_s"]
+    text, _, _ = run([options.salient, "quantize", "--model", model, "--calib", calibration, "--out", out, "--bits", bits, "--group-size", GROUP_SIZE,
+                      "--max-seq-len", BLOCK_TOKENS, "--samples", calibration_sets.ROWS, "--discard-long-rows", "--format", options.salient_format,
+                      "--threads", options.threads, "--json"] + VARIANTS[tool], options.threads)
     return json.loads(text)["quantize_s"]
-
-
-def measure(options, model, folder, text_file, windows):
-    text = run([options.evaluator, "eval", folder, "--tasks", "perplexity", "--data", f"perplexity={text_file}", "--compare-with", model, "--window",
-                BLOCK_TOKENS, "--limit", windows, "--threads", options.threads, "--no-throughput", "--no-store", "--json"], options.threads)
-    (task,) = json.loads(text)["model"]["tasks"]
-    metrics = {metric["metric"]: metric["value"] for metric in task["metrics"]}
-    return {"kl": metrics["kl_divergence"], "perplexity": metrics["perplexity"]}
 
 
 def planned(options):
@@ -174,7 +156,8 @@ def run_missing(options, figures):
             if tool in VARIANTS and file_hash(options.salient) != figures.program:
                 sys.exit(f"{options.salient} was changed while it was measured: give a copy of it with --salient")
             for text in missing:
-                figure = measure(options, options.models[model], folder, calibration_sets.heldout_file(figures.sets, text), WINDOWS[text])
+                figure = measure_with_salient(options.evaluator, folder, options.models[model], calibration_sets.heldout_file(figures.sets, text),
+                                              BLOCK_TOKENS, WINDOWS[text], options.threads)
                 figure |= {"quantize_s": seconds, "threads": options.threads}
                 figures.write(figure, model, bits, tool, calibration, seed, text)
                 print(f"{time.strftime('%H:%M:%S')} {model} {bits} bit {tool}, {calibration} seed {seed} on {text}: KL {1e3 * figure['kl']:.4f}e-3,"
@@ -230,14 +213,6 @@ def cell(values, count):
 
 def ratio_cell(ratio):
     return "-" if ratio is None else f"{ratio:.3f}"
-
-
-def print_table(rows):
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for number, row in enumerate(rows):
-        print("  ".join(text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths))))
-        if number == 0:
-            print("  ".join("-" * width for width in widths))
 
 
 def print_report(options, rows):

@@ -1,4 +1,4 @@
-"""Writes the weights that a peer's quantized model computes with as an ordinary float32 checkpoint, for peer_autoawq.py and peer_llmcompressor.py."""
+"""Writes the weights that a peer's quantized model computes with as an ordinary float32 checkpoint, for peer_runs.py."""
 import json
 import pathlib
 import shutil

@@ -7,49 +7,17 @@ usage: measure_artifacts.py FLOAT_MODEL TEXT WINDOW WINDOWS THREADS PACKING_UTIL
 The text is cut into windows of WINDOW tokens that do not overlap, its tail dropped, and the first WINDOWS of them are used (0 = all). Every token
 of a window after the first is scored; KL(float || model) and agreement are over every position.
 """
-import importlib.util
 import json
 import math
 import pathlib
 import sys
 
 import torch
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from autoawq_folder import load_packing_utils, load_unpacked
 
 WINDOWS_AT_ONCE = 8
-
-
-def load_module(path):
-    spec = importlib.util.spec_from_file_location("packing_utils", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def load_packed(folder, packing):
-    stored = {}
-    for file in sorted(pathlib.Path(folder).glob("*.safetensors")):
-        stored.update(load_file(file))
-    config = AutoConfig.from_pretrained(folder)
-    quantization = config.quantization_config
-    del config.quantization_config
-    weights = {}
-    for name, tensor in stored.items():
-        stem, _, kind = name.rpartition(".")
-        if kind == "qweight":
-            dense = packing.dequantize_gemm(tensor, stored[f"{stem}.qzeros"], stored[f"{stem}.scales"].float(),
-                                            quantization["bits"], quantization["group_size"])
-            weights[f"{stem}.weight"] = dense.t().contiguous().float()
-        elif kind not in ("qzeros", "scales"):
-            weights[name] = tensor.float()
-    model = AutoModelForCausalLM.from_config(config).float()
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if not (name == "lm_head.weight" and config.tie_word_embeddings)]
-    if missing or unexpected:
-        sys.exit(f"{folder}: tensors missing {missing}, unexpected {unexpected}")
-    model.tie_weights()
-    return model.eval()
 
 
 class Figures:
@@ -77,12 +45,12 @@ def main():
     float_folder, text, window, limit, threads, packing_file = sys.argv[1:7]
     window, limit = int(window), int(limit)
     torch.set_num_threads(int(threads))
-    packing = load_module(packing_file)
+    packing = load_packing_utils(packing_file)
     base = AutoModelForCausalLM.from_pretrained(float_folder, dtype=torch.float32).eval()
     models = {"float": base}
     for argument in sys.argv[7:]:
         name, folder = argument.split("=", 1)
-        models[name] = load_packed(folder, packing)
+        models[name] = load_unpacked(folder, packing)
     tokenizer = AutoTokenizer.from_pretrained(float_folder)
     content = pathlib.Path(text).read_bytes().decode("utf-8")
     ids = tokenizer(content, add_special_tokens=False, return_tensors="pt").input_ids[0]

@@ -4,20 +4,22 @@
   python3 -m venv env && env/bin/pip install numpy safetensors
   env/bin/python scripts/bench/memory_by_blocks.py
 
-Random Llama (or, with --experts, Mixtral) checkpoints with the demo model's tokenizer, in float16, quantized one after the other on the demo's calibration texts. Prints a table;
---check makes the exit status 1 when the increase from the fewest to the most blocks is 2 % of the larger model's size or more.
+Random Llama (or, with --experts, Mixtral) checkpoints with the demo model's tokenizer, in float16, quantized one after the other on the demo's
+calibration texts. Prints a table; --check makes the exit status 1 when the increase from the fewest to the most blocks is 2 % of the larger
+model's size or more.
 """
 import argparse
 import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 
 import numpy
 from safetensors.numpy import save_file
+
+from tool_runs import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BOUND = 0.02
@@ -85,10 +87,8 @@ def make_model(folder, blocks, options):
 def quantize(model, out, options):
     command = [options.salient, "quantize", "--model", model, "--calib", ROOT / "models/demo/data/calib_mixed.jsonl", "--out", out, "--samples",
                options.samples, "--max-seq-len", 256, "--n-grid", options.n_grid, "--no-clip", "--json"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode != 0:
-        sys.exit(f"exit status {done.returncode} of: {' '.join(map(str, command))}\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout)
+    text, _, _ = run(command)
+    return json.loads(text)
 
 
 def main():

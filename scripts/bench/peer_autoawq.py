@@ -14,16 +14,12 @@ import pathlib
 import sys
 import tempfile
 import time
-import warnings
 
-warnings.filterwarnings("ignore")
-
+import autoawq_on_cpu  # before AutoAWQ itself, whose warnings it silences
 import torch
-from awq import AutoAWQForCausalLM
 from awq.utils.module import exclude_layers_to_not_quantize, get_named_linears
-from transformers import PreTrainedTokenizerFast
 
-from dense_checkpoint import write_dense
+from peer_runs import run_peer
 
 
 def readable_source(model, folder):
@@ -50,33 +46,20 @@ def stored_weight(quantizer, linear):
     return (codes * scales.float()).view(values.shape)
 
 
-def main():
-    if len(sys.argv) != 9:
-        sys.exit(__doc__)
-    source, out, calibration = sys.argv[1:4]
-    rows, block_tokens, group_size, bits, threads = map(int, sys.argv[4:])
-    torch.set_num_threads(threads)
-    # The scale search keeps the original weights as tensor.cpu(), which for a tensor that is on the CPU is the tensor itself, then
-    # scales them in place: without a real copy the search would compare, and keep, destroyed weights.
-    torch.Tensor.cpu = lambda self, *args, **kwargs: self.detach().clone()
-    with open(calibration, encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for line in lines]
+def quantize(run):
+    texts = autoawq_on_cpu.read_texts(run.calibration)
     with tempfile.TemporaryDirectory() as folder:
-        model = AutoAWQForCausalLM.from_pretrained(readable_source(source, folder), device_map="cpu", torch_dtype=torch.float32,
-                                                   safetensors=True)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(source) / "tokenizer.json"))
-    config = {"zero_point": True, "q_group_size": group_size, "w_bit": bits, "version": "GEMM"}
+        model = autoawq_on_cpu.load_model(readable_source(run.source, folder))
+    tokenizer = run.tokenizer()
     start = time.perf_counter()
-    model.quantize(tokenizer, quant_config=config, calib_data=texts, max_calib_samples=rows, max_calib_seq_len=block_tokens,
-                   export_compatible=True)
+    autoawq_on_cpu.quantize(model, tokenizer, texts, run.rows, run.block_tokens, run.group_size, run.bits, export_compatible=True)
     with torch.inference_mode():
         for block in model.quantizer.modules:
             linears = exclude_layers_to_not_quantize(get_named_linears(block), model.quantizer.modules_to_not_convert)
             for linear in linears.values():
                 linear.weight.data = stored_weight(model.quantizer, linear)
     seconds = time.perf_counter() - start
-    write_dense(source, out, model.model.state_dict())
-    print(json.dumps({"quantize_s": seconds}))
+    return model.model.state_dict(), {"quantize_s": seconds}
 
 
-main()
+run_peer(__doc__, quantize)

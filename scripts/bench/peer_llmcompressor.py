@@ -8,20 +8,18 @@ Calibration blocks are AutoAWQ's: rows of at most BLOCK_TOKENS tokens, joined, c
 compressed-tensors' own quantize, then dequantize, with the scales and zero points that llm-compressor found.
 """
 import json
-import pathlib
-import sys
 import time
 
 import torch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from compressed_tensors.quantization.lifecycle.forward import dequantize, quantize
+from compressed_tensors.quantization.lifecycle import forward
 from datasets import Dataset
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
-from dense_checkpoint import write_dense
+from peer_runs import run_peer
 
 QUANTIZATION_SUFFIXES = (".weight_scale", ".weight_zero_point", ".weight_g_idx")
 
@@ -39,35 +37,28 @@ def calibration_blocks(path, tokenizer, rows, block_tokens):
 def stored_weight(module):
     arguments = module.quantization_scheme.weights
     scale, zero_point = module.weight_scale.data, module.weight_zero_point.data
-    codes = quantize(module.weight.data, scale, zero_point, arguments, dtype=torch.int8)
-    return dequantize(codes, scale, zero_point, arguments, dtype=torch.float32)
+    codes = forward.quantize(module.weight.data, scale, zero_point, arguments, dtype=torch.int8)
+    return forward.dequantize(codes, scale, zero_point, arguments, dtype=torch.float32)
 
 
-def main():
-    if len(sys.argv) != 9:
-        sys.exit(__doc__)
-    source, out, calibration = sys.argv[1:4]
-    rows, block_tokens, group_size, bits, threads = map(int, sys.argv[4:])
-    torch.set_num_threads(threads)
+def quantize(run):
     # Its cache of activations pins memory even where there is no accelerator.
     torch.Tensor.pin_memory = lambda self, *args, **kwargs: self
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(pathlib.Path(source) / "tokenizer.json"))
-    blocks = calibration_blocks(calibration, tokenizer, rows, block_tokens)
-    data = Dataset.from_dict({"input_ids": blocks, "attention_mask": [[1] * block_tokens for _ in blocks]})
-    weights = QuantizationArgs(num_bits=bits, symmetric=False, strategy="group", group_size=group_size)
+    model = AutoModelForCausalLM.from_pretrained(run.source, dtype=torch.float32)
+    blocks = calibration_blocks(run.calibration, run.tokenizer(), run.rows, run.block_tokens)
+    data = Dataset.from_dict({"input_ids": blocks, "attention_mask": [[1] * run.block_tokens for _ in blocks]})
+    weights = QuantizationArgs(num_bits=run.bits, symmetric=False, strategy="group", group_size=run.group_size)
     scheme = QuantizationScheme(targets=["Linear"], weights=weights)
     recipe = [AWQModifier(), QuantizationModifier(config_groups={"group_0": scheme}, ignore=["lm_head"])]
     start = time.perf_counter()
-    oneshot(model=model, dataset=data, recipe=recipe, num_calibration_samples=len(blocks), max_seq_length=block_tokens,
+    oneshot(model=model, dataset=data, recipe=recipe, num_calibration_samples=len(blocks), max_seq_length=run.block_tokens,
             batch_size=len(blocks), shuffle_calibration_samples=False)
     seconds = time.perf_counter() - start
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(QUANTIZATION_SUFFIXES)}
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None) is not None:
             tensors[f"{name}.weight"] = stored_weight(module)
-    write_dense(source, out, tensors)
-    print(json.dumps({"quantize_s": seconds, "blocks": len(blocks)}))
+    return tensors, {"quantize_s": seconds, "blocks": len(blocks)}
 
 
-main()
+run_peer(__doc__, quantize)

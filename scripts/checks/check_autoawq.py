@@ -4,65 +4,31 @@ The reference is transformers on the float32 weights that AutoAWQ's own packing_
 another path through the packed weights than many. With the folder that Salient wrote, AutoAWQ's from_quantized and transformers 4.51's
 from_pretrained are run too: their packed layers compute in float16, hence a bound of their own.
 """
-import importlib.util
-import json
 import pathlib
 import shutil
+import sys
 
 import numpy
 import torch
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny_models
 from check_logits import BOUND, difference, logits_of, program_logits, some_ids
 
 HERE = pathlib.Path(__file__).resolve().parent
+BENCH = HERE.parent / "bench"
+sys.path.insert(0, str(BENCH))
+import autoawq_folder  # noqa: E402
+from tool_runs import packing_utils_of  # noqa: E402
+
 ROWS, BLOCK = 32, 128  # calibration texts, tokens of a block
 LENGTHS = (96, 8, 5, 1)
 FLOAT16_BOUND = 4e-2
 LEAST_CHANGE = 1e-2  # by which 4 bits move the logits of a random model at the very least
 
 
-def packing_utils_of(python, run):
-    """AutoAWQ's unpacking functions, loaded without importing AutoAWQ."""
-    folder = run([python, "-c", "import importlib.util as u; print(u.find_spec('awq').submodule_search_locations[0])"]).strip()
-    spec = importlib.util.spec_from_file_location("packing_utils", pathlib.Path(folder) / "utils/packing_utils.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def unpack(folder, packing):
-    """The tensors of a folder with their packed weights in float32; the divisors of activations apart from them, by module."""
-    stored = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        stored.update(load_file(file))
-    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
-    weights, divisors = {}, {}
-    for name, tensor in stored.items():
-        stem, _, kind = name.rpartition(".")
-        if kind == "qweight":
-            dense = packing.dequantize_gemm(tensor, stored[f"{stem}.qzeros"], stored[f"{stem}.scales"].float(), quantization["bits"], quantization["group_size"])
-            weights[f"{stem}.weight"] = dense.t().contiguous().float()
-        elif kind == "scales" and f"{stem}.qweight" not in stored:
-            divisors[stem] = tensor.float()
-        elif kind not in ("qzeros", "scales"):
-            weights[name] = tensor.float()
-    return weights, divisors
-
-
-def load_unpacked(folder, packing):
-    weights, _ = unpack(folder, packing)
-    config = AutoConfig.from_pretrained(folder)
-    del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config).float()
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if not (name == "lm_head.weight" and config.tie_word_embeddings)]
-    if missing or unexpected:
-        raise RuntimeError(f"tensors missing {missing}, unexpected {unexpected}")
-    model.tie_weights()
-    return model.eval()
+def packing_utils(python):
+    return autoawq_folder.load_packing_utils(packing_utils_of(python))
 
 
 class Case:
@@ -83,18 +49,18 @@ class Case:
         return self.float_folder.with_name(f"{self.float_folder.name}_{writer}")
 
     def quantize_with_autoawq(self):
-        self.run_command([self.python, HERE.parent / "bench/autoawq_quantize.py", self.float_folder, self.folder_of("autoawq"), self.calibration, ROWS, BLOCK,
+        self.run_command([self.python, BENCH / "autoawq_quantize.py", self.float_folder, self.folder_of("autoawq"), self.calibration, ROWS, BLOCK,
                           self.group_size, self.program.threads])
 
     def quantize_with_salient(self):
-        self.program.run("quantize", "--model", self.float_folder, "--calib", self.calibration, "--out", self.folder_of("salient"), "--group-size", self.group_size,
-                         "--samples", ROWS, "--max-seq-len", BLOCK, "--discard-long-rows")
+        self.program.run("quantize", "--model", self.float_folder, "--calib", self.calibration, "--out", self.folder_of("salient"), "--group-size",
+                         self.group_size, "--samples", ROWS, "--max-seq-len", BLOCK, "--discard-long-rows")
 
     def compare(self, writer, packing):
         """A row: our logits of a folder against those of its weights as AutoAWQ unpacks them."""
         getattr(self, f"quantize_with_{writer}")()
         folder = self.folder_of(writer)
-        unpacked = load_unpacked(folder, packing)
+        unpacked = autoawq_folder.load_unpacked(folder, packing)
         moved = difference(logits_of(unpacked, self.ids), self.float_logits)
         values = [difference(program_logits(self.program, folder, self.ids[:n], self.out), logits_of(unpacked, self.ids[:n])) for n in LENGTHS]
         note = "; ".join(f"{n} tokens {value:.1e}" for n, value in zip(LENGTHS, values)) + f"; 4 bits moved the logits by {moved:.2f}"
@@ -110,7 +76,7 @@ class Case:
 
 
 def check(program, work, demo, python, run):
-    packing = packing_utils_of(python, run)
+    packing = packing_utils(python)
     for row in tiny_models.QUANTIZED_CASES:
         case = Case(program, work, demo, python, run, row)
         for writer in ("autoawq", "salient"):

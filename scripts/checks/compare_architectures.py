@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 
-from compare_references import ROOT, Program, run
+from compare_references import ROOT, Program
 
 TOKENS, GOLDEN_TOKENS = 96, 48  # more than the windows and the original lengths; the goldens' positions end at 64
 SMOOTHED_BOUND = 1e-3           # relative to the largest logit
@@ -44,7 +44,7 @@ class Checks:
         import check_logits
         self.shapes, self.logits, self.autoawq = architecture_shapes, check_logits, check_autoawq
         self.program, self.options = Program(options.salient, options.threads), options
-        self.packing = check_autoawq.packing_utils_of(options.awq_python, run) if options.quantize else None
+        self.packing = check_autoawq.packing_utils(options.awq_python) if options.quantize else None
 
     def reference(self, folder, ids, divisors=None):
         """transformers' logits; a fresh model, because dynamic kinds of rope keep what the last call used. `divisors`: of the outputs of modules."""
@@ -93,7 +93,7 @@ class Checks:
     def write_unpacked(self, case, quantized, source, out):
         """A float checkpoint of an artifact; returns the divisors of activations."""
         from safetensors.torch import save_file
-        weights, divisors = self.autoawq.unpack(quantized, self.packing)
+        weights, divisors = self.autoawq.autoawq_folder.unpack(quantized, self.packing)
         out.mkdir()
         save_file(self.shapes.stack_experts(case.model_type, weights, source), out / "model.safetensors", metadata={"format": "pt"})
         config = json.loads((quantized / "config.json").read_text())

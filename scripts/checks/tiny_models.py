@@ -65,19 +65,24 @@ def rewrite_old_style(path):
     path.write_text(json.dumps(config, indent=2))
 
 
+@torch.no_grad()
+def randomize(model):
+    """Weights that give activations and logits of unit size, drawn from torch's generator."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            parameter.normal_(0, parameter.shape[-1] ** -0.5)
+        elif name.endswith("norm.weight"):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        else:
+            parameter.normal_(0, 0.1)
+
+
 def make(folder, model_type, keys, stored=None):
-    """Writes a checkpoint whose activations and logits have unit size."""
+    """Writes a checkpoint of random weights that `folder`'s name determines."""
     stored = stored or {}
     torch.manual_seed(sum(map(ord, folder.name)))
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**SMALL, **keys})).float()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() >= 2:
-                parameter.normal_(0, parameter.shape[-1] ** -0.5)
-            elif name.endswith("norm.weight"):
-                parameter.add_(0.1 * torch.randn_like(parameter))
-            else:
-                parameter.normal_(0, 0.1)
+    randomize(model)
     model.to(getattr(torch, stored.get("dtype", "float32"))).save_pretrained(folder, max_shard_size=stored.get("shard", "5GB"))
     if stored.get("old_style"):
         rewrite_old_style(folder / "config.json")

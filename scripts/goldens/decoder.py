@@ -8,12 +8,15 @@ expected.safetensors, all in float32 arithmetic:
   logits     float32 [2, 16, 64]  each sequence alone, without padding (rows after `length` of the second are zero)
   generated  int64 [2, 12]        greedy continuations of ids[0, :7] and ids[1, :3], each alone, -1 after the end (eos_token_id 2 is not included)
 """
-import json
 import pathlib
+import sys
 
 import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "checks"))
+import tiny_models  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "tests" / "data" / "decoder"
 SMALL = dict(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
@@ -34,34 +37,17 @@ CASES = {
 LENGTH = 11
 
 
-def rewrite_old_style(path):
-    config = json.loads(path.read_text())
-    rope = config.pop("rope_parameters")
-    config["rope_theta"] = rope.pop("rope_theta")
-    config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
-    config["torch_dtype"] = config.pop("dtype")
-    config.pop("layer_types", None)
-    path.write_text(json.dumps(config, indent=2))
-
-
 def make(name, model_type, keys, old_style):
     torch.manual_seed(sum(map(ord, name)))
     config = AutoConfig.for_model(model_type, **{**SMALL, **keys})
     model = AutoModelForCausalLM.from_config(config).float().eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if parameter.dim() >= 2:
-                parameter.normal_(0, parameter.shape[-1] ** -0.5)
-            elif key.endswith("norm.weight"):
-                parameter.add_(0.1 * torch.randn_like(parameter))
-            else:
-                parameter.normal_(0, 0.1)
+    tiny_models.randomize(model)
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if old_style:
-        rewrite_old_style(folder / "config.json")
+        tiny_models.rewrite_old_style(folder / "config.json")
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # through the files as they are
     ids = torch.randint(3, SMALL["vocab_size"], (2, 16))

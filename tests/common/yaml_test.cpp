@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "common/error.h"
+#include "support/thrown_error.h"
 
 namespace salient {
 namespace {
@@ -11,17 +12,9 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// The message of the Error that `body` throws, which must be of `kind`.
 template <typename Body>
 std::string error_of(ErrorKind kind, Body&& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.message();
-    return error.message();
-  }
-  ADD_FAILURE() << "no error";
-  return {};
+  return test::error_of(body, kind).message();
 }
 
 ConfigNode parse(std::string_view text) { return ConfigNode::parse(text, "c.yaml"); }

@@ -6,33 +6,23 @@
 
 #include <cstring>
 #include <fstream>
-#include <functional>
 
 #include "common/error.h"
 #include "common/file.h"
 #include "support/temporary_folder.h"
+#include "support/thrown_error.h"
 
 namespace salient::models {
 namespace {
 
-using ::testing::HasSubstr;
+using test::message_of;
 using test::TemporaryFolder;
+using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
 const fs::path kData = fs::path(SALIENT_SOURCE_DIR) / "tests/data/npz";
 
 at::Tensor ramp(at::ScalarType dtype = at::kDouble) { return at::arange(24, at::TensorOptions(dtype)).reshape({2, 3, 4}); }
-
-std::string message_of(const std::function<void()>& body, ErrorKind kind) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    return std::string(error.what()) + " " + error.hint();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
 
 std::string bytes_of(const fs::path& path) { return read_text_file(path); }
 

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <functional>
 
 #include "common/error.h"
 #include "models/io/npz.h"
@@ -12,10 +11,12 @@
 #include "pipeline/commands/metal_marlin_commands.h"
 #include "pipeline/metal_marlin.h"
 #include "support/temporary_folder.h"
+#include "support/thrown_error.h"
 
 namespace salient::metal_marlin {
 namespace {
 
+using test::message_of;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
@@ -33,9 +34,11 @@ class Model : public testing::Test {
     up_ = (normal({48, 64}, 1) * 0.1).to(at::kBFloat16);
     down_ = normal({64, 128}, 2) * 0.1;
     norm_ = normal({64}, 3);
-    models::write_safetensors(model() / "model-00001.safetensors",
-                              {{kUp, up_}, {"model.embed_tokens.weight", normal({32, 64}, 4)}, {"model.layers.0.input_layernorm.weight", norm_}});
-    models::write_safetensors(model() / "model-00002.safetensors", {{kDown, down_}, {"lm_head.weight", normal({32, 64}, 5)}, {"odd.weight", normal({7, 64}, 6)}});
+    models::write_safetensors(
+        model() / "model-00001.safetensors",
+        {{kUp, up_}, {"model.embed_tokens.weight", normal({32, 64}, 4)}, {"model.layers.0.input_layernorm.weight", norm_}});
+    models::write_safetensors(model() / "model-00002.safetensors",
+                              {{kDown, down_}, {"lm_head.weight", normal({32, 64}, 5)}, {"odd.weight", normal({7, 64}, 6)}});
     up_inputs_ = normal({2, 40, 64}, 7);
     up_inputs_.select(2, 5).mul_(30);
     down_inputs_ = normal({80, 128}, 8);
@@ -61,19 +64,10 @@ AwqModelOptions quiet(int64_t group_size = 32) {
   return options;
 }
 
-std::string message_of(const std::function<void()>& body, ErrorKind kind) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    return std::string(error.what()) + " " + error.hint();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
-
 bool same(const at::Tensor& a, const at::Tensor& b) {
-  const auto plain = [](const at::Tensor& t) { return t.scalar_type() == at::kUInt32 ? t.contiguous().view(at::kInt) : t.contiguous(); };
+  const auto plain = [](const at::Tensor& t) {
+    return t.scalar_type() == at::kUInt32 ? t.contiguous().view(at::kInt) : t.contiguous();
+  };
   return a.scalar_type() == b.scalar_type() && at::equal(plain(a), plain(b));
 }
 
@@ -101,7 +95,9 @@ TEST_F(Model, BecomesFilesOfMetalMarlinsNames) {
   EXPECT_TRUE(same(second.view(down_name), down.Q));
   EXPECT_TRUE(same(second.view(down_name + ".q_scale"), down.q_scale));
   EXPECT_GT(up.q_scale[5].item<float>(), 1);
-  for (const Json& layer : stats["layers"]) EXPECT_LT(layer["output_error"].get<double>(), layer["rtn_output_error"].get<double>()) << layer;
+  for (const Json& layer : stats["layers"]) {
+    EXPECT_LT(layer["output_error"].get<double>(), layer["rtn_output_error"].get<double>()) << layer;
+  }
 }
 
 TEST_F(Model, ComesBackInItsOwnLayout) {
@@ -112,7 +108,8 @@ TEST_F(Model, ComesBackInItsOwnLayout) {
   ASSERT_EQ(file.view(kUp).sizes(), up_.sizes());
   EXPECT_LT(((file.view(kUp) - up_.to(at::kFloat)).norm() / up_.to(at::kFloat).norm()).item<float>(), 0.2);
   EXPECT_TRUE(at::equal(file.view("model.layers.0.input_layernorm.weight"), norm_));
-  EXPECT_THAT(message_of([&] { awq_dequantize_model(out("q"), out("restored")); }, ErrorKind::kInvalidArgument), HasSubstr("there already"));
+  EXPECT_THAT(message_of([&] { awq_dequantize_model(out("q"), out("restored")); }, ErrorKind::kInvalidArgument),
+              HasSubstr("there already"));
 }
 
 TEST_F(Model, AndItsNpzFormHoldTheSame) {
@@ -128,8 +125,11 @@ TEST_F(Model, AndItsNpzFormHoldTheSame) {
   awq_quantize_model(out("w.npz"), out("q.npz"), activations(), options);
   const models::NpzFile npz(out("q.npz"));
   const models::SafetensorsFile tensors(out("q") / "model-00001.awq.safetensors");
-  EXPECT_THAT(npz.names(), testing::ElementsAre(kUp, std::string(kUp) + ".scales", std::string(kUp) + ".zeros", std::string(kUp) + ".q_scale", "bias", "awq_metadata"));
-  for (const char* part : {"", ".scales", ".zeros", ".q_scale"}) EXPECT_TRUE(same(npz.read(std::string(kUp) + part), tensors.view(std::string(kUp) + part))) << part;
+  EXPECT_THAT(npz.names(), testing::ElementsAre(kUp, std::string(kUp) + ".scales", std::string(kUp) + ".zeros",
+                                                std::string(kUp) + ".q_scale", "bias", "awq_metadata"));
+  for (const char* part : {"", ".scales", ".zeros", ".q_scale"}) {
+    EXPECT_TRUE(same(npz.read(std::string(kUp) + part), tensors.view(std::string(kUp) + part))) << part;
+  }
   awq_dequantize_model(out("q.npz"), out("restored"), at::kFloat);
   EXPECT_EQ(models::NpzFile(out("restored") / "q.npz").read(kUp).sizes(), (std::vector<int64_t>{64, 48}));
 }
@@ -173,7 +173,8 @@ TEST_F(Model, WhatIsMissingOrWrongIsSaidBeforeAnythingIsWritten) {
               testing::AllOf(HasSubstr(kDown), HasSubstr("--allow-missing")));
   EXPECT_THAT(message_of([&] { awq_quantize_model(model(), out("q"), out("narrow.npz"), quiet()); }, ErrorKind::kInvalidArgument),
               testing::AllOf(HasSubstr("64 input channels"), HasSubstr("--weight-layout")));
-  EXPECT_THAT(message_of([&] { awq_quantize_model(out("none"), out("q"), activations(), quiet()); }, ErrorKind::kNotFound), HasSubstr("none"));
+  EXPECT_THAT(message_of([&] { awq_quantize_model(out("none"), out("q"), activations(), quiet()); }, ErrorKind::kNotFound),
+              HasSubstr("none"));
   EXPECT_FALSE(fs::exists(out("q")));
   AwqModelOptions options = quiet();
   options.dry_run = true;
@@ -186,23 +187,28 @@ TEST_F(Model, WhatIsMissingOrWrongIsSaidBeforeAnythingIsWritten) {
 
 TEST_F(Model, CommandsDoTheSame) {
   testing::internal::CaptureStdout();
-  pipeline::awq_quantize_command({"--model-path", model().string(), "--output-path", out("q").string(), "--activations-path", activations().string(), "--group-size", "32",
-                                  "--salient-ratio", "0.02", "--activation-method", "rms", "--json"});
+  pipeline::awq_quantize_command({"--model-path", model().string(), "--output-path", out("q").string(), "--activations-path",
+                                  activations().string(), "--group-size", "32", "--salient-ratio", "0.02", "--activation-method",
+                                  "rms", "--json"});
   const Json stats = parse_json(testing::internal::GetCapturedStdout(), "awq-quantize");
   EXPECT_EQ(stats["quantized_count"], 2);
-  EXPECT_TRUE(same(models::SafetensorsFile(out("q") / "model-00001.awq.safetensors").view(kUp), awq_quantize(up_.t(), up_inputs_.to(at::kHalf), quiet().quantize).Q));
+  EXPECT_TRUE(same(models::SafetensorsFile(out("q") / "model-00001.awq.safetensors").view(kUp),
+                   awq_quantize(up_.t(), up_inputs_.to(at::kHalf), quiet().quantize).Q));
 
   testing::internal::CaptureStdout();
   pipeline::awq_dequantize_command({"--weights", out("q").string(), "--out", out("r").string(), "--dtype", "bfloat16"});
   EXPECT_THAT(testing::internal::GetCapturedStdout(), HasSubstr("2 matrices dequantized, 4 tensors kept"));
 
   testing::internal::CaptureStdout();
-  pipeline::activation_stats_command({"--activations", activations().string(), "--method", "max", "--out", out("stats.npz").string()});
+  pipeline::activation_stats_command(
+      {"--activations", activations().string(), "--method", "max", "--out", out("stats.npz").string()});
   EXPECT_THAT(testing::internal::GetCapturedStdout(), HasSubstr("down_proj"));
-  EXPECT_TRUE(at::equal(models::NpzFile(out("stats.npz")).read("model.layers.0.mlp.down_proj"), std::get<0>(down_inputs_.abs().max(0))));
+  EXPECT_TRUE(
+      at::equal(models::NpzFile(out("stats.npz")).read("model.layers.0.mlp.down_proj"), std::get<0>(down_inputs_.abs().max(0))));
 
   testing::internal::CaptureStdout();
-  pipeline::salient_weights_command({"--model", model().string(), "--activations", activations().string(), "--salient-ratio", "0.01", "--out", out("masks.npz").string(), "--json"});
+  pipeline::salient_weights_command({"--model", model().string(), "--activations", activations().string(), "--salient-ratio",
+                                     "0.01", "--out", out("masks.npz").string(), "--json"});
   const Json salient = parse_json(testing::internal::GetCapturedStdout(), "salient-weights");
   // 1 % of 48 x 64, and those that bfloat16 makes equal to the last of them.
   const auto count = salient["layers"][0]["salient_weights"].get<int64_t>();
@@ -210,7 +216,8 @@ TEST_F(Model, CommandsDoTheSame) {
   EXPECT_LE(count, 33);
   EXPECT_EQ(salient["layers"][0]["top_channels"][0], 5);
   EXPECT_EQ(models::NpzFile(out("masks.npz")).read(std::string(kUp) + ".salient_mask").sum().item<int64_t>(), count);
-  EXPECT_THAT(message_of([&] { pipeline::activation_stats_command({"--activations", activations().string(), "--method", "median"}); }, ErrorKind::kInvalidArgument), HasSubstr("rms"));
+  const auto median = [&] { pipeline::activation_stats_command({"--activations", activations().string(), "--method", "median"}); };
+  EXPECT_THAT(message_of(median, ErrorKind::kInvalidArgument), HasSubstr("rms"));
 }
 
 }  // namespace

@@ -15,17 +15,18 @@ constexpr const char* kDemoArtifact = "Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g12
 
 // Writes run.yaml: 12 calibration rows, several shards, 4 windows of perplexity, 40 questions. Everything goes below `folder`.
 inline std::filesystem::path write_demo_config(const std::filesystem::path& folder, const std::string& more = "") {
-  const std::string model = kDemoModel.string();
+  const std::string data = kDemoModel.string() + "/data";
+  std::string text = "model: {path: " + kDemoModel.string() + "}\n";
+  text += "calibration: {samples: 12}\n";
+  text += "quantization: {n_grid: 4, max_shard_size: 1MB}\n";
+  text += "evaluation:\n";
+  text += "  tasks:\n";
+  text += "    - {name: perplexity, file: " + data + "/heldout.txt, limit: 4}\n";
+  text += "    - {name: arc, file: " + data + "/arc_test.jsonl, limit: 40}\n";
+  text += "  throughput: false\n";
+  text += "output: {folder: artifacts, store: runs/salient.db}\n";
   const std::filesystem::path file = folder / "run.yaml";
-  write_text(file, "model: {path: " + model + "}\n" +
-                       "calibration: {samples: 12}\n"
-                       "quantization: {n_grid: 4, max_shard_size: 1MB}\n"
-                       "evaluation:\n"
-                       "  tasks:\n"
-                       "    - {name: perplexity, file: " + model + "/data/heldout.txt, limit: 4}\n" +
-                       "    - {name: arc, file: " + model + "/data/arc_test.jsonl, limit: 40}\n" +
-                       "  throughput: false\n"
-                       "output: {folder: artifacts, store: runs/salient.db}\n" + more);
+  write_text(file, text + more);
   return file;
 }
 

@@ -1,5 +1,5 @@
-// Runs the built program as a user does: its own process, arguments, working folder; what it printed and how it ended. It can be killed
-// at any moment, as a power cut or an impatient user would.
+// Runs the built program as a user does: its own process, arguments, working folder; what it printed and how it ended. It can be
+// killed at any moment, as a power cut or an impatient user would.
 #pragma once
 
 #include <fcntl.h>
@@ -33,8 +33,8 @@ struct ProgramResult {
 
 struct ProgramCall {
   std::vector<std::string> arguments;
-  std::filesystem::path folder;                     // working folder
-  std::map<std::string, std::string> environment;   // on top of this process's own
+  std::filesystem::path folder;                    // working folder
+  std::map<std::string, std::string> environment;  // on top of this process's own
   // Asked about every half millisecond, with what the program has said on standard error so far: true sends SIGKILL at once.
   std::function<bool(const std::string& err)> kill_when;
   std::chrono::seconds timeout{120};
