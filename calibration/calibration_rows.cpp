@@ -182,15 +182,19 @@ CalibrationRows read_calibration_rows(const CalibrationSource& source, const Res
   DomainIndex domain_index(result.domains);
   domain_index(domain_of(source));
   std::vector<std::string> texts;
-  const bool fields_given = !options.render.fields.question.empty() || !options.render.fields.answer.empty();
+  const FieldNames& fields = options.render.fields;
+  const bool text_given = !fields.text.empty() && data.format != "txt";  // lines of text have no fields
+  const std::string text_field = text_given ? fields.text : "text";
+  const bool turns_given = !text_given && (!fields.question.empty() || !fields.answer.empty());
   for (size_t i = 0; i < data.rows.size(); ++i) {
     const Json& row = data.rows[i];
     const std::string where = fmt::format("{}:{}", source.file.string(), data.line_numbers[i]);
     CalibrationRow made;
     if (const Json* list = token_list(row)) {
       made = token_row(row, *list, options, where);
-    } else if (row.contains("text") && row["text"].is_string() && !fields_given) {
-      made.text = row["text"].get<std::string>();
+    } else if (text_given || (row.contains("text") && row["text"].is_string() && !turns_given)) {
+      if (text_given) detect_shape(row, fields, where);  // refuses rows without the text
+      made.text = row[text_field].get<std::string>();
       if (data.format == "txt" && options.text_rows == TextRows::kLines) made.text = text_of_line(made.text);
       if (options.find_responses) made.responses = finder.in_text(made.text);
       texts.push_back(made.text);

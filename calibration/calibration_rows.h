@@ -1,7 +1,7 @@
 // Calibration rows of any kind, from one file: texts, conversations and other training rows, lists of token ids. Kinds may be mixed
 // in a file.
 //
-//   {"text": "..."}                                    as it is; .txt files: see TextRows
+//   {"text": "..."}                                    as it is, or the field that FieldNames::text names; .txt files: see TextRows
 //   {"messages": [...]}, {"question", "answer"}, ...   training rows (render.h), rendered with the model's chat template
 //   {"tokens": [...]} or {"input_ids": [...]}          ids, used as they are. Optional beside them, one value for each token:
 //                                                      "loss_mask" (0 or 1), "labels" (-100 where there is no loss),

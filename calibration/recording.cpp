@@ -1,11 +1,6 @@
 #include "calibration/recording.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 
 #include "calibration/calibration_set.h"
 #include "common/error.h"
@@ -17,27 +12,6 @@
 namespace salient::calibration {
 namespace fs = std::filesystem;
 namespace {
-
-// Held while files of a folder are merged. The lock is on the folder itself and ends with the process.
-class FolderLock {
- public:
-  explicit FolderLock(const fs::path& folder) {
-    descriptor_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor_ < 0) fail_errno(folder, "open the folder", errno);
-    while (::flock(descriptor_, LOCK_EX) != 0) {
-      if (errno == EINTR) continue;
-      const int error = errno;
-      ::close(descriptor_);
-      fail_errno(folder, "lock the folder", error);
-    }
-  }
-  ~FolderLock() { ::close(descriptor_); }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int descriptor_ = -1;
-};
 
 fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
 
@@ -229,7 +203,7 @@ void Recording::flush() {
 void Recording::flush_locked() {
   if (seen_new_.empty()) return;
   fs::create_directories(folder_of(options_.file));
-  const FolderLock lock(folder_of(options_.file));
+  const FolderLock lock(folder_of(options_.file));  // while its files are merged
   merge_files();
   std::string bytes;
   for (const auto& [key, row] : rows_) {

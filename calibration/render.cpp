@@ -59,6 +59,18 @@ std::string text_field(const Json& row, const std::string& name, std::string_vie
   return text_of(field(row, name, where), name, where);
 }
 
+void check_text_field(const Json& row, const std::string& name, std::string_view where) {
+  const auto found = row.find(name);
+  if (found != row.end() && found->is_string()) return;
+  const std::string what = found == row.end() ? "is not there" : fmt::format("is JSON of type {}", found->type_name());
+  throw Error(ErrorKind::kInvalidArgument,
+              fmt::format("{}: field '{}' {}, expected the row's text; fields found: {}", where, name, what, field_list(row)))
+      .with_hint(
+          "name the text's field as it is in the file (text_column), or no field: conversations and questions with answers are "
+          "known by "
+          "their layout");
+}
+
 bool has_list(const Json& row, const char* name) { return row.contains(name) && row[name].is_array(); }
 
 OrderedJson message(std::string_view role, std::string content) {
@@ -204,6 +216,10 @@ std::string_view to_string(RowLayout layout) {
 
 RowShape detect_shape(const Json& row, const FieldNames& fields, std::string_view where) {
   if (!row.is_object()) fail(ErrorKind::kInvalidArgument, "{}: found JSON of type {}, expected an object", where, row.type_name());
+  if (!fields.text.empty()) {
+    check_text_field(row, fields.text, where);
+    return {RowLayout::kText, fields.text, ""};
+  }
   if (!fields.question.empty()) field(row, fields.question, where);
   if (!fields.answer.empty()) field(row, fields.answer, where);
   const auto name = [](const std::string& given, std::string_view usual) { return given.empty() ? std::string(usual) : given; };

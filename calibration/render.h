@@ -12,7 +12,7 @@
 //                    instruction, "\n" input where it is not empty; output
 //   pair             question/answer, problem/generated_solution, problem/solution, query/response, prompt/completion,
 //                    prompt/response, input/output; or the two fields that FieldNames gives
-//   text             text: already rendered, passes through untouched
+//   text             text, or the field that FieldNames gives: already rendered, passes through untouched
 #pragma once
 
 #include <string>
@@ -35,6 +35,8 @@ std::string_view to_string(ContentMode mode);
 struct FieldNames {
   std::string question;
   std::string answer;
+  // Of a text that is ready. Where it is given, every row must have it, and the other two names mean nothing.
+  std::string text = {};
 };
 
 enum class RowLayout { kMessages, kShareGpt, kMultipleChoice, kSquad, kAlpaca, kPair, kText };
@@ -55,8 +57,8 @@ struct RenderOptions {
 };
 
 // Decides by one row, usually the first. With given names the layouts that use a field called `question` take the given one
-// instead. `where` names the row in errors. Errors: invalid argument: a given field is not there, or no layout fits; both list the
-// row's fields.
+// instead. `where` names the row in errors. Errors: invalid argument: a given field is not there or the text's is no text, or no
+// layout fits; all list the row's fields.
 RowShape detect_shape(const Json& row, const FieldNames& fields, std::string_view where);
 
 // The messages of a row: an optional system turn, then user and assistant turns. A system turn of the row's own wins over

@@ -17,14 +17,23 @@ namespace {
 
 using models::TokenId;
 
+constexpr uint64_t kLeastRowsMemory = uint64_t{64} << 20;
+
 // 53 random bits: the standard's distributions differ between libraries.
 double uniform(std::mt19937_64& engine) { return static_cast<double>(engine() >> 11) * 0x1.0p-53; }
 
-TokenId sample(const at::Tensor& probabilities, std::mt19937_64& engine) {
-  const at::Tensor sums = probabilities.cumsum(0);
-  const double* sum = sums.const_data_ptr<double>();
-  const int64_t count = sums.size(0);
-  return std::min<int64_t>(std::upper_bound(sum, sum + count, uniform(engine) * sum[count - 1]) - sum, count - 1);
+// probabilities: float32 [vocab_size], one row.
+TokenId sample(const float* probabilities, int64_t count, std::mt19937_64& engine) {
+  const double wish = uniform(engine);
+  double sum = 0;
+  TokenId last = 0;
+  for (int64_t id = 0; id < count; ++id) {
+    if (!(probabilities[id] > 0.0f)) continue;
+    last = static_cast<TokenId>(id);
+    sum += probabilities[id];
+    if (sum > wish) break;
+  }
+  return last;
 }
 
 // One row: what it will be fed next, and where it is in its openings.
@@ -44,7 +53,7 @@ void open(Row& row, const models::DecoderConfig& config, const SelfGenerationOpt
 
 // What one row needs while it is written: its cache with the states of linear attention, and its logits and probabilities.
 uint64_t bytes_per_row(const models::DecoderConfig& config, int64_t tokens) {
-  uint64_t total = static_cast<uint64_t>(config.vocab_size) * (sizeof(float) + 2 * sizeof(double));
+  uint64_t total = static_cast<uint64_t>(config.vocab_size) * 2 * sizeof(float);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const models::KvCacheLayer layer = models::make_cache_layer(config, block, 1, tokens, at::kFloat, at::kCPU);
     for (const at::Tensor* tensor : {&layer.keys, &layer.values, &layer.convolution, &layer.recurrent})
@@ -60,11 +69,11 @@ std::vector<std::vector<TokenId>> generate_rows(const models::Checkpoint& checkp
   const int64_t count = (options.tokens + options.row_tokens - 1) / options.row_tokens;
   std::vector<std::vector<TokenId>> result(static_cast<size_t>(count));
   const uint64_t row_bytes = bytes_per_row(config, options.row_tokens);
-  // Half of the memory for rows: those that are written at a time share every reading of the weights.
-  const int64_t batch = std::clamp<int64_t>(static_cast<int64_t>(options.memory_bytes / 2 / row_bytes), 1,
-                                            std::max<int64_t>(1, count));
-  const uint64_t rows_bytes = static_cast<uint64_t>(batch) * row_bytes;
-  models::StreamedDecoder decoder(checkpoint, config, options.memory_bytes > rows_bytes ? options.memory_bytes - rows_bytes : 0);
+  // Half of the memory for rows, or more than that where it is short: those that are written at a time share every reading of the weights.
+  const uint64_t rows_memory = std::max(options.memory_bytes / 2, kLeastRowsMemory);
+  const int64_t batch = std::clamp<int64_t>(static_cast<int64_t>(rows_memory / row_bytes), 1, std::max<int64_t>(1, count));
+  const uint64_t rows_share = std::min(options.memory_bytes / 2, static_cast<uint64_t>(batch) * row_bytes);
+  models::StreamedDecoder decoder(checkpoint, config, options.memory_bytes - rows_share);
   int64_t steps = 0;
   const int64_t total_steps = (count + batch - 1) / batch * options.row_tokens;
   for (int64_t begin = 0; begin < count; begin += batch) {
@@ -85,11 +94,11 @@ std::vector<std::vector<TokenId>> generate_rows(const models::Checkpoint& checkp
       }
       if (options.on_progress) options.on_progress(++steps, total_steps);
       if (step + 1 == options.row_tokens) break;
-      at::Tensor probabilities = decoder.next_logits(at::tensor(next, at::kLong).unsqueeze(1)).to(at::kDouble).div_(options.temperature);
-      probabilities = at::softmax(probabilities, 1).contiguous();
+      const at::Tensor logits = decoder.next_logits(at::tensor(next, at::kLong).unsqueeze(1));
+      const at::Tensor probabilities = at::softmax(logits.div_(options.temperature), 1).contiguous();
       for (size_t i = 0; i < rows.size(); ++i) {
         // Drawn at every step, whether it is used or not: a row's numbers do not depend on its openings' lengths.
-        const TokenId drawn = sample(probabilities[static_cast<int64_t>(i)], rows[i].engine);
+        const TokenId drawn = sample(probabilities.const_data_ptr<float>() + static_cast<int64_t>(i) * config.vocab_size, config.vocab_size, rows[i].engine);
         if (!rows[i].waiting.empty()) continue;
         rows[i].waiting.push_back(drawn);
         if (std::find(options.end_ids.begin(), options.end_ids.end(), drawn) != options.end_ids.end())

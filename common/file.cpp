@@ -1,6 +1,7 @@
 #include "common/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +14,30 @@
 
 namespace salient {
 namespace fs = std::filesystem;
+namespace {
+
+// A descriptor of the folder that holds its lock; -1 when `operation` does not wait and somebody else has it. `must`: a file system
+// without locks is an error.
+int open_locked(const fs::path& folder, int operation, bool must) {
+  while (true) {
+    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) fail_errno(folder, "open the folder", errno);
+    int error = 0;
+    do error = ::flock(descriptor, operation) == 0 ? 0 : errno;
+    while (error == EINTR);
+    struct stat held {};
+    struct stat named {};
+    // Whoever had the lock may have renamed the folder: what is locked now would be another one than `folder`.
+    const bool same = ::fstat(descriptor, &held) == 0 && ::stat(folder.c_str(), &named) == 0 && held.st_dev == named.st_dev &&
+                      held.st_ino == named.st_ino;
+    if ((error == 0 && same) || (error != 0 && error != EWOULDBLOCK && !must)) return descriptor;
+    ::close(descriptor);
+    if (error == EWOULDBLOCK) return -1;
+    if (error != 0) fail_errno(folder, "lock the folder", error);
+  }
+}
+
+}  // namespace
 
 void fail_errno(const fs::path& path, std::string_view action, int error) {
   if (error == ENOENT || error == ENOTDIR) fail(ErrorKind::kNotFound, "{}: no such file or folder", path.string());
@@ -110,6 +135,21 @@ void write_file(const fs::path& path, std::string_view text) {
   file.write(text);
   file.commit();
 }
+
+FolderLock::FolderLock(const fs::path& folder) : folder_(folder), descriptor_(open_locked(folder, LOCK_EX, /*must=*/true)) {}
+
+std::optional<FolderLock> FolderLock::try_lock(const fs::path& folder) {
+  const int descriptor = open_locked(folder, LOCK_EX | LOCK_NB, /*must=*/false);
+  if (descriptor < 0) return std::nullopt;
+  return FolderLock(folder, descriptor);
+}
+
+FolderLock::~FolderLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+FolderLock::FolderLock(FolderLock&& other) noexcept
+    : folder_(std::move(other.folder_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 void sync_folder(const fs::path& folder) {
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

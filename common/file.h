@@ -4,9 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace salient {
 
@@ -35,8 +37,8 @@ class MappedFile {
 // The whole file as a string. Errors: not found, io.
 std::string read_text_file(const std::filesystem::path& path);
 
-// A file being written under a temporary name beside its target. commit() flushes it to disk, renames it over the target and flushes
-// the folder; a writer destroyed before commit() removes the temporary file. Call order: write* commit.
+// A file being written under a temporary name beside its target. commit() flushes it to disk, renames it over the target and
+// flushes the folder; a writer destroyed before commit() removes the temporary file. Call order: write* commit.
 class AtomicFile {
  public:
   // Creates missing parent folders. Errors: io.
@@ -58,6 +60,29 @@ class AtomicFile {
 
 // AtomicFile in one call.
 void write_file(const std::filesystem::path& path, std::string_view text);
+
+// An exclusive lock on a folder, advisory: it keeps away only those who ask for it. It ends with the object, or with the process
+// however that dies, and leaves no file behind. A second one on the same folder waits or is refused in the same process too.
+class FolderLock {
+ public:
+  // Waits until nobody else holds it. Errors: not found, io (also where the file system has no locks).
+  explicit FolderLock(const std::filesystem::path& folder);
+  // Nothing when somebody else holds it. Where the file system has no locks, the one returned keeps nobody away. Errors: not found,
+  // io.
+  static std::optional<FolderLock> try_lock(const std::filesystem::path& folder);
+  ~FolderLock();
+  FolderLock(FolderLock&& other) noexcept;
+  FolderLock& operator=(FolderLock&&) = delete;
+  FolderLock(const FolderLock&) = delete;
+
+  const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  FolderLock(std::filesystem::path folder, int descriptor) : folder_(std::move(folder)), descriptor_(descriptor) {}
+
+  std::filesystem::path folder_;
+  int descriptor_ = -1;
+};
 
 // Flushes a folder's entries to disk, so that a rename in it survives a power cut. Errors: io.
 void sync_folder(const std::filesystem::path& folder);

@@ -23,6 +23,14 @@ uint64_t peak_memory_bytes() { return read_kilobytes("/proc/self/status", "VmHWM
 
 uint64_t available_memory_bytes() { return read_kilobytes("/proc/meminfo", "MemAvailable"); }
 
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  // Older versions of glibc take no more than 32 MiB as the size from which memory is mapped.
+  if (::mallopt(M_MMAP_THRESHOLD, 1 << 30) == 0) ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+}
+
 void return_free_memory() {
 #ifdef __GLIBC__
   ::malloc_trim(0);

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "common/error.h"
+#include "models/torchscript/script_decoder.h"
 
 namespace salient::eval {
 namespace fs = std::filesystem;
@@ -74,13 +75,33 @@ BosPolicy parse_bos_policy(std::string_view name) {
   fail(ErrorKind::kInvalidArgument, "BOS policy \"{}\": expected auto, always or never", name);
 }
 
-LanguageModel load_language_model(const fs::path& folder, const LanguageModelOptions& options) {
-  const models::Checkpoint checkpoint(folder);
+namespace {
+
+struct Weights {
+  models::Decoder decoder;
+  Json config;
+  uint64_t disk_bytes = 0;
+};
+
+Weights load_weights(const fs::path& path, const models::DecoderOptions& options) {
+  if (models::holds_script_model(path)) {
+    models::ScriptDecoder script = models::load_script_decoder(path, options);
+    return {std::move(script.decoder), std::move(script.config), script.disk_bytes};
+  }
+  const models::Checkpoint checkpoint(path);
+  return {models::Decoder::load(checkpoint, options), checkpoint.config(), checkpoint.total_bytes()};
+}
+
+}  // namespace
+
+LanguageModel load_language_model(const fs::path& path, const LanguageModelOptions& options) {
+  Weights weights = load_weights(path, options.decoder);
+  const fs::path folder = fs::is_directory(path) ? path : fs::absolute(path).parent_path();
   Json tokenizer_config = read_object_if_there(folder / "tokenizer_config.json");
   const Json special_tokens = read_object_if_there(folder / "special_tokens_map.json");
   LanguageModel model{.name = options.name,
                       .folder = folder,
-                      .decoder = models::Decoder::load(checkpoint, options.decoder),
+                      .decoder = std::move(weights.decoder),
                       .tokenizer = models::Tokenizer::from_folder(folder),
                       .chat_template = std::nullopt,
                       .bos = options.bos,
@@ -90,13 +111,13 @@ LanguageModel load_language_model(const fs::path& folder, const LanguageModelOpt
                       .bos_id = std::nullopt,
                       .eos_id = std::nullopt,
                       .stop_ids = {},
-                      .disk_bytes = checkpoint.total_bytes()};
+                      .disk_bytes = weights.disk_bytes};
   if (model.name.empty()) {
     const fs::path absolute = fs::absolute(folder).lexically_normal();
     model.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
   }
   if (models::ChatTemplate::exists_in(folder)) model.chat_template = models::ChatTemplate::from_folder(folder);
-  if (model.max_length <= 0) model.max_length = find_max_length(checkpoint.config(), model.decoder.config(), tokenizer_config);
+  if (model.max_length <= 0) model.max_length = find_max_length(weights.config, model.decoder.config(), tokenizer_config);
 
   if (model.bos_text.empty() && !tokenizer_config.contains("bos_token")) model.bos_text = special_token(special_tokens, "bos_token");
   if (model.eos_text.empty() && !tokenizer_config.contains("eos_token")) model.eos_text = special_token(special_tokens, "eos_token");

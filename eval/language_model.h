@@ -50,9 +50,10 @@ struct LanguageModel {
   uint64_t disk_bytes = 0;                      // of all tensors in the checkpoint
 };
 
-// Loads a checkpoint folder, float or packed by AWQ, with its tokenizer, and its chat template where there is one.
-// Errors: those of Checkpoint, Decoder::load and Tokenizer::from_folder.
-LanguageModel load_language_model(const std::filesystem::path& folder, const LanguageModelOptions& options = {});
+// Loads a checkpoint folder, float or packed, with its tokenizer, and its chat template where there is one; or a TorchScript file, or a folder with one
+// and no checkpoint, with the tokenizer that lies beside it. Errors: those of Checkpoint, Decoder::load, ScriptModel::load and
+// Tokenizer::from_folder.
+LanguageModel load_language_model(const std::filesystem::path& path, const LanguageModelOptions& options = {});
 
 // The token that stands in front of a text without context: BOS, else EOS.
 std::optional<models::TokenId> prefix_token(const LanguageModel& model);

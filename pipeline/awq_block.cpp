@@ -1,7 +1,9 @@
 #include "pipeline/awq_block.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -11,6 +13,7 @@
 #include "common/memory.h"
 #include "pipeline/block_objective.h"
 #include "pipeline/mappings.h"
+#include "pipeline/stored_range.h"
 
 namespace salient::pipeline {
 namespace {
@@ -46,7 +49,8 @@ void for_each_expert(const models::BlockLayout& layout, const models::DecoderCon
   for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
     const MlpWeights weights = load_expert(expert);
     for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      if (spec.input == group.input && is_searched(spec, options)) work(spec, std::get<FloatLinear>(weights.at(spec.id.slot)).weight);
+      if (spec.input == group.input && is_searched(spec, options))
+        work(spec, std::get<FloatLinear>(weights.at(spec.id.slot)).weight);
     }
   }
 }
@@ -113,7 +117,8 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
     if (is_searched(spec, options)) balance.push_back(balance_of(spec, std::get<FloatLinear>(weights.at(id)).weight));
   }
   if (balance.empty() && !counts_experts(config, layout, group, options)) return std::nullopt;
-  const BlockObjective::ModuleError module_error = objective != nullptr ? objective->measure(group, weights) : BlockObjective::ModuleError();
+  const BlockObjective::ModuleError module_error =
+      objective != nullptr ? objective->measure(group, weights) : BlockObjective::ModuleError();
   quant::ScaleSearch run(input, options.scale_search, group.tie);
   const auto for_each_balance = [&](const std::function<void(const Balance& linear, bool none_worse)>& work) {
     for (const Balance& linear : balance) work(linear, true);
@@ -145,31 +150,112 @@ std::string smooth_tensor(const ScalingGroup& group) {
   return std::holds_alternative<models::ParameterSlot>(group.smooth) ? group.smooth_name : group.smooth_name + ".weight";
 }
 
+int64_t input_features(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group) {
+  if (!group.balance.empty()) return spec_of(layout.linears, group.balance.front()).in_features;
+  return models::expert_layout(config, layout.block, 0).front().in_features;
+}
+
+// Largest magnitude in each input channel of the experts' matrices that are stored in float16; undefined where there are none.
+at::Tensor stored_expert_reach(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group,
+                               const ExpertLoader& load_expert, const AwqOptions& options, const StoredDtype& stored) {
+  at::Tensor reach;
+  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
+    std::optional<MlpWeights> weights;
+    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
+      const bool whole = spec.fused && !row_of(options.format).packed;
+      if (!(spec.input == group.input) || is_quantized(spec, options)) continue;
+      if (stored(whole ? spec.fused->tensor : spec.name + ".weight") != at::kHalf) continue;
+      if (!weights) weights = load_expert(expert);
+      const at::Tensor largest = std::get<FloatLinear>(weights->at(spec.id.slot)).weight.abs().amax(0);
+      reach = reach.defined() ? at::maximum(reach, largest) : largest;
+    }
+  }
+  return reach;
+}
+
+// A norm's weight that its dtype does not hold: identity leaves to the linears behind it what is missing.
+std::string norm_note(const ScalingGroup& group, at::ScalarType dtype) {
+  return fmt::format("{} does not fit {}: the linears that read it hold the rest", smooth_tensor(group), dtype_text(dtype));
+}
+
+// Applies one group's scales, or identity where something that is stored would overflow, or nothing where that would, too.
+AppliedScales apply_what_fits(const models::BlockLayout& layout, BlockWeights& weights, const ScalingGroup& group,
+                              const quant::ScaleSearchResult& found, const at::Tensor& expert_reach, const AwqOptions& options,
+                              const StoredDtype& stored) {
+  const at::ScalarType dtype = stored(smooth_tensor(group));
+  const auto* norm = std::get_if<models::NormSlot>(&group.smooth);
+  const BlockWeights before = weights;  // the tensors are shared
+  const bool cut_off = norm != nullptr && !fits(weights.at(*norm).weight, dtype);
+  std::string reason;
+  const auto linear_of = [&](LinearId id) -> const FloatLinear& { return std::get<FloatLinear>(weights.at(id)); };
+  const auto attempt = [&](const at::Tensor& scales) {
+    const at::Tensor columns = models::apply_scales(weights, group, scales, dtype);
+    std::string overflow =
+        first_overflow(group, layout.linears, options, stored, linear_of, norm != nullptr ? &weights.at(*norm) : nullptr);
+    if (overflow.empty() && expert_reach.defined() && !fits(expert_reach * columns, at::kHalf))
+      overflow = "a weight of the experts";
+    if (overflow.empty()) return columns;
+    if (reason.empty()) reason = overflow;
+    weights = before;
+    return at::Tensor();
+  };
+  AppliedScales applied;
+  applied.kind = found.kind;
+  applied.ratio = found.ratio;
+  applied.columns = attempt(found.scales);
+  if (!applied.columns.defined()) {
+    applied.columns = attempt(at::ones_like(found.scales));
+    if (found.kind != "identity")
+      applied.note = fmt::format("scales {} {:.3g} left out: {} would overflow", found.kind, found.ratio, reason);
+    applied.kind = "identity";
+    applied.ratio = 0;
+  }
+  if (cut_off && applied.columns.defined()) applied.note += (applied.note.empty() ? "" : "; ") + norm_note(group, dtype);
+  return applied;
+}
+
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
                          const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
                          const StoredDtype& stored, BlockObjective* objective) {
-  const std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
+  std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found;
   for (const ScalingGroup& group : groups) {
     found.push_back(search(config, layout, weights, group, statistics, load_expert, options, objective));
     return_free_memory();
   }
+  // Norms that nothing is searched for, but whose weight cannot be stored as it is.
+  for (ScalingGroup& group : models::scaling_groups(config, layout)) {
+    const auto* norm = std::get_if<models::NormSlot>(&group.smooth);
+    if (norm == nullptr || !weights.at(*norm).weight.defined() || fits(weights.at(*norm).weight, stored(smooth_tensor(group))))
+      continue;
+    size_t i = 0;
+    while (i < groups.size() && !(groups[i].smooth == group.smooth)) ++i;
+    const at::Tensor identity = at::ones({input_features(config, layout, group)}, at::kFloat);
+    if (i == groups.size()) {
+      groups.push_back(std::move(group));
+      found.emplace_back();
+    }
+    if (!found[i]) found[i] = quant::ScaleSearchResult{identity, 0, 0, "identity", 0};
+  }
   Applied applied;
   for (size_t i = 0; i < groups.size(); ++i) {
     if (!found[i]) continue;
     const ScalingGroup& group = groups[i];
-    const at::Tensor columns = models::apply_scales(weights, group, found[i]->scales, stored(smooth_tensor(group)));
-    const auto note = [&](AppliedScales& scales) {
-      scales.columns = columns;
-      scales.kind = found[i]->kind;
-      scales.ratio = found[i]->ratio;
-      if (objective != nullptr && module_of(group) == GroupModule::kMixture) scales.note = kMixtureNote;
+    const at::Tensor reach = stored_expert_reach(config, layout, group, load_expert, options, stored);
+    AppliedScales done = apply_what_fits(layout, weights, group, *found[i], reach, options, stored);
+    if (objective != nullptr && module_of(group) == GroupModule::kMixture)
+      done.note += (done.note.empty() ? "" : "; ") + std::string(kMixtureNote);
+    const auto take = [&](AppliedScales& scales) {
+      scales.columns = done.columns;
+      scales.kind = done.kind;
+      scales.ratio = done.ratio;
+      scales.note = done.note;
     };
-    for (const LinearId id : group.balance) note(applied.linears[id]);
-    if (group.experts) note(applied.expert_input);
-    if (const auto* smooth = std::get_if<LinearId>(&group.smooth)) {
-      applied.linears[*smooth].rows = models::divided_rows(group, columns, spec_of(layout.linears, *smooth).out_features);
+    for (const LinearId id : group.balance) take(applied.linears[id]);
+    if (group.experts) take(applied.expert_input);
+    if (const auto* smooth = std::get_if<LinearId>(&group.smooth); smooth != nullptr && done.columns.defined()) {
+      applied.linears[*smooth].rows = models::divided_rows(group, done.columns, spec_of(layout.linears, *smooth).out_features);
     }
   }
   return applied;
@@ -244,12 +330,14 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
 
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
                               const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work, BlockObjective* objective) {
+                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work,
+                              BlockObjective* objective) {
   QuantizedBlock result;
   const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id)); };
   std::map<LinearId, UntouchedWeight> untouched;
   for (const LinearSpec& spec : layout.linears) {
-    if (is_rounded(spec, options)) untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics.at(spec.input), options);
+    if (is_rounded(spec, options))
+      untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics.at(spec.input), options);
   }
   Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored, objective);
   std::map<LinearId, LinearReport> reports;
@@ -259,7 +347,8 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
     if (!is_rounded(first, options) || !done.insert(first.input).second) continue;
     std::vector<LinearJob> jobs;
     for (const LinearSpec& spec : layout.linears) {
-      if (spec.input == first.input && is_rounded(spec, options)) jobs.push_back({&spec, &linear_of(spec), applied.linears[spec.id], untouched[spec.id]});
+      if (spec.input == first.input && is_rounded(spec, options))
+        jobs.push_back({&spec, &linear_of(spec), applied.linears[spec.id], untouched[spec.id]});
     }
     std::vector<LinearReport> found = work(jobs, statistics.at(first.input), /*search=*/true, options, stored, sink);
     for (size_t i = 0; i < jobs.size(); ++i) reports[jobs[i].spec->id] = std::move(found[i]);
@@ -285,16 +374,31 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
   const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id.slot)); };
   std::map<LinearId, UntouchedWeight> untouched;
   for (const LinearSpec& spec : specs) {
-    if (is_rounded(spec, options)) untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics_of(spec), options);
+    if (is_rounded(spec, options))
+      untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics_of(spec), options);
   }
   const bool reached = routed_tokens > 0;
   std::map<LinearId, AppliedScales> applied;
   std::vector<ScalingGroup> groups = models::expert_scaling_groups(config, block, expert);
   if (!options.mappings.empty()) groups = select_expert_groups(config, block, expert, std::move(groups), options.mappings);
+  const MlpWeights before = weights;  // the tensors are shared
+  const auto scale_inputs = [&] {
+    for (const LinearSpec& spec : specs) {
+      if (spec.input.slot == models::InputSlot::kMlpHidden || !(expert_input.columns.defined() || !expert_input.note.empty()))
+        continue;
+      if (expert_input.columns.defined()) models::scale_columns(weights.at(spec.id.slot), expert_input.columns);
+      AppliedScales& scales = applied[spec.id];
+      scales.columns = expert_input.columns;
+      scales.kind = expert_input.kind;
+      scales.ratio = expert_input.ratio;
+      scales.note = expert_input.note;
+    }
+  };
   for (const ScalingGroup& group : groups) {
     const LinearSpec& down = spec_of(specs, group.balance.front());
     if (!reached || !is_searched(down, options)) continue;
-    const at::Tensor weight = without_channels(std::get<FloatLinear>(weights.at(down.id.slot)).weight, salient_inputs(hidden, options));
+    const at::Tensor weight =
+        without_channels(std::get<FloatLinear>(weights.at(down.id.slot)).weight, salient_inputs(hidden, options));
     const auto found =
         quant::search_scales({weight}, hidden, affine_options(options, down.name, weight.size(1)), options.scale_search, group.tie);
     models::apply_scales(weights, group, found.scales);
@@ -302,14 +406,17 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
     const LinearId smooth = std::get<LinearId>(group.smooth);
     applied[smooth].rows = models::divided_rows(group, found.scales, spec_of(specs, smooth).out_features);
   }
-  for (const LinearSpec& spec : specs) {
-    if (spec.input.slot == models::InputSlot::kMlpHidden || !expert_input.columns.defined()) continue;
-    models::scale_columns(weights.at(spec.id.slot), expert_input.columns);
-    AppliedScales& scales = applied[spec.id];
-    scales.columns = expert_input.columns;
-    scales.kind = expert_input.kind;
-    scales.ratio = expert_input.ratio;
-    scales.note = expert_input.note;
+  scale_inputs();
+  const auto const_linear_of = [&](LinearId id) -> const FloatLinear& { return std::get<FloatLinear>(weights.at(id.slot)); };
+  for (const ScalingGroup& group : groups) {
+    const AppliedScales tried = applied[group.balance.front()];
+    const std::string overflow = first_overflow(group, specs, options, stored, const_linear_of);
+    if (overflow.empty() || !tried.columns.defined()) continue;
+    weights = before;
+    applied.clear();
+    applied[group.balance.front()].note =
+        fmt::format("scales {} {:.3g} left out: {} would overflow", tried.kind, tried.ratio, overflow);
+    scale_inputs();
   }
   QuantizedExpert result;
   // Written back into the tensor of all experts where the format keeps the source's layout.

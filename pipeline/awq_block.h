@@ -1,5 +1,5 @@
-// AWQ on one decoder block: from float weights and input statistics to stored tensors. Experts are shown one at a time, so that a block with many of
-// them needs no more memory than its attention and one expert.
+// AWQ on one decoder block: from float weights and input statistics to stored tensors. Experts are shown one at a time, so that a
+// block with many of them needs no more memory than its attention and one expert.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,8 +18,9 @@ using BlockStatistics = std::map<models::InputId, quant::InputStatistics>;
 using ExpertLoader = std::function<models::MlpWeights(int64_t expert)>;
 
 // What happens to linears that read one input, once their scales are applied: quantize_linears, or a measurement in its place.
-using LinearsWork = std::function<std::vector<LinearReport>(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool search,
-                                                            const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink)>;
+using LinearsWork =
+    std::function<std::vector<LinearReport>(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool search,
+                                            const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink)>;
 
 class BlockObjective;
 
@@ -30,24 +31,28 @@ struct QuantizedBlock {
 };
 
 // The groups of this block that are searched: all that the tensors allow, or those that options.mappings name.
-std::vector<models::ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout, const AwqOptions& options);
+std::vector<models::ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
+                                                  const AwqOptions& options);
 
-// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU. `stored`: dtypes of what is not
-// packed. The block's parameters (sinks, router corrections, ...) are not stored here, except for an activation's divisor. `objective`: what modules of this
-// block read, where options.objective asks for their outputs; null = the Gram loss for every group.
+// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU.
+// `stored`: dtypes of what is not packed. The block's parameters (sinks, router corrections, ...) are not stored here, except for
+// an activation's divisor. `objective`: what modules of this block read, where options.objective asks for their outputs; null = the
+// Gram loss for every group.
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, models::BlockWeights weights,
-                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options, const StoredDtype& stored,
-                              const TensorSink& sink, const LinearsWork& work = quantize_linears, BlockObjective* objective = nullptr);
+                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
+                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work = quantize_linears,
+                              BlockObjective* objective = nullptr);
 
 struct QuantizedExpert {
   models::MlpWeights weights;  // what is stored, float32
   std::vector<LinearReport> reports;
 };
 
-// `input`, `hidden`: statistics of what gate_proj and up_proj, and what down_proj read. routed_tokens 0: nothing is searched inside the expert.
+// `input`, `hidden`: statistics of what gate_proj and up_proj, and what down_proj read. routed_tokens 0: nothing is searched inside
+// the expert.
 QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t block, int64_t expert, models::MlpWeights weights,
-                                const quant::InputStatistics& input, const quant::InputStatistics& hidden, const AppliedScales& expert_input,
-                                int64_t routed_tokens, const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink,
-                                const LinearsWork& work = quantize_linears);
+                                const quant::InputStatistics& input, const quant::InputStatistics& hidden,
+                                const AppliedScales& expert_input, int64_t routed_tokens, const AwqOptions& options,
+                                const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work = quantize_linears);
 
 }  // namespace salient::pipeline

@@ -50,15 +50,20 @@ constexpr int kFloatBits = 16;  // of a channel that is not rounded
 // Undefined for none.
 at::Tensor ascending(const at::Tensor& channels) { return channels.numel() > 0 ? std::get<0>(at::sort(channels)) : at::Tensor(); }
 
-bool same_channels(const at::Tensor& a, const at::Tensor& b) { return a.defined() == b.defined() && (!a.defined() || at::equal(a, b)); }
+bool same_channels(const at::Tensor& a, const at::Tensor& b) {
+  return a.defined() == b.defined() && (!a.defined() || at::equal(a, b));
+}
 
 // Statistics of an input whose channels `channels` cause no error: what compensation may not use, and has nothing to make up for.
 quant::InputStatistics without_input(const quant::InputStatistics& input, const at::Tensor& channels) {
   quant::InputStatistics rest = input;
-  const auto clear = [&](const at::Tensor& gram) { return gram.defined() ? gram.index_fill(0, channels, 0).index_fill_(1, channels, 0) : gram; };
+  const auto clear = [&](const at::Tensor& gram) {
+    return gram.defined() ? gram.index_fill(0, channels, 0).index_fill_(1, channels, 0) : gram;
+  };
   if (!channels.defined()) return rest;
   rest.gram = clear(rest.gram);
   rest.held_gram = clear(rest.held_gram);
+  for (quant::CurvePoint& point : rest.curve) point.gram = clear(point.gram);
   return rest;
 }
 
@@ -66,6 +71,7 @@ struct RoundedLinear {
   quant::RoundedWeight weight;
   double off_diagonal = -1;
   double damping = 0;
+  std::vector<std::pair<int64_t, double>> rows_curve;  // see LinearReport
 };
 
 // Linears that keep the same channels in float are rounded together.
@@ -84,9 +90,19 @@ std::vector<RoundedLinear> round_linears(const std::vector<quant::WeightToRound>
       together.push_back(i);
       part.push_back(weights[i]);
     }
-    quant::RoundedWeights rounded = quant::round_weights(part, without_input(input, salient[first]), columns, options);
+    const quant::InputStatistics read = without_input(input, salient[first]);
+    quant::RoundedWeights rounded = quant::round_weights(part, read, columns, options);
     for (size_t i = 0; i < together.size(); ++i)
-      result[together[i]] = {std::move(rounded.weights[i]), rounded.off_diagonal, rounded.damping};
+      result[together[i]] = {std::move(rounded.weights[i]), rounded.off_diagonal, rounded.damping, {}};
+    if (result[first].weight.held_back_error < 0) continue;
+    for (const quant::CurvePoint& point : read.curve) {
+      std::vector<double> errors;
+      if (point.gram.defined()) errors = quant::held_back_errors(part, point.gram, read, columns, options);
+      for (size_t i = 0; i < together.size(); ++i) {
+        RoundedLinear& linear = result[together[i]];
+        linear.rows_curve.emplace_back(point.blocks, errors.empty() ? linear.weight.held_back_error : errors[i]);
+      }
+    }
   }
   return result;
 }
@@ -121,7 +137,8 @@ bool is_quantized(const models::LinearSpec& spec, const AwqOptions& options) {
 UntouchedWeight measure_untouched(const models::LinearSpec& spec, const at::Tensor& weight, const quant::InputStatistics& input,
                                   const AwqOptions& options) {
   const at::Tensor error = quant::quantization_error(weight, {}, affine_options(options, spec.name, weight.size(1)));
-  const auto correlation = quant::rank_correlation(quant::mean_abs(input).to(at::kDouble), quant::channel_error_share(error, input.gram));
+  const auto correlation =
+      quant::rank_correlation(quant::mean_abs(input).to(at::kDouble), quant::channel_error_share(error, input.gram));
   return {quant::output_error(error, input.gram, input.rows), correlation.value_or(-2)};
 }
 
@@ -130,7 +147,8 @@ at::Tensor salient_inputs(const quant::InputStatistics& input, const AwqOptions&
   return ascending(quant::find_salient_channels(quant::mean_abs(input), {}, options.salient_ratio));
 }
 
-at::Tensor salient_channels(const LinearJob& job, const quant::InputStatistics& input, const at::Tensor& gram, const AwqOptions& options) {
+at::Tensor salient_channels(const LinearJob& job, const quant::InputStatistics& input, const at::Tensor& gram,
+                            const AwqOptions& options) {
   if (!options.salient_auto || options.salient_ratio <= 0 || input.rows == 0) return salient_inputs(input, options);
   const at::Tensor& weight = job.linear->weight;
   const quant::AffineOptions affine = affine_options(options, job.spec->name, weight.size(1));
@@ -142,12 +160,14 @@ at::Tensor without_channels(const at::Tensor& weight, const at::Tensor& channels
   return channels.defined() ? weight.index_fill(1, channels, 0) : weight;
 }
 
-std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool search,
+std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool wanted,
                                            const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink) {
   std::vector<LinearReport> reports;
   if (jobs.empty()) return reports;
   const at::Tensor& columns = jobs.front().applied.columns;
   const at::Tensor gram = quant::divided_gram(input.gram, columns);
+  const bool sound = gram.isfinite().all().item<bool>();  // squares of finite inputs may not be
+  const bool search = wanted && sound;
   const bool only_clamp = options.format == WeightFormat::kFloat;
   std::vector<at::Tensor> salient;  // of each linear
   std::vector<quant::WeightToRound> weights;
@@ -159,18 +179,20 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
     report.name = job.spec->name;
     report.bits = affine.bits;
     report.group_size = setting_of(options, job.spec->name).group_size;
+    report.in_features = weight.size(1);
     report.rtn_error = job.untouched.rtn_error;
     report.salience_correlation = job.untouched.salience_correlation;
     report.scale_kind = job.applied.kind;
     report.scale_ratio = job.applied.ratio;
     describe_input(report, input);
     if (!job.applied.note.empty()) report.warnings.push_back(job.applied.note);
+    if (!sound) report.warnings.push_back("the squares of its inputs overflow float32: rounded to nearest, nothing searched");
     if (salient.back().defined()) {
       report.salient_channels = salient.back().numel();
       const double share = static_cast<double>(report.salient_channels) / static_cast<double>(weight.size(1));
-      report.warnings.push_back(fmt::format("{} of {} input channels stay in float: {:.3g} bits a weight on average, they counted with {}",
-                                            report.salient_channels, weight.size(1), affine.bits + (kFloatBits - affine.bits) * share,
-                                            kFloatBits));
+      report.warnings.push_back(
+          fmt::format("{} of {} input channels stay in float: {:.3g} bits a weight on average, they counted with {}",
+                      report.salient_channels, weight.size(1), affine.bits + (kFloatBits - affine.bits) * share, kFloatBits));
     }
     const at::Tensor& rows = job.applied.rows;
     report.scaled_error = error_of(quant::quantization_error(weight, {}, affine), gram, input.rows, rows);
@@ -193,14 +215,16 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
     const std::string& name = job.spec->name;
     const quant::RoundedWeight& result = rounded[i].weight;
     const at::Tensor& kept = salient[i];
-    at::Tensor dense = only_clamp ? (weights[i].range() != nullptr ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size)
-                                                                         : weights[i].weight)
-                                        : quant::dequantize(result.weight);
+    at::Tensor dense = only_clamp ? (weights[i].range() != nullptr
+                                         ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size)
+                                         : weights[i].weight)
+                                  : quant::dequantize(result.weight);
     if (kept.defined()) dense = dense.index_copy(1, kept, job.linear->weight.index_select(1, kept));
     report.error = error_of(dense - job.linear->weight, gram, input.rows, job.applied.rows);
     report.off_diagonal = rounded[i].off_diagonal;
     report.held_back_nearest = result.held_back_nearest;
     report.held_back_error = result.held_back_error;
+    report.rows_curve = rounded[i].rows_curve;
     if (rounded[i].damping > options.rounding.damping)
       report.warnings.push_back(fmt::format("the Gram matrix needed a damping of {}", rounded[i].damping));
     const at::ScalarType dtype = stored(name + ".weight");
@@ -211,7 +235,8 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
       store_float_linear(*job.spec, *job.linear, stored, sink);
       continue;
     }
-    for (const auto& [tensor, value] : packed_tensors(options.format, name, result.weight, setting_of(options, name), dtype)) sink.put(tensor, value);
+    for (const auto& [tensor, value] : packed_tensors(options.format, name, result.weight, setting_of(options, name), dtype))
+      sink.put(tensor, value);
     job.linear->weight = dense;
     store_bias(*job.spec, *job.linear, dtype, sink);
   }
@@ -233,7 +258,7 @@ at::Tensor to_stored_dtype(const at::Tensor& tensor, at::ScalarType dtype, const
   if (!stored.isfinite().all().item<bool>()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: a value of magnitude {} does not fit {}", name,
                                                      tensor.abs().max().item<double>(), c10::toString(dtype)))
-        .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16: --format compressed-tensors");
+        .with_hint("of packed formats compressed-tensors keeps bfloat16, --format dequantized stores float32");
   }
   return stored;
 }

@@ -35,6 +35,7 @@ struct ModuleOverride {
   std::optional<int> bits;  // 16 = stays in float
   std::optional<int64_t> group_size;
   std::optional<bool> zero_point;
+  bool may_miss = false;  // may match no module, as AwqOptions::ignore_may_miss
 };
 
 // The measure of the scale search: the error of each linear's own output from the Gram matrix of its input, or that of the smallest module that
@@ -50,10 +51,14 @@ struct AwqOptions {
   bool clip = true;
   quant::ClipSearchOptions clip_search;
   quant::RoundingOptions rounding;
+  bool rows_curve = false;  // measure how the held-back error falls with the number of calibration rows; changes nothing that is stored
   bool propagate_error = true;  // the next block sees what the quantized blocks before it really put out
   WeightFormat format = WeightFormat::kAwqGemm;
   // Modules that stay in float: names, or regular expressions after "re:". lm_head always does unless spec.lm_head says int8.
   std::vector<std::string> ignore = {"lm_head"};
+  // Of `ignore`, those that may match no module of the model: of recipes and of AutoAWQ's modules_to_not_convert, which are written
+  // for families of models and only warn there. Any other pattern that matches nothing is an error.
+  std::vector<std::string> ignore_may_miss = {};
   // Only these groups are searched; empty = every group that the model's tensors allow.
   std::vector<SmoothMapping> mappings = {};
   std::vector<ModuleOverride> overrides = {};
@@ -71,6 +76,7 @@ struct LinearReport {
   std::string name;
   int bits = 0;
   int64_t group_size = 0;
+  int64_t in_features = 0;
   double rtn_error = 0;   // round to nearest, no scaling, no clipping
   double scaled_error = -1;   // with the scales, rounded to nearest
   double clipped_error = -1;  // and clipped
@@ -81,6 +87,9 @@ struct LinearReport {
   // On calibration rows that the rounding did not see, where some were held back.
   double held_back_nearest = -1;  // rounded to nearest with the same scales and clipping
   double held_back_error = -1;    // as stored
+  // With AwqOptions::rows_curve: calibration blocks that the rounding saw, and the held-back error of what it made of them; the last point is all but those
+  // held back, and has `held_back_error`.
+  std::vector<std::pair<int64_t, double>> rows_curve;
   double off_diagonal = -1;       // factor of the Gram matrix's off-diagonal part in the rounding
   int64_t dead_channels = 0;      // input channels that were 0 for every calibration token
   int64_t salient_channels = 0;   // input channels kept in float

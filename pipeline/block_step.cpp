@@ -68,21 +68,25 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
   const std::unique_ptr<BlockObjective> objective = block_objective(step, layout.block);
   Observer observer(objective.get());
   const models::BlockObserver observe = observer.function();
+  const bool inputs_only = objective == nullptr && (step.options.propagate_error || !step.needs_output);
   {
     const BlockWeights moved = models::to_device(weights, pass.device());
     pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
       observer.set_batch(batch);
       const models::AttentionCall call = pass.call(moved, layout.block, observe);
       const AttentionHalf half = models::attention_half(call, input.read(batch.begin, batch.count).to(pass.device()));
+      if (inputs_only) {
+        models::observe_mlp(call, half.mlp_input);
+        return;
+      }
       const at::Tensor mlp = models::mlp_half(call, half.mlp_input);
       if (!step.options.propagate_error) output.write(batch.begin, models::finish_block(call, half.residual, mlp));
     });
   }
   return_free_memory();
-  QuantizedBlock quantized =
-      quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options, step.stored, step.sink, step.linears,
-                     objective.get());
-  if (!step.options.propagate_error) return std::move(quantized.reports);
+  QuantizedBlock quantized = quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options,
+                                            step.stored, step.sink, step.linears, objective.get());
+  if (!step.options.propagate_error || !step.needs_output) return std::move(quantized.reports);
   const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
   const models::BlockObserver nobody;
   pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
@@ -118,9 +122,8 @@ class MixtureStep {
     const BlockStatistics statistics = observe(weights);
     const models::Norm float_output_norm = weights.at(models::NormSlot::kMlpOutput);
     if (!step_.options.propagate_error) prepare_experts(weights);
-    QuantizedBlock quantized =
-        quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options, step_.stored, step_.sink, step_.linears,
-                       objective_.get());
+    QuantizedBlock quantized = quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options,
+                                              step_.stored, step_.sink, step_.linears, objective_.get());
     if (step_.options.propagate_error) prepare_experts(quantized.weights);
 
     std::vector<LinearReport> reports = std::move(quantized.reports);
@@ -129,9 +132,9 @@ class MixtureStep {
       MlpWeights float_weights = load_expert(expert);
       const quant::InputStatistics hidden = hidden_statistics(float_weights, expert);
       if (!step_.options.propagate_error) add_part(float_weights, expert);
-      QuantizedExpert done =
-          quantize_expert(step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
-                          quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink, step_.linears);
+      QuantizedExpert done = quantize_expert(
+          step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
+          quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink, step_.linears);
       if (step_.options.propagate_error) add_part(done.weights, expert);
       reports.insert(reports.end(), done.reports.begin(), done.reports.end());
       return_free_memory();
@@ -261,7 +264,9 @@ std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, c
   return reports;
 }
 
-fs::path scratch_file(const fs::path& work_folder, const std::string& name) { return work_folder / fmt::format("{}{}.bin", kScratch, name); }
+fs::path scratch_file(const fs::path& work_folder, const std::string& name) {
+  return work_folder / fmt::format("{}{}.bin", kScratch, name);
+}
 
 bool is_scratch_file(const std::string& name) { return name.starts_with(kScratch) && name.ends_with(".bin"); }
 

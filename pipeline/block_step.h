@@ -1,8 +1,9 @@
 // One block of a quantization: statistics of its inputs, search, storing, and its output as the next block's input.
 //
-// A dense block is loaded whole. Of a mixture, attention, router and shared expert are; experts are loaded one at a time, first for the search of
-// the scales that all of them share, then each for its own statistics (of all calibration tokens), its quantization, and its part of the output (of
-// the tokens that the router sends to it). What all experts read and what they add up to is kept in files, not in memory.
+// A dense block is loaded whole. Of a mixture, attention, router and shared expert are; experts are loaded one at a time, first for
+// the search of the scales that all of them share, then each for its own statistics (of all calibration tokens), its quantization,
+// and its part of the output (of the tokens that the router sends to it). What all experts read and what they add up to is kept in
+// files, not in memory.
 #pragma once
 
 #include <filesystem>
@@ -27,6 +28,7 @@ struct BlockStep {
   TensorSink sink;
   std::function<void(double done)> on_progress;  // share of this block, 0 to 1; may be empty
   LinearsWork linears = quantize_linears;
+  bool needs_output = true;  // false: nothing will read the output, and it may be left as it is
 };
 
 // Reads the block's input from `input`, stores its tensors, writes its output to `output`.

@@ -5,6 +5,7 @@
 #include <ATen/ops/nonzero.h>
 
 #include <algorithm>
+#include <array>
 
 namespace salient::pipeline {
 namespace {
@@ -17,12 +18,15 @@ at::Tensor counted_tokens(const calibration::TokenBlocks& tokens) {
   return at::arange(width, at::kLong).unsqueeze(0) < tokens.lengths.unsqueeze(1);
 }
 
+// Points of the curve: these parts of the blocks, and all.
+constexpr std::array<int64_t, 3> kCurveParts = {8, 4, 2};
+
 at::Tensor places(const at::Tensor& mask) { return at::nonzero(mask.flatten()).flatten(); }
 
 }  // namespace
 
 CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device,
-                                 int64_t batch_tokens, bool hold_back)
+                                 int64_t batch_tokens, bool hold_back, bool rows_curve)
     : config_(config),
       tokens_(tokens),
       device_(device),
@@ -31,18 +35,38 @@ CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const cali
   // Padding is on the right, where no real token sees it: plain causal masks will do.
   const at::Tensor positions = at::arange(width(), at::TensorOptions(at::kLong).device(device)).unsqueeze(0);
   context_ = models::make_attention_context(config, positions, 0, {}, at::kFloat);
-  if (hold_back && rows() >= kHoldBackEvery) held_ = at::arange(rows(), at::kLong).remainder(kHoldBackEvery) == kHoldBackEvery - 1;
+  if (!hold_back || rows() < kHoldBackEvery) return;
+  held_ = at::arange(rows(), at::kLong).remainder(kHoldBackEvery) == kHoldBackEvery - 1;
+  if (!rows_curve) return;
+  fit_blocks_ = rows() - rows() / kHoldBackEvery;
+  std::vector<int64_t> points;
+  for (const int64_t part : kCurveParts) points.push_back(std::max<int64_t>(1, fit_blocks_ / part));
+  for (int64_t block = 0, fit = 0; block < rows(); ++block) {
+    if (block % kHoldBackEvery == kHoldBackEvery - 1) continue;
+    ++fit;
+    if (fit < fit_blocks_ && std::find(points.begin(), points.end(), fit) != points.end()) curve_.emplace_back(block + 1, fit);
+  }
 }
 
 void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch)>& work) const {
   for (int64_t begin = 0; begin < rows(); begin += batch_) {
-    Batch batch{begin, std::min(batch_, rows() - begin), {}, {}, {}};
+    Batch batch{begin, std::min(batch_, rows() - begin), {}, {}, {}, {}, 0};
     const at::Tensor counted = counted_.defined() ? counted_.narrow(0, begin, batch.count) : at::Tensor();
     if (counted.defined() && !counted.all().item<bool>()) batch.counted = places(counted).to(device_);
     if (held_.defined()) {
       const at::Tensor held = held_.narrow(0, begin, batch.count).unsqueeze(1).expand({batch.count, width()});
+      const at::Tensor fit = counted.defined() ? held.logical_not() & counted : held.logical_not();
       batch.held_back = places(counted.defined() ? held & counted : held).to(device_);
-      batch.fit = places(counted.defined() ? held.logical_not() & counted : held.logical_not()).to(device_);
+      batch.fit = places(fit).to(device_);
+      int64_t done = 0;  // blocks of the batch
+      for (const auto& [end, blocks] : curve_) {
+        const int64_t part_end = std::min(end - begin, batch.count);
+        if (part_end <= done) continue;
+        batch.curve.push_back(
+            {fit.narrow(0, done, part_end - done).sum().item<int64_t>(), end - begin <= batch.count ? blocks : 0});
+        done = part_end;
+      }
+      if (begin + batch.count == rows()) batch.all_blocks = fit_blocks_;
     }
     work(batch);
   }
@@ -56,8 +80,16 @@ models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights,
 void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const CalibrationPass::Batch& batch) {
   if (!into.gram.defined()) into = quant::make_input_statistics(x.size(-1), x.device());
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
-  if (!batch.held_back.defined()) return quant::accumulate(into, batch.counted.defined() ? rows.index_select(0, batch.counted) : rows);
+  if (!batch.held_back.defined())
+    return quant::accumulate(into, batch.counted.defined() ? rows.index_select(0, batch.counted) : rows);
   if (batch.fit.numel() > 0) quant::accumulate(into, rows.index_select(0, batch.fit));
+  int64_t begin = 0;
+  for (const CalibrationPass::Batch::CurvePart& part : batch.curve) {
+    quant::accumulate_curve(into, rows.index_select(0, batch.fit.narrow(0, begin, part.places)));
+    begin += part.places;
+    if (part.blocks > 0) quant::end_curve_point(into, part.blocks);
+  }
+  if (batch.all_blocks > 0) into.curve.push_back({batch.all_blocks, {}});
   if (batch.held_back.numel() > 0) quant::accumulate_held_back(into, rows.index_select(0, batch.held_back));
 }
 
@@ -65,6 +97,9 @@ void finish_statistics(quant::InputStatistics& statistics) {
   quant::finish(statistics);
   statistics.gram = statistics.gram.cpu();
   if (statistics.held_gram.defined()) statistics.held_gram = statistics.held_gram.cpu();
+  for (quant::CurvePoint& point : statistics.curve) {
+    if (point.gram.defined()) point.gram = point.gram.cpu();
+  }
   statistics.abs_sum = statistics.abs_sum.cpu();
 }
 

@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <utility>
+#include <vector>
 
 #include "calibration/token_blocks.h"
 #include "models/decoder/block.h"
@@ -18,7 +20,9 @@ class CalibrationPass {
  public:
   // `config` and `tokens` must outlive the pass. At most `batch_tokens` tokens (but at least one row of them) are run at a time.
   // Every kHoldBackEvery-th token block is held back where `hold_back` says so and there are enough of them.
-  CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device, int64_t batch_tokens, bool hold_back = false);
+  // `rows_curve`: statistics also keep Gram matrices of the first eighth, quarter and half of the blocks that are not held back.
+  CalibrationPass(const models::DecoderConfig& config, const calibration::TokenBlocks& tokens, at::Device device,
+                  int64_t batch_tokens, bool hold_back = false, bool rows_curve = false);
 
   struct Batch {
     int64_t begin = 0;  // rows of the token blocks
@@ -27,6 +31,13 @@ class CalibrationPass {
     at::Tensor counted;    // of the tokens that statistics count; undefined = all of them
     at::Tensor fit;        // of those that are not held back; undefined = the same as `counted`
     at::Tensor held_back;  // of those that are; undefined = none
+    // Parts of `fit` for the curve, one after the other from its first place; `blocks` > 0 where a point of the curve ends.
+    struct CurvePart {
+      int64_t places = 0;
+      int64_t blocks = 0;
+    };
+    std::vector<CurvePart> curve;
+    int64_t all_blocks = 0;  // in the last batch, where there is a curve: those that are not held back
   };
   void for_each_batch(const std::function<void(const Batch& batch)>& work) const;
 
@@ -43,6 +54,9 @@ class CalibrationPass {
   int64_t batch_ = 1;
   at::Tensor counted_;  // bool [blocks, width], undefined = all
   at::Tensor held_;     // bool [blocks], undefined = none
+  std::vector<std::pair<int64_t, int64_t>>
+      curve_;               // point of the curve: the block that it ends before, and its blocks that are not held back
+  int64_t fit_blocks_ = 0;  // where there is a curve
   models::AttentionContext context_;
 };
 

@@ -1,6 +1,7 @@
 #include "pipeline/evaluation_records.h"
 
 #include <map>
+#include <set>
 
 #include "common/hash.h"
 
@@ -68,11 +69,12 @@ void record_model(Store& store, std::optional<int64_t> run_id, const eval::Model
 
 }  // namespace
 
-std::string model_hash(Store& store, const fs::path& folder) {
+std::string model_hash(Store& store, const fs::path& model) {
+  static const std::set<std::string> kWeights = {".safetensors", ".pt", ".pth", ".ts"};
   std::map<std::string, std::string> hashes;  // sorted by name
-  for (const auto& entry : fs::directory_iterator(folder)) {
+  for (const auto& entry : fs::directory_iterator(fs::is_directory(model) ? model : fs::absolute(model).parent_path())) {
     const std::string name = entry.path().filename().string();
-    const bool counts = name == "config.json" || name == "tokenizer.json" || entry.path().extension() == ".safetensors";
+    const bool counts = name == "config.json" || name == "tokenizer.json" || kWeights.contains(entry.path().extension().string());
     if (counts) hashes[name] = store.file_sha256(entry.path());
   }
   std::string text;

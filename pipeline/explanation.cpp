@@ -3,17 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "common/error.h"
 #include "common/text.h"
 #include "pipeline/quantize_progress.h"
+#include "quant/salience.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kMetadataFile = "quantization_metadata.json";
+constexpr size_t kLeastLinears = 3;  // two are always in one order or the other
 const std::vector<std::string> kOrders = {"error", "rtn", "ratio", "sensitivity", "name"};
 
 bool is_number(std::string_view text) {
@@ -41,7 +42,9 @@ double median(std::vector<double>& values) {
   return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
 }
 
-bool has_correlation(const LinearReport& report) { return report.salience_correlation >= -1 && std::isfinite(report.salience_correlation); }
+bool has_correlation(const LinearReport& report) {
+  return report.salience_correlation >= -1 && std::isfinite(report.salience_correlation);
+}
 
 LinearSummary summarize(const std::string& name, const std::vector<const LinearReport*>& reports) {
   LinearSummary summary;
@@ -99,7 +102,7 @@ SalienceStudy study_salience(const std::vector<LinearReport>& reports) {
   std::vector<double> shares;
   for (const LinearReport& report : reports) {
     if (has_correlation(report)) within.push_back(report.salience_correlation);
-    if (report.salience_top_share >= 0) {
+    if (std::isfinite(report.rtn_error) && report.salience_top_share >= 0 && std::isfinite(report.salience_top_share)) {
       errors.push_back(report.rtn_error);
       shares.push_back(report.salience_top_share);
     }
@@ -111,39 +114,28 @@ SalienceStudy study_salience(const std::vector<LinearReport>& reports) {
     study.within_greatest = within.back();
   }
   study.across_linears = static_cast<int64_t>(errors.size());
-  study.across = rank_correlation(errors, shares);
+  if (errors.size() >= kLeastLinears) study.across = quant::rank_correlation(errors, shares);
   return study;
 }
 
 std::vector<RowsCurvePoint> read_rows_curve(const Json& metadata, const std::string& where) {
   std::vector<RowsCurvePoint> curve;
   for (const Json& point : value_or<Json>(metadata, "rows_curve", Json::array(), where)) {
-    if (!point.is_array() || point.size() != 3 || !std::all_of(point.begin(), point.end(), [](const Json& v) { return v.is_number(); })) {
-      fail(ErrorKind::kCorruption, "{}: rows_curve: found {}, expected [rows, held-back error, held-back error of rounding]", where, dump_json(point));
+    if (!point.is_array() || point.size() != 3 ||
+        !std::all_of(point.begin(), point.end(), [](const Json& v) { return v.is_number(); })) {
+      fail(ErrorKind::kCorruption, "{}: rows_curve: found {}, expected [rows, held-back error, held-back error of rounding]", where,
+           dump_json(point));
     }
     curve.push_back({static_cast<int64_t>(point[0].get<double>()), point[1].get<double>(), point[2].get<double>()});
   }
   return curve;
 }
 
-std::vector<double> ranks(const std::vector<double>& values) {
-  std::vector<size_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a] < values[b]; });
-  std::vector<double> rank(values.size());
-  for (size_t begin = 0; begin < order.size();) {
-    size_t end = begin;
-    while (end < order.size() && values[order[end]] == values[order[begin]]) ++end;
-    for (size_t i = begin; i < end; ++i) rank[order[i]] = 0.5 * static_cast<double>(begin + end - 1);
-    begin = end;
-  }
-  return rank;
-}
-
 // Error that one bit less would add; -1 where it was not measured.
 double added_by_one_bit_less(const LinearReport& report) {
   const auto error_at = [&](int bits) {
-    const auto it = std::find_if(report.sensitivity.begin(), report.sensitivity.end(), [&](const auto& entry) { return entry.first == bits; });
+    const auto it =
+        std::find_if(report.sensitivity.begin(), report.sensitivity.end(), [&](const auto& entry) { return entry.first == bits; });
     return it == report.sensitivity.end() ? -1.0 : it->second;
   };
   // Of the nearest smaller number of bits that was measured.
@@ -212,7 +204,8 @@ Explanation explain_artifact(const fs::path& folder) {
   std::vector<const LinearReport*> all;
   for (const LinearReport& report : explanation.linears) all.push_back(&report);
   explanation.total = summarize("all", all);
-  explanation.projections = summarize_by(explanation.linears, [](const LinearReport& report) { return projection_of(report.name); });
+  explanation.projections =
+      summarize_by(explanation.linears, [](const LinearReport& report) { return projection_of(report.name); });
   explanation.blocks = summarize_by(explanation.linears, [](const LinearReport& report) {
     const int64_t block = block_of(report.name);
     return block < 0 ? std::string("outside") : std::to_string(block);
@@ -224,7 +217,8 @@ Explanation explain_artifact(const fs::path& folder) {
 
 std::vector<LinearReport> sorted_linears(std::vector<LinearReport> linears, const std::string& order) {
   if (std::find(kOrders.begin(), kOrders.end(), order) == kOrders.end()) {
-    fail(ErrorKind::kInvalidArgument, "unknown order '{}': expected {}{}", order, list_choices(kOrders), did_you_mean(order, kOrders));
+    fail(ErrorKind::kInvalidArgument, "unknown order '{}': expected {}{}", order, list_choices(kOrders),
+         did_you_mean(order, kOrders));
   }
   if (order == "name") return linears;
   const auto key = [&](const LinearReport& report) {
@@ -236,31 +230,6 @@ std::vector<LinearReport> sorted_linears(std::vector<LinearReport> linears, cons
   };
   std::stable_sort(linears.begin(), linears.end(), [&](const LinearReport& a, const LinearReport& b) { return key(a) > key(b); });
   return linears;
-}
-
-std::optional<double> rank_correlation(std::span<const double> a, std::span<const double> b) {
-  if (a.size() != b.size()) fail(ErrorKind::kInvalidArgument, "rank correlation of {} and {} values", a.size(), b.size());
-  std::vector<double> x;
-  std::vector<double> y;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!std::isfinite(a[i]) || !std::isfinite(b[i])) continue;
-    x.push_back(a[i]);
-    y.push_back(b[i]);
-  }
-  if (x.size() < 3) return std::nullopt;
-  const std::vector<double> rank_x = ranks(x);
-  const std::vector<double> rank_y = ranks(y);
-  const double mean = 0.5 * static_cast<double>(x.size() - 1);
-  double xy = 0;
-  double xx = 0;
-  double yy = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    xy += (rank_x[i] - mean) * (rank_y[i] - mean);
-    xx += (rank_x[i] - mean) * (rank_x[i] - mean);
-    yy += (rank_y[i] - mean) * (rank_y[i] - mean);
-  }
-  if (xx == 0 || yy == 0) return std::nullopt;
-  return std::clamp(xy / std::sqrt(xx * yy), -1.0, 1.0);
 }
 
 std::string projection_of(std::string_view linear) {
@@ -288,7 +257,8 @@ Json to_json(const Explanation& explanation) {
   Json linears = Json::array();
   for (const LinearReport& report : explanation.linears) linears.push_back(to_json(report));
   Json curve = Json::array();
-  for (const RowsCurvePoint& point : explanation.rows_curve) curve.push_back({point.rows, point.held_back_error, point.held_back_nearest});
+  for (const RowsCurvePoint& point : explanation.rows_curve)
+    curve.push_back({point.rows, point.held_back_error, point.held_back_nearest});
   const SalienceStudy& salience = explanation.salience;
   return {{"folder", explanation.folder.string()},
           {"format", explanation.format},

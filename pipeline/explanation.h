@@ -1,11 +1,11 @@
-// What a quantized artifact says of itself: where the error lies, what each step of the search took off it, how well the salience of the inputs
-// foretells it, and what was noted on the way. All of it from the artifact's quantization_metadata.json; nothing is measured anew.
+// What a quantized artifact says of itself: where the error lies, what each step of the search took off it, how well the salience
+// of the inputs foretells it, and what was noted on the way. All of it from the artifact's quantization_metadata.json; nothing is
+// measured anew.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,13 +15,14 @@
 
 namespace salient::pipeline {
 
-// Several linears together. Errors are sums over those linears in which they were measured; nothing where they were measured in none.
+// Several linears together. Errors are sums over those linears in which they were measured; nothing where they were measured in
+// none.
 struct LinearSummary {
   std::string name;  // projection ("q_proj", "experts.down_proj") or block ("3")
   int64_t linears = 0;
   double rtn_error = 0;
   double error = 0;
-  std::optional<double> mean_bits;  // over the linears, not their weights
+  std::optional<double> mean_bits;       // over the linears, not their weights
   std::optional<double> scaled_left;     // share of the rounding error that is left with the scales, of the linears that say so
   std::optional<double> clipped_left;    //   and with clipping
   double left = 0;                       //   and as stored
@@ -32,7 +33,7 @@ struct LinearSummary {
 
 // How well salience predicts the rounding error.
 struct SalienceStudy {
-  int64_t linears = 0;                // that have a rank correlation of their own
+  int64_t linears = 0;                 // that have a rank correlation of their own
   std::optional<double> within_least;  // Spearman, over the input channels of a linear
   std::optional<double> within_median;
   std::optional<double> within_greatest;
@@ -41,7 +42,8 @@ struct SalienceStudy {
   int64_t across_linears = 0;
 };
 
-// One point of "rows_curve": [calibration rows that were used, held-back error of what they gave, that of rounding to nearest], summed over linears.
+// One point of "rows_curve": [calibration rows that were used, held-back error of what they gave, that of rounding to nearest],
+// summed over linears.
 struct RowsCurvePoint {
   int64_t rows = 0;
   double held_back_error = 0;
@@ -64,17 +66,13 @@ struct Explanation {
   std::vector<RowsCurvePoint> rows_curve;
 };
 
-// Errors: not found (folder, quantization_metadata.json), corruption, unsupported (another program's metadata; an artifact in which nothing was
-// rounded).
+// Errors: not found (folder, quantization_metadata.json), corruption, unsupported (another program's metadata; an artifact in which
+// nothing was rounded).
 Explanation explain_artifact(const std::filesystem::path& folder);
 
-// "error" (largest first), "rtn", "ratio" (error / rtn_error, largest first), "sensitivity" (error that one bit less would add, largest first; not
-// measured last) or "name" (as stored). Errors: invalid argument.
+// "error" (largest first), "rtn", "ratio" (error / rtn_error, largest first), "sensitivity" (error that one bit less would add,
+// largest first; not measured last) or "name" (as stored). Errors: invalid argument.
 std::vector<LinearReport> sorted_linears(std::vector<LinearReport> linears, const std::string& order);
-
-// Spearman's rank correlation, equal values sharing the mean of their ranks. Pairs with a value that is not finite are left out; nothing with fewer
-// than 3 pairs or when one side is constant. Errors: invalid argument for different lengths.
-std::optional<double> rank_correlation(std::span<const double> a, std::span<const double> b);
 
 // "model.layers.3.mlp.experts.7.down_proj" -> "experts.down_proj", "model.layers.3.mlp.down_proj" -> "down_proj".
 std::string projection_of(std::string_view linear);
@@ -86,8 +84,8 @@ std::optional<double> share_left(double error, double rtn_error);
 
 Json to_json(const Explanation& explanation);
 
-// The plots: error before and after by linear, salience by linear, and the error by calibration rows where it was measured. Experts of a block are
-// drawn as their mean.
+// The plots: error before and after by linear, salience by linear, and the error by calibration rows where it was measured. Experts
+// of a block are drawn as their mean.
 std::string plot_explanation(const Explanation& explanation);
 
 }  // namespace salient::pipeline

@@ -83,20 +83,43 @@ void add_errors(const std::vector<Place>& places, const std::string& name, const
 }
 
 SvgPanel error_panel(const std::vector<Place>& places) {
-  SvgPanel panel{.title = "Output error of each linear, before and after", .x_label = {}, .y_label = "mean squared error per token", .log_y = true, .x_ticks = {}, .separators = {}, .series = {}};
+  SvgPanel panel{.title = "Output error of each linear, before and after",
+                 .x_label = {},
+                 .y_label = "mean squared error per token",
+                 .log_y = true,
+                 .x_ticks = {},
+                 .separators = {},
+                 .series = {}};
   add_blocks(places, panel);
-  add_errors(places, "rounding to nearest", "#b0413e", [](const LinearReport& r) { return r.rtn_error; }, panel);
-  add_errors(places, "scaled", "#e0a030", [](const LinearReport& r) { return r.scaled_error; }, panel);
-  add_errors(places, "and clipped", "#6aa84f", [](const LinearReport& r) { return r.clipped_error; }, panel);
-  add_errors(places, "as stored", "#1f5fa8", [](const LinearReport& r) { return r.error; }, panel);
-  add_errors(places, "as stored, held back", "#8e63b0", [](const LinearReport& r) { return r.held_back_error; }, panel);
+  add_errors(
+      places, "rounding to nearest", "#b0413e", [](const LinearReport& r) { return r.rtn_error; }, panel);
+  add_errors(
+      places, "scaled", "#e0a030", [](const LinearReport& r) { return r.scaled_error; }, panel);
+  add_errors(
+      places, "and clipped", "#6aa84f", [](const LinearReport& r) { return r.clipped_error; }, panel);
+  add_errors(
+      places, "as stored", "#1f5fa8", [](const LinearReport& r) { return r.error; }, panel);
+  add_errors(
+      places, "as stored, held back", "#8e63b0", [](const LinearReport& r) { return r.held_back_error; }, panel);
   return panel;
 }
 
 SvgPanel salience_panel(const std::vector<Place>& places) {
-  SvgPanel panel{.title = "Salience: mean |x| of the input channels", .x_label = {}, .y_label = "mean |x|", .log_y = true, .x_ticks = {}, .separators = {}, .series = {}};
+  SvgPanel panel{.title = "Salience: mean |x| of the input channels",
+                 .x_label = {},
+                 .y_label = "mean |x|",
+                 .log_y = true,
+                 .x_ticks = {},
+                 .separators = {},
+                 .series = {}};
   add_blocks(places, panel);
-  SvgSeries series{.name = "line: least to greatest\nbox: 25 to 75 %\nstroke: median\ndot: 99 %", .color = "#1f5fa8", .mark = SvgMark::kBoxes, .x = {}, .y = {}, .boxes = {}, .labels = {}};
+  SvgSeries series{.name = "line: least to greatest\nbox: 25 to 75 %\nstroke: median\ndot: 99 %",
+                   .color = "#1f5fa8",
+                   .mark = SvgMark::kBoxes,
+                   .x = {},
+                   .y = {},
+                   .boxes = {},
+                   .labels = {}};
   for (size_t i = 0; i < places.size(); ++i) {
     const LinearReport& report = *places[i].members.front();  // experts of a block read the same input, or nearly so
     const std::vector<double>& q = report.salience_quantiles;
@@ -110,7 +133,13 @@ SvgPanel salience_panel(const std::vector<Place>& places) {
 }
 
 SvgPanel rows_panel(const Explanation& explanation) {
-  SvgPanel panel{.title = "Error on held-back rows by the number of calibration rows", .x_label = "calibration rows", .y_label = "sum over linears", .log_y = false, .x_ticks = {}, .separators = {}, .series = {}};
+  SvgPanel panel{.title = "Error on held-back rows by the number of calibration rows",
+                 .x_label = "calibration rows",
+                 .y_label = "sum over linears",
+                 .log_y = false,
+                 .x_ticks = {},
+                 .separators = {},
+                 .series = {}};
   SvgSeries stored{.name = "as stored", .color = "#1f5fa8", .mark = SvgMark::kLine, .x = {}, .y = {}, .boxes = {}, .labels = {}};
   SvgSeries nearest = stored;
   nearest.name = "rounding to nearest";
@@ -134,7 +163,8 @@ std::string plot_explanation(const Explanation& explanation) {
   if (!explanation.rows_curve.empty()) panels.push_back(rows_panel(explanation));
   std::string title = explanation.folder.filename().string();
   if (title.empty()) title = explanation.folder.parent_path().filename().string();
-  return render_svg(fmt::format("{}: {:.1f} % of the error of rounding to nearest is left", title, 100 * explanation.total.left), panels);
+  return render_svg(fmt::format("{}: {:.1f} % of the error of rounding to nearest is left", title, 100 * explanation.total.left),
+                    panels);
 }
 
 }  // namespace salient::pipeline

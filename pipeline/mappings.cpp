@@ -180,14 +180,29 @@ void check_mappings(const models::DecoderConfig& config, const std::vector<Smoot
   }
 }
 
-void check_ignore(const models::DecoderConfig& config, const std::vector<std::string>& ignore) {
-  const ModelModules modules = collect(config);
-  std::vector<std::string> names = modules.linears;
+std::vector<std::string> check_ignore(const models::DecoderConfig& config, const std::vector<std::string>& ignore,
+                                      const std::vector<std::string>& may_miss) {
+  std::vector<std::string> names = collect(config).linears;
   names.emplace_back("lm_head");
   names.emplace_back(config.names.lm_head);
-  for (const std::string& pattern : ignore) {
-    if (matching({pattern}, names).empty()) fail_unmatched("ignore:", pattern, names);
+  std::vector<std::string> notes;
+  for (const std::string& pattern : std::set<std::string>(ignore.begin(), ignore.end())) {
+    if (!matching({pattern}, names).empty()) continue;
+    if (std::find(may_miss.begin(), may_miss.end(), pattern) == may_miss.end()) fail_unmatched("ignore:", pattern, names);
+    notes.push_back(fmt::format("ignore: '{}' matches no module of this model, nothing is left out by it", pattern));
   }
+  return notes;
+}
+
+std::vector<std::string> check_overrides(const models::DecoderConfig& config, const std::vector<ModuleOverride>& overrides) {
+  const std::vector<std::string> names = overrides.empty() ? std::vector<std::string>{} : collect(config).linears;
+  std::vector<std::string> notes;
+  for (const ModuleOverride& override : overrides) {
+    if (!matching({override.pattern}, names).empty()) continue;
+    if (!override.may_miss) fail_unmatched("overrides:", override.pattern, names);
+    notes.push_back(fmt::format("overrides: '{}' matches no linear of this model, nothing is changed by it", override.pattern));
+  }
+  return notes;
 }
 
 }  // namespace salient::pipeline

@@ -1,5 +1,7 @@
 #include "pipeline/quantize_job.h"
 
+#include <chrono>
+
 #include "calibration/calibration_rows.h"
 #include "calibration/self_generation.h"
 #include "common/error.h"
@@ -9,6 +11,8 @@
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/quantize_plan.h"
+#include "pipeline/reached.h"
+#include "pipeline/warning_digest.h"
 
 namespace salient::pipeline {
 namespace {
@@ -62,16 +66,18 @@ std::vector<std::vector<models::TokenId>> openings(const std::filesystem::path& 
 // Only compensated rounding fits errors to the text.
 bool wants_own_rows(const QuantizeJob& job) {
   const AwqOptions& awq = job.model.awq;
-  return job.self_generated > 0 && awq.format != WeightFormat::kFloat && !awq.export_compatible && awq.rounding.kind != quant::RoundingKind::kNearest;
+  return job.self_generated > 0 && awq.format != WeightFormat::kFloat && !awq.export_compatible &&
+         awq.rounding.kind != quant::RoundingKind::kNearest;
 }
 
 void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, CalibrationInput& input) {
   const models::Checkpoint checkpoint(job.model.model_folder);
   const models::DecoderConfig config = models::load_decoder_config(checkpoint);
-  const QuantizeEstimate estimate =
-      estimate_quantize(config, job.model.awq, input.blocks.ids.numel(), std::max(job.model.batch_tokens, input.blocks.ids.size(1)));
+  const QuantizeEstimate estimate = estimate_quantize(config, job.model.awq, input.blocks.ids.numel(),
+                                                      std::max(job.model.batch_tokens, input.blocks.ids.size(1)));
   calibration::SelfGenerationOptions options;
-  options.tokens = std::max<int64_t>(kSelfGeneratedRow, static_cast<int64_t>(job.self_generated * static_cast<double>(input.blocks.statistics.tokens)));
+  options.tokens = std::max<int64_t>(
+      kSelfGeneratedRow, static_cast<int64_t>(job.self_generated * static_cast<double>(input.blocks.statistics.tokens)));
   options.row_tokens = kSelfGeneratedRow;
   options.seed = input.seed.value_or(job.seed);
   options.openings = openings(job.model.model_folder, config, tokenizer);
@@ -144,6 +150,7 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
 }
 
 QuantizeJobResult run_quantize_job(QuantizeJob job) {
+  const auto started = std::chrono::steady_clock::now();
   check_quantization(job.model);
   const CalibrationInput input = prepare_calibration(job);
   if (job.model.on_message) {
@@ -151,7 +158,13 @@ QuantizeJobResult run_quantize_job(QuantizeJob job) {
   }
   job.model.calibration_record = input.record;
   if (input.seed) job.model.seed = *input.seed;
-  return {quantize_model(job.model, input.blocks), input.blocks.statistics, input.coverage};
+  QuantizeJobResult result{quantize_model(job.model, input.blocks), input.blocks.statistics, input.coverage, 0};
+  add_reached(result.coverage, result.model.reports);
+  if (job.model.on_message) {
+    for (const std::string& line : warning_lines(result.model.reports)) job.model.on_message(line);
+  }
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return result;
 }
 
 Json summarize_reports(const std::vector<LinearReport>& reports) {

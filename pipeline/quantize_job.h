@@ -28,17 +28,19 @@ struct QuantizeJob {
   bool discard_long_rows = false;  // the older spelling of LongRows::kDiscard
   calibration::LossMask loss_mask = calibration::LossMask::kAll;
   calibration::TextRows text_rows = calibration::TextRows::kLines;
-  // Tokens that the float model writes itself, as a share of the others, where rounding is compensated (calibration/self_generation.h).
-  double self_generated = 0.1;
-  calibration::RenderOptions render;  // of training rows: content, system prompt, field names
+  // Tokens that the float model writes itself, as a share of the others, where rounding is compensated
+  // (calibration/self_generation.h).
+  double self_generated = 1.0;
+  calibration::RenderOptions render;                               // of training rows: content, system prompt, field names
   std::function<void(int64_t done, int64_t total)> on_generation;  // steps of the model's own rows
-  QuantizeModelOptions model;         // model_folder, output, awq, device, ...; calibration_record is filled in here
+  QuantizeModelOptions model;  // model_folder, output, awq, device, ...; calibration_record is filled in here
 };
 
 struct QuantizeJobResult {
   QuantizeModelResult model;
   calibration::TokenStatistics tokens;
   calibration::CoverageReport coverage;
+  double seconds = 0;  // of everything: calibration rows, those that the model writes, quantization
 };
 
 // What run_quantize_job calibrates on.

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -15,16 +16,21 @@
 #include "common/memory.h"
 #include "common/text.h"
 #include "models/decoder/embedding.h"
+#include "models/decoder/streamed_head.h"
 #include "models/io/checkpoint.h"
 #include "models/io/checkpoint_writer.h"
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_files.h"
-#include "pipeline/bit_plan.h"
+#include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
 #include "pipeline/mappings.h"
 #include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_progress.h"
+#include "pipeline/reached.h"
+#include "pipeline/rows_curve.h"
+#include "pipeline/stored_range.h"
 #include "pipeline/weight_formats.h"
+#include "pipeline/work_folder.h"
 #include "quant/affine.h"
 
 namespace salient::pipeline {
@@ -72,29 +78,6 @@ void embed_tokens(const Checkpoint& checkpoint, const DecoderConfig& config, con
   checkpoint.release(std::string(config.names.embedding));
 }
 
-constexpr const char* kMetadataFile = "quantization_metadata.json";
-
-Json metadata_json(const QuantizeModelOptions& options, const AwqOptions& asked, const Json& mean_bits, const QuantizeProgress& progress, const Json& source_hashes,
-                   const Json& file_hashes, const calibration::TokenBlocks& tokens) {
-  Json layers = Json::array();
-  for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
-  return {{"format", row_of(options.awq.format).packed ? to_string(options.awq.format) : "float"},
-          {"fingerprint", progress.fingerprint},
-          {"method", to_upper(options.awq.method)},
-          {"spec", models::spec_to_json(options.awq.spec)},
-          {"mean_bits", mean_bits},
-          {"search", settings_json(asked)},
-          {"calibration", options.calibration_record},
-          {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
-          {"calibration_blocks", tokens.ids.size(0)},
-          {"calibration_ids_sha256", hash_tensor(tokens.ids)},
-          {"seed", options.seed},
-          {"source_sha256", source_hashes},
-          {"files_sha256", file_hashes},
-          {"layers", layers},
-          {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
-}
-
 void check_source(const Checkpoint& checkpoint) {
   if (checkpoint.config().contains("quantization_config")) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: the model is quantized already (config.json has a quantization_config)",
@@ -129,51 +112,6 @@ void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
 [[noreturn]] void fail_exists(const QuantizeModelOptions& options) {
   throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", options.output.string()))
       .with_hint(options.exists_hint);
-}
-
-// What a complete artifact folder says of the job that made it. config.json is written last.
-std::optional<QuantizeProgress> load_finished(const fs::path& folder) {
-  const fs::path file = folder / kMetadataFile;
-  if (!fs::exists(file) || !fs::exists(folder / "config.json")) return std::nullopt;
-  return progress_from_metadata(read_json_file(file), file.string());
-}
-
-// Whether every file of an artifact is still as it was made: "model.safetensors" for one that is not, "" when all are.
-std::string find_changed_file(const fs::path& folder) {
-  const Json hashes = read_json_file(folder / kMetadataFile).value("files_sha256", Json::object());
-  for (const auto& [name, hash] : hashes.items()) {
-    if (!fs::exists(folder / name) || sha256_file(folder / name) != hash) return name;
-  }
-  return "";
-}
-
-// Deletes nothing that is not ours: a folder that only happens to be called "<output>.partial" is refused.
-void check_work_folder(const fs::path& work) {
-  if (!fs::exists(work)) return;
-  for (const auto& entry : fs::directory_iterator(work)) {
-    const std::string name = entry.path().filename().string();
-    const bool ours = name.starts_with(".") || name.starts_with("model") || is_progress_file(name) || is_side_file(name) ||
-                      name == "config.json" || name == kMetadataFile;
-    if (ours) continue;
-    throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("{}: this name is needed for the work in progress, but the folder holds {}, which is "
-                            "none of its files",
-                            work.string(), name))
-        .with_hint("move that folder away, or choose another --out");
-  }
-}
-
-// A complete work folder gets the artifact's name; what had it (see replace_output) is removed afterwards.
-void publish(const fs::path& work, const fs::path& output) {
-  remove_progress(work);
-  const fs::path replaced = output.string() + ".replaced";
-  if (fs::exists(output)) {
-    fs::remove_all(replaced);
-    fs::rename(output, replaced);
-  }
-  fs::rename(work, output);
-  fs::remove_all(replaced);
-  sync_folder(output.has_parent_path() ? output.parent_path() : fs::path("."));
 }
 
 // Progress without the shards that it speaks of: somebody tidied up in the work folder.
@@ -212,23 +150,14 @@ Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, co
 }
 
 // lm_head in codes, from its own weight or the embedding that it shares.
-void put_head(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
-              at::ScalarType dtype) {
-  const std::string source = config.tie_word_embeddings ? std::string(config.names.embedding) : std::string(config.names.lm_head) + ".weight";
-  const at::Tensor weight = checkpoint.load(source, {config.vocab_size, config.hidden_size}, at::kFloat, at::kCPU);
-  const quant::QuantizedWeight rounded = quant::quantize_affine(weight, {kHeadSetting.bits, config.hidden_size, kHeadSetting.zero_point, dtype});
-  for (const auto& [name, tensor] : packed_tensors(options.format, std::string(config.names.lm_head), rounded, kHeadSetting, dtype)) writer.put(name, tensor);
-}
-
-// What each module gets with target_bits; measured once for a job, however often it is stopped.
-BitPlan find_bits(const QuantizeModelOptions& options, const Checkpoint& checkpoint, const DecoderConfig& config, const calibration::TokenBlocks& tokens,
-                  const StoredDtype& stored, const fs::path& work, const std::string& fingerprint) {
-  if (std::optional<BitPlan> known = load_bit_plan(work, fingerprint)) return std::move(*known);
-  const CalibrationPass pass(config, tokens, options.device, options.batch_tokens);
-  const auto embed = [&](ActivationFile& hidden) { embed_tokens(checkpoint, config, pass, tokens.ids, hidden); };
-  BitPlan plan = plan_bits({checkpoint, config, options.awq, tokens, pass, stored, work, embed, options.awq.bit_choices, options.on_planning});
-  save_bit_plan(work, fingerprint, plan);
-  return plan;
+void put_head(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const DecoderConfig& config,
+              const AwqOptions& options, at::ScalarType dtype) {
+  const at::Tensor weight =
+      checkpoint.load(models::head_tensor(config), {config.vocab_size, config.hidden_size}, at::kFloat, at::kCPU);
+  const quant::QuantizedWeight rounded =
+      quant::quantize_affine(weight, {kHeadSetting.bits, config.hidden_size, kHeadSetting.zero_point, dtype});
+  for (const auto& [name, tensor] : packed_tensors(options.format, std::string(config.names.lm_head), rounded, kHeadSetting, dtype))
+    writer.put(name, tensor);
 }
 
 // "12 modules with 3, 16 with 4"
@@ -236,7 +165,8 @@ std::string count_bits(const BitPlan& plan) {
   std::map<int, int64_t> counts;
   for (const PlannedModule& module : plan.modules) ++counts[module.bits];
   std::string text;
-  for (const auto& [bits, count] : counts) text += fmt::format("{}{}{} with {}", text.empty() ? "" : ", ", count, text.empty() ? " modules" : "", bits);
+  for (const auto& [bits, count] : counts)
+    text += fmt::format("{}{}{} with {}", text.empty() ? "" : ", ", count, text.empty() ? " modules" : "", bits);
   return text;
 }
 
@@ -256,8 +186,241 @@ QuantizeModelOptions normalized(QuantizeModelOptions options) {
   return options;
 }
 
-void say(const QuantizeModelOptions& options, const std::string& line) {
-  if (options.on_message) options.on_message(line);
+// What one call works on; nothing of it changes while it runs.
+struct Job {
+  Job(const QuantizeModelOptions& given, const calibration::TokenBlocks& calibration_tokens)
+      : options(normalized(given)),
+        tokens(calibration_tokens),
+        checkpoint(options.model_folder),
+        config(models::load_decoder_config(checkpoint)),
+        kept(plan_kept(checkpoint, config)),
+        source_hashes(hash_source_files(checkpoint.folder())),
+        work(work_folder_of(options.output)) {
+    options.awq.scale_dtype = packed_dtype(config, options.awq.format);
+    stored = stored_dtypes(checkpoint, config, options.awq);
+    fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
+                                        {"source", source_hashes},
+                                        {"spec", models::spec_to_json(options.awq.spec)},
+                                        {"search", settings_json(options.awq)},
+                                        {"ids", hash_tensor(tokens.ids)},
+                                        {"lengths", hash_tensor(tokens.lengths)},
+                                        {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
+                                        {"calibration", options.calibration_record},
+                                        {"seed", options.seed},
+                                        {"libtorch", TORCH_VERSION},
+                                        {"device", options.device.str()},
+                                        {"batch_tokens", options.batch_tokens},
+                                        {"max_shard_bytes", options.max_shard_bytes}}));
+  }
+  Job(const Job&) = delete;  // `stored` refers to `checkpoint`
+  Job& operator=(const Job&) = delete;
+
+  int64_t blocks() const { return config.num_hidden_layers; }
+  std::vector<int64_t> hidden_shape() const { return {tokens.ids.size(0), tokens.ids.size(1), config.hidden_size}; }
+  void say(const std::string& line) const {
+    if (options.on_message) options.on_message(line);
+  }
+
+  QuantizeModelOptions options;
+  const calibration::TokenBlocks& tokens;
+  Checkpoint checkpoint;
+  DecoderConfig config;
+  std::vector<models::PlannedTensor> kept;
+  Json source_hashes;
+  fs::path work;
+  StoredDtype stored;
+  std::string fingerprint;  // of everything that decides the result's bytes
+};
+
+// The output, when it was made from exactly this job's inputs and is as it was made. Errors: it is there, but neither that nor to
+// be replaced.
+std::optional<QuantizeProgress> reusable_output(const Job& job) {
+  const QuantizeModelOptions& options = job.options;
+  if (!fs::exists(options.output)) return std::nullopt;
+  const std::optional<QuantizeProgress> finished = options.reuse_output ? load_finished(options.output) : std::nullopt;
+  if (!finished || finished->fingerprint != job.fingerprint) {
+    if (!options.replace_output) fail_exists(options);
+    return std::nullopt;
+  }
+  const std::string changed = find_changed_file(options.output);
+  if (changed.empty()) return finished;
+  if (options.replace_output) return std::nullopt;
+  throw Error(ErrorKind::kCorruption, fmt::format("{}: {} is not as it was made", options.output.string(), changed))
+      .with_hint("remove the folder, then the same command makes it again; or: " + options.exists_hint);
+}
+
+// Of a job that was stopped between the last file and the rename: everything is there.
+std::optional<QuantizeProgress> finished_work(const Job& job) {
+  std::optional<QuantizeProgress> finished = load_finished(job.work);
+  if (!finished || finished->fingerprint != job.fingerprint || !find_changed_file(job.work).empty()) return std::nullopt;
+  return finished;
+}
+
+QuantizeModelResult nothing_to_do(const Job& job, const QuantizeProgress& finished) {
+  QuantizeModelResult result;
+  result.folder = job.options.output;
+  result.reports = finished.reports;
+  result.resumed_blocks = job.blocks();
+  return result;
+}
+
+// Says what will be needed and refuses what is not there. `disk`: also what the disk has free, which work in progress has taken
+// already.
+void check_needs(const Job& job, bool disk) {
+  const QuantizeModelOptions& options = job.options;
+  const at::Tensor& ids = job.tokens.ids;
+  QuantizeEstimate estimate = estimate_quantize(job.config, options.awq, ids.numel(), std::max(options.batch_tokens, ids.size(1)));
+  for (const models::PlannedTensor& tensor : job.kept) estimate.disk_bytes += models::data_bytes(tensor);
+  job.say(fmt::format("needs at most {} of memory and {} of disk", human_bytes(estimate.peak_memory_bytes),
+                      human_bytes(estimate.disk_bytes)));
+  check_memory(options, estimate);
+  if (disk) check_disk(options.output, estimate);
+}
+
+// What each module gets with target_bits; measured once for a job, however often it is stopped.
+std::optional<BitPlan> find_bits(const Job& job) {
+  const QuantizeModelOptions& options = job.options;
+  if (options.awq.target_bits <= 0) return std::nullopt;
+  std::optional<BitPlan> bits = load_bit_plan(job.work, job.fingerprint);
+  if (!bits) {
+    const CalibrationPass pass(job.config, job.tokens, options.device, options.batch_tokens);
+    const auto embed = [&](ActivationFile& hidden) { embed_tokens(job.checkpoint, job.config, pass, job.tokens.ids, hidden); };
+    bits = plan_bits({job.checkpoint, job.config, options.awq, job.tokens, pass, job.stored, job.work, embed,
+                      options.awq.bit_choices, options.on_planning});
+    save_bit_plan(job.work, job.fingerprint, *bits);
+  }
+  job.say(fmt::format("{:.2f} bits a weight: {}", bits->mean_bits, count_bits(*bits)));
+  return bits;
+}
+
+// Every tensor of the artifact, in the order in which they are stored.
+std::vector<models::PlannedTensor> plan_artifact(const Job& job, const AwqOptions& awq, const OuterTensors& outer) {
+  std::vector<models::PlannedTensor> planned = outer.before;
+  const auto append = [&](const std::vector<models::PlannedTensor>& tensors) {
+    planned.insert(planned.end(), tensors.begin(), tensors.end());
+  };
+  for (int64_t block = 0; block < job.blocks(); ++block) append(plan_block(job.config, block, awq, job.stored, &job.checkpoint));
+  append(outer.after);
+  append(outer.head);
+  append(job.kept);
+  return planned;
+}
+
+// All that is not of a block, and the first block's input.
+QuantizeProgress begin_work(const Job& job, const AwqOptions& awq, const OuterTensors& outer, const CalibrationPass& pass,
+                            models::CheckpointWriter& writer) {
+  put_outer(writer, job.checkpoint, outer.before);
+  put_outer(writer, job.checkpoint, outer.after);
+  if (!outer.head.empty()) put_head(writer, job.checkpoint, job.config, awq, packed_dtype(job.config, awq.format));
+  copy_kept(writer, job.checkpoint, job.kept);
+  ActivationFile embedded = ActivationFile::create(hidden_file(job.work, 0), job.hidden_shape());
+  embed_tokens(job.checkpoint, job.config, pass, job.tokens.ids, embedded);
+  writer.sync();
+  const QuantizeProgress progress{job.fingerprint, 0, {}};
+  save_progress(job.work, progress, embedded);
+  return progress;
+}
+
+void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPlan>& bits, const CalibrationPass& pass,
+                models::CheckpointWriter& writer, QuantizeProgress& progress) {
+  const QuantizeModelOptions& options = job.options;
+  const TensorSink sink{
+      [&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
+      [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
+  BlockStep step{job.checkpoint, job.config, awq, pass, job.stored, job.work, sink, {}};
+  if (options.on_progress) options.on_progress(progress.blocks_done, job.blocks());
+  for (int64_t block = progress.blocks_done; block < job.blocks(); ++block) {
+    const ActivationFile input = ActivationFile::open(hidden_file(job.work, block), job.hidden_shape());
+    ActivationFile output = ActivationFile::create(hidden_file(job.work, block + 1), job.hidden_shape());
+    step.needs_output = block + 1 < job.blocks();
+    std::vector<LinearReport> reports = run_block_step(step, block, input, output);
+    if (bits) add_sensitivities(reports, *bits);
+    progress.reports.insert(progress.reports.end(), reports.begin(), reports.end());
+    progress.blocks_done = block + 1;
+    writer.sync();
+    save_progress(job.work, progress, output);
+    return_free_memory();
+    if (const std::string note = coverage_note(reports, block); !note.empty()) job.say(note);
+    if (options.on_progress) options.on_progress(progress.blocks_done, job.blocks());
+  }
+}
+
+Json metadata_json(const Job& job, const Json& mean_bits, const QuantizeProgress& progress, const Json& file_hashes) {
+  const QuantizeModelOptions& options = job.options;
+  const calibration::TokenBlocks& tokens = job.tokens;
+  Json layers = Json::array();
+  for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
+  Json metadata =
+         {{"format", row_of(options.awq.format).packed ? to_string(options.awq.format) : "float"},
+          {"fingerprint", progress.fingerprint},
+          {"method", to_upper(options.awq.method)},
+          {"spec", models::spec_to_json(options.awq.spec)},
+          {"mean_bits", mean_bits},
+          {"search", settings_json(options.awq)},
+          {"calibration", with_reached(options.calibration_record, progress.reports)},
+          {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
+          {"calibration_blocks", tokens.ids.size(0)},
+          {"calibration_ids_sha256", hash_tensor(tokens.ids)},
+          {"seed", options.seed},
+          {"source_sha256", job.source_hashes},
+          {"files_sha256", file_hashes},
+          {"layers", layers},
+          {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
+  if (Json curve = rows_curve_json(progress.reports); !curve.empty()) metadata["rows_curve"] = std::move(curve);
+  return metadata;
+}
+
+// The files that are not tensors; the metadata and config.json last.
+void write_other_files(const Job& job, const AwqOptions& awq, const std::optional<BitPlan>& bits,
+                       const QuantizeProgress& progress) {
+  copy_side_files(job.checkpoint.folder(), job.work);
+  const std::string new_config = dump_json(output_config(job.checkpoint, job.config, awq, job.kept), 2) + "\n";
+  Json file_hashes = hash_files(
+      job.work, [](const std::string& name) { return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile; });
+  file_hashes["config.json"] = sha256_hex(new_config);
+  const Json metadata = metadata_json(job, bits ? Json(bits->mean_bits) : Json(), progress, file_hashes);
+  write_file(job.work / kMetadataFile, dump_json(metadata, 2) + "\n");
+  write_file(job.work / "config.json", new_config);
+}
+
+void publish(const Job& job) {
+  // It came while this job was at work, and nobody said that it may be replaced.
+  if (fs::exists(job.options.output) && !job.options.replace_output) fail_exists(job.options);
+  publish_folder(job.work, job.options.output);
+}
+
+// In the work folder, which is locked: from what is there to the artifact.
+QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
+  const std::optional<BitPlan> bits = find_bits(job);
+  AwqOptions awq = job.options.awq;
+  if (bits) {
+    for (const PlannedModule& module : bits->modules) awq.planned_bits[module.name] = module.bits;
+  }
+  const OuterTensors outer = plan_outer(job.config, job.stored, &awq);
+  const std::vector<models::PlannedTensor> planned = plan_artifact(job, awq, outer);
+  const models::ShardPlan plan = models::plan_shards(planned, job.options.max_shard_bytes);
+  models::CheckpointWriter writer(lock, plan);
+  std::optional<QuantizeProgress> progress = load_progress(job.work, job.fingerprint);
+  QuantizeModelResult result;
+  result.folder = job.options.output;
+  result.bytes = plan.total_bytes;
+  result.resumed_blocks = progress ? progress->blocks_done : 0;
+  const bool hold_back = awq.rounding.kind == quant::RoundingKind::kGram && !awq.rounding.off_diagonal;
+  const CalibrationPass pass(job.config, job.tokens, job.options.device, job.options.batch_tokens, hold_back, job.options.awq.rows_curve);
+  if (progress) {
+    check_taken_over(writer, planned, job.work);
+    job.say(fmt::format("going on at block {} of {}", progress->blocks_done + 1, job.blocks()));
+  } else {
+    remove_progress(job.work);
+    if (bits) save_bit_plan(job.work, job.fingerprint, *bits);
+    progress = begin_work(job, awq, outer, pass, writer);
+  }
+  run_blocks(job, awq, bits, pass, writer, *progress);
+  writer.finish();
+  write_other_files(job, awq, bits, *progress);
+  publish(job);
+  result.reports = std::move(progress->reports);
+  return result;
 }
 
 }  // namespace
@@ -272,152 +435,48 @@ void check_quantization(const QuantizeModelOptions& given) {
   check_source(checkpoint);
   const DecoderConfig config = models::load_decoder_config(checkpoint);
   check_mappings(config, options.awq.mappings);
-  check_ignore(config, options.awq.ignore);
+  check_ignore(config, options.awq.ignore, options.awq.ignore_may_miss);
+  check_overrides(config, options.awq.overrides);
   check_tensors(checkpoint, config);
   const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) plan_block(config, block, options.awq, stored, &checkpoint);
+  check_rows_curve(options.awq);
+  check_stored_range(checkpoint, config, options.awq, stored);
 }
 
 QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens) {
   const auto started = std::chrono::steady_clock::now();
   const at::NoGradGuard no_grad;
   check_quantization(given);
-  QuantizeModelOptions options = normalized(given);
-  const bool ours = fs::exists(options.output);
-  const Checkpoint checkpoint(options.model_folder);
-  const DecoderConfig config = models::load_decoder_config(checkpoint);
-  options.awq.scale_dtype = packed_dtype(config, options.awq.format);
-  for (const std::string& note : check_tensors(checkpoint, config)) say(options, note);
-
-  const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
-  const std::vector<models::PlannedTensor> kept = plan_kept(checkpoint, config);
-  QuantizeEstimate estimate =
-      estimate_quantize(config, options.awq, tokens.ids.numel(), std::max(options.batch_tokens, tokens.ids.size(1)));
-  for (const models::PlannedTensor& tensor : kept) estimate.disk_bytes += models::data_bytes(tensor);
-
-  const Json source_hashes = hash_source_files(checkpoint.folder());
-  const std::string fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
-                                                        {"source", source_hashes},
-                                                        {"spec", models::spec_to_json(options.awq.spec)},
-                                                        {"search", settings_json(options.awq)},
-                                                        {"ids", hash_tensor(tokens.ids)},
-                                                        {"lengths", hash_tensor(tokens.lengths)},
-                                                        {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
-                                                        {"calibration", options.calibration_record},
-                                                        {"seed", options.seed},
-                                                        {"libtorch", TORCH_VERSION},
-                                                        {"device", options.device.str()},
-                                                        {"batch_tokens", options.batch_tokens},
-                                                        {"max_shard_bytes", options.max_shard_bytes}}));
-
-  QuantizeModelResult result;
-  result.folder = options.output;
-  if (ours && options.reuse_output) {
-    const QuantizeProgress finished = *load_finished(options.output);
-    if (finished.fingerprint == fingerprint) {
-      const std::string changed = find_changed_file(options.output);
-      if (changed.empty()) {
-        result.reports = finished.reports;
-        result.resumed_blocks = config.num_hidden_layers;
-        return result;
-      }
-      if (!options.replace_output) {
-        throw Error(ErrorKind::kCorruption, fmt::format("{}: {} is not as it was made", options.output.string(), changed))
-            .with_hint("remove the folder, then the same command makes it again; or: " + options.exists_hint);
-      }
-    } else if (!options.replace_output) {
-      fail_exists(options);
+  const Job job(given, tokens);
+  for (const std::string& note : check_tensors(job.checkpoint, job.config)) job.say(note);
+  for (const std::string& note : check_ignore(job.config, job.options.awq.ignore, job.options.awq.ignore_may_miss)) job.say(note);
+  for (const std::string& note : check_overrides(job.config, job.options.awq.overrides)) job.say(note);
+  if (const auto finished = reusable_output(job)) return nothing_to_do(job, *finished);
+  const bool replaces = fs::exists(job.options.output);
+  check_work_folder(job.work);
+  std::optional<FolderLock> lock;
+  if (fs::exists(job.work)) {
+    lock.emplace(models::lock_checkpoint_folder(job.work));
+    if (const auto finished = finished_work(job)) {
+      publish(job);
+      return nothing_to_do(job, *finished);
     }
   }
-
-  const fs::path work = options.output.string() + ".partial";
-  check_work_folder(work);
-  // Stopped between the last file and the rename: everything is there.
-  if (const auto finished = load_finished(work);
-      finished && finished->fingerprint == fingerprint && find_changed_file(work).empty()) {
-    publish(work, options.output);
-    result.reports = finished->reports;
-    result.resumed_blocks = config.num_hidden_layers;
-    return result;
+  check_needs(job, /*disk=*/!lock);
+  // Before anything is looked for or made in the folder, the plan of bits above all: what is in it from here on belongs to no other
+  // job.
+  if (!lock) {
+    lock.emplace(models::lock_checkpoint_folder(job.work));
+    if (!replaces &&
+        fs::exists(job.options.output)) {  // another job was faster: what is to be said and done of its output is decided above
+      std::error_code ignored;
+      fs::remove(job.work, ignored);
+      lock.reset();
+      return quantize_model(given, tokens);
+    }
   }
-  say(options, fmt::format("needs at most {} of memory and {} of disk", human_bytes(estimate.peak_memory_bytes),
-                           human_bytes(estimate.disk_bytes)));
-  check_memory(options, estimate);
-  if (!fs::exists(work)) check_disk(options.output, estimate);
-  fs::create_directories(work);
-  const AwqOptions asked = options.awq;
-  std::optional<BitPlan> bits;
-  if (asked.target_bits > 0) {
-    bits = find_bits(options, checkpoint, config, tokens, stored, work, fingerprint);
-    for (const PlannedModule& module : bits->modules) options.awq.planned_bits[module.name] = module.bits;
-    say(options, fmt::format("{:.2f} bits a weight: {}", bits->mean_bits, count_bits(*bits)));
-  }
-  const OuterTensors outer = plan_outer(config, stored, &options.awq);
-  std::vector<models::PlannedTensor> planned = outer.before;
-  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-    for (models::PlannedTensor& tensor : plan_block(config, block, options.awq, stored, &checkpoint))
-      planned.push_back(std::move(tensor));
-  }
-  planned.insert(planned.end(), outer.after.begin(), outer.after.end());
-  planned.insert(planned.end(), outer.head.begin(), outer.head.end());
-  planned.insert(planned.end(), kept.begin(), kept.end());
-  const models::ShardPlan plan = models::plan_shards(planned, options.max_shard_bytes);
-  result.bytes = plan.total_bytes;
-  // The writer locks the folder: whatever is looked at or removed in it from here on belongs to no other job.
-  models::CheckpointWriter writer(work, plan);
-  const std::optional<QuantizeProgress> found = load_progress(work, fingerprint);
-  if (!found) {
-    remove_progress(work);
-    if (bits) save_bit_plan(work, fingerprint, *bits);
-  }
-  QuantizeProgress progress = found ? *found : QuantizeProgress{fingerprint, 0, {}};
-  result.resumed_blocks = progress.blocks_done;
-  if (found) check_taken_over(writer, planned, work);
-  const bool hold_back = options.awq.rounding.kind == quant::RoundingKind::kGram && !options.awq.rounding.off_diagonal;
-  const CalibrationPass pass(config, tokens, options.device, options.batch_tokens, hold_back);
-  const std::vector<int64_t> hidden_shape{tokens.ids.size(0), tokens.ids.size(1), config.hidden_size};
-  if (found) {
-    say(options, fmt::format("going on at block {} of {}", progress.blocks_done + 1, config.num_hidden_layers));
-  } else {
-    put_outer(writer, checkpoint, outer.before);
-    put_outer(writer, checkpoint, outer.after);
-    if (!outer.head.empty()) put_head(writer, checkpoint, config, options.awq, packed_dtype(config, options.awq.format));
-    copy_kept(writer, checkpoint, kept);
-    ActivationFile embedded = ActivationFile::create(hidden_file(work, 0), hidden_shape);
-    embed_tokens(checkpoint, config, pass, tokens.ids, embedded);
-    writer.sync();
-    save_progress(work, progress, embedded);
-  }
-
-  const TensorSink sink{
-      [&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
-      [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
-  const BlockStep step{checkpoint, config, options.awq, pass, stored, work, sink, {}};
-  if (options.on_progress) options.on_progress(progress.blocks_done, config.num_hidden_layers);
-  for (int64_t block = progress.blocks_done; block < config.num_hidden_layers; ++block) {
-    const ActivationFile input = ActivationFile::open(hidden_file(work, block), hidden_shape);
-    ActivationFile output = ActivationFile::create(hidden_file(work, block + 1), hidden_shape);
-    std::vector<LinearReport> reports = run_block_step(step, block, input, output);
-    if (bits) add_sensitivities(reports, *bits);
-    progress.reports.insert(progress.reports.end(), reports.begin(), reports.end());
-    progress.blocks_done = block + 1;
-    writer.sync();
-    save_progress(work, progress, output);
-    return_free_memory();
-    if (const std::string note = coverage_note(reports, block); !note.empty()) say(options, note);
-    if (options.on_progress) options.on_progress(progress.blocks_done, config.num_hidden_layers);
-  }
-
-  writer.finish();
-  copy_side_files(checkpoint.folder(), work);
-  const std::string new_config = dump_json(output_config(checkpoint, config, options.awq, kept), 2) + "\n";
-  Json file_hashes = hash_files(
-      work, [](const std::string& name) { return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile; });
-  file_hashes["config.json"] = sha256_hex(new_config);
-  write_file(work / kMetadataFile, dump_json(metadata_json(options, asked, bits ? Json(bits->mean_bits) : Json(), progress, source_hashes, file_hashes, tokens), 2) + "\n");
-  write_file(work / "config.json", new_config);
-  publish(work, options.output);
-  result.reports = std::move(progress.reports);
+  QuantizeModelResult result = make_artifact(job, *lock);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return result;
 }

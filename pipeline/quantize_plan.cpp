@@ -6,9 +6,10 @@
 
 #include "common/error.h"
 #include "models/decoder/block_layout.h"
+#include "models/decoder/streamed_head.h"
 #include "models/decoder/wrappers.h"
 #include "pipeline/awq_linear.h"
-#include "pipeline/bit_plan.h"
+#include "pipeline/bit_measurement.h"
 #include "quant/affine.h"
 
 namespace salient::pipeline {
@@ -21,8 +22,6 @@ using models::PlannedTensor;
 
 // Of the process before any tensor is loaded: libtorch and its threads.
 constexpr uint64_t kProcessBytes = 200'000'000;
-// Of the logits that bit_plan.h compares at a time.
-constexpr uint64_t kLogitBytes = 256'000'000;
 
 // What is searched must have a group size that divides, whether it is rounded or only smoothed; what is rounded must fit the format.
 void check_linears(const std::vector<LinearSpec>& linears, const AwqOptions& options) {
@@ -133,6 +132,17 @@ BlockSize size_of_block(const DecoderConfig& config, int64_t block) {
     size.largest_gram = std::max(size.largest_gram, gram);
   }
   return size;
+}
+
+// Tokens of the sample that measure_modules carries through the model at once: whole rows, of which a long one is at most a batch.
+int64_t sample_tokens(int64_t calibration_tokens, int64_t batch_tokens) {
+  return std::min(calibration_tokens, std::max(2 * kSampleTokens, batch_tokens));
+}
+
+// Elements of the logits that it compares at a time, and of the piece of the head that they come from, as stored and converted.
+uint64_t measured_logits(const DecoderConfig& config, int64_t tokens) {
+  const int64_t head = 2 * std::min(models::kHeadPieceRows, config.vocab_size) * config.hidden_size;
+  return static_cast<uint64_t>(kLogitsCopies * std::min(logits_tokens(config), tokens) * config.vocab_size + head);
 }
 
 }  // namespace
@@ -354,19 +364,24 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   const auto hidden_size = static_cast<uint64_t>(config.hidden_size);
   const uint64_t hidden_states = static_cast<uint64_t>(calibration_tokens) * hidden_size;
   // Of a forward pass: about eight hidden-sized and four MLP-sized activations.
-  const uint64_t activations = static_cast<uint64_t>(batch_tokens) * (8 * hidden_size + 4 * most.widest_hidden);
+  const int64_t sample = options.target_bits > 0 ? sample_tokens(calibration_tokens, batch_tokens) : 0;
+  const uint64_t activations = static_cast<uint64_t>(std::max(batch_tokens, sample)) * (8 * hidden_size + 4 * most.widest_hidden);
   // The block before and after scaling, its packed tensors, and five temporaries of the largest linear; the Gram matrices, twice where rows are
   // held back, and of the largest what rounding makes of it (scaled, of all and of held-back rows; trusted; reversed, its factor); the embeddings, one of
   // which is converted as a whole.
   const bool compensated = options.format != WeightFormat::kFloat && options.rounding.kind == quant::RoundingKind::kGram;
-  const uint64_t gram_copies = compensated && !options.rounding.off_diagonal ? 2 : 1;
+  const uint64_t curve_copies = options.rows_curve ? 3 : 0;
+  const uint64_t gram_copies = (compensated && !options.rounding.off_diagonal ? 2 : 1) + curve_copies;
   const uint64_t block_floats = 2 * most.floats + most.floats / 4 + 5 * most.largest_linear + gram_copies * most.grams +
                                 (compensated ? 7 : 2) * most.largest_gram + activations;
   const uint64_t outer_floats = static_cast<uint64_t>(config.vocab_size) * hidden_size;
+  uint64_t peak_floats = std::max(block_floats, outer_floats * 3 / 2);
+  // Choosing bits holds what rounding changes of the block; once all blocks are through, the logits of two streams.
+  if (options.target_bits > 0) {
+    peak_floats = std::max({peak_floats, block_floats + most.floats, measured_logits(config, sample)});
+  }
   QuantizeEstimate estimate;
-  estimate.peak_memory_bytes = kProcessBytes + std::max(4 * block_floats, 6 * outer_floats);
-  // Choosing bits holds one more block and a piece of the logits, and carries the rows of its sample through the model for every linear.
-  if (options.target_bits > 0) estimate.peak_memory_bytes += 4 * most.floats + kLogitBytes;
+  estimate.peak_memory_bytes = kProcessBytes + 4 * peak_floats;
   estimate.block_bytes = 4 * (most.floats + most.grams);
   // Two files of hidden states, the block's input and its output; three more for what experts read and add up to.
   estimate.disk_bytes = disk + bytes_of(outer.before) + bytes_of(outer.after) + bytes_of(outer.head) + 4 * hidden_states * (mixture || options.objective == Objective::kBlock ? 5 : 2);

@@ -7,7 +7,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "pipeline/bit_plan.h"
+#include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
 
 namespace salient::pipeline {
@@ -30,7 +30,8 @@ double read_measured(const Json& json, std::string_view key, double absent, cons
 std::vector<double> read_numbers(const Json& json, std::string_view key, const std::string& where) {
   std::vector<double> numbers;
   for (const Json& number : value_or<Json>(json, key, Json::array(), where)) {
-    if (!number.is_number() && !number.is_null()) fail(ErrorKind::kCorruption, "{}: {}: found {}, expected a number", where, key, number.type_name());
+    if (!number.is_number() && !number.is_null())
+      fail(ErrorKind::kCorruption, "{}: {}: found {}, expected a number", where, key, number.type_name());
     numbers.push_back(number.is_null() ? std::numeric_limits<double>::quiet_NaN() : number.get<double>());
   }
   return numbers;
@@ -39,15 +40,29 @@ std::vector<double> read_numbers(const Json& json, std::string_view key, const s
 std::vector<std::pair<int, double>> read_sensitivity(const Json& json, const std::string& where) {
   std::vector<std::pair<int, double>> sensitivity;
   const Json measured = value_or<Json>(json, "sensitivity", Json::object(), where);
-  if (!measured.is_object()) fail(ErrorKind::kCorruption, "{}: sensitivity: found {}, expected an object {{bits: error}}", where, measured.type_name());
+  if (!measured.is_object())
+    fail(ErrorKind::kCorruption, "{}: sensitivity: found {}, expected an object {{bits: error}}", where, measured.type_name());
   for (const auto& [bits, error] : measured.items()) {
     int number = 0;
     const auto [end, failure] = std::from_chars(bits.data(), bits.data() + bits.size(), number);
-    if (failure != std::errc() || end != bits.data() + bits.size()) fail(ErrorKind::kCorruption, "{}: sensitivity: '{}' is no number of bits", where, bits);
+    if (failure != std::errc() || end != bits.data() + bits.size())
+      fail(ErrorKind::kCorruption, "{}: sensitivity: '{}' is no number of bits", where, bits);
     sensitivity.emplace_back(number, read_error(measured, bits, where + ": sensitivity"));
   }
   std::sort(sensitivity.begin(), sensitivity.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   return sensitivity;
+}
+
+std::vector<std::pair<int64_t, double>> read_curve(const Json& json, const std::string& where) {
+  std::vector<std::pair<int64_t, double>> curve;
+  for (const Json& point : value_or<Json>(json, "rows_curve", Json::array(), where)) {
+    if (!point.is_array() || point.size() != 2 || !point[0].is_number_integer() || !(point[1].is_number() || point[1].is_null())) {
+      fail(ErrorKind::kCorruption, "{}: rows_curve: found {}, expected [rows, error]", where, dump_json(point));
+    }
+    curve.emplace_back(point[0].get<int64_t>(),
+                       point[1].is_null() ? std::numeric_limits<double>::quiet_NaN() : point[1].get<double>());
+  }
+  return curve;
 }
 
 }  // namespace
@@ -66,12 +81,14 @@ Json to_json(const LinearReport& report) {
   if (report.bits > 0) {
     json["bits"] = report.bits;
     json["group_size"] = report.group_size;
+    json["in_features"] = report.in_features;
     json["dead_channels"] = report.dead_channels;
     json["salient_channels"] = report.salient_channels;
   }
   if (report.salience_correlation >= -1) json["salience_correlation"] = report.salience_correlation;
   if (!report.salience_quantiles.empty()) json["salience"]["quantiles"] = report.salience_quantiles;
   if (report.salience_top_share >= 0) json["salience"]["top_share"] = report.salience_top_share;
+  if (!report.rows_curve.empty()) json["rows_curve"] = report.rows_curve;
   for (const auto& [bits, error] : report.sensitivity) json["sensitivity"][std::to_string(bits)] = error;
   if (!report.warnings.empty()) json["warnings"] = report.warnings;
   if (report.routed_tokens >= 0) json["routed_tokens"] = report.routed_tokens;
@@ -85,6 +102,7 @@ LinearReport linear_report_from_json(const Json& json, const std::string& where)
   const std::string at = where + ": " + report.name;
   report.bits = static_cast<int>(value_or<int64_t>(json, "bits", 0, at));
   report.group_size = value_or<int64_t>(json, "group_size", 0, at);
+  report.in_features = value_or<int64_t>(json, "in_features", 0, at);
   report.rtn_error = read_error(json, "rtn_error", at);
   report.scaled_error = read_measured(json, "scaled_error", -1, at);
   report.clipped_error = read_measured(json, "clipped_error", -1, at);
@@ -102,6 +120,7 @@ LinearReport linear_report_from_json(const Json& json, const std::string& where)
   report.salience_quantiles = read_numbers(salience, "quantiles", at + ": salience");
   report.salience_top_share = value_or<double>(salience, "top_share", -1, at);
   report.sensitivity = read_sensitivity(json, at);
+  report.rows_curve = read_curve(json, at);
   for (const Json& warning : value_or<Json>(json, "warnings", Json::array(), at)) {
     if (!warning.is_string()) fail(ErrorKind::kCorruption, "{}: warnings: found {}, expected texts", at, warning.type_name());
     report.warnings.push_back(warning.get<std::string>());
@@ -125,7 +144,8 @@ std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const
   progress.fingerprint = require<std::string>(json, "fingerprint", where);
   progress.blocks_done = require<int64_t>(json, "blocks_done", where);
   if (progress.fingerprint != fingerprint || !fs::exists(hidden_file(work_folder, progress.blocks_done))) return std::nullopt;
-  for (const Json& report : require<Json>(json, "reports", where)) progress.reports.push_back(linear_report_from_json(report, where));
+  for (const Json& report : require<Json>(json, "reports", where))
+    progress.reports.push_back(linear_report_from_json(report, where));
   return progress;
 }
 
@@ -133,7 +153,8 @@ std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, con
   QuantizeProgress progress;
   progress.fingerprint = value_or<std::string>(metadata, "fingerprint", "", where);
   if (progress.fingerprint.empty()) return std::nullopt;
-  for (const Json& layer : require<Json>(metadata, "layers", where)) progress.reports.push_back(linear_report_from_json(layer, where));
+  for (const Json& layer : require<Json>(metadata, "layers", where))
+    progress.reports.push_back(linear_report_from_json(layer, where));
   return progress;
 }
 

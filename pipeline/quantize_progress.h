@@ -28,10 +28,12 @@ LinearReport linear_report_from_json(const Json& json, const std::string& where)
 // The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing.
 std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint);
 
-// The file with the input of block `block`. There is one for each index: the old one is still there until the progress names the new one.
+// The file with the input of block `block`. There is one for each index: the old one is still there until the progress names the
+// new one.
 std::filesystem::path hidden_file(const std::filesystem::path& work_folder, int64_t block);
 
-// Makes `progress` and `hidden`, the input of the next block, durable; only then does the block count as done. Removes the input of the last one.
+// Makes `progress` and `hidden`, the input of the next block, durable; only then does the block count as done. Removes the input of
+// the last one.
 void save_progress(const std::filesystem::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden);
 
 // The same out of a finished artifact's quantization_metadata.json; nothing when another program wrote it.
@@ -40,7 +42,8 @@ std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, con
 // Whether a file of a work folder is part of the work only, not of the artifact.
 bool is_progress_file(const std::string& name);
 
-// Removes what save_progress wrote, and what writers that were killed left half-written, before the work folder becomes the artifact.
+// Removes what save_progress wrote, and what writers that were killed left half-written, before the work folder becomes the
+// artifact.
 void remove_progress(const std::filesystem::path& work_folder);
 
 }  // namespace salient::pipeline

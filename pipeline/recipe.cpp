@@ -402,7 +402,9 @@ void Reader::set_groups() {
     }
     overrides.push_back(std::move(item));
   }
-  if (!overrides.empty()) set_word("overrides", overrides, all_.groups.front().where);
+  if (overrides.empty()) return;
+  set_word("overrides", overrides, all_.groups.front().where);
+  recipe_.settings.back().may_miss = true;
 }
 
 void Reader::set_method() {
@@ -466,7 +468,10 @@ Recipe Reader::read() {
     set_groups();
     set_method();
   }
-  if (!all_.ignore.empty()) set_word("ignore", all_.ignore, all_.ignore_where);
+  if (!all_.ignore.empty()) {
+    set_word("ignore", all_.ignore, all_.ignore_where);
+    recipe_.settings.back().may_miss = true;
+  }
   return std::move(recipe_);
 }
 

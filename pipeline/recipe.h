@@ -12,7 +12,7 @@
 // What it becomes: AWQ and quantization -> method awq; quantization alone -> rtn; GPTQ alone -> gptq; both -> awq with compensated
 // rounding. Groups of targets become overrides; a target that is no class comes with everything else in float. The format is
 // compressed-tensors, as llm-compressor writes it. What a recipe does not say (clipping, how codes are rounded after AWQ) stays as
-// Salient's methods have it.
+// Salient's methods have it. Names of modules may match nothing, as there: a recipe serves a family of models.
 #pragma once
 
 #include <filesystem>

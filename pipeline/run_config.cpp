@@ -4,22 +4,16 @@
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/setting_values.h"
 
 namespace salient::pipeline {
 namespace {
 
 using Keys = std::vector<std::string>;
-constexpr int64_t kMostCount = int64_t{1} << 40;
 
 template <typename T, typename Read>
 void set_if(const ConfigNode& section, std::string_view key, T& target, Read&& read) {
   if (const ConfigNode& node = section.get(key); !node.is_null()) target = read(node);
-}
-
-std::string nonempty(const ConfigNode& node) {
-  std::string text = node.as_string();
-  if (text.empty()) node.reject("a text");
-  return text;
 }
 
 void set_bool(const ConfigNode& section, std::string_view key, bool& target) {
@@ -33,7 +27,7 @@ void set_choice(const ConfigNode& section, std::string_view key, std::string& ta
 }
 template <typename T>
 void set_text(const ConfigNode& section, std::string_view key, T& target) {
-  set_if(section, key, target, nonempty);
+  set_if(section, key, target, read_text);
 }
 
 void read_model(const ConfigNode& root, RunConfig& config) {
@@ -61,7 +55,7 @@ void read_dataset(const ConfigNode& dataset, TrainingOverrides& training) {
 calibration::CalibrationSource read_source(const ConfigNode& node) {
   calibration::CalibrationSource source;
   if (node.kind() == ConfigNode::Kind::kScalar) {
-    source.file = nonempty(node);
+    source.file = read_text(node);
     return source;
   }
   node.check_keys(Keys{"file", "weight", "samples", "domain"});
@@ -119,7 +113,7 @@ TaskConfig read_task(const ConfigNode& node) {
   TaskConfig task;
   task.where = node.where();
   if (node.kind() == ConfigNode::Kind::kScalar) {
-    task.name = nonempty(node);
+    task.name = read_text(node);
     return task;
   }
   if (node.is_null()) node.reject("a task name or {name: ..., file: ...}");

@@ -47,6 +47,7 @@ calibration::CalibrateOptions calibrate_options(const RunConfig& config, const T
       config.calibration.content == "auto" ? kDefaultContent : calibration::parse_content_mode(config.calibration.content);
   options.render.system_prompt = training.system_prompt;
   options.render.fields = {training.question_field, training.answer_field};
+  if (config.quantization.text_column != kUsualTextColumn) options.render.fields.text = config.quantization.text_column;
   options.model_folder = model_folder;
   options.max_seq_len = config.calibration.max_seq_len;
   options.overwrite = true;
@@ -72,6 +73,7 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
                     {"system_prompt", base.render.system_prompt},
                     {"question_field", base.render.fields.question},
                     {"answer_field", base.render.fields.answer},
+                    {"text_field", base.render.fields.text},
                     {"max_seq_len", base.max_seq_len}};
   stage.input_files = {{"train_file", base.source}, {"tokenizer", model_folder / "tokenizer.json"}};
   for (const char* name : {"tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
@@ -109,8 +111,10 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
                      const RunObserver& observer) {
   with_context("quantization", [&] { check_stored(config.quantization.awq); });
   QuantizeJob job;
-  job.calibration_file = config.calibration.file;
+  const std::string& split = config.quantization.split;
+  if (!config.calibration.file.empty()) job.calibration_file = resolve_split(config.calibration.file, split);
   job.sources = config.calibration.sources;
+  for (calibration::CalibrationSource& source : job.sources) source.file = resolve_split(source.file, split);
   job.long_rows = calibration::parse_long_rows(config.calibration.long_rows);
   job.loss_mask = calibration::parse_loss_mask(config.calibration.loss_mask);
   job.text_rows = calibration::parse_text_rows(config.calibration.text_rows);

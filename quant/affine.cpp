@@ -159,17 +159,18 @@ at::Tensor dequantize(const QuantizedWeight& quantized) {
   const int64_t groups = quantized.scales.size(1);
   const int64_t group = columns / groups;
   at::Tensor result = at::empty({rows, columns}, at::kFloat);
+  const at::Tensor float_zeros = quantized.zeros.to(at::kFloat).contiguous();
   const auto* codes = quantized.codes.const_data_ptr<uint8_t>();
-  const auto* zeros = quantized.zeros.const_data_ptr<uint8_t>();
+  const auto* zeros = float_zeros.const_data_ptr<float>();
   const auto* scales = quantized.scales.const_data_ptr<float>();
   auto* out = result.data_ptr<float>();
   at::parallel_for(0, rows, std::max<int64_t>(1, 65536 / columns), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t g = 0; g < groups; ++g) {
         const int64_t at = row * columns + g * group;
-        const int zero = zeros[row * groups + g];
+        const float zero = zeros[row * groups + g];
         const float scale = scales[row * groups + g];
-        for (int64_t i = 0; i < group; ++i) out[at + i] = static_cast<float>(static_cast<int>(codes[at + i]) - zero) * scale;
+        for (int64_t i = 0; i < group; ++i) out[at + i] = (static_cast<float>(codes[at + i]) - zero) * scale;
       }
     }
   });

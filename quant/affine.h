@@ -19,7 +19,7 @@ struct AffineOptions {
 
 struct QuantizedWeight {
   at::Tensor codes;   // uint8 [out_features, in_features], 0 .. 2^bits - 1
-  at::Tensor zeros;   // uint8 [out_features, groups]
+  at::Tensor zeros;   // uint8 [out_features, groups]; float32 where they lie between codes, as the minimums of ggml's blocks do
   at::Tensor scales;  // float32 [out_features, groups], every value exact in fp16
 };
 

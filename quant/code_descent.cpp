@@ -34,7 +34,7 @@ struct Change {
 // One row's view of everything that a sweep reads and writes.
 struct Row {
   uint8_t* codes;
-  const uint8_t* zeros;
+  const float* zeros;
   const float* scales;
   const float* weight;
   float* error;     // d
@@ -78,7 +78,7 @@ void descend_panel(const Row& row, const Panel& panel, float levels, std::vector
       const float move = -gradient[j] * inverse_diagonal[j];
       const int32_t group = groups[j];
       const float scale = row.scales[group];
-      if (!(std::fabs(move) > 0.5f * scale)) continue;  // NaN never moves anything
+      if (!(std::fabs(move) > 0.5f * std::fabs(scale))) continue;  // NaN never moves anything
       const int64_t column = panel.begin + j;
       const float wish = move / scale;
       const float code = row.codes[column];
@@ -124,8 +124,9 @@ void descend_chunk(const QuantizedWeight& quantized, const at::Tensor& weight, c
   at::Tensor error = at::sub(dequantize(quantized), weight);
   at::Tensor gradient = at::mm(error, gram);
   const float* g = gram.const_data_ptr<float>();
+  const at::Tensor zeros = quantized.zeros.to(at::kFloat).contiguous();
   const Row first{quantized.codes.data_ptr<uint8_t>(),
-                  quantized.zeros.const_data_ptr<uint8_t>(),
+                  zeros.const_data_ptr<float>(),
                   quantized.scales.const_data_ptr<float>(),
                   weight.const_data_ptr<float>(),
                   error.data_ptr<float>(),

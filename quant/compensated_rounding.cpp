@@ -3,7 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/argsort.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
@@ -25,9 +25,9 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it 
 SALIENT_CLONES void round_panel(float* target, const float* factor, int64_t factor_stride, const float* step, const float* zero, float levels,
                                 int64_t columns, float* codes, float* error) {
   for (int64_t k = 0; k < columns; ++k) {
-    float code = target[k] / step[k];
+    float code = target[k] / step[k] + zero[k];
     code = code > 1e6f ? 1e6f : (code < -1e6f ? -1e6f : code);
-    code = (code + kRound) - kRound + zero[k];
+    code = (code + kRound) - kRound;
     code = code < 0.0f ? 0.0f : (code > levels ? levels : code);
     codes[k] = code;
     error[k] = error[k] - (code - zero[k]) * step[k];
@@ -66,18 +66,24 @@ CompensationFactor factorize_gram(const at::Tensor& gram, const RoundingOptions&
 }
 
 QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, const AffineOptions& options, const ClipRange* clip) {
-  QuantizedWeight result = quantize_affine(weight, options, clip);
+  return round_compensated(weight, factor, quantize_affine(weight, options, clip), options.bits);
+}
+
+QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, QuantizedWeight start, int bits) {
+  QuantizedWeight result{at::empty_like(start.codes), start.zeros, start.scales};
   const int64_t rows = weight.size(0);
   const int64_t columns = weight.size(1);
-  const int64_t groups = columns / options.group_size;
-  const float levels = static_cast<float>((1 << options.bits) - 1);
+  const int64_t groups = start.scales.size(1);
+  const int64_t group_size = columns / groups;
+  const float levels = static_cast<float>((1 << bits) - 1);
+  const at::Tensor float_zeros = start.zeros.to(at::kFloat).contiguous();
   const int64_t* order = factor.order.defined() ? factor.order.const_data_ptr<int64_t>() : nullptr;
   // In the order of rounding: what is rounded (brought up to date as columns are done), and the untouched weight, which becomes the error.
   at::Tensor target = factor.order.defined() ? weight.index_select(1, factor.order) : weight.clone();
   at::Tensor error = target.clone();
   const float* u = factor.factor.const_data_ptr<float>();
   const float* scales = result.scales.const_data_ptr<float>();
-  const uint8_t* zeros = result.zeros.const_data_ptr<uint8_t>();
+  const float* zeros = float_zeros.const_data_ptr<float>();
   auto* codes = result.codes.data_ptr<uint8_t>();
   auto* t = target.data_ptr<float>();
   auto* e = error.data_ptr<float>();
@@ -90,8 +96,8 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
       for (int64_t row = first; row < last; ++row) {
         for (int64_t k = 0; k < count; ++k) {
           const int64_t column = order != nullptr ? order[begin + k] : begin + k;
-          step[static_cast<size_t>(k)] = scales[row * groups + column / options.group_size];
-          zero[static_cast<size_t>(k)] = zeros[row * groups + column / options.group_size];
+          step[static_cast<size_t>(k)] = scales[row * groups + column / group_size];
+          zero[static_cast<size_t>(k)] = zeros[row * groups + column / group_size];
         }
         round_panel(t + row * columns + begin, u + begin * columns + begin, columns, step.data(), zero.data(), levels, count, found.data(),
                     e + row * columns + begin);

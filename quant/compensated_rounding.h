@@ -26,4 +26,7 @@ CompensationFactor factorize_gram(const at::Tensor& gram, const RoundingOptions&
 QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, const AffineOptions& options,
                                   const ClipRange* clip = nullptr);
 
+// The same with given scales and zero points, those of `start`; its codes are replaced.
+QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, QuantizedWeight start, int bits);
+
 }  // namespace salient::quant

@@ -34,18 +34,22 @@ Trusted trust(at::Tensor gram, double off_diagonal, const RoundingOptions& optio
   return {std::move(gram), std::move(factor)};
 }
 
-QuantizedWeight nearest(const WeightToRound& weight) { return quantize_affine(weight.weight, weight.options, weight.range()); }
+QuantizedWeight nearest(const WeightToRound& weight) {
+  return weight.start.codes.defined() ? weight.start : quantize_affine(weight.weight, weight.options, weight.range());
+}
 
 QuantizedWeight compensate(const WeightToRound& weight, const Trusted& by, const RoundingOptions& options) {
-  QuantizedWeight rounded = round_compensated(weight.weight, by.factor, weight.options, weight.range());
+  QuantizedWeight rounded = round_compensated(weight.weight, by.factor, nearest(weight), weight.options.bits);
   if (options.sweeps > 0) descend_codes(rounded, weight.weight, by.gram, weight.options, options.sweeps);
   return rounded;
 }
 
 WeightToRound evenly_spread_rows(const WeightToRound& weight) {
   const at::Tensor rows = at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kChoiceRows), at::kLong);
-  WeightToRound part{weight.weight.index_select(0, rows).contiguous(), weight.options, {}};
+  WeightToRound part{weight.weight.index_select(0, rows).contiguous(), weight.options, {}, {}};
   if (weight.range() != nullptr) part.clip = {weight.clip.low.index_select(0, rows), weight.clip.high.index_select(0, rows)};
+  if (const QuantizedWeight& start = weight.start; start.codes.defined())
+    part.start = {start.codes.index_select(0, rows), start.zeros.index_select(0, rows), start.scales.index_select(0, rows)};
   return part;
 }
 
@@ -123,6 +127,15 @@ RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const In
   for (size_t i = 0; i < weights.size(); ++i)
     take_better_rows(result.weights[i].weight, compensate(weights[i], by, options), weights[i].weight, gram);
   return result;
+}
+
+std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram, const InputStatistics& statistics,
+                                     const at::Tensor& columns, const RoundingOptions& options) {
+  std::vector<RoundedWeight> measured(weights.size());
+  choose_factor(weights, divided_gram(fit_gram, columns), divided_gram(statistics.held_gram, columns), statistics.held_rows, options, measured);
+  std::vector<double> errors;
+  for (const RoundedWeight& weight : measured) errors.push_back(weight.held_back_error);
+  return errors;
 }
 
 }  // namespace salient::quant

@@ -20,6 +20,8 @@ struct WeightToRound {
   at::Tensor weight;
   AffineOptions options;
   ClipRange clip;  // undefined tensors = full ranges
+  // Rounded already by a format's own quantizer, whose scales and zero points are kept; undefined tensors = quantize_affine(weight, options, clip).
+  QuantizedWeight start = {};
 
   const ClipRange* range() const { return clip.low.defined() ? &clip : nullptr; }
 };
@@ -40,6 +42,11 @@ struct RoundedWeights {
 // channel of any weight is worse than rounded to nearest, over all rows. Memory: about six matrices [in, in].
 RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics, const at::Tensor& columns,
                              const RoundingOptions& options);
+
+// The held-back error of each weight, as RoundedWeight has it, of what round_weights would make of it from other rows than those that are not held
+// back. fit_gram: of these rows, before it is divided. `statistics`: with held-back rows.
+std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram, const InputStatistics& statistics,
+                                     const at::Tensor& columns, const RoundingOptions& options);
 
 // The Gram matrix of x / columns.
 at::Tensor divided_gram(const at::Tensor& gram, const at::Tensor& columns);

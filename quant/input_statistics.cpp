@@ -19,8 +19,8 @@ namespace {
 // Rows of the error matrix that are multiplied at a time: bounds the temporary to kRowChunk x features floats.
 constexpr int64_t kRowChunk = 4096;
 
-// The Gram matrix is symmetric: of its blocks only those on and above the diagonal are multiplied, which saves up to half of the work.
-// Narrower blocks than this cost more in small products than they save.
+// The Gram matrix is symmetric: of its blocks only those on and above the diagonal are multiplied, which saves up to half of the
+// work. Narrower blocks than this cost more in small products than they save.
 constexpr int64_t kLeastBlock = 128;
 constexpr int64_t kMostBlocks = 8;
 
@@ -77,7 +77,10 @@ void mirror(at::Tensor& gram) {
   for (int64_t begin = 0; begin < features; begin += width) {
     const int64_t count = std::min(width, features - begin);
     const int64_t rest = features - begin - count;
-    if (rest > 0) gram.narrow(0, begin + count, rest).narrow(1, begin, count).copy_(gram.narrow(0, begin, count).narrow(1, begin + count, rest).t());
+    if (rest > 0)
+      gram.narrow(0, begin + count, rest)
+          .narrow(1, begin, count)
+          .copy_(gram.narrow(0, begin, count).narrow(1, begin + count, rest).t());
   }
 }
 
@@ -85,7 +88,12 @@ void mirror(at::Tensor& gram) {
 
 InputStatistics make_input_statistics(int64_t features, at::Device device) {
   return {at::zeros({features, features}, at::TensorOptions(at::kFloat).device(device)),
-          at::zeros({features}, at::TensorOptions(at::kDouble).device(device)), 0, 0, {}, 0};
+          at::zeros({features}, at::TensorOptions(at::kDouble).device(device)),
+          0,
+          0,
+          {},
+          0,
+          {}};
 }
 
 void accumulate(InputStatistics& statistics, const at::Tensor& x) { add_rows(statistics, statistics.gram, x); }
@@ -95,8 +103,25 @@ void accumulate_held_back(InputStatistics& statistics, const at::Tensor& x) {
   statistics.held_rows += add_rows(statistics, statistics.held_gram, x);
 }
 
+void accumulate_curve(InputStatistics& statistics, const at::Tensor& x) {
+  std::vector<CurvePoint>& curve = statistics.curve;
+  if (curve.empty()) {
+    curve.push_back({0, at::zeros_like(statistics.gram)});
+  } else if (curve.back().blocks > 0) {
+    curve.push_back({0, curve.back().gram.clone()});
+  }
+  const at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
+  const at::Tensor finite = at::isfinite(rows).all(1);
+  add_products(curve.back().gram, finite.all().item<bool>() ? rows : rows.index_select(0, at::nonzero(finite).flatten()));
+}
+
+void end_curve_point(InputStatistics& statistics, int64_t blocks) { statistics.curve.back().blocks = blocks; }
+
 void finish(InputStatistics& statistics) {
   mirror(statistics.gram);
+  for (CurvePoint& point : statistics.curve) {
+    if (point.gram.defined()) mirror(point.gram);
+  }
   if (!statistics.held_gram.defined()) return;
   mirror(statistics.held_gram);
   statistics.gram.add_(statistics.held_gram);

@@ -29,7 +29,7 @@ std::vector<double> to_vector(const at::Tensor& values) {
   return result;
 }
 
-std::vector<int64_t> descending_order(const std::vector<double>& values) {
+std::vector<int64_t> descending_order(std::span<const double> values) {
   std::vector<int64_t> order(values.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
@@ -49,7 +49,7 @@ void check_share(const char* name, double share) {
 }
 
 // 1 for the least; equal values share the mean of the ranks that they take up.
-std::vector<double> ranks(const std::vector<double>& values) {
+std::vector<double> ranks(std::span<const double> values) {
   const std::vector<int64_t> order = descending_order(values);
   std::vector<double> result(values.size());
   const auto value_at = [&](size_t i) { return values[static_cast<size_t>(order[i])]; };
@@ -134,9 +134,15 @@ double salience_top_share(const at::Tensor& values, double share) {
 }
 
 std::optional<double> rank_correlation(const at::Tensor& a, const at::Tensor& b) {
-  if (a.numel() != b.numel()) fail(ErrorKind::kInternal, "rank correlation of {} and {} values", a.numel(), b.numel());
-  const std::vector<double> x = ranks(to_vector(a));
-  const std::vector<double> y = ranks(to_vector(b));
+  const std::vector<double> x = to_vector(a);
+  const std::vector<double> y = to_vector(b);
+  return rank_correlation(std::span(x), std::span(y));
+}
+
+std::optional<double> rank_correlation(std::span<const double> a, std::span<const double> b) {
+  if (a.size() != b.size()) fail(ErrorKind::kInternal, "rank correlation of {} and {} values", a.size(), b.size());
+  const std::vector<double> x = ranks(a);
+  const std::vector<double> y = ranks(b);
   const double mean = (static_cast<double>(x.size()) + 1.0) / 2.0;
   double xx = 0.0;
   double yy = 0.0;

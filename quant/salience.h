@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace salient::quant {
@@ -44,5 +45,7 @@ double salience_top_share(const at::Tensor& values, double share = 0.01);
 // Spearman's rank correlation, -1 .. 1, equal values sharing the mean of their ranks. Nothing when either vector is constant or
 // shorter than 2. Errors: internal when the lengths differ.
 std::optional<double> rank_correlation(const at::Tensor& a, const at::Tensor& b);
+// The same for numbers, none of them NaN.
+std::optional<double> rank_correlation(std::span<const double> a, std::span<const double> b);
 
 }  // namespace salient::quant

@@ -20,6 +20,9 @@ namespace {
 constexpr double kWeightEpsilon = 1e-6;
 constexpr double kRatioEpsilon = 1e-4;
 constexpr double kLeastScale = 1e-4;
+// Rows that candidates are compared on first, of weights with at least twice as many; and how many of them, besides identity, are then compared on all rows.
+constexpr int64_t kSampleRows = 128;
+constexpr size_t kFinalists = 3;
 
 // Mean of `values` over the channels that share a scale, spread back to every channel.
 at::Tensor average_tied(const at::Tensor& values, const at::Tensor& tie) {
@@ -37,6 +40,11 @@ at::Tensor candidate_scales(const std::string& kind, double ratio, const at::Ten
   s = s.clamp_min(kLeastScale);
   s = s / (s.max() * s.min()).sqrt();
   return at::where(at::isfinite(s), s, at::ones_like(s)).contiguous();
+}
+
+at::Tensor sample_rows(const at::Tensor& weight) {
+  const int64_t step = weight.size(0) / kSampleRows;
+  return step < 2 ? weight : weight.slice(0, 0, step * kSampleRows, step).contiguous();
 }
 
 // Sum over the rows of |w| relative to the largest |w| of its group: float64 [in_features].
@@ -104,14 +112,17 @@ void ScaleSearch::make_scales() {
 
 void ScaleSearch::add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse) {
   make_scales();
+  const at::Tensor measured = stage_ == Stage::kFinal ? weight : sample_rows(weight);
+  sampled_ |= measured.size(0) < weight.size(0);
+  const double share = static_cast<double>(measured.size(0)) / static_cast<double>(weight.size(0));
   const int64_t rows = rows_in_memory(options_.max_chunk_memory, weight.size(1));
   const auto error_of = [&](const at::Tensor& scales) {
     double sum = 0;
-    for (int64_t begin = 0; begin < weight.size(0); begin += rows) {
-      const at::Tensor part = weight.narrow(0, begin, std::min(rows, weight.size(0) - begin));
+    for (int64_t begin = 0; begin < measured.size(0); begin += rows) {
+      const at::Tensor part = measured.narrow(0, begin, std::min(rows, measured.size(0) - begin));
       sum += output_error(quantization_error(part, scales, options), statistics_.gram, statistics_.rows);
     }
-    return sum;
+    return sum / share;
   };
   const double identity = none_worse || first_ == 0 ? error_of(candidates_.front().scales) : 0.0;
   if (first_ == 0) candidates_.front().error += identity;
@@ -136,14 +147,36 @@ const ScaleSearch::Candidate& ScaleSearch::best() const {
   return *best;
 }
 
+// Identity, and the best of the others in the order in which they came; none of them is measured any more.
+void ScaleSearch::keep_finalists() {
+  std::vector<size_t> order;
+  for (size_t i = 1; i < candidates_.size(); ++i) {
+    if (!candidates_[i].refused && std::isfinite(candidates_[i].error)) order.push_back(i);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return candidates_[a].error < candidates_[b].error; });
+  order.resize(std::min(order.size(), kFinalists));
+  std::sort(order.begin(), order.end());
+  std::vector<Candidate> kept{candidates_.front()};
+  for (const size_t i : order) kept.push_back(candidates_[i]);
+  for (Candidate& candidate : kept) candidate.error = 0;
+  candidates_ = std::move(kept);
+}
+
 bool ScaleSearch::refine() {
   const Candidate found = best();
-  if (!options_.refine || first_ > 0 || found.kind == "identity") return false;
-  first_ = candidates_.size();
-  for (const double step : {-2.0 / 3, -1.0 / 3, 1.0 / 3, 2.0 / 3}) {
-    const double ratio = found.ratio + step / options_.grid;
-    if (ratio >= 0.0 && ratio <= 1.0) candidates_.push_back({found.kind, ratio, {}, 0.0, false});
+  if (stage_ == Stage::kGrid && options_.refine && found.kind != "identity") {
+    stage_ = Stage::kAround;
+    first_ = candidates_.size();
+    for (const double step : {-2.0 / 3, -1.0 / 3, 1.0 / 3, 2.0 / 3}) {
+      const double ratio = found.ratio + step / options_.grid;
+      if (ratio >= 0.0 && ratio <= 1.0) candidates_.push_back({found.kind, ratio, {}, 0.0, false});
+    }
+    return true;
   }
+  if (stage_ == Stage::kFinal || !sampled_) return false;
+  stage_ = Stage::kFinal;
+  first_ = 0;
+  keep_finalists();
   return true;
 }
 

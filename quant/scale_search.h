@@ -2,7 +2,8 @@
 //
 // Input channels are multiplied by s before quantization and divided after, so that channels with large activations lose less. Candidates are
 // s = mean|x|^r and s = mean|x|^r / mean|w|^(1-r) ("duo") over a grid of r in [0, 1], both ends included, and identity, so that
-// the result is never worse than rounding to nearest by its own measure.
+// the result is never worse than rounding to nearest by its own measure. Of weights with many rows the candidates are compared on some rows, evenly spread;
+// the best few and identity then on all of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -54,7 +55,7 @@ class ScaleSearch {
   void add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse = true);
   // The same with an error that was measured otherwise (a block's output): `error` is called with each candidate's scales.
   void add_error(const std::function<double(const at::Tensor& scales)>& error);
-  // Whether there are candidates around the best one of the grid to be shown every weight again: once at most.
+  // Whether every weight must be shown again: for candidates around the best one of the grid, and for the best few on all rows. Twice at most.
   bool refine();
   ScaleSearchResult finish() const;
 
@@ -66,14 +67,18 @@ class ScaleSearch {
     double error = 0;
     bool refused = false;  // left a weight more error than identity
   };
+  enum class Stage : uint8_t { kGrid, kAround, kFinal };
   void make_scales();
   const Candidate& best() const;
+  void keep_finalists();
 
   const InputStatistics& statistics_;
   ScaleSearchOptions options_;
   at::Tensor tie_;
   std::vector<Candidate> candidates_;
   size_t first_ = 0;          // candidates that are being measured: this one and those after it, and identity for comparison
+  Stage stage_ = Stage::kGrid;
+  bool sampled_ = false;      // some weight was measured on a part of its rows
   at::Tensor magnitude_sum_;  // float64 [in_features]
   int64_t rows_ = 0;
 };

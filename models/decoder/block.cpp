@@ -13,6 +13,12 @@ at::Tensor add_residual(const DecoderConfig& config, const at::Tensor& residual,
   return config.residual_multiplier == 1.0 ? residual + branch : residual + branch * config.residual_multiplier;
 }
 
+// With a parallel residual and no norm of its own, the MLP reads what the attention does, which is observed there.
+void observe_mlp_input(const AttentionCall& call, const at::Tensor& mlp_input) {
+  const bool shared_norm = call.config.parallel_residual && !call.weights.at(NormSlot::kMlpInput).present;
+  if (!shared_norm) call.observe(InputSlot::kMlpInput, mlp_input);
+}
+
 }  // namespace
 
 AttentionHalf attention_half(const AttentionCall& call, const at::Tensor& hidden) {
@@ -33,10 +39,15 @@ AttentionHalf attention_half(const AttentionCall& call, const at::Tensor& hidden
   return half;
 }
 
+void observe_mlp(const AttentionCall& call, const at::Tensor& mlp_input) {
+  const at::NoGradGuard no_grad;
+  observe_mlp_input(call, mlp_input);
+  call.observe(InputSlot::kMlpHidden, mlp_hidden(call.config, call.weights.mlp, mlp_input));
+}
+
 at::Tensor mlp_half(const AttentionCall& call, const at::Tensor& mlp_input) {
   const at::NoGradGuard no_grad;
-  const bool shared_norm = call.config.parallel_residual && !call.weights.at(NormSlot::kMlpInput).present;
-  if (!shared_norm) call.observe(InputSlot::kMlpInput, mlp_input);
+  observe_mlp_input(call, mlp_input);
   if (call.layer().moe) return mixture_forward(call.config, call.weights, mlp_input, call.observer);
   return mlp_forward(call.config, call.weights.mlp, kDenseMlp, mlp_input, call.observer);
 }

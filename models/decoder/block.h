@@ -22,6 +22,8 @@ struct AttentionHalf {
 AttentionHalf attention_half(const AttentionCall& call, const at::Tensor& hidden);
 // Dense MLP, or a mixture whose experts are in memory. Observes kMlpInput (unless it is the attention's) and kMlpHidden.
 at::Tensor mlp_half(const AttentionCall& call, const at::Tensor& mlp_input);
+// Observes what a dense MLP's linears read, without the last of them.
+void observe_mlp(const AttentionCall& call, const at::Tensor& mlp_input);
 at::Tensor finish_block(const AttentionCall& call, const at::Tensor& residual, const at::Tensor& mlp_output);
 
 // hidden: [batch, tokens, hidden_size] -> the same shape.

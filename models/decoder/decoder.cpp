@@ -119,18 +119,44 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   return decoder;
 }
 
+Decoder Decoder::of(ExternalModel model, DecoderConfig config, const DecoderOptions& options) {
+  Decoder decoder;
+  decoder.config_ = std::move(config);
+  decoder.options_ = options;
+  decoder.external_ = std::move(model);
+  return decoder;
+}
+
 KvCache Decoder::make_cache(int64_t batch, int64_t capacity) const {
   const at::NoGradGuard no_grad;
   KvCache cache;
   cache.rows = batch;
   cache.capacity = capacity;
+  if (external_.logits) {
+    cache.layers.emplace_back().keys = at::empty({batch, 1, capacity, 1}, at::TensorOptions(at::kLong).device(options_.device));
+    return cache;
+  }
   for (int64_t block = 0; block < config_.num_hidden_layers; ++block) {
     cache.layers.push_back(make_cache_layer(config_, block, batch, capacity, options_.dtype, options_.device));
   }
   return cache;
 }
 
-uint64_t Decoder::cache_bytes_per_token() const { return models::cache_bytes_per_token(config_, options_.dtype); }
+uint64_t Decoder::cache_bytes_per_token() const {
+  return external_.logits ? sizeof(int64_t) : models::cache_bytes_per_token(config_, options_.dtype);
+}
+
+at::Tensor Decoder::external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache, const Observation& observation) const {
+  if (observation.observer != nullptr && *observation.observer) {
+    fail(ErrorKind::kUnsupported, "the inputs of the linears of a {} module cannot be observed, only those of a checkpoint", config_.model_type);
+  }
+  const int64_t tokens = ids.size(1);
+  if (cache == nullptr) return external_.logits(ids, attention_mask);
+  const at::Tensor& kept = cache->layers.front().keys;
+  kept.narrow(2, cache->length, tokens).copy_(ids.view({ids.size(0), 1, tokens, 1}));
+  cache->length += tokens;
+  return external_.logits(kept.narrow(2, 0, cache->length).flatten(1), attention_mask).narrow(1, cache->length - tokens, tokens);
+}
 
 at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache,
                                   const Observation& observation) const {
@@ -149,7 +175,7 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
     fail(ErrorKind::kInvalidArgument, "decoder: token id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest,
          config_.vocab_size);
   }
-  if (cache != nullptr && (total > cache->capacity || cache->layers.size() != blocks_.size() || cache->rows != batch)) {
+  if (cache != nullptr && (total > cache->capacity || cache->layers.size() != (external_.logits ? 1 : blocks_.size()) || cache->rows != batch)) {
     fail(ErrorKind::kInvalidArgument, "decoder: {} rows of {} tokens do not fit the cache of {} rows, {} of {} tokens filled",
          batch, tokens, cache->rows, cache->length, cache->capacity);
   }
@@ -159,6 +185,7 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
          c10::toString(attention_mask.scalar_type()), fmt::join(attention_mask.sizes(), ", "));
   }
 
+  if (external_.logits) return external_logits(ids, attention_mask, cache, observation);
   const bool padded = attention_mask.defined() && !attention_mask.all().item<bool>();
   const at::Tensor real = padded ? attention_mask.to(options_.device) : at::Tensor();
   const at::Tensor positions =
@@ -189,13 +216,12 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   const at::NoGradGuard no_grad;
-  at::Tensor logits = forward(lm_head_, hidden).to(at::kFloat);
-  if (config_.logit_multiplier != 1.0) logits = logits * config_.logit_multiplier;
-  if (config_.logit_softcap > 0.0) logits = (logits / config_.logit_softcap).tanh() * config_.logit_softcap;
-  return logits;
+  if (external_.logits) return hidden;
+  return scale_logits(config_, forward(lm_head_, hidden).to(at::kFloat));
 }
 
 uint64_t Decoder::weight_bytes() const {
+  if (external_.logits) return external_.weight_bytes;
   const auto* head = std::get_if<FloatLinear>(&lm_head_);
   const bool tied = head != nullptr && head->weight.is_same(embedding_.tokens);
   uint64_t total = bytes_of(embedding_.tokens) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) +
@@ -205,6 +231,7 @@ uint64_t Decoder::weight_bytes() const {
 }
 
 bool Decoder::is_quantized() const {
+  if (external_.logits) return external_.quantized;
   const auto packed = [](const Linear& linear) { return models::is_quantized(linear); };
   const auto any_in = [&](const MlpWeights& mlp) {
     return packed(mlp.gate) || packed(mlp.up) || packed(mlp.gate_up) || packed(mlp.down);

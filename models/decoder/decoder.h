@@ -11,6 +11,7 @@
 
 #include "models/decoder/block.h"
 #include "models/decoder/embedding.h"
+#include "models/decoder/external_model.h"
 
 namespace salient::models {
 
@@ -52,6 +53,10 @@ class Decoder {
   // quantization_config other than AutoAWQ's 4-bit GEMM and compressed-tensors' pack-quantized, and for a dtype that is not float32, bfloat16 or float16.
   static Decoder load(const Checkpoint& checkpoint, const DecoderOptions& options);
 
+  // An external model with the same interface. Of `config`, vocab_size, model_type, max_position_embeddings and the special ids are used.
+  // Observers are refused: unsupported.
+  static Decoder of(ExternalModel model, DecoderConfig config, const DecoderOptions& options);
+
   const DecoderConfig& config() const { return config_; }
   const DecoderOptions& options() const { return options_; }
 
@@ -73,8 +78,11 @@ class Decoder {
   bool is_quantized() const;      // whether any linear is packed
 
  private:
+  at::Tensor external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache, const Observation& observation) const;
+
   DecoderConfig config_;
   DecoderOptions options_;
+  ExternalModel external_;  // without a function: none
   EmbeddingWeights embedding_;
   Norm final_norm_;
   Linear lm_head_;  // shares the embedding when tied

@@ -4,13 +4,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "common/error.h"
+#include "models/decoder/float_product.h"
 #include "models/decoder/packed_kernel.h"
 
 namespace salient::models {
@@ -120,13 +120,13 @@ template <typename Codes>
 at::Tensor multiply_in_blocks(const Codes& linear, const at::Tensor& x) {
   const int64_t block = std::max<int64_t>(16, kDequantizedElements / linear.in_features);
   if (linear.out_features <= block)
-    return at::linear(x, dequantize_block(linear, 0, linear.out_features, x.scalar_type()), linear.bias);
+    return float_product(x, dequantize_block(linear, 0, linear.out_features, x.scalar_type()), linear.bias);
   at::Tensor output = at::empty({x.size(0), linear.out_features}, x.options());
   for (int64_t begin = 0; begin < linear.out_features; begin += block) {
     const int64_t end = std::min(begin + block, linear.out_features);
     const at::Tensor weight = dequantize_block(linear, begin, end, x.scalar_type());
     const at::Tensor bias = linear.bias.defined() ? linear.bias.narrow(0, begin, end - begin) : at::Tensor();
-    output.narrow(1, begin, end - begin).copy_(at::linear(x, weight, bias));
+    output.narrow(1, begin, end - begin).copy_(float_product(x, weight, bias));
   }
   return output;
 }
@@ -208,7 +208,7 @@ bool is_quantized(const Linear& linear) { return !std::holds_alternative<FloatLi
 
 at::Tensor forward(const Linear& linear, const at::Tensor& x) {
   const at::NoGradGuard no_grad;
-  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return at::linear(x, plain->weight, plain->bias);
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return float_product(x, plain->weight, plain->bias);
   if (const auto* bytes = std::get_if<ByteLinear>(&linear)) {
     return forward_rows(*bytes, x, [&](const at::Tensor& rows) { return multiply_in_blocks(*bytes, rows); });
   }

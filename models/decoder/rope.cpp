@@ -230,7 +230,8 @@ at::Tensor llama3_frequencies(const RopeConfig& rope) {
   return at::where(short_enough.logical_or(too_long), scaled, smoothed);
 }
 
-// float32 [dim / 2]: radians a position. `length`: the largest position and one, where the kind asks for it.
+}  // namespace
+
 at::Tensor inverse_frequencies(const RopeConfig& rope, int64_t length) {
   switch (rope.kind) {
     case RopeKind::kDefault: return plain_frequencies(rope);
@@ -242,6 +243,8 @@ at::Tensor inverse_frequencies(const RopeConfig& rope, int64_t length) {
   }
   fail(ErrorKind::kInternal, "unknown RopeKind {}", static_cast<int>(rope.kind));
 }
+
+namespace {
 
 // float32 [dim / 2], or [batch, 1, dim / 2] where rows may differ.
 at::Tensor row_frequencies(const RopeConfig& rope, const at::Tensor& position_ids) {

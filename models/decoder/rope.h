@@ -64,6 +64,9 @@ RopeConfig parse_rope_object(const ConfigReader& parameters, const ConfigReader&
 // by the square of this, of "factor" and "mscale_all_dim".
 double yarn_magnitude(double factor, double mscale);
 
+// float32 [dim / 2]: radians a position. `length`: of the row, for the kinds whose angles follow it.
+at::Tensor inverse_frequencies(const RopeConfig& rope, int64_t length);
+
 struct RotaryTable {
   at::Tensor cos;  // [batch or 1, 1, tokens, dim], every angle twice, in the order of `pairs`
   at::Tensor sin;  // the same

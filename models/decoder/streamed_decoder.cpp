@@ -3,38 +3,20 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/zeros_like.h>
-
-#include <algorithm>
 
 #include "models/decoder/router.h"
 
 namespace salient::models {
-namespace {
-
-constexpr int64_t kHeadRows = 8192;  // of a head that is not kept, converted at a time
-
-std::string head_name(const DecoderConfig& config) {
-  return config.tie_word_embeddings ? std::string(config.names.embedding) : std::string(config.names.lm_head) + ".weight";
-}
-
-}  // namespace
 
 StreamedDecoder::StreamedDecoder(const Checkpoint& checkpoint, const DecoderConfig& config, uint64_t kept_bytes)
     : checkpoint_(checkpoint),
       config_(config),
       kept_bytes_(kept_bytes),
       embedding_(load_embedding(checkpoint, config, at::kFloat, at::kCPU, /*view_tokens=*/true)),
-      final_norm_(load_final_norm(checkpoint, config, at::kFloat, at::kCPU)),
+      head_(checkpoint, config, at::kCPU, StreamedHead::kept_bytes(config) <= kept_bytes),
       kept_(static_cast<size_t>(config.num_hidden_layers)) {
-  const uint64_t head_bytes = static_cast<uint64_t>(config.vocab_size * config.hidden_size) * sizeof(float);
-  if (head_bytes <= kept_bytes_) {
-    head_ = checkpoint.load(head_name(config), {config.vocab_size, config.hidden_size}, at::kFloat);
-    kept_bytes_ -= head_bytes;
-  }
-  if (config.lm_head_bias) head_bias_ = checkpoint.load(std::string(config.names.lm_head) + ".bias", {config.vocab_size}, at::kFloat, at::kCPU);
+  if (StreamedHead::kept_bytes(config) <= kept_bytes) kept_bytes_ -= StreamedHead::kept_bytes(config);
 }
 
 void StreamedDecoder::start(int64_t rows, int64_t capacity) {
@@ -51,16 +33,7 @@ at::Tensor StreamedDecoder::next_logits(const at::Tensor& ids) {
   at::Tensor hidden = embed(config_, embedding_, ids, positions, at::kFloat);
   for (int64_t block = 0; block < config_.num_hidden_layers; ++block) hidden = run_block(block, context, hidden);
   length_ += ids.size(1);
-  hidden = normalize(final_norm_, hidden.select(1, ids.size(1) - 1).unsqueeze(1)).squeeze(1);
-  const at::Tensor head = head_.defined() ? head_ : checkpoint_.view(head_name(config_));
-  std::vector<at::Tensor> parts;
-  for (int64_t begin = 0; begin < head.size(0); begin += kHeadRows) {
-    parts.push_back(at::linear(hidden, head.narrow(0, begin, std::min(kHeadRows, head.size(0) - begin)).to(at::kFloat)));
-  }
-  if (!head_.defined()) checkpoint_.release(head_name(config_));
-  at::Tensor logits = at::cat(parts, 1);
-  if (head_bias_.defined()) logits.add_(head_bias_);
-  return scale_logits(config_, logits);
+  return head_.logits(hidden.select(1, ids.size(1) - 1));
 }
 
 at::Tensor StreamedDecoder::run_block(int64_t block, const AttentionContext& context, const at::Tensor& hidden) {
@@ -88,7 +61,8 @@ at::Tensor StreamedDecoder::run_mixture(const AttentionCall& call, const at::Ten
   for (int64_t expert = 0; expert < block_layout(config_, call.block).experts; ++expert) {
     const ExpertRows sent = rows_of_expert(routing, expert);
     if (sent.rows.numel() == 0) continue;
-    add_expert(config_, load_expert(checkpoint_, config_, call.block, expert, at::kFloat, at::kCPU), expert, sent, rows, sum, call.observer);
+    add_expert(config_, load_expert(checkpoint_, config_, call.block, expert, at::kFloat, at::kCPU), expert, sent, rows, sum,
+               call.observer);
   }
   return finish_block(call, half.residual, sum.view(half.mlp_input.sizes()));
 }

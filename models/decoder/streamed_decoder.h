@@ -1,5 +1,6 @@
-// A float decoder that does not hold its weights: each pass reads block after block from the mapped files, and only as many stay loaded as fit into a
-// budget; of a mixture only the experts that tokens are sent to are read, one at a time. Slower than Decoder, in memory that does not grow with the model.
+// A float decoder that does not hold its weights: each pass reads block after block from the mapped files, and only as many stay
+// loaded as fit into a budget; of a mixture only the experts that tokens are sent to are read, one at a time. Slower than Decoder,
+// in memory that does not grow with the model.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,14 +11,15 @@
 
 #include "models/decoder/block.h"
 #include "models/decoder/embedding.h"
+#include "models/decoder/streamed_head.h"
 #include "models/io/checkpoint.h"
 
 namespace salient::models {
 
 class StreamedDecoder {
  public:
-  // Float checkpoints only. `checkpoint` and `config` must outlive the decoder. `kept_bytes`: of float32 weights that may stay in memory beside the block that is
-  // running, the head first.
+  // Float checkpoints only. `checkpoint` and `config` must outlive the decoder. `kept_bytes`: of float32 weights that may stay in
+  // memory beside the block that is running, the head first.
   StreamedDecoder(const Checkpoint& checkpoint, const DecoderConfig& config, uint64_t kept_bytes);
 
   // Starts `rows` empty sequences of up to `capacity` tokens.
@@ -33,9 +35,7 @@ class StreamedDecoder {
   const DecoderConfig& config_;
   uint64_t kept_bytes_;  // left of the budget
   EmbeddingWeights embedding_;
-  Norm final_norm_;
-  at::Tensor head_;       // float32, or undefined when it is read from the file each time
-  at::Tensor head_bias_;  // float32, or undefined
+  StreamedHead head_;
   std::vector<std::optional<BlockWeights>> kept_;
   std::vector<KvCacheLayer> cache_;
   int64_t length_ = 0;

@@ -1,12 +1,12 @@
 #include "models/io/checkpoint_writer.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <map>
+#include <optional>
 #include <regex>
 #include <set>
 #include <span>
@@ -144,14 +144,13 @@ ShardPlan plan_shards(const std::vector<PlannedTensor>& tensors, uint64_t max_sh
 
 struct CheckpointWriter::State {
   fs::path folder;
-  Descriptor lock;
+  std::optional<FolderLock> lock;  // unless the caller holds it
   std::vector<ShardFile> shards;
   std::map<std::string, Place> places;
   uint64_t total_bytes = 0;
   bool finished = false;
 
-  void lay_out(const ShardPlan& plan);
-  void lock_folder();
+  State(const fs::path& in, const ShardPlan& plan);
   void check_other_files() const;
   void open_shards();
   void write_index() const;
@@ -161,7 +160,17 @@ struct CheckpointWriter::State {
   void write(Place& to, uint64_t offset, const at::Tensor& tensor);
 };
 
-void CheckpointWriter::State::lay_out(const ShardPlan& plan) {
+FolderLock lock_checkpoint_folder(const fs::path& folder) {
+  std::error_code code;
+  fs::create_directories(folder, code);
+  if (code) fail_errno(folder, "create the folder", code.value());
+  if (std::optional<FolderLock> lock = FolderLock::try_lock(folder)) return std::move(*lock);
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: another process is writing this checkpoint", folder.string()))
+      .with_hint("wait for it, or choose another output folder");
+}
+
+CheckpointWriter::State::State(const fs::path& in, const ShardPlan& plan) : folder(in) {
+  if (plan.shards.empty()) fail(ErrorKind::kInvalidArgument, "{}: the plan of the checkpoint has no shards", folder.string());
   for (const ShardPlan::Shard& planned : plan.shards) {
     ShardFile shard;
     shard.path = folder / planned.file;
@@ -177,16 +186,6 @@ void CheckpointWriter::State::lay_out(const ShardPlan& plan) {
     shards.push_back(std::move(shard));
   }
   total_bytes = plan.total_bytes;
-}
-
-void CheckpointWriter::State::lock_folder() {
-  lock = Descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (lock.get() < 0) fail_errno(folder, "open", errno);
-  // File systems without locks give other errors; there the user has to take care.
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: another process is writing this checkpoint", folder.string()))
-        .with_hint("wait for it, or choose another output folder");
-  }
 }
 
 // A loader that finds files of two checkpoints takes one of them without a word, so nothing foreign may be there.
@@ -286,14 +285,13 @@ void CheckpointWriter::State::verify() const {
   }
 }
 
-CheckpointWriter::CheckpointWriter(const fs::path& folder, const ShardPlan& plan) : state_(std::make_unique<State>()) {
-  if (plan.shards.empty()) fail(ErrorKind::kInvalidArgument, "{}: the plan of the checkpoint has no shards", folder.string());
-  state_->folder = folder;
-  state_->lay_out(plan);
-  std::error_code code;
-  fs::create_directories(folder, code);
-  if (code) fail_errno(folder, "create the folder", code.value());
-  state_->lock_folder();
+CheckpointWriter::CheckpointWriter(const fs::path& folder, const ShardPlan& plan) : state_(std::make_unique<State>(folder, plan)) {
+  state_->lock.emplace(lock_checkpoint_folder(folder));
+  state_->check_other_files();
+  state_->open_shards();
+}
+
+CheckpointWriter::CheckpointWriter(const FolderLock& lock, const ShardPlan& plan) : state_(std::make_unique<State>(lock.folder(), plan)) {
   state_->check_other_files();
   state_->open_shards();
 }

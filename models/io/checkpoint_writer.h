@@ -9,13 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "common/file.h"
 #include "models/io/safetensors_header.h"
 
 namespace salient::models {
 
-// Splits the tensors, in the given order, into shards of at most `max_shard_bytes` (a larger tensor gets a shard of its own). Names are
-// "model.safetensors" for one shard, else "model-00001-of-00003.safetensors", as transformers writes them. `total_bytes` counts tensor
-// data only. Errors: invalid argument for no tensors, a repeated name, or `max_shard_bytes` of 0.
+// Splits the tensors, in the given order, into shards of at most `max_shard_bytes` (a larger tensor gets a shard of its own). Names
+// are "model.safetensors" for one shard, else "model-00001-of-00003.safetensors", as transformers writes them. `total_bytes` counts
+// tensor data only. Errors: invalid argument for no tensors, a repeated name, or `max_shard_bytes` of 0.
 struct ShardPlan {
   struct Shard {
     std::string file;
@@ -26,22 +27,29 @@ struct ShardPlan {
 };
 ShardPlan plan_shards(const std::vector<PlannedTensor>& tensors, uint64_t max_shard_bytes);
 
-// Streams tensors to disk as they come, holding none: each shard file is created at its full size with its final header, tensors are
-// written at their offsets. Call order: (put in any order)* finish. One writer a folder at a time; not for use from several threads.
+// The lock that a writer of `folder` (created when missing) holds: for whoever has to look at the folder, or work in it, before
+// there is a plan. Errors: invalid argument when another process writes there; io.
+FolderLock lock_checkpoint_folder(const std::filesystem::path& folder);
+
+// Streams tensors to disk as they come, holding none: each shard file is created at its full size with its final header, tensors
+// are written at their offsets. Call order: (put in any order)* finish. One writer a folder at a time; not for use from several
+// threads.
 class CheckpointWriter {
  public:
   // `folder` is the final folder (created when missing); everything is written to it under temporary names ".<shard>.partial" until
-  // finish(). Shards that an earlier, stopped writer with the same plan left there are taken over: the caller knows which tensors are
-  // done and puts the others. Partial files of another plan are removed. The disk space of all shards is reserved at once.
+  // finish(). Shards that an earlier, stopped writer with the same plan left there are taken over: the caller knows which tensors
+  // are done and puts the others. Partial files of another plan are removed. The disk space of all shards is reserved at once.
   // Errors: invalid argument when the folder holds another checkpoint or another process writes it; io (code DISK_FULL).
   CheckpointWriter(const std::filesystem::path& folder, const ShardPlan& plan);
+  // The same in a folder that is locked already. `lock` must outlive the writer.
+  CheckpointWriter(const FolderLock& lock, const ShardPlan& plan);
   // Without finish() the partial files stay, for the next writer to take over.
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // True when the tensor's shard was taken over from an earlier writer. When false, its shard started out as zeros: the tensor must be
-  // put by this writer, whatever a record of earlier work says. Errors: invalid argument for a name that is not planned.
+  // True when the tensor's shard was taken over from an earlier writer. When false, its shard started out as zeros: the tensor must
+  // be put by this writer, whatever a record of earlier work says. Errors: invalid argument for a name that is not planned.
   bool taken_over(const std::string& name) const;
 
   // The tensor may lie on any device and be strided. Errors: invalid argument when name, dtype or shape are not as planned; io.
@@ -50,8 +58,9 @@ class CheckpointWriter {
   void put_part(const std::string& name, int64_t index, const at::Tensor& part);
   // Flushes what was put so far to disk, so that the caller may record it as done.
   void sync();
-  // Renames the shards to their names, writes model.safetensors.index.json when there are several, flushes the folder, opens the result
-  // again and checks every header. Errors: invalid argument when a tensor of a shard that was not taken over has not been put; io.
+  // Renames the shards to their names, writes model.safetensors.index.json when there are several, flushes the folder, opens the
+  // result again and checks every header. Errors: invalid argument when a tensor of a shard that was not taken over has not been
+  // put; io.
   void finish();
 
  private:

@@ -182,4 +182,9 @@ fs::path resolve_model_folder(const std::string& name_or_path) {
   return snapshot_of(*repository, folder);
 }
 
+fs::path resolve_model(const std::string& name_or_path) {
+  std::error_code ignored;
+  return fs::is_regular_file(name_or_path, ignored) ? fs::path(name_or_path) : resolve_model_folder(name_or_path);
+}
+
 }  // namespace salient::models

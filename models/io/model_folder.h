@@ -15,4 +15,7 @@ std::filesystem::path hugging_face_cache();
 // Invalid argument for a file.
 std::filesystem::path resolve_model_folder(const std::string& name_or_path);
 
+// The same, and a file that exists is taken as it is: a TorchScript module with its tokenizer beside it.
+std::filesystem::path resolve_model(const std::string& name_or_path);
+
 }  // namespace salient::models

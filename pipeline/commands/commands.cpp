@@ -19,10 +19,11 @@ namespace {
 constexpr std::array kCommands = {
     Command{"run", "the whole chain of a config: calibrate, quantize, store, detect, evaluate", run_command},
     Command{"calibrate", "make calibration prompts out of training data", calibrate_command},
-    Command{"quantize", "AWQ-quantize a checkpoint to 4 bits", quantize_command},
+    Command{"quantize", "quantize a checkpoint: AWQ with compensated rounding, 2 to 8 bits, several formats", quantize_command},
     Command{"eval", "evaluate models, quantized ones beside their original", eval_command},
     Command{"explain", "say where a quantized model's error lies, and why", explain_command},
     Command{"verify-smoothing", "compare a smoothed checkpoint with its base: weights and logits", verify_smoothing_command},
+    Command{"export", "write a model in another format, without calibration", export_command},
     Command{"generate", "continue prompts, on the terminal or as JSON", generate_command},
     Command{"inspect", "say what a model folder holds, and from which evidence", inspect_command},
     Command{"architectures", "list the architectures that can be quantized", architectures_command},

@@ -21,6 +21,7 @@ void architectures_command(const std::vector<std::string>& words);
 void calibrate_command(const std::vector<std::string>& words);
 void eval_command(const std::vector<std::string>& words);
 void generate_command(const std::vector<std::string>& words);
+void export_command(const std::vector<std::string>& words);
 void explain_command(const std::vector<std::string>& words);
 void inspect_command(const std::vector<std::string>& words);
 void logits_command(const std::vector<std::string>& words);

@@ -106,13 +106,13 @@ void eval_command(const std::vector<std::string>& words) {
   std::optional<eval::LanguageModel> base;
   std::filesystem::path base_folder;
   if (arguments.has("compare-with")) {
-    base_folder = models::resolve_model_folder(arguments.text("compare-with"));
+    base_folder = models::resolve_model(arguments.text("compare-with"));
     base.emplace(eval::load_language_model(base_folder, model_options));
   }
   Json output = Json::array();
   std::optional<eval::ModelResult> known_base;
   for (const std::string& name : arguments.positional()) {
-    const std::filesystem::path folder = models::resolve_model_folder(name);
+    const std::filesystem::path folder = models::resolve_model(name);
     const eval::LanguageModel model = eval::load_language_model(folder, model_options);
     std::optional<OnlineCalibration> recorder;
     if (arguments.has("record")) {

@@ -34,51 +34,60 @@ std::string scale_text(const LinearReport& report) {
 }
 
 std::string head_text(const Explanation& explanation) {
-  std::string text = fmt::format("{}: {}{}{}, {} linears", explanation.folder.string(), explanation.format, explanation.method.empty() ? "" : ", ",
-                                 explanation.method, explanation.linears.size());
-  if (!explanation.spec.empty()) text += ", " + quant::to_string(models::spec_from_json(explanation.spec, explanation.folder.string() + ": spec"));
+  std::string text = fmt::format("{}: {}{}{}, {} linears", explanation.folder.string(), explanation.format,
+                                 explanation.method.empty() ? "" : ", ", explanation.method, explanation.linears.size());
+  if (!explanation.spec.empty())
+    text += ", " + quant::to_string(models::spec_from_json(explanation.spec, explanation.folder.string() + ": spec"));
   if (explanation.calibration_tokens > 0) {
     text += fmt::format(", {} calibration tokens in {} blocks", explanation.calibration_tokens, explanation.calibration_blocks);
   }
   const LinearSummary& total = explanation.total;
-  text += fmt::format("\noutput error: {:.4g} rounded to nearest, {:.4g} stored, {} left", total.rtn_error, total.error, percent(total.left));
-  if (total.held_back_left) text += fmt::format("; on held-back rows {} of rounding to nearest with the same scales", percent(*total.held_back_left));
+  text += fmt::format("\noutput error: {:.4g} rounded to nearest, {:.4g} stored, {} left", total.rtn_error, total.error,
+                      percent(total.left));
+  if (total.held_back_left)
+    text += fmt::format("; on held-back rows {} of rounding to nearest with the same scales", percent(*total.held_back_left));
   return text + "\nall errors: mean squared change of a linear's output per token, summed over its channels\n";
 }
 
 std::string summary_table(const std::string& title, const std::vector<LinearSummary>& summaries) {
   std::vector<Row> rows;
   for (const LinearSummary& summary : summaries) {
-    rows.push_back({summary.name, std::to_string(summary.linears), summary.mean_bits ? fmt::format("{:.3g}", *summary.mean_bits) : "-",
-                    measured(summary.rtn_error), measured(summary.error), percent(summary.scaled_left), percent(summary.clipped_left), percent(summary.left),
+    rows.push_back({summary.name, std::to_string(summary.linears),
+                    summary.mean_bits ? fmt::format("{:.3g}", *summary.mean_bits) : "-", measured(summary.rtn_error),
+                    measured(summary.error), percent(summary.scaled_left), percent(summary.clipped_left), percent(summary.left),
                     percent(summary.held_back_left), percent(summary.clipped_share), correlation(summary.salience_correlation)});
   }
-  return format_table({title, "Linears", "Bits", "Rounding", "Stored", "Scaled: left", "Clipped: left", "Left", "Held back: left", "Clipped", "Salience"}, rows,
-                      {.max_width = kWidth});
+  return format_table({title, "Linears", "Bits", "Rounding", "Stored", "Scaled: left", "Clipped: left", "Left", "Held back: left",
+                       "Clipped", "Salience"},
+                      rows, {.max_width = kWidth});
 }
 
 std::string linear_table(const std::vector<LinearReport>& reports) {
   std::vector<Row> rows;
   for (const LinearReport& report : reports) {
-    rows.push_back({report.name, report.bits > 0 ? std::to_string(report.bits) : "-", measured(report.rtn_error), measured(report.scaled_error),
-                    measured(report.clipped_error), measured(report.error), percent(share_left(report.error, report.rtn_error)), scale_text(report),
-                    percent(report.clipped_share), measured(report.off_diagonal), measured(report.held_back_nearest), measured(report.held_back_error),
-                    count(report, report.salient_channels), count(report, report.dead_channels), correlation(report.salience_correlation)});
+    rows.push_back({report.name, report.bits > 0 ? std::to_string(report.bits) : "-", measured(report.rtn_error),
+                    measured(report.scaled_error), measured(report.clipped_error), measured(report.error),
+                    percent(share_left(report.error, report.rtn_error)), scale_text(report), percent(report.clipped_share),
+                    measured(report.off_diagonal), measured(report.held_back_nearest), measured(report.held_back_error),
+                    count(report, report.salient_channels), count(report, report.dead_channels),
+                    correlation(report.salience_correlation)});
   }
-  return format_table({"Linear", "Bits", "Rounding", "Scaled", "Clipped", "Stored", "Left", "Scale", "Clip", "Off-diag.", "Held back: nearest", "stored",
-                       "Salient", "Dead", "Salience"},
+  return format_table({"Linear", "Bits", "Rounding", "Scaled", "Clipped", "Stored", "Left", "Scale", "Clip", "Off-diag.",
+                       "Held back: nearest", "stored", "Salient", "Dead", "Salience"},
                       rows);
 }
 
-// The share of the channels in each of `bins` equal parts of [low, high], logarithmic, out of seven quantiles, taken as evenly spread between
-// them; as bars whose height is the square root of the share, so that outliers are seen.
+// The share of the channels in each of `bins` equal parts of [low, high], logarithmic, out of seven quantiles, taken as evenly
+// spread between them; as bars whose height is the square root of the share, so that outliers are seen.
 std::string sparkline(const std::vector<double>& quantiles, double low, double high) {
   constexpr size_t kBins = 24;
   constexpr std::array kShares = {0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0};
   constexpr std::array kBars = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   const double from = std::log(low);
   const double step = std::max((std::log(high) - from) / static_cast<double>(kBins), 1e-12);
-  const auto place = [&](double value) { return std::clamp((std::log(std::max(value, low)) - from) / step, 0.0, static_cast<double>(kBins)); };
+  const auto place = [&](double value) {
+    return std::clamp((std::log(std::max(value, low)) - from) / step, 0.0, static_cast<double>(kBins));
+  };
   std::array<double, kBins> mass{};
   for (size_t i = 1; i < kShares.size(); ++i) {
     const double begin = place(quantiles[i - 1]);
@@ -104,7 +113,8 @@ std::string sparkline(const std::vector<double>& quantiles, double low, double h
 
 bool has_quantiles(const LinearReport& report) {
   return report.salience_quantiles.size() == 7 &&
-         std::all_of(report.salience_quantiles.begin(), report.salience_quantiles.end(), [](double value) { return std::isfinite(value) && value >= 0; }) &&
+         std::all_of(report.salience_quantiles.begin(), report.salience_quantiles.end(),
+                     [](double value) { return std::isfinite(value) && value >= 0; }) &&
          report.salience_quantiles.back() > 0;
 }
 
@@ -131,27 +141,36 @@ std::string salience_table(const std::vector<LinearReport>& reports) {
     }
     rows.push_back(std::move(row));
   }
-  return fmt::format("\nsalience, mean |x| of the input channels; bars from {:.2g} to {:.2g}, logarithmic, height = square root of the share of channels\n\n", low, high) +
+  return fmt::format(
+             "\nsalience, mean |x| of the input channels; bars from {:.2g} to {:.2g}, logarithmic, height = square root of the "
+             "share of channels\n\n",
+             low, high) +
          format_table({"Linear", "0 %", "25 %", "50 %", "75 %", "90 %", "99 %", "100 %", "In top 1 %", "Distribution"}, rows);
 }
 
 // Beyond twice the standard error that ranks without any relation have.
 std::string strength(double value, int64_t n) {
   if (std::fabs(value) < 2 / std::sqrt(static_cast<double>(n - 1))) return "no relation that chance would not give";
-  return fmt::format("a {} {} relation", std::fabs(value) < 0.5 ? "weak" : std::fabs(value) < 0.8 ? "clear" : "strong", value > 0 ? "rising" : "falling");
+  return fmt::format("a {} {} relation",
+                     std::fabs(value) < 0.5   ? "weak"
+                     : std::fabs(value) < 0.8 ? "clear"
+                                              : "strong",
+                     value > 0 ? "rising" : "falling");
 }
 
 std::string prediction_text(const SalienceStudy& study) {
   std::string text;
   if (study.linears > 0) {
     text += fmt::format(
-        "within a linear, over its input channels: Spearman's rank correlation of mean |x| and the channel's share of the rounding error is {:+.2f} in\n"
+        "within a linear, over its input channels: Spearman's rank correlation of mean |x| and the channel's share of the rounding "
+        "error is {:+.2f} in\n"
         "  the median of {} linears, {:+.2f} to {:+.2f}\n",
         *study.within_median, study.linears, *study.within_least, *study.within_greatest);
   }
   if (study.across) {
-    text += fmt::format("over {} linears: that of the error of rounding to nearest and the top 1 %'s share of all salience is {:+.2f}: {}\n", study.across_linears,
-                        *study.across, strength(*study.across, study.across_linears));
+    text += fmt::format(
+        "over {} linears: that of the error of rounding to nearest and the top 1 %'s share of all salience is {:+.2f}: {}\n",
+        study.across_linears, *study.across, strength(*study.across, study.across_linears));
   }
   return text.empty() ? "" : "\nhow well salience predicts the error\n" + text;
 }
@@ -171,7 +190,8 @@ std::string sensitivity_table(const std::vector<LinearReport>& reports) {
   for (const LinearReport& report : reports) {
     Row row = {report.name};
     for (const int number : bits) {
-      const auto it = std::find_if(report.sensitivity.begin(), report.sensitivity.end(), [&](const auto& entry) { return entry.first == number; });
+      const auto it = std::find_if(report.sensitivity.begin(), report.sensitivity.end(),
+                                   [&](const auto& entry) { return entry.first == number; });
       row.push_back(it == report.sensitivity.end() ? "-" : measured(it->second));
     }
     row.push_back(report.bits > 0 ? std::to_string(report.bits) : "-");
@@ -187,12 +207,14 @@ std::string rows_table(const std::vector<RowsCurvePoint>& curve) {
     rows.push_back({std::to_string(point.rows), measured(point.held_back_error), measured(point.held_back_nearest),
                     percent(share_left(point.held_back_error, point.held_back_nearest))});
   }
-  std::string text = "\nerror on held-back rows by the number of calibration rows\n\n" + format_table({"Rows", "Stored", "Nearest", "Left"}, rows);
+  std::string text =
+      "\nerror on held-back rows by the number of calibration rows\n\n" + format_table({"Rows", "Stored", "Nearest", "Left"}, rows);
   if (curve.size() > 1) {
     const RowsCurvePoint& last = curve.back();
     const RowsCurvePoint& before = curve[curve.size() - 2];
     if (const auto change = share_left(last.held_back_error, before.held_back_error)) {
-      text += fmt::format("the last step, from {} to {} rows, changed the error by {:+.1f} %\n", before.rows, last.rows, 100 * (*change - 1));
+      text += fmt::format("the last step, from {} to {} rows, changed the error by {:+.1f} %\n", before.rows, last.rows,
+                          100 * (*change - 1));
     }
   }
   return text;
@@ -202,9 +224,11 @@ std::string notes_text(const std::vector<LinearReport>& reports) {
   std::string text;
   for (const LinearReport& report : reports) {
     for (const std::string& warning : report.warnings) text += fmt::format("  {}: {}\n", report.name, one_line(warning));
-    if (report.dead_channels > 0) text += fmt::format("  {}: {} input channels were 0 for every calibration token\n", report.name, report.dead_channels);
+    if (report.dead_channels > 0)
+      text += fmt::format("  {}: {} input channels were 0 for every calibration token\n", report.name, report.dead_channels);
     if (report.routed_tokens == 0) text += fmt::format("  {}: no calibration token reached it: rounded to nearest\n", report.name);
-    if (!std::isfinite(report.error) || !std::isfinite(report.rtn_error)) text += fmt::format("  {}: its error is not finite\n", report.name);
+    if (!std::isfinite(report.error) || !std::isfinite(report.rtn_error))
+      text += fmt::format("  {}: its error is not finite\n", report.name);
   }
   return text.empty() ? "" : "\nwarnings\n" + text;
 }
@@ -240,7 +264,8 @@ std::vector<LinearReport> named_linears(const Explanation& explanation, const st
     names.push_back(report.name);
   }
   if (found.empty()) {
-    throw Error(ErrorKind::kNotFound, fmt::format("salient explain: --layer: no linear is called '{}'{}", pattern, did_you_mean(pattern, names)))
+    throw Error(ErrorKind::kNotFound,
+                fmt::format("salient explain: --layer: no linear is called '{}'{}", pattern, did_you_mean(pattern, names)))
         .with_hint("a whole name, its last parts (down_proj), or an expression (re:.*layers\\.3\\..*)");
   }
   return found;
@@ -251,7 +276,8 @@ std::vector<LinearReport> named_linears(const Explanation& explanation, const st
 void explain_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"explain", "ARTIFACT",
-       "Says where the error of a quantized model lies, what scales, clipping and rounding each took off it, how well the salience of the inputs predicts\n"
+       "Says where the error of a quantized model lies, what scales, clipping and rounding each took off it, how well the salience "
+       "of the inputs predicts\n"
        "it, and what was noted on the way: from what salient quantize wrote beside the weights.",
        "  salient explain demo_awq\n"
        "  salient explain demo_awq --sort ratio --top 20 --plot demo_awq.svg\n"
@@ -290,7 +316,8 @@ void explain_command(const std::vector<std::string>& words) {
   if (arguments.flag("json")) return print_json(to_json(explanation));
   if (arguments.flag("rows-curve")) {
     if (explanation.rows_curve.empty()) {
-      throw Error(ErrorKind::kNotFound, fmt::format("{}: the error by the number of calibration rows was not measured", explanation.folder.string()))
+      throw Error(ErrorKind::kNotFound,
+                  fmt::format("{}: the error by the number of calibration rows was not measured", explanation.folder.string()))
           .with_hint("quantize again with --rows-curve");
     }
     return print_text(rows_table(explanation.rows_curve));
@@ -298,10 +325,11 @@ void explain_command(const std::vector<std::string>& words) {
   std::vector<LinearReport> linears = sorted_linears(explanation.linears, order);
   const size_t all = linears.size();
   if (top > 0 && all > static_cast<size_t>(top)) linears.resize(static_cast<size_t>(top));
-  std::string text = head_text(explanation) + "\n" + summary_table("Projection", explanation.projections) + "\n" + summary_table("Block", explanation.blocks);
+  std::string text = head_text(explanation) + "\n" + summary_table("Projection", explanation.projections) + "\n" +
+                     summary_table("Block", explanation.blocks);
   text += fmt::format("\n{} of {} linears, by {}\n\n", linears.size(), all, order) + linear_table(linears);
-  print_text(text + salience_table(linears) + prediction_text(explanation.salience) + sensitivity_table(linears) + rows_table(explanation.rows_curve) +
-             notes_text(explanation.linears));
+  print_text(text + salience_table(linears) + prediction_text(explanation.salience) + sensitivity_table(linears) +
+             rows_table(explanation.rows_curve) + notes_text(explanation.linears));
 }
 
 }  // namespace salient::pipeline

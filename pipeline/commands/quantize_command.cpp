@@ -14,6 +14,7 @@
 #include "pipeline/quantize_job.h"
 #include "pipeline/recipe.h"
 #include "pipeline/torch_options.h"
+#include "pipeline/warning_digest.h"
 
 namespace salient::pipeline {
 namespace {
@@ -121,18 +122,20 @@ std::string make_summary(const QuantizeJobResult& result, int bits, double peak_
                     fmt::format("{} {:.2f}", report.scale_kind, report.scale_ratio),
                     fmt::format("{:.0f} %", 100 * report.clipped_share)});
   }
+  const std::string coverage = "\n" + calibration::coverage_text(result.coverage);
   if (rows.empty()) {
     return fmt::format("{}: smoothed, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
-                       human_bytes(result.model.bytes), result.tokens.tokens, human_duration(result.model.seconds), peak_mb);
+                       human_bytes(result.model.bytes), result.tokens.tokens, human_duration(result.seconds), peak_mb) +
+           coverage;
   }
   const Json total = summarize_reports(result.model.reports);
   std::string text =
       fmt::format("{}: {} linears in {}, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
                   result.model.reports.size(), bits_text(result.model.reports, bits), human_bytes(result.model.bytes),
-                  result.tokens.tokens, human_duration(result.model.seconds), peak_mb);
+                  result.tokens.tokens, human_duration(result.seconds), peak_mb);
   text += fmt::format("output error left of rounding to nearest: {:.0f} %; the linears with most of it:\n\n",
                       100 * total["error_ratio"].get<double>());
-  return text + format_table({"Linear", "Rounding", "Stored", "Left", "Scale", "Clipped"}, rows);
+  return text + format_table({"Linear", "Rounding", "Stored", "Left", "Scale", "Clipped"}, rows) + coverage;
 }
 
 }  // namespace
@@ -176,11 +179,13 @@ void quantize_command(const std::vector<std::string>& words) {
   const double peak_mb = static_cast<double>(peak_memory_bytes()) / 1e6;
   if (!json) return print_text(make_summary(result, config.awq.spec.weight_bits, peak_mb));
   Json output = {{"folder", result.model.folder.string()},
-                 {"quantize_s", result.model.seconds},
+                 {"quantize_s", result.seconds},
                  {"peak_memory_mb", peak_mb},
                  {"bytes", result.model.bytes},
                  {"resumed_blocks", result.model.resumed_blocks},
                  {"calibration", calibration::to_json(result.tokens)},
+                 {"coverage", calibration::to_json(result.coverage)},
+                 {"warnings", warnings_json(result.model.reports)},
                  {"summary", summarize_reports(result.model.reports)}};
   print_json(output);
 }

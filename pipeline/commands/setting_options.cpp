@@ -1,9 +1,11 @@
 #include "pipeline/commands/setting_options.h"
 
 #include <algorithm>
+#include <regex>
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/setting_values.h"
 
 namespace salient::pipeline {
 namespace {
@@ -37,15 +39,14 @@ FlagNames flag_names(const QuantizationSetting& setting) {
 
 std::string first_name(const std::string& names) { return names.substr(0, names.find(',')); }
 
-// A value from the command line. Its place is the flag alone: a word has no lines.
+// "salient quantize: --bits:1:1: found ..." without the line and the column, which a word on the command line does not have.
 template <typename Body>
-auto without_line(Body&& body) {
+auto without_line(const std::string& command, Body&& body) {
   try {
     return body();
   } catch (const Error& error) {
-    std::string message = error.message();
-    for (size_t at = message.find(":1:1"); at != std::string::npos; at = message.find(":1:1")) message.erase(at, 4);
-    throw Error(error.kind(), message).with_code(error.code()).with_hint(error.hint());
+    const std::regex place("(" + command + ": --[a-z-]+):[0-9]+:[0-9]+");
+    throw Error(error.kind(), std::regex_replace(error.message(), place, "$1")).with_code(error.code()).with_hint(error.hint());
   }
 }
 
@@ -94,7 +95,7 @@ GivenSettings given_settings(const Arguments& arguments, const std::string& comm
     const FlagNames names = flag_names(setting);
     const auto add = [&](const std::string& flag, auto&& read) {
       if (!arguments.has(flag)) return;
-      without_line([&] {
+      without_line(command, [&] {
         add_setting(given, setting.key, read(fmt::format("{}: --{}", command, flag)));
         setting.read(given.back().value, scratch);
       });

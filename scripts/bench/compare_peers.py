@@ -6,6 +6,8 @@ so that only the numbers in the weights differ. For each model, number of bits a
   in domain      calibrated on 128 rows of three kinds of text, measured on held-out text of the same kinds: AutoAWQ, llm-compressor, Salient rounding
                  to nearest ("gram-only": its scale search and clipping alone) and Salient as it is by default
   out of domain  calibrated on 128 rows of one kind (openmath, arc or squad), measured on each of the two others: Salient both ways
+and with --budget 3.5, in domain and out of it, bits chosen for each module with that mean (--target-bits) against the straight line between the whole
+numbers of bits around it: the default at 3 and 4 bits.
 Every figure is a file in --work, named after what was run; Salient's also after the program's hash. So the script can be stopped, run in parts
 (--only, --models, --bits, --seeds), and run again after a change: it does what is missing and prints what is there.
 
@@ -23,6 +25,7 @@ scripts/demo_model/train.py says how the two other models are made.
 import argparse
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -41,6 +44,7 @@ BLOCK_TOKENS = 256  # of calibration blocks and of held-out windows
 WINDOWS = {"mixed": 160} | dict.fromkeys(calibration_sets.DOMAINS, 80)
 PEERS = {"autoawq": "peer_autoawq.py", "llm-compressor": "peer_llmcompressor.py"}
 VARIANTS = {"gram-only": ["--rounding", "nearest"], "default": []}
+BUDGET = "budget"  # the default with bits by module
 TOOLS = tuple(PEERS) + tuple(VARIANTS)
 # Ratio of the default's mean KL to another's, at most. Out of domain: the mean over both other domains, for each domain of calibration.
 IN_DOMAIN_BOUNDS = {"autoawq": 0.4, "llm-compressor": 0.4}
@@ -53,6 +57,7 @@ def parse_arguments():
     parser.add_argument("--work", required=True, type=pathlib.Path, metavar="DIR", help="figures, calibration sets and temporary folders")
     parser.add_argument("--models", nargs="+", default=[f"demo={ROOT / 'models/demo'}"], metavar="NAME=DIR", help="default: the demo model")
     parser.add_argument("--bits", nargs="+", type=int, default=[4, 3], help="default: 4 3")
+    parser.add_argument("--budget", type=float, metavar="BITS", help="mean bits by module, such as 3.5, to measure as well")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="of the calibration rows; default: 1 to 5")
     parser.add_argument("--only", choices=("peers", "salient", "table"), help="run this part only; table: run nothing")
     parser.add_argument("--awq-python", metavar="FILE", help="Python with autoawq 0.2.9 and transformers 4.51")
@@ -100,8 +105,8 @@ class Figures:
     def path(self, model, bits, tool, calibration, seed, text):
         files = calibration_sets.calibration_file(self.sets, calibration, seed), calibration_sets.heldout_file(self.sets, text)
         parts = [self.models[model], GROUP_SIZE, BLOCK_TOKENS, WINDOWS[text]] + [file_hash(file) for file in files]
-        if tool in VARIANTS:
-            parts += [self.program, self.options.salient_format] + VARIANTS[tool]
+        if tool not in PEERS:
+            parts += [self.program, self.options.salient_format] + VARIANTS.get(tool, [])
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         return self.folder / f"{model}-{bits}bit-{tool}-{calibration}{seed}-on-{text}-{key}.json"
 
@@ -123,9 +128,10 @@ def quantize(options, model, bits, tool, calibration, out):
         text, _, _ = run([python, HERE / PEERS[tool], model, out, calibration, calibration_sets.ROWS, BLOCK_TOKENS, GROUP_SIZE, bits,
                           options.threads], options.threads)
         return last_json_line(text)["quantize_s"]
-    text, _, _ = run([options.salient, "quantize", "--model", model, "--calib", calibration, "--out", out, "--bits", bits, "--group-size", GROUP_SIZE,
+    width = ["--target-bits", bits] if tool == BUDGET else ["--bits", bits]
+    text, _, _ = run([options.salient, "quantize", "--model", model, "--calib", calibration, "--out", out, *width, "--group-size", GROUP_SIZE,
                       "--max-seq-len", BLOCK_TOKENS, "--samples", calibration_sets.ROWS, "--discard-long-rows", "--format", options.salient_format,
-                      "--threads", options.threads, "--json"] + VARIANTS[tool], options.threads)
+                      "--threads", options.threads, "--json"] + VARIANTS.get(tool, []), options.threads)
     return json.loads(text)["quantize_s"]
 
 
@@ -141,7 +147,23 @@ def planned(options):
                     for tool in VARIANTS:
                         yield model, bits, tool, "mixed", seed, ["mixed"]
                         for domain in calibration_sets.DOMAINS:
-                            yield model, bits, tool, domain, seed, [text for text in calibration_sets.DOMAINS if text != domain]
+                            yield model, bits, tool, domain, seed, other_domains(domain)
+            if options.budget and options.only in (None, "salient"):
+                for around in whole_bits_around(options.budget):
+                    yield model, around, "default", "mixed", seed, ["mixed"]
+                    for domain in calibration_sets.DOMAINS:
+                        yield model, around, "default", domain, seed, other_domains(domain)
+                yield model, options.budget, BUDGET, "mixed", seed, ["mixed"]
+                for domain in calibration_sets.DOMAINS:
+                    yield model, options.budget, BUDGET, domain, seed, other_domains(domain)
+
+
+def other_domains(domain):
+    return [text for text in calibration_sets.DOMAINS if text != domain]
+
+
+def whole_bits_around(bits):
+    return math.floor(bits), math.ceil(bits)
 
 
 def run_missing(options, figures):
@@ -153,7 +175,7 @@ def run_missing(options, figures):
             folder = pathlib.Path(work) / "model"
             calibration_file = calibration_sets.calibration_file(figures.sets, calibration, seed)
             seconds = quantize(options, options.models[model], bits, tool, calibration_file, folder)
-            if tool in VARIANTS and file_hash(options.salient) != figures.program:
+            if tool not in PEERS and file_hash(options.salient) != figures.program:
                 sys.exit(f"{options.salient} was changed while it was measured: give a copy of it with --salient")
             for text in missing:
                 figure = measure_with_salient(options.evaluator, folder, options.models[model], calibration_sets.heldout_file(figures.sets, text),
@@ -186,14 +208,11 @@ def summarize(options, figures):
     for model in options.models:
         for bits in options.bits:
             in_domain = {tool: over_seeds(options, figures, model, bits, tool, "mixed", ["mixed"]) for tool in TOOLS}
-            seconds = {tool: [f["quantize_s"] for seed in options.seeds if (f := figures.read(model, bits, tool, "mixed", seed, "mixed"))]
-                       for tool in TOOLS}
             row = {"model": model, "bits": bits, "in_domain": in_domain,
-                   "median_quantize_s": {tool: statistics.median(found) for tool, found in seconds.items() if found},
                    "ratios": {tool: ratio_of_means(in_domain["default"], in_domain[tool]) for tool in TOOLS if tool != "default"},
                    "out_of_domain": {}}
             for domain in calibration_sets.DOMAINS:
-                others = [text for text in calibration_sets.DOMAINS if text != domain]
+                others = other_domains(domain)
                 for texts in [others] + [[text] for text in others]:
                     found = {tool: over_seeds(options, figures, model, bits, tool, domain, texts) for tool in VARIANTS}
                     name = f"{domain} to {' and '.join(texts)}"
@@ -201,6 +220,32 @@ def summarize(options, figures):
                                                           "bounded": len(texts) > 1}
             rows.append(row)
     return rows
+
+
+def summarize_budget(options, figures):
+    """By model and where it was measured: KL with the budget, with the whole numbers of bits around it, and on the line between these."""
+    low, high = whole_bits_around(options.budget)
+    rows = []
+    for model in options.models:
+        for calibration, texts in [("mixed", ["mixed"])] + [(domain, other_domains(domain)) for domain in calibration_sets.DOMAINS]:
+            by_bits = {bits: over_seeds(options, figures, model, bits, BUDGET if bits == options.budget else "default", calibration, texts)
+                       for bits in (low, options.budget, high)}
+            seeds = set.intersection(*(set(found) for found in by_bits.values()))
+            means = {bits: statistics.mean(found[seed] for seed in seeds) for bits, found in by_bits.items()} if seeds else {}
+            line = means[low] + (options.budget - low) * (means[high] - means[low]) if seeds else None
+            rows.append({"model": model, "calibrated_on": calibration, "measured_on": texts, "kl": by_bits, "line": line,
+                         "ratio": means[options.budget] / line if seeds else None})
+    return rows
+
+
+def print_budget(options, rows):
+    low, high = whole_bits_around(options.budget)
+    count = len(options.seeds)
+    print(f"\n{options.budget:g} bits by module against {low} and {high} bits everywhere, the default otherwise")
+    print_table([["model", "calibrated on, measured on", f"{low} bits", f"{high} bits", f"{options.budget:g} bits", "straight line", "ratio to it"]] +
+                [[row["model"], f"{row['calibrated_on']} to {' and '.join(row['measured_on'])}"] +
+                 [cell(row["kl"][bits], count) for bits in (low, high, options.budget)] +
+                 [ratio_cell(row["line"]), ratio_cell(row["ratio"])] for row in rows])
 
 
 def cell(values, count):
@@ -231,10 +276,6 @@ def print_report(options, rows):
             table.append([row["model"], str(row["bits"]), label.ljust(30), cell(found["gram-only"], count), cell(found["default"], count),
                           ratio_cell(found["ratio"])])
     print_table(table)
-    print("\nmedian seconds of a quantization (only ratios of runs side by side carry over to another machine)")
-    print_table([["model", "bits", *TOOLS]] +
-                [[row["model"], str(row["bits"])] + [f"{row['median_quantize_s'][t]:.1f}" if t in row["median_quantize_s"] else "-" for t in TOOLS]
-                 for row in rows])
 
 
 def missed_bounds(options, rows):
@@ -265,10 +306,13 @@ def main():
         run_missing(options, figures)
     rows = summarize(options, figures)
     print_report(options, rows)
+    budget = summarize_budget(options, figures) if options.budget else []
+    if budget:
+        print_budget(options, budget)
     if options.json:
         setting = {"group_size": GROUP_SIZE, "block_tokens": BLOCK_TOKENS, "windows": WINDOWS, "seeds": options.seeds, "models": options.models,
                    "rows": calibration_sets.ROWS, "program": figures.program}
-        pathlib.Path(options.json).write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n")
+        pathlib.Path(options.json).write_text(json.dumps({"setting": setting, "rows": rows, "budget": budget}, indent=2) + "\n")
     missed = list(missed_bounds(options, rows))
     for line in missed:
         print(f"missed: {line}")

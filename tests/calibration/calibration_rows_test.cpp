@@ -98,6 +98,25 @@ TEST_F(CalibrationRowsTest, TheContentModeAndSystemPromptReachTheTemplate) {
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n");
 }
 
+TEST_F(CalibrationRowsTest, TheTextMayHaveAnotherName) {
+  CalibrationRowOptions options;
+  options.render.fields.text = "content";
+  const auto rows = read("c.jsonl", R"({"content": "first", "text": "decoy"}
+{"tokens": [1, 2]}
+{"content": "second", "question": "q", "answer": "a"}
+)",
+                         options);
+  EXPECT_THAT(texts(rows), ElementsAre("first", "", "second"));
+  EXPECT_THAT(texts(read("c.csv", "content,id\nfirst,1\n", options)), ElementsAre("first"));
+  EXPECT_THAT(texts(read("c.txt", "lines have no fields\n", options)), ElementsAre("lines have no fields"));
+  EXPECT_THAT(error("{\"content\": \"fine\"}\n{\"text\": \"t\"}\n", options),
+              testing::AllOf(HasSubstr("bad.jsonl:2: field 'content' is not there"), HasSubstr("fields found: text")));
+  options.find_responses = true;
+  const auto asked =
+      read("m.jsonl", R"({"content": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"})", options);
+  EXPECT_EQ(asked.rows.at(0).responses.size(), 1u);
+}
+
 TEST_F(CalibrationRowsTest, TextFilesByLineParagraphOrWhole) {
   const std::string text = "first line\nsecond\\nline\r\n\n \nnext paragraph\n";
   CalibrationRowOptions options;

@@ -138,6 +138,20 @@ TEST(DetectShape, GivenNamesKeepChoicesAndContext) {
             RowLayout::kSquad);
 }
 
+TEST(DetectShape, AGivenTextFieldWinsOverEveryLayout) {
+  const FieldNames fields{"q", "a", "content"};
+  const Json row = row_of(R"({"q": "x", "a": "y", "messages": [], "text": "t", "content": "c"})");
+  const RowShape shape = detect_shape(row, fields, "x");
+  EXPECT_EQ(shape.layout, RowLayout::kText);
+  EXPECT_EQ(render_row(row, shape, {}, nullptr, "x"), "c");
+  const Error absent = error_of([&] { detect_shape(row_of(R"({"text": "t", "id": 3})"), fields, "set.jsonl:4"); });
+  EXPECT_EQ(absent.kind(), ErrorKind::kInvalidArgument);
+  EXPECT_EQ(absent.message(), "set.jsonl:4: field 'content' is not there, expected the row's text; fields found: id, text");
+  EXPECT_THAT(absent.hint(), HasSubstr("text_column"));
+  EXPECT_THAT(error_of([&] { detect_shape(row_of(R"({"content": ["t"]})"), fields, "x"); }).message(),
+              HasSubstr("field 'content' is JSON of type array"));
+}
+
 TEST(DetectShape, WrongNamesListTheFieldsFound) {
   const Error wrong = error_of([] {
     detect_shape(row_of(R"({"q": "x", "a": "y", "id": 3})"), {"question", "answer"}, "set.jsonl:4");

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <optional>
+#include <utility>
 
 #include "common/error.h"
 #include "tests/support/temporary_folder.h"
@@ -133,6 +135,78 @@ TEST(AtomicFile, AFullDiskIsNamed) {
 TEST(FreeDisk, LooksAtTheNearestParent) {
   test::TemporaryFolder folder;
   EXPECT_GT(free_disk_bytes(folder.path() / "not/there/yet"), 0u);
+}
+
+TEST(FolderLock, KeepsOthersAwayUntilItEnds) {
+  const test::TemporaryFolder folder;
+  std::optional<FolderLock> first = FolderLock::try_lock(folder.path());
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->folder(), folder.path());
+  EXPECT_FALSE(FolderLock::try_lock(folder.path())) << "in the same process";
+  FolderLock moved(std::move(*first));
+  first.reset();
+  EXPECT_FALSE(FolderLock::try_lock(folder.path()));
+  { const FolderLock ended(std::move(moved)); }
+  EXPECT_TRUE(FolderLock::try_lock(folder.path()));
+  EXPECT_EQ(entries(folder.path()), 0u);
+  EXPECT_EQ(kind_of([&] { FolderLock::try_lock(folder.path() / "missing"); }), ErrorKind::kNotFound);
+  EXPECT_EQ(kind_of([&] { FolderLock lock(folder.path() / "missing"); }), ErrorKind::kNotFound);
+}
+
+// Held by another process: refused while that lives, free however it dies.
+TEST(FolderLock, EndsWithItsProcess) {
+  const test::TemporaryFolder folder;
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const FolderLock lock(folder.path());
+    if (::write(ready[1], "x", 1) != 1) ::_exit(1);
+    ::pause();
+    ::_exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  EXPECT_FALSE(FolderLock::try_lock(folder.path()));
+  ::kill(child, SIGKILL);
+  const FolderLock lock(folder.path());  // waits
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+// Whoever waited for the lock while its holder renamed the folder would hold another one than it asked for.
+TEST(FolderLock, IsOfTheFolderThatHasTheNameNow) {
+  const test::TemporaryFolder folder;
+  const fs::path work = folder.path() / "work";
+  fs::create_directories(work);
+  int locked[2];
+  ASSERT_EQ(::pipe(locked), 0);
+  std::optional<FolderLock> lock(work);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    lock.reset();  // this process's copy; the parent's holds on
+    ::alarm(20);
+    const FolderLock mine(work);
+    const bool same = fs::exists(work / "new");
+    ::_exit(::write(locked[1], same ? "y" : "n", 1) == 1 ? 0 : 1);
+  }
+  ::usleep(200'000);  // most likely it waits by now; if not, the test is only weaker
+  fs::rename(work, folder.path() / "published");
+  fs::create_directories(work / "new");
+  lock.reset();
+  char byte = 0;
+  ASSERT_EQ(::read(locked[0], &byte, 1), 1);
+  EXPECT_EQ(byte, 'y');
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  ::close(locked[0]);
+  ::close(locked[1]);
 }
 
 }  // namespace

@@ -324,6 +324,21 @@ TEST_F(Writer, OneWriterAtATime) {
   EXPECT_THAT(error_of([&] { CheckpointWriter second(root_ / "shared", one_); }).message(), HasSubstr("another process"));
 }
 
+// For whoever works in the folder before there is a plan.
+TEST_F(Writer, TheFolderCanBeLockedBeforeTheWriterIsThere) {
+  const fs::path folder = root_ / "early";
+  const FolderLock lock = lock_checkpoint_folder(folder);
+  EXPECT_TRUE(fs::is_empty(folder));
+  const Error error = error_of([&] { CheckpointWriter other(folder, one_); });
+  EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+  EXPECT_THAT(error.message(), AllOf(HasSubstr(folder.string()), HasSubstr("another process")));
+  EXPECT_THAT(error.hint(), HasSubstr("wait for it"));
+  EXPECT_TRUE(fs::is_empty(folder));
+  CheckpointWriter writer(lock, one_);
+  EXPECT_FALSE(fs::is_empty(folder));
+  EXPECT_THAT(error_of([&] { lock_checkpoint_folder(folder); }).message(), HasSubstr("another process"));
+}
+
 TEST_F(Writer, PutChecksWhatWasPlanned) {
   CheckpointWriter writer(root_ / "checked", one_);
   EXPECT_THAT(error_of([&] { writer.put("other", at::zeros({1})); }).message(), HasSubstr("'other'"));

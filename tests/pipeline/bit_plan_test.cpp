@@ -15,6 +15,7 @@
 #include "common/file.h"
 #include "models/decoder/decoder.h"
 #include "models/decoder/embedding.h"
+#include "pipeline/bit_plan_file.h"
 #include "pipeline/quantize_plan.h"
 #include "quant/affine.h"
 #include "support/golden_checkpoint.h"
@@ -143,10 +144,11 @@ TEST_F(BitPlanTest, BitsStayWithinTheTargetAndErrorsFallWithThem) {
     for (size_t i = 1; i < 6; ++i) EXPECT_LT(module.sensitivity[i].second, module.sensitivity[i - 1].second) << module.name;
     EXPECT_GE(module.bits, 3) << module.name;  // 2 are for targets below 3
   }
-  const std::vector<ModuleOverride> overrides = bit_overrides(found);
-  ASSERT_EQ(overrides.size(), found.modules.size());
-  EXPECT_EQ(overrides[3].pattern, found.modules[3].name);
-  EXPECT_EQ(overrides[3].bits, found.modules[3].bits);
+  AwqOptions planned = options_;
+  for (const PlannedModule& module : found.modules) planned.planned_bits[module.name] = module.bits;
+  const std::map<std::string, LinearSetting> stored = quantized_modules(config_, planned);
+  ASSERT_EQ(stored.size(), found.modules.size());
+  for (const PlannedModule& module : found.modules) EXPECT_EQ(stored.at(module.name).bits, module.bits) << module.name;
   for (int64_t block = 0; block < config_.num_hidden_layers; ++block) {
     const std::string prefix = fmt::format("model.layers.{}.", block);
     const auto bits = [&](const char* name) { return module_of(found, prefix + name).bits; };

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "common/json.h"
+#include "pipeline/commands/commands.h"
 #include "support/demo_run.h"
 #include "support/run_program.h"
 #include "support/temporary_folder.h"
@@ -18,9 +19,6 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
-
-const std::vector<std::string> kCommands = {"run",    "calibrate", "quantize", "eval",     "inspect", "runs",
-                                            "models", "results",   "logits",   "tokenize", "render"};
 
 ProgramResult run_ok(std::vector<std::string> arguments, const fs::path& folder) {
   ProgramResult result = run_program(std::move(arguments), folder);
@@ -44,12 +42,17 @@ const std::string kArtifactPath = std::string("artifacts/") + kDemoArtifact;
 TEST(CommandLine, HelpOfEveryCommandHasExamples) {
   const TemporaryFolder folder;
   const ProgramResult overview = run_ok({"--help"}, folder.path());
-  for (const std::string& name : kCommands) {
+  ASSERT_GT(pipeline::commands().size(), 15U);
+  for (const pipeline::Command& command : pipeline::commands()) {
+    const std::string name(command.name);
     SCOPED_TRACE(name);
     EXPECT_THAT(overview.out, HasSubstr("\n  " + name + " "));
+    EXPECT_THAT(overview.out, HasSubstr(std::string(command.summary)));
     const ProgramResult result = run_ok({name, "--help"}, folder.path());
     EXPECT_THAT(result.out, StartsWith("usage: salient " + name + " "));
-    EXPECT_THAT(result.out, HasSubstr("\nexamples:\n  salient " + name));
+    const size_t examples = result.out.find("\nexamples:\n");
+    ASSERT_NE(examples, std::string::npos);
+    EXPECT_THAT(result.out.substr(examples), HasSubstr("\n  salient " + name + " "));
     EXPECT_THAT(result.out, HasSubstr("--help"));
     EXPECT_EQ(result.err, "");
   }

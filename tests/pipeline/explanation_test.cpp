@@ -3,8 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "common/error.h"
 #include "common/file.h"
 #include "support/run_program.h"
@@ -38,24 +36,31 @@ Json new_layer(const std::string& name, double rtn_error, double error, double t
 }
 
 void write_metadata(const std::filesystem::path& folder, const Json& layers, const Json& more = Json::object()) {
-  Json metadata = {{"format", "awq-gemm"}, {"method", "AWQ"}, {"spec", {{"weight_bits", 4}, {"group_size", 128}}}, {"layers", layers}, {"calibration_tokens", 100},
-                   {"calibration_blocks", 2}};
+  Json metadata = {{"format", "awq-gemm"}, {"method", "AWQ"},           {"spec", {{"weight_bits", 4}, {"group_size", 128}}},
+                   {"layers", layers},     {"calibration_tokens", 100}, {"calibration_blocks", 2}};
   metadata.update(more);
   write_file(folder / "quantization_metadata.json", dump_json(metadata));
   write_file(folder / "config.json", "{}");
 }
 
-const Json kNewLayers = {new_layer("model.layers.0.self_attn.q_proj", 8, 2, 0.1), new_layer("model.layers.0.mlp.down_proj", 40, 4, 0.3),
-                         new_layer("model.layers.1.self_attn.q_proj", 16, 8, 0.2), new_layer("model.layers.1.mlp.down_proj", 80, 4, 0.4)};
+const Json kNewLayers = {
+    new_layer("model.layers.0.self_attn.q_proj", 8, 2, 0.1), new_layer("model.layers.0.mlp.down_proj", 40, 4, 0.3),
+    new_layer("model.layers.1.self_attn.q_proj", 16, 8, 0.2), new_layer("model.layers.1.mlp.down_proj", 80, 4, 0.4)};
 
-TEST(Explanation, RankCorrelationIsSpearmans) {
-  // scipy.stats.spearmanr([1, 2, 3, 4, 5], [5, 6, 7, 8, 7]) = 0.8207826816681233
-  EXPECT_NEAR(*rank_correlation(std::vector<double>{1, 2, 3, 4, 5}, std::vector<double>{5, 6, 7, 8, 7}), 0.8207826816681233, 1e-12);
-  EXPECT_DOUBLE_EQ(*rank_correlation(std::vector<double>{1, 10, 100}, std::vector<double>{-1, -2, -3}), -1);
-  EXPECT_DOUBLE_EQ(*rank_correlation(std::vector<double>{1, NAN, 10, 100}, std::vector<double>{1, 0, 2, 3}), 1);
-  EXPECT_FALSE(rank_correlation(std::vector<double>{1, 2}, std::vector<double>{1, 2}));
-  EXPECT_FALSE(rank_correlation(std::vector<double>{1, 1, 1}, std::vector<double>{1, 2, 3}));
-  EXPECT_THROW(rank_correlation(std::vector<double>{1}, std::vector<double>{1, 2}), Error);
+TEST(Explanation, LinearsWithoutAFiniteErrorDoNotCountInTheCorrelation) {
+  const test::TemporaryFolder folder;
+  Json layers = kNewLayers;
+  write_metadata(folder.path(), layers);
+  // rtn_error 8, 40, 16, 80 and top_share 0.1, 0.3, 0.2, 0.4 rise together.
+  EXPECT_DOUBLE_EQ(*explain_artifact(folder.path()).salience.across, 1);
+  layers.push_back(new_layer("model.layers.2.mlp.down_proj", 1, 1, 0.9));
+  layers.back()["rtn_error"] = nullptr;
+  write_metadata(folder.path(), layers);
+  const SalienceStudy study = explain_artifact(folder.path()).salience;
+  EXPECT_DOUBLE_EQ(*study.across, 1);
+  EXPECT_EQ(study.across_linears, 4);
+  write_metadata(folder.path(), Json{kNewLayers[0], kNewLayers[1]});
+  EXPECT_FALSE(explain_artifact(folder.path()).salience.across) << "two linears are always in one order or the other";
 }
 
 TEST(Explanation, NamesAreTakenApart) {
@@ -128,10 +133,12 @@ TEST(Explanation, PlotsShowEveryLinearAndWhatWasMeasured) {
   const test::TemporaryFolder folder;
   write_metadata(folder.path(), kNewLayers, {{"rows_curve", {{16, 30.0, 40.0}, {128, 20.0, 40.0}}}});
   const std::string svg = plot_explanation(explain_artifact(folder.path()));
-  EXPECT_THAT(svg, AllOf(HasSubstr("model.layers.1.mlp.down_proj: as stored 4"), HasSubstr("mean |x|"), HasSubstr("calibration rows"), HasSubstr("held back")));
+  EXPECT_THAT(svg, AllOf(HasSubstr("model.layers.1.mlp.down_proj: as stored 4"), HasSubstr("mean |x|"),
+                         HasSubstr("calibration rows"), HasSubstr("held back")));
   write_metadata(folder.path(), Json::array({old_layer("model.layers.0.self_attn.q_proj", 2, 1)}));
   const std::string old = plot_explanation(explain_artifact(folder.path()));
-  EXPECT_THAT(old, AllOf(HasSubstr("rounding to nearest"), HasSubstr("no data"), Not(HasSubstr("held back")), Not(HasSubstr("calibration rows"))));
+  EXPECT_THAT(old, AllOf(HasSubstr("rounding to nearest"), HasSubstr("no data"), Not(HasSubstr("held back")),
+                         Not(HasSubstr("calibration rows"))));
 }
 
 TEST(ExplainCommand, PrintsTablesJsonPlotsAndOneLayer) {
@@ -142,21 +149,24 @@ TEST(ExplainCommand, PrintsTablesJsonPlotsAndOneLayer) {
   write_metadata(folder.path() / "new", layers, {{"rows_curve", {{16, 30.0, 40.0}, {128, 20.0, 40.0}}}});
   const test::ProgramResult all = test::run_program({"explain", "new", "--plot", "plot.svg"}, folder.path());
   EXPECT_EQ(all.exit_code, 0) << all.err;
-  EXPECT_THAT(all.out, AllOf(HasSubstr("down_proj"), HasSubstr("how well salience predicts"), HasSubstr("+1.00"), HasSubstr("sensitivity"), HasSubstr("-33.3 %"),
-                             HasSubstr("q_proj: fp16 scales overflow"), HasSubstr("4 input channels were 0"), HasSubstr("▁")));
+  EXPECT_THAT(all.out, AllOf(HasSubstr("down_proj"), HasSubstr("how well salience predicts"), HasSubstr("+1.00"),
+                             HasSubstr("sensitivity"), HasSubstr("-33.3 %"), HasSubstr("q_proj: fp16 scales overflow"),
+                             HasSubstr("4 input channels were 0"), HasSubstr("▁")));
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "plot.svg"));
   const test::ProgramResult json = test::run_program({"explain", "new", "--json"}, folder.path());
   EXPECT_EQ(parse_json(json.out, "explain --json").at("linears").size(), 4U);
   const test::ProgramResult layer = test::run_program({"explain", "new", "--layer", "re:.*layers\\.1\\.mlp.*"}, folder.path());
   EXPECT_THAT(layer.out, AllOf(HasSubstr("model.layers.1.mlp.down_proj"), HasSubstr("with the scales"), Not(HasSubstr("q_proj"))));
   EXPECT_EQ(test::run_program({"explain", "new", "--layer", "dwn_proj"}, folder.path()).exit_code, 3);
-  EXPECT_THAT(test::run_program({"explain", "new", "--rows-curve"}, folder.path()).out, AllOf(HasSubstr("128"), Not(HasSubstr("q_proj"))));
+  EXPECT_THAT(test::run_program({"explain", "new", "--rows-curve"}, folder.path()).out,
+              AllOf(HasSubstr("128"), Not(HasSubstr("q_proj"))));
   EXPECT_EQ(test::run_program({"explain", "new", "--sort", "size"}, folder.path()).exit_code, 2);
 
   write_metadata(folder.path() / "old", Json::array({old_layer("model.layers.0.self_attn.q_proj", 2, 1)}));
   const test::ProgramResult old = test::run_program({"explain", "old"}, folder.path());
   EXPECT_EQ(old.exit_code, 0) << old.err;
-  EXPECT_THAT(old.out, AllOf(HasSubstr("50 %"), HasSubstr(" - "), Not(HasSubstr("sensitivity")), Not(HasSubstr("salience predicts")), Not(HasSubstr("nan"))));
+  EXPECT_THAT(old.out, AllOf(HasSubstr("50 %"), HasSubstr(" - "), Not(HasSubstr("sensitivity")),
+                             Not(HasSubstr("salience predicts")), Not(HasSubstr("nan"))));
   EXPECT_EQ(test::run_program({"explain", "old", "--rows-curve"}, folder.path()).exit_code, 3);
 }
 

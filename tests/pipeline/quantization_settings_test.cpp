@@ -72,6 +72,7 @@ const std::vector<Case> kCases = {
     {"damping", "0.5", {"--damping", "0.5"}, "damping", 0.5},
     {"off_diagonal", "0.25", {"--off-diagonal", "0.25"}, "off_diagonal", 0.25},
     {"sweeps", "0", {"--sweeps", "0"}, "sweeps", 0},
+    {"rows_curve", "true", {"--rows-curve"}, "rows_curve", true},
     {"propagate_error", "false", {"--no-propagate-error"}, "propagate_error", false},
     {"format", "dequantized", {"--format", "dequantized"}, "format", "dequantized"},
     {"version", "GEMM", {"--version", "GEMM"}, "format", "awq-gemm"},
@@ -167,6 +168,27 @@ TEST(QuantizationSettings, AMethodOfALaterLayerKeepsSingleSettingsOfAnEarlierOne
   EXPECT_EQ(json.at("clip"), true);
   EXPECT_EQ(json.at("zero_point"), false);
   EXPECT_EQ(json.at("format"), "smoothed");
+}
+
+// A name that AutoAWQ's users give to a family of models may match nothing in this one; a name given to `ignore` is meant.
+TEST(QuantizationSettings, WhatMayMatchNothingIsKnown) {
+  EXPECT_THAT(from_yaml("{ignore: [a], modules_to_not_convert: [visual, lm_head]}").awq.ignore_may_miss,
+              ::testing::ElementsAre("re:.*visual"));
+  EXPECT_THAT(from_flags({"--ignore", "a"}).awq.ignore_may_miss, ::testing::IsEmpty());
+  EXPECT_FALSE(from_yaml("overrides: [{pattern: a, bits: 8}]").awq.overrides.at(0).may_miss);
+}
+
+TEST(QuantizationSettings, TheTextColumnIsOfTheUsersOwnFiles) {
+  const QuantizationConfig config = from_yaml("text_column: content");
+  QuantizeJob sampled;  // the calibrate stage will make the file
+  apply_to_job(config, sampled);
+  EXPECT_EQ(sampled.render.fields.text, "");
+  QuantizeJob own;
+  own.calibration_file = "mine.jsonl";
+  apply_to_job(config, own);
+  EXPECT_EQ(own.render.fields.text, "content");
+  apply_to_job(from_yaml("text_column: text"), own = {});
+  EXPECT_EQ(own.render.fields.text, "") << "the usual name leaves other layouts possible";
 }
 
 TEST(QuantizationSettings, JobsGetWhatIsSet) {
@@ -266,7 +288,17 @@ TEST(QuantizationSettings, TheHeadIsNotIgnoredWhenItIsQuantized) {
 TEST(QuantizationSettings, RefusesWithPlace) {
   const auto yaml = [](std::string_view text) { return error_of([&] { from_yaml(text); }); };
   EXPECT_THAT(yaml("{bits: four}"), HasSubstr("s.yaml:1:8: 'bits': found 'four'"));
-  EXPECT_THAT(yaml("{bits: 7}"), HasSubstr("weight_bits is 7"));
+  EXPECT_EQ(yaml("{bits: 7}"), "s.yaml:1:8: 'bits': found '7', expected 2, 3, 4, 5, 6 or 8 bits");
+  EXPECT_EQ(yaml("{group_size: 5}"),
+            "s.yaml:1:14: 'group_size': found '5', expected an integer, 8 or more, or -1 (one group for each output channel)");
+  EXPECT_THAT(yaml("{group_size: 0}"), HasSubstr("found '0'"));
+  EXPECT_EQ(yaml("{target_bits: 9}"), "s.yaml:1:15: 'target_bits': found '9', expected 0 (off) or a mean from 2 to 8 bits");
+  EXPECT_EQ(yaml("{target_bits: 2.5, bit_choices: [4, 3]}"),
+            "s.yaml: target_bits: found 2.5, expected 3 to 8: bit_choices has nothing smaller");
+  EXPECT_THAT(yaml("{bit_choices: [4, 7]}"), HasSubstr("'bit_choices.1': found '7', expected 2, 3, 4, 5, 6 or 8 bits"));
+  EXPECT_THAT(yaml("{bit_choices: '4,7'}"), HasSubstr("expected some of 2, 3, 4, 5, 6 and 8 bits"));
+  EXPECT_THAT(yaml("{activation_bits: 5}"), HasSubstr("s.yaml:1:19: 'activation_bits': found '5', expected one of 4, 8, 16"));
+  EXPECT_THAT(yaml("{grup_size: 64}"), HasSubstr("s.yaml:1:2: unknown key 'grup_size'; did you mean 'group_size'?"));
   EXPECT_THAT(yaml("{bits: 4, w_bit: 4}"), AllOf(HasSubstr("'w_bit' is given twice"), HasSubstr("s.yaml:1:8")));
   EXPECT_THAT(yaml("{zero_point: true, symmetric: true}"), HasSubstr("'symmetric' is given twice, as 'zero_point'"));
   EXPECT_THAT(yaml("{method: gtpq}"), HasSubstr("did you mean 'gptq'"));
@@ -275,7 +307,7 @@ TEST(QuantizationSettings, RefusesWithPlace) {
   EXPECT_THAT(yaml("{off_diagonal: some}"), HasSubstr("'auto'"));
   EXPECT_THAT(yaml("{salient_ratio: 0.6}"), HasSubstr("0.5"));
   EXPECT_THAT(yaml("{salient_ratio: 'auto:x'}"), HasSubstr("'auto'"));
-  EXPECT_THAT(yaml("{target_bits: 1.5}"), HasSubstr("from 2 to 8"));
+  EXPECT_THAT(yaml("{target_bits: 1.5}"), HasSubstr("from 2 to 8 bits"));
   EXPECT_THAT(yaml("{overrides: [{pattern: x, bits: 7}]}"), HasSubstr("overrides.0.bits"));
   EXPECT_THAT(yaml("{overrides: [{bits: 4}]}"), HasSubstr("pattern"));
   EXPECT_THAT(yaml("{overrides: [{pattern: x}]}"), HasSubstr("bits, group_size or zero_point"));
@@ -283,8 +315,11 @@ TEST(QuantizationSettings, RefusesWithPlace) {
   EXPECT_THAT(yaml("{format: dequantized, smooth_only: true}"), HasSubstr("not 'dequantized'"));
   EXPECT_THAT(yaml("{mappings: [{smooth_layer: a}]}"), HasSubstr("balance_layers"));
   const auto flags = [](const std::vector<std::string>& words) { return error_of([&] { from_flags(words); }); };
-  EXPECT_EQ(flags({"--group-size", "big"}),
-            "salient quantize: --group-size: found 'big', expected an integer from -1 to 1099511627776");
+  EXPECT_EQ(
+      flags({"--group-size", "big"}),
+      "salient quantize: --group-size: found 'big', expected an integer, 8 or more, or -1 (one group for each output channel)");
+  EXPECT_EQ(flags({"--override", "down_proj=bits:7"}),
+            "salient quantize: --override: '0.bits': found '7', expected 2, 3, 4, 5, 6 or 8 bits, or 16 for float");
   EXPECT_EQ(flags({"--clip", "--no-clip"}), "salient quantize: --no-clip: 'clip' is given twice, also at salient quantize: --clip");
   EXPECT_EQ(flags({"--override", "down_proj"}),
             "salient quantize: --override: 'down_proj': expected PATTERN=bits:3,group_size:64,zero_point:false");

@@ -6,7 +6,9 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "models/io/checkpoint_writer.h"
 #include "models/text/tokenizer.h"
+#include "support/golden_checkpoint.h"
 #include "support/temporary_folder.h"
 
 namespace salient::pipeline {
@@ -27,7 +29,8 @@ QuantizeJob demo_job() {
   return job;
 }
 
-// A share of rows that the model writes itself, where rounding fits the text; the same ones each time, and another domain in the report.
+// A share of rows that the model writes itself, where rounding fits the text; the same ones each time, and another domain in the
+// report.
 TEST(PrepareCalibration, TheModelsOwnRowsAreADomain) {
   QuantizeJob job = demo_job();
   const CalibrationInput without = prepare_calibration(job);
@@ -46,6 +49,77 @@ TEST(PrepareCalibration, TheModelsOwnRowsAreADomain) {
   EXPECT_FALSE(prepare_calibration(job).blocks.ids.equal(with.blocks.ids));
   job.model.awq.rounding.kind = quant::RoundingKind::kNearest;
   EXPECT_EQ(prepare_calibration(job).coverage.domains.size(), 1u) << "nothing that could over-fit";
+}
+
+// The tiny golden mixture of a model type, with changed tensors, and token lists to calibrate it on.
+QuantizeJob mixture_job(const fs::path& folder, const std::function<void(const std::string& name, at::Tensor& tensor)>& edit) {
+  const Json golden = read_json_file(test::golden_file("glm4_moe")).at("cases").at(0);
+  std::vector<models::PlannedTensor> planned;
+  for (const Json& tensor : golden.at("tensors"))
+    planned.push_back({tensor.at(0), at::kFloat, tensor.at(1).get<std::vector<int64_t>>()});
+  models::CheckpointWriter writer(folder / "source", models::plan_shards(planned, uint64_t{1} << 30));
+  for (const Json& entry : golden.at("tensors")) {
+    at::Tensor tensor = test::golden_tensor(entry.at(0), entry.at(1).get<std::vector<int64_t>>(), entry.at(2), entry.at(3));
+    edit(entry.at(0), tensor);
+    writer.put(entry.at(0), tensor);
+  }
+  writer.finish();
+  write_file(folder / "source/config.json", dump_json(golden.at("config"), 2));
+  std::string lines;
+  for (int64_t row = 0; row < 48; ++row) {
+    std::vector<int64_t> ids;
+    for (int64_t i = 0; i < 12; ++i) ids.push_back((row * 31 + i * 7) % 96);
+    lines += dump_json(Json{{"tokens", ids}}) + "\n";
+  }
+  write_file(folder / "tokens.jsonl", lines);
+  QuantizeJob job;
+  job.calibration_file = folder / "tokens.jsonl";
+  job.max_seq_len = 12;
+  job.self_generated = 0;
+  job.model.model_folder = folder / "source";
+  job.model.output = folder / "out";
+  job.model.awq.spec.group_size = 32;
+  job.model.awq.scale_search.grid = 4;
+  job.model.awq.clip_search.steps = 3;
+  return job;
+}
+
+struct Stopped {};
+
+TEST(RunQuantizeJob, WhatWasNotReachedIsReportedAndRecorded) {
+  const test::TemporaryFolder folder;
+  QuantizeJob job = mixture_job(folder.path(), [](const std::string& name, at::Tensor& tensor) {
+    if (name == "model.layers.1.mlp.gate.e_score_correction_bias") tensor[1] = tensor[3] = -100.0;  // never chosen
+    if (name == "model.layers.0.input_layernorm.weight") tensor.narrow(0, 5, 2).zero_();
+  });
+  std::vector<std::string> messages;
+  job.model.on_message = [&](const std::string& line) { messages.push_back(line); };
+  const QuantizeJobResult result = run_quantize_job(job);
+
+  ASSERT_EQ(result.coverage.experts.size(), 1u);
+  EXPECT_EQ(result.coverage.experts[0].name, "model.layers.1.mlp");
+  EXPECT_EQ(result.coverage.experts[0].experts, 4);
+  EXPECT_EQ(result.coverage.experts[0].never_reached, (std::vector<int64_t>{1, 3}));
+  ASSERT_EQ(result.coverage.channels.size(), 1u) << "q_proj stands for k_proj and v_proj, which read the same";
+  EXPECT_EQ(result.coverage.channels[0].name, "model.layers.0.self_attn.q_proj");
+  EXPECT_EQ(result.coverage.channels[0].inactive, 2);
+  EXPECT_EQ(result.coverage.channels[0].channels, 64);
+  EXPECT_THAT(messages,
+              testing::Contains(testing::StartsWith("warning, 3 linears: 2 input channels were 0 for every calibration token")));
+  const std::string metadata = read_text_file(job.model.output / "quantization_metadata.json");
+  EXPECT_EQ(parse_json(metadata, "metadata").at("calibration").at("coverage"), calibration::to_json(result.coverage));
+
+  // The same when the job is stopped and goes on, and when its result is there already.
+  job.model.output = folder.path() / "stopped";
+  job.model.on_progress = [](int64_t done, int64_t) {
+    if (done == 1) throw Stopped{};
+  };
+  EXPECT_THROW(run_quantize_job(job), Stopped);
+  job.model.on_progress = nullptr;
+  EXPECT_EQ(run_quantize_job(job).model.resumed_blocks, 1);
+  EXPECT_TRUE(read_text_file(job.model.output / "quantization_metadata.json") == metadata);
+  job.model.reuse_output = true;
+  EXPECT_EQ(calibration::to_json(run_quantize_job(job).coverage), calibration::to_json(result.coverage));
 }
 
 TEST(PrepareCalibration, OneFileIsRecordedWithItsHash) {

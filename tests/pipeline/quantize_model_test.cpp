@@ -233,7 +233,77 @@ TEST(QuantizeModel, AnArtifactIsNotQuantizedAgain) {
   EXPECT_THROW(quantize_model(options, tokens), Error);
 }
 
-// The bound is one block, not the model: more blocks do not raise the estimate.
+// Two jobs with the same --out: the second is refused from the moment on at which the first looks at its work, also while that still chooses bits.
+TEST(QuantizeModel, ASecondJobInTheSameWorkFolderIsRefused) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  options.awq.format = WeightFormat::kCompressedTensors;
+  options.awq.target_bits = 3.5;
+  const QuantizeModelOptions second = options;
+  int64_t refused = 0;
+  const auto try_second = [&](int64_t, int64_t) {
+    const auto before = folder_bytes(folder.path() / "out.partial");
+    try {
+      quantize_model(second, tokens);
+      ADD_FAILURE() << "two jobs at once";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+      EXPECT_THAT(error.message(), testing::AllOf(testing::HasSubstr("out.partial"), testing::HasSubstr("another process")));
+      EXPECT_THAT(error.hint(), testing::HasSubstr("wait for it"));
+      ++refused;
+    }
+    EXPECT_TRUE(folder_bytes(folder.path() / "out.partial") == before);
+  };
+  options.on_planning = try_second;
+  options.on_progress = try_second;
+  quantize_model(options, tokens);
+  EXPECT_EQ(refused, 10);  // before and after the four blocks, twice
+  EXPECT_TRUE(fs::exists(options.output / "config.json"));
+}
+
+// A job that comes to the lock when another has just finished takes that one's result, or is refused, and leaves nothing.
+TEST(QuantizeModel, AnOutputThatCameMeanwhileIsSeen) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  const QuantizeModelOptions faster = options;
+  bool done = false;
+  int64_t blocks = 0;
+  options.on_message = [&](const std::string& line) {
+    if (done || !line.starts_with("needs at most")) return;
+    done = true;
+    quantize_model(faster, tokens);
+  };
+  options.on_progress = [&](int64_t, int64_t) { ++blocks; };
+  EXPECT_THROW(quantize_model(options, tokens), Error);
+  EXPECT_TRUE(done);
+  EXPECT_FALSE(fs::exists(folder.path() / "out.partial"));
+
+  fs::remove_all(options.output);
+  done = false;
+  options.reuse_output = true;
+  EXPECT_EQ(quantize_model(options, tokens).resumed_blocks, 4);
+  EXPECT_TRUE(done);
+  EXPECT_EQ(blocks, 0);
+  EXPECT_FALSE(fs::exists(folder.path() / "out.partial"));
+}
+
+// What gets the output's name while a job is at work is not ours to replace.
+TEST(QuantizeModel, AFolderThatCameMeanwhileIsNotReplaced) {
+  const test::TemporaryFolder folder;
+  const calibration::TokenBlocks tokens = demo_tokens(12);
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  options.on_progress = [&](int64_t done, int64_t) {
+    if (done == 4) write_file(options.output / "file", "mine");
+  };
+  EXPECT_THROW(quantize_model(options, tokens), Error);
+  EXPECT_EQ(read_text_file(options.output / "file"), "mine");
+  fs::remove_all(options.output);
+  options.on_progress = nullptr;
+  EXPECT_EQ(quantize_model(options, tokens).resumed_blocks, 4);  // the work was kept
+}
+
 // Bits by budget: the mean is kept, modules differ, the measurement is not repeated by a job that goes on, and the bytes are the same.
 TEST(QuantizeModel, TargetBitsChoosesBitsByModule) {
   const test::TemporaryFolder folder;
@@ -274,6 +344,7 @@ TEST(QuantizeModel, TargetBitsChoosesBitsByModule) {
   EXPECT_THROW(quantize_model(options, tokens), Error);
 }
 
+// The bound is one block, not the model: more blocks do not raise the estimate.
 TEST(QuantizeModel, EstimatedMemoryDoesNotGrowWithTheNumberOfBlocks) {
   models::DecoderConfig config = models::parse_decoder_config(models::Checkpoint(kModel).config(), "demo");
   const AwqOptions awq;

@@ -32,6 +32,8 @@ LinearReport full_report() {
   report.salience_quantiles = {0, 0.1, 0.2, 0.3, 0.5, 2, 9};
   report.salience_top_share = 0.125;
   report.sensitivity = {{2, 0.9}, {3, 0.3}, {10, 0.001}};
+  report.in_features = 768;
+  report.rows_curve = {{2, 0.2}, {16, 0.12}};
   report.warnings = {"fp16 scales overflow", "constant group"};
   report.routed_tokens = 0;
   return report;
@@ -57,6 +59,8 @@ void expect_equal(const LinearReport& a, const LinearReport& b) {
   EXPECT_EQ(a.salience_quantiles, b.salience_quantiles);
   EXPECT_EQ(a.salience_top_share, b.salience_top_share);
   EXPECT_EQ(a.sensitivity, b.sensitivity);
+  EXPECT_EQ(a.in_features, b.in_features);
+  EXPECT_EQ(a.rows_curve, b.rows_curve);
   EXPECT_EQ(a.warnings, b.warnings);
   EXPECT_EQ(a.routed_tokens, b.routed_tokens);
 }
@@ -70,14 +74,16 @@ TEST(LinearReportJson, KeysAreThoseOfTheDocumentedFormat) {
   EXPECT_EQ(json.at("sensitivity"), (Json{{"2", 0.9}, {"3", 0.3}, {"10", 0.001}}));
   EXPECT_EQ(json.at("salience").at("top_share"), 0.125);
   EXPECT_EQ(json.at("salience").at("quantiles").size(), 7U);
-  for (const char* key : {"bits", "group_size", "scaled_error", "clipped_error", "held_back_nearest", "held_back_error", "off_diagonal", "dead_channels",
-                          "salient_channels", "salience_correlation", "warnings", "scale", "ratio", "clipped_share", "rtn_error", "error"}) {
+  for (const char* key : {"bits", "group_size", "scaled_error", "clipped_error", "held_back_nearest", "held_back_error",
+                          "off_diagonal", "dead_channels", "salient_channels", "salience_correlation", "warnings", "scale", "ratio",
+                          "clipped_share", "rtn_error", "error"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
 }
 
 TEST(LinearReportJson, WhatWasNotMeasuredHasNoKeyAndEarlierVersionsAreRead) {
-  const Json old = {{"name", "a.q_proj"}, {"rtn_error", 2.0}, {"error", 1.0}, {"scale", "plain"}, {"ratio", 0.5}, {"clipped_share", 0.25}};
+  const Json old = {{"name", "a.q_proj"}, {"rtn_error", 2.0}, {"error", 1.0},
+                    {"scale", "plain"},   {"ratio", 0.5},     {"clipped_share", 0.25}};
   const LinearReport report = linear_report_from_json(old, "old");
   LinearReport expected;
   expected.name = "a.q_proj";

@@ -140,6 +140,21 @@ TEST(Recipe, TheHeadIsFloatOrInt8) {
   EXPECT_THAT(error_of(fmt::format(fmt::runtime(text), 4), ErrorKind::kUnsupported), HasSubstr("lm_head in 4 bits"));
 }
 
+// As llm-compressor, which warns: recipes are written for families of models. What flags name instead is meant.
+TEST(Recipe, NamesMayMatchNothing) {
+  const Recipe recipe = parse(
+      "QuantizationModifier: {ignore: [lm_head, 're:visual.*'], config_groups: {a: {targets: [Linear, 're:.*experts.*'], weights: "
+      "{num_bits: 4, group_size: 128}}}}\n");
+  EXPECT_THAT(options_of(recipe).ignore_may_miss, ::testing::ElementsAre("lm_head", "re:visual.*"));
+  ASSERT_EQ(options_of(recipe).overrides.size(), 1u);
+  EXPECT_TRUE(options_of(recipe).overrides[0].may_miss);
+  const GivenSettings flags =
+      given_settings(ConfigNode::parse("{ignore: [o_proj], overrides: [{pattern: q_proj, bits: 8}]}", "flags"));
+  const AwqOptions options = make_quantization_config(override_settings(recipe.settings, flags), "test").awq;
+  EXPECT_THAT(options.ignore_may_miss, IsEmpty());
+  EXPECT_FALSE(options.overrides.at(0).may_miss);
+}
+
 TEST(Recipe, LaterLayersOverride) {
   const Recipe recipe = parse("AWQModifier: {n_grid: 5, scheme: W4A16_ASYM, ignore: [lm_head]}\n");
   const GivenSettings flags =

@@ -91,8 +91,10 @@ TEST(RunConfig, SpellingsOfTheSameGiveTheSameJson) {
 
 TEST(RunConfig, SeveralCalibrationFilesAreMixedByWeight) {
   const std::string model = "model: {path: m}\n";
-  const RunConfig config = parse(model + "calibration: {sources: [{file: x/a.jsonl, weight: 2, samples: 5, domain: code}, b.txt]}\n");
-  EXPECT_EQ(to_json(config).at("calibration").at("sources"), Json::parse(R"([{"file": "x/a.jsonl", "weight": 2.0, "samples": 5, "domain": "code"},
+  const RunConfig config =
+      parse(model + "calibration: {sources: [{file: x/a.jsonl, weight: 2, samples: 5, domain: code}, b.txt]}\n");
+  EXPECT_EQ(to_json(config).at("calibration").at("sources"),
+            Json::parse(R"([{"file": "x/a.jsonl", "weight": 2.0, "samples": 5, "domain": "code"},
     {"file": "b.txt", "weight": null, "samples": 0, "domain": "b"}])"));
   EXPECT_THAT(error_of(model + "calibration: {file: a, sources: [b]}\n"), HasSubstr("either file or sources"));
   EXPECT_THAT(error_of(model + "calibration: {sources: [{weight: 1}]}\n"), HasSubstr("'calibration.sources.0'"));
@@ -100,7 +102,8 @@ TEST(RunConfig, SeveralCalibrationFilesAreMixedByWeight) {
 }
 
 TEST(RunConfig, AutoAwqsNamesSetTheCalibrationToo) {
-  const RunConfig config = parse("model: {path: m}\nquantization: {max_calib_samples: 12, max_calib_seq_len: 64, n_parallel_calib_samples: 3}\n");
+  const RunConfig config =
+      parse("model: {path: m}\nquantization: {max_calib_samples: 12, max_calib_seq_len: 64, n_parallel_calib_samples: 3}\n");
   EXPECT_EQ(config.calibration.samples, 12);
   EXPECT_EQ(config.calibration.max_seq_len, 64);
   EXPECT_THAT(error_of("model: {path: m}\ncalibration: {max_seq_len: 8}\nquantization: {max_calib_seq_len: 64}\n"),
@@ -118,8 +121,10 @@ TEST(RunConfig, RefusesWithPlace) {
             "--set calibration.samples=0: 'calibration.samples': found '0', expected an integer from 1 to 1099511627776");
   EXPECT_EQ(error_of(model + "calibration: {samples: many}\n"),
             "c.yaml:2:24: 'calibration.samples': found 'many', expected 'auto' or a number of rows");
-  EXPECT_THAT(error_of(model + "quantization: {method: gptqq}\n"), HasSubstr("found 'gptqq', expected 'rtn', 'gptq', 'adaround' or 'awq'; did you mean 'gptq'?"));
-  EXPECT_THAT(error_of(model + "quantization: {bits: 7}\n"), HasSubstr("weight_bits is 7"));
+  EXPECT_THAT(error_of(model + "quantization: {method: gptqq}\n"),
+              HasSubstr("found 'gptqq', expected 'rtn', 'gptq', 'adaround' or 'awq'; did you mean 'gptq'?"));
+  EXPECT_THAT(error_of(model + "quantization: {bits: 7}\n"),
+              HasSubstr("c.yaml:2:22: 'quantization.bits': found '7', expected 2, 3, 4, 5, 6 or 8 bits"));
   EXPECT_THAT(error_of(model + "quantization: {max_shard_size: 5XB}\n"), HasSubstr("expected a size such as 5GB"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: arc}\n"), HasSubstr("expected a list"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: [{file: x}]}\n"), HasSubstr("'evaluation.tasks.0' has no name"));

@@ -151,5 +151,13 @@ TEST(RankCorrelation, AgainstItsDefinition) {
   EXPECT_THROW(rank_correlation(at::ones({5}), at::ones({4})), Error);
 }
 
+TEST(RankCorrelation, OfNumbers) {
+  using Numbers = std::vector<double>;
+  // scipy.stats.spearmanr([1, 2, 3, 4, 5], [5, 6, 7, 8, 7]) = 0.8207826816681233
+  EXPECT_NEAR(*rank_correlation(Numbers{1, 2, 3, 4, 5}, Numbers{5, 6, 7, 8, 7}), 0.8207826816681233, 1e-12);
+  EXPECT_DOUBLE_EQ(*rank_correlation(Numbers{1, 10, 100}, Numbers{-1, -2, -3}), -1);
+  EXPECT_FALSE(rank_correlation(Numbers{1, 1, 1}, Numbers{1, 2, 3}));
+}
+
 }  // namespace
 }  // namespace salient::quant

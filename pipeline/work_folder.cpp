@@ -1,0 +1,55 @@
+#include "pipeline/work_folder.h"
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/hash.h"
+#include "common/json.h"
+#include "pipeline/artifact_files.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+
+fs::path work_folder_of(const fs::path& output) { return output.string() + ".partial"; }
+
+void check_work_folder(const fs::path& work) {
+  if (!fs::exists(work)) return;
+  for (const auto& entry : fs::directory_iterator(work)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = name.starts_with(".") || name.starts_with("model") || is_progress_file(name) || is_side_file(name) ||
+                      name == "config.json" || name == kMetadataFile;
+    if (ours) continue;
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: this name is needed for the work in progress, but the folder holds {}, which is "
+                            "none of its files",
+                            work.string(), name))
+        .with_hint("move that folder away, or choose another --out");
+  }
+}
+
+std::optional<QuantizeProgress> load_finished(const fs::path& folder) {
+  const fs::path file = folder / kMetadataFile;
+  if (!fs::exists(file) || !fs::exists(folder / "config.json")) return std::nullopt;
+  return progress_from_metadata(read_json_file(file), file.string());
+}
+
+std::string find_changed_file(const fs::path& folder) {
+  const Json hashes = read_json_file(folder / kMetadataFile).value("files_sha256", Json::object());
+  for (const auto& [name, hash] : hashes.items()) {
+    if (!fs::exists(folder / name) || sha256_file(folder / name) != hash) return name;
+  }
+  return "";
+}
+
+void publish_folder(const fs::path& work, const fs::path& output) {
+  remove_progress(work);
+  const fs::path replaced = output.string() + ".replaced";
+  if (fs::exists(output)) {
+    fs::remove_all(replaced);
+    fs::rename(output, replaced);
+  }
+  fs::rename(work, output);
+  fs::remove_all(replaced);
+  sync_folder(output.has_parent_path() ? output.parent_path() : fs::path("."));
+}
+
+}  // namespace salient::pipeline
