@@ -17,8 +17,6 @@ namespace {
 
 using models::TokenId;
 
-constexpr uint64_t kLeastRowsMemory = uint64_t{64} << 20;
-
 // 53 random bits: the standard's distributions differ between libraries.
 double uniform(std::mt19937_64& engine) { return static_cast<double>(engine() >> 11) * 0x1.0p-53; }
 
@@ -69,11 +67,11 @@ std::vector<std::vector<TokenId>> generate_rows(const models::Checkpoint& checkp
   const int64_t count = (options.tokens + options.row_tokens - 1) / options.row_tokens;
   std::vector<std::vector<TokenId>> result(static_cast<size_t>(count));
   const uint64_t row_bytes = bytes_per_row(config, options.row_tokens);
-  // Half of the memory for rows, or more than that where it is short: those that are written at a time share every reading of the weights.
-  const uint64_t rows_memory = std::max(options.memory_bytes / 2, kLeastRowsMemory);
-  const int64_t batch = std::clamp<int64_t>(static_cast<int64_t>(rows_memory / row_bytes), 1, std::max<int64_t>(1, count));
-  const uint64_t rows_share = std::min(options.memory_bytes / 2, static_cast<uint64_t>(batch) * row_bytes);
-  models::StreamedDecoder decoder(checkpoint, config, options.memory_bytes - rows_share);
+  // Half of the memory for rows: those that are written at a time share every reading of the weights.
+  const int64_t batch = std::clamp<int64_t>(static_cast<int64_t>(options.memory_bytes / 2 / row_bytes), 1,
+                                            std::max<int64_t>(1, count));
+  const uint64_t rows_bytes = static_cast<uint64_t>(batch) * row_bytes;
+  models::StreamedDecoder decoder(checkpoint, config, options.memory_bytes > rows_bytes ? options.memory_bytes - rows_bytes : 0);
   int64_t steps = 0;
   const int64_t total_steps = (count + batch - 1) / batch * options.row_tokens;
   for (int64_t begin = 0; begin < count; begin += batch) {

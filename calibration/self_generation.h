@@ -25,8 +25,7 @@ struct SelfGenerationOptions {
   // What rows begin with, in turn; a random token of the vocabulary follows. Empty: only that token.
   std::vector<std::vector<models::TokenId>> openings;
   std::vector<models::TokenId> end_ids;  // end a document; the row goes on with the next opening
-  // Of weights that stay loaded and of the rows' caches (see models/decoder/streamed_decoder.h); the rows get 64 MiB at least.
-  uint64_t memory_bytes = 0;
+  uint64_t memory_bytes = 0;             // of weights that stay loaded and of the cache (see models/decoder/streamed_decoder.h)
   std::function<void(int64_t done, int64_t total)> on_progress;  // steps
 };
 

@@ -44,6 +44,7 @@ Json describe(const calibration::SourceRows& read) {
 
 constexpr const char* kSelfGenerated = "self-generated";
 constexpr int64_t kSelfGeneratedRow = 128;  // tokens
+constexpr uint64_t kLeastMemory = uint64_t{64} << 20;
 
 // What a conversation begins with, up to the user's words, and what a document begins with.
 std::vector<std::vector<models::TokenId>> openings(const std::filesystem::path& folder, const models::DecoderConfig& config,
@@ -82,7 +83,8 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   options.seed = input.seed.value_or(job.seed);
   options.openings = openings(job.model.model_folder, config, tokenizer);
   for (const int64_t id : config.eos_token_ids) options.end_ids.push_back(static_cast<models::TokenId>(id));
-  options.memory_bytes = estimate.block_bytes;  // it runs before the blocks are quantized, and needs no more than they will
+  // It runs before the blocks are quantized, and needs no more than they and the process itself are reckoned with.
+  options.memory_bytes = std::max(estimate.block_bytes, kLeastMemory);
   options.on_progress = job.on_generation;
   calibration::append_blocks(input.blocks, calibration::generate_rows(checkpoint, config, options), kSelfGenerated);
   return_free_memory();

@@ -10,6 +10,7 @@
 #include <regex>
 #include <set>
 #include <span>
+#include <system_error>
 #include <utility>
 
 #include "common/error.h"
@@ -163,6 +164,7 @@ struct CheckpointWriter::State {
 FolderLock lock_checkpoint_folder(const fs::path& folder) {
   std::error_code code;
   fs::create_directories(folder, code);
+  if (code == std::errc::not_a_directory) fail(ErrorKind::kIo, "{}: cannot create the folder: {}", folder.string(), code.message());
   if (code) fail_errno(folder, "create the folder", code.value());
   if (std::optional<FolderLock> lock = FolderLock::try_lock(folder)) return std::move(*lock);
   throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: another process is writing this checkpoint", folder.string()))

@@ -187,7 +187,7 @@ TEST_F(MemoryBound, NorWhileBitsAreChosen) {
 // A small model with many tokens: what counts is the logits that are compared.
 TEST_F(MemoryBound, NorWhileTheLogitsOfALargeVocabularyAreCompared) {
   const TemporaryFolder folder;
-  const RandomLlama llama{.blocks = 1, .hidden = 64, .intermediate = 128, .vocabulary = 65536};
+  const RandomLlama llama{.blocks = 1, .hidden = 128, .intermediate = 256, .vocabulary = 65536};
   const Growth growth = growth_of(folder.path(), llama, choose_bits);
   expect_bounded(growth);
   EXPECT_GT(growth.peak - growth.before, 300'000'000u) << "the logits are not what is measured";

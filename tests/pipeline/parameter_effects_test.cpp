@@ -416,6 +416,15 @@ void check_max_chunk_memory() {
   EXPECT_EQ(with("method: awq, max_chunk_memory: 10KB").metadata.at("search").at("max_chunk_memory"), 10'000);
 }
 
+void check_rows_curve() {
+  const Json& metadata = with("method: awq, rows_curve: true").metadata;
+  ASSERT_TRUE(metadata.contains("rows_curve"));
+  const Json& curve = metadata.at("rows_curve");
+  ASSERT_GE(curve.size(), 2u);
+  EXPECT_LT(curve.front().at(0), curve.back().at(0)) << "of more and more rows";
+  EXPECT_FALSE(with("method: awq").metadata.contains("rows_curve"));
+}
+
 void check_self_generated() {
   const TinyArtifact& own = with("method: awq, self_generated: 0.25");
   const Json& calibration = own.metadata.at("calibration");
@@ -558,6 +567,7 @@ const std::vector<Effect> kSettingEffects = {
     {"bit_choices", check_bit_choices},
     {"salient_ratio", check_salient_ratio},
     {"max_chunk_memory", check_max_chunk_memory},
+    {"rows_curve", check_rows_curve},
     {"self_generated", check_self_generated},
     {"batch_tokens", check_batch_tokens},
     {"n_parallel_calib_samples", check_n_parallel_calib_samples},

@@ -70,7 +70,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
       "sources": [], "long_rows": "cut", "loss_mask": "response", "text_rows": "paragraphs"},
     "quantization": {"method": "gptq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "group_size": -1, "zero_point": false,
       "lm_head": "int8", "scale": true, "n_grid": 10, "duo_scaling": "off", "refine": false, "objective": "block", "clip": true, "clip_steps": 5,
-      "max_shrink": 0.25, "rounding": "adaround", "column_order": "natural", "damping": 0.1, "off_diagonal": 0.5, "sweeps": 7, "propagate_error": false,
+      "max_shrink": 0.25, "rounding": "adaround", "column_order": "natural", "damping": 0.1, "off_diagonal": 0.5, "sweeps": 7, "rows_curve": false, "propagate_error": false,
       "format": "compressed-tensors", "export_compatible": true, "overrides": [{"pattern": "down_proj", "bits": 8, "group_size": 32, "zero_point": true},
       {"pattern": "re:.*o_proj", "bits": 16}], "target_bits": 3.5, "salient_ratio": "auto", "max_chunk_memory": 1000000, "max_shard_size": 1073741824,
       "batch_tokens": 99, "max_memory": 2147483648, "n_parallel_calib_samples": null, "max_calib_samples": null, "max_calib_seq_len": null,
