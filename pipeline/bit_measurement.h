@@ -2,11 +2,11 @@
 // scales that the search finds at its own bits (specification and overrides):
 //
 //   sensitivity(bits)  tr(D G D^T) / tokens of rounding it to nearest: the mean squared error of its output, in the units of that
-//   output importance         what a unit of that error does to the model's output. On a few of the calibration rows the module
-//   alone is rounded to
-//                      kReferenceBits, what comes out of its block is carried through all later blocks in float, and the mean KL
-//                      divergence of the next token's distribution from the float model's is measured: nats, divided by the
-//                      module's error at those bits
+//                      output
+//   importance         what a unit of that error does to the model's output. On a few of the calibration rows the module alone is
+//                      rounded to kReferenceBits, what comes out of its block is carried through all later blocks in float, and
+//                      the mean KL divergence of the next token's distribution from the float model's is measured: nats, divided
+//                      by the module's error at those bits
 //
 // so that importance * sensitivity(bits) is in nats for every module, and their sum the divergence of the whole model as far as
 // errors are small and independent. Measures nearer to the module rank modules of different places badly: the relative change of
@@ -40,8 +40,8 @@ inline constexpr int64_t kSampleTokens = 1024;  // in whole rows: that importanc
 struct BitPlanInputs {
   const models::Checkpoint& checkpoint;
   const models::DecoderConfig& config;
-  const AwqOptions&
-      options;  // target_bits > 0, scale_dtype as quantize_model sets it; a module whose override names bits keeps them
+  // target_bits > 0, scale_dtype as quantize_model sets it; a module whose override names bits keeps them
+  const AwqOptions& options;
   const calibration::TokenBlocks& tokens;
   const CalibrationPass& pass;  // over `tokens`
   const StoredDtype& stored;

@@ -2,7 +2,8 @@
 // Names: https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/tensor_mapping.py
 //
 //   blk.3.attn_q.weight        <- model.layers.3.self_attn.q_proj.weight, rows of each head reordered where the architecture
-//   rotates neighbours blk.3.ffn_down_exps.weight <- model.layers.3.mlp.experts.0.down_proj.weight, ...experts.1..., stacked
+//                                 rotates neighbours
+//   blk.3.ffn_down_exps.weight <- model.layers.3.mlp.experts.0.down_proj.weight, ...experts.1..., stacked
 //   blk.3.attn_norm.weight     <- 1 + model.layers.3.input_layernorm.weight for Gemma
 #pragma once
 
