@@ -10,6 +10,7 @@
 #include <random>
 
 #include "common/hash.h"
+#include "models/decoder/block_layout.h"
 #include "models/decoder/streamed_decoder.h"
 
 namespace salient::calibration {
@@ -49,15 +50,22 @@ void open(Row& row, const models::DecoderConfig& config, const SelfGenerationOpt
   row.waiting.push_back(static_cast<TokenId>(uniform(row.engine) * static_cast<double>(config.vocab_size)));
 }
 
-// What one row needs while it is written: its cache with the states of linear attention, and its logits and probabilities.
+// What one row needs while it is written: its cache with the states of linear attention, its logits and probabilities, and the largest that a block
+// works with at a time, four activations of its widest linear and the new states beside the old ones.
 uint64_t bytes_per_row(const models::DecoderConfig& config, int64_t tokens) {
   uint64_t total = static_cast<uint64_t>(config.vocab_size) * 2 * sizeof(float);
+  uint64_t most = 0;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     const models::KvCacheLayer layer = models::make_cache_layer(config, block, 1, tokens, at::kFloat, at::kCPU);
-    for (const at::Tensor* tensor : {&layer.keys, &layer.values, &layer.convolution, &layer.recurrent})
-      total += tensor->defined() ? tensor->nbytes() : 0;
+    uint64_t states = 0;
+    for (const at::Tensor* tensor : {&layer.convolution, &layer.recurrent}) states += tensor->defined() ? tensor->nbytes() : 0;
+    for (const at::Tensor* tensor : {&layer.keys, &layer.values}) total += tensor->defined() ? tensor->nbytes() : 0;
+    total += states;
+    int64_t widest = 0;
+    for (const models::LinearSpec& spec : models::block_layout(config, block).linears) widest = std::max(widest, spec.in_features + spec.out_features);
+    most = std::max(most, 2 * states + static_cast<uint64_t>(4 * widest) * sizeof(float));
   }
-  return total;
+  return total + most;
 }
 
 }  // namespace
@@ -67,8 +75,9 @@ std::vector<std::vector<TokenId>> generate_rows(const models::Checkpoint& checkp
   const int64_t count = (options.tokens + options.row_tokens - 1) / options.row_tokens;
   std::vector<std::vector<TokenId>> result(static_cast<size_t>(count));
   const uint64_t row_bytes = bytes_per_row(config, options.row_tokens);
-  // Half of the memory for rows: those that are written at a time share every reading of the weights.
-  const int64_t batch = std::clamp<int64_t>(static_cast<int64_t>(options.memory_bytes / 2 / row_bytes), 1,
+  // Rows that are written at a time share every reading of the weights and every step: they get what the weights cannot use, half at least.
+  const uint64_t for_weights = std::min(options.memory_bytes / 2, models::StreamedDecoder::most_kept_bytes(config));
+  const int64_t batch = std::clamp<int64_t>(static_cast<int64_t>((options.memory_bytes - for_weights) / row_bytes), 1,
                                             std::max<int64_t>(1, count));
   const uint64_t rows_bytes = static_cast<uint64_t>(batch) * row_bytes;
   models::StreamedDecoder decoder(checkpoint, config, options.memory_bytes > rows_bytes ? options.memory_bytes - rows_bytes : 0);

@@ -19,7 +19,7 @@ namespace salient::calibration {
 
 struct SelfGenerationOptions {
   int64_t tokens = 1024;  // in all, rounded up to whole rows
-  int64_t row_tokens = 128;
+  int64_t row_tokens = 64;
   double temperature = 1.0;
   uint64_t seed = 0;
   // What rows begin with, in turn; a random token of the vocabulary follows. Empty: only that token.

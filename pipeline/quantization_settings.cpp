@@ -122,7 +122,7 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Config& c) { return Json(c.awq.scale_search.max_chunk_memory); }},
     {"self_generated", "", Form::kWord, "SHARE",
      "calibration tokens that the model writes itself, as a share of the given ones: what a narrow calibration set leaves out; "
-     "default 1 with awq",
+     "default 0.75 with awq",
      "", [](const Node& n, Config& c) { c.self_generated = n.as_double(0, 10); },
      [](const Config& c) { return optional_json(c.self_generated); }},
     {"batch_tokens", "", Form::kWord, "N", "tokens of a forward pass: bounds memory; default 4096", "",

@@ -43,7 +43,7 @@ Json describe(const calibration::SourceRows& read) {
 }
 
 constexpr const char* kSelfGenerated = "self-generated";
-constexpr int64_t kSelfGeneratedRow = 128;  // tokens
+constexpr int64_t kSelfGeneratedRow = 64;  // tokens
 constexpr uint64_t kLeastMemory = uint64_t{64} << 20;
 
 // What a conversation begins with, up to the user's words, and what a document begins with.

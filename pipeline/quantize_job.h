@@ -30,7 +30,7 @@ struct QuantizeJob {
   calibration::TextRows text_rows = calibration::TextRows::kLines;
   // Tokens that the float model writes itself, as a share of the others, where rounding is compensated
   // (calibration/self_generation.h).
-  double self_generated = 1.0;
+  double self_generated = 0.75;
   calibration::RenderOptions render;                               // of training rows: content, system prompt, field names
   std::function<void(int64_t done, int64_t total)> on_generation;  // steps of the model's own rows
   QuantizeModelOptions model;  // model_folder, output, awq, device, ...; calibration_record is filled in here

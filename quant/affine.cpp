@@ -60,6 +60,9 @@ SALIENT_CLONES void divide_in_place(float* a, const float* b, int64_t n) {
   for (int64_t i = 0; i < n; ++i) a[i] /= b[i];
 }
 
+// Weights that are worth a thread: a scale candidate is often measured on few rows.
+constexpr int64_t kParallelElements = 8192;
+
 struct GroupParameters {
   float scale;
   float zero;
@@ -102,7 +105,7 @@ void for_each_group(const at::Tensor& weight, const at::Tensor& s, const AffineO
   const float* scale_in = s.defined() ? s.const_data_ptr<float>() : nullptr;
   const float* clip_low = clip != nullptr ? clip->low.const_data_ptr<float>() : nullptr;
   const float* clip_high = clip != nullptr ? clip->high.const_data_ptr<float>() : nullptr;
-  at::parallel_for(0, rows, std::max<int64_t>(1, 65536 / columns), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows, std::max<int64_t>(1, kParallelElements / columns), [&](int64_t begin, int64_t end) {
     std::vector<float> scaled(static_cast<size_t>(group));
     std::vector<float> codes(static_cast<size_t>(group));
     for (int64_t row = begin; row < end; ++row) {
@@ -164,7 +167,7 @@ at::Tensor dequantize(const QuantizedWeight& quantized) {
   const auto* zeros = float_zeros.const_data_ptr<float>();
   const auto* scales = quantized.scales.const_data_ptr<float>();
   auto* out = result.data_ptr<float>();
-  at::parallel_for(0, rows, std::max<int64_t>(1, 65536 / columns), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows, std::max<int64_t>(1, kParallelElements / columns), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t g = 0; g < groups; ++g) {
         const int64_t at = row * columns + g * group;
@@ -178,18 +181,25 @@ at::Tensor dequantize(const QuantizedWeight& quantized) {
 }
 
 at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip) {
+  at::Tensor result = at::empty(weight.sizes(), at::kFloat);
+  write_quantization_error(weight, s, options, clip, result);
+  return result;
+}
+
+void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip, const at::Tensor& error) {
   check_shapes(weight, options);
   const int64_t columns = weight.size(1);
-  at::Tensor result = at::empty(weight.sizes(), at::kFloat);
-  auto* out = result.data_ptr<float>();
+  auto* out = error.data_ptr<float>();
+  const bool by_group = error.dim() == 3;
+  const int64_t row_stride = by_group ? options.group_size : columns;
+  const int64_t group_stride = by_group ? weight.size(0) * options.group_size : options.group_size;
   const float* s_data = s.defined() ? s.const_data_ptr<float>() : nullptr;
   for_each_group(weight, s, options, clip,
                  [&](int64_t row, int64_t g, const float* values, GroupParameters parameters, const float* codes) {
-                   float* error = out + row * columns + g * options.group_size;
-                   subtract_dequantized(codes, values, options.group_size, parameters.scale, parameters.zero, error);
-                   if (s_data != nullptr) divide_in_place(error, s_data + g * options.group_size, options.group_size);
+                   float* at = out + row * row_stride + g * group_stride;
+                   subtract_dequantized(codes, values, options.group_size, parameters.scale, parameters.zero, at);
+                   if (s_data != nullptr) divide_in_place(at, s_data + g * options.group_size, options.group_size);
                  });
-  return result;
 }
 
 int64_t resolve_group_size(int64_t group_size, int64_t in_features) {

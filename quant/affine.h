@@ -40,6 +40,9 @@ at::Tensor dequantize(const QuantizedWeight& quantized);
 at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options,
                               const ClipRange* clip = nullptr);
 
+// The same, written to `error`: contiguous float32 of the weight's shape, or [groups, out_features, group_size].
+void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip, const at::Tensor& error);
+
 // The scale as it is stored in float16 or bfloat16: the nearest, between 2^-24 and 65504. Below 2^-14 fp16 loses bits but still works; zero would not.
 float to_stored_scale(float scale, at::ScalarType dtype = at::kHalf);
 

@@ -1,5 +1,6 @@
 #include "quant/clip_search.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -11,11 +12,14 @@
 #include <algorithm>
 #include <vector>
 
+#include "quant/vector_loops.h"
+
 namespace salient::quant {
 namespace {
 
 // Bounds the temporaries of a candidate also where the memory would allow more: larger slices are not faster.
 constexpr int64_t kRowChunk = 2048;
+constexpr int64_t kParallelElements = 16384;  // that are worth a thread
 
 // The diagonal blocks of the Gram matrix: [groups, group, group].
 at::Tensor diagonal_blocks(const at::Tensor& gram, int64_t group) {
@@ -26,12 +30,23 @@ at::Tensor diagonal_blocks(const at::Tensor& gram, int64_t group) {
   return at::stack(blocks);
 }
 
-// error: [rows, in] -> [rows, groups]: d^T G_g d for each group.
-at::Tensor error_by_group(const at::Tensor& error, const at::Tensor& blocks) {
+// d^T G_g d for each group of each row, [rows, groups], of what `range` (null: the full one) leaves of the weight.
+at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options, const ClipRange* range, const at::Tensor& blocks) {
+  const int64_t rows = weight.size(0);
   const int64_t groups = blocks.size(0);
   const int64_t group = blocks.size(1);
-  const at::Tensor by_group = error.view({error.size(0), groups, group}).transpose(0, 1).contiguous();  // [groups, rows, group]
-  return at::bmm(by_group, blocks).mul_(by_group).sum(2).t().contiguous();
+  const at::Tensor error = at::empty({groups, rows, group}, at::kFloat);
+  write_quantization_error(weight, {}, options, range, error);
+  const at::Tensor product = at::bmm(error, blocks);
+  at::Tensor result = at::empty({rows, groups}, at::kFloat);
+  const float* left = error.const_data_ptr<float>();
+  const float* right = product.const_data_ptr<float>();
+  float* to = result.mutable_data_ptr<float>();
+  at::parallel_for(0, groups * rows, std::max<int64_t>(1, kParallelElements / group), [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item)
+      to[item % rows * groups + item / rows] = static_cast<float>(dot(left + item * group, right + item * group, group));
+  });
+  return result;
 }
 
 }  // namespace
@@ -51,10 +66,9 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     const at::Tensor part = weight.narrow(0, begin, count);
     at::Tensor best_low = at::ones({count, groups});
     at::Tensor best_high = at::ones({count, groups});
-    const at::Tensor full_error = quantization_error(part, {}, options);
-    at::Tensor best = error_by_group(full_error, blocks);
+    at::Tensor best = error_by_group(part, options, nullptr, blocks);
     const auto try_range = [&](const ClipRange& candidate) {
-      const at::Tensor error = error_by_group(quantization_error(part, {}, options, &candidate), blocks);
+      const at::Tensor error = error_by_group(part, options, &candidate, blocks);
       const at::Tensor better = error < best;
       best = at::where(better, error, best);
       best_low = at::where(better, candidate.low, best_low);
@@ -73,7 +87,7 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     }
     // Groups were judged alone; what they do to each other through the rest of the Gram matrix is checked here, row by row.
     const ClipRange chosen{best_low, best_high};
-    const at::Tensor before = output_error_by_row(full_error, gram, rows);
+    const at::Tensor before = output_error_by_row(quantization_error(part, {}, options), gram, rows);
     const at::Tensor after = output_error_by_row(quantization_error(part, {}, options, &chosen), gram, rows);
     const at::Tensor keep = (after < before).unsqueeze(1);
     const at::Tensor one = at::ones({count, groups});

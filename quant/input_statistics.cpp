@@ -1,5 +1,6 @@
 #include "quant/input_statistics.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/addmm.h>
@@ -14,6 +15,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "quant/vector_loops.h"
+
 namespace salient::quant {
 namespace {
 // Rows of the error matrix that are multiplied at a time: bounds the temporary to kRowChunk x features floats.
@@ -23,6 +26,9 @@ constexpr int64_t kRowChunk = 4096;
 // work. Narrower blocks than this cost more in small products than they save.
 constexpr int64_t kLeastBlock = 128;
 constexpr int64_t kMostBlocks = 8;
+
+// Columns whose sums of magnitudes one thread adds up at a time.
+constexpr int64_t kStretch = 128;
 
 int64_t block_width(int64_t features) { return std::max(kLeastBlock, (features + kMostBlocks - 1) / kMostBlocks); }
 
@@ -54,15 +60,33 @@ void add_products(at::Tensor& gram, const at::Tensor& rows) {
   }
 }
 
+// Sum of |x| over the rows: float64 [features]. Threads share the columns, so that their number changes nothing.
+at::Tensor magnitude_sum(const at::Tensor& rows) {
+  if (!rows.is_cpu() || !rows.is_contiguous()) return rows.abs().sum(0, /*keepdim=*/false, at::kDouble);
+  const int64_t features = rows.size(1);
+  at::Tensor sum = at::zeros({features}, at::kDouble);
+  double* to = sum.data_ptr<double>();
+  const float* from = rows.const_data_ptr<float>();
+  const int64_t stretches = (features + kStretch - 1) / kStretch;
+  at::parallel_for(0, stretches, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t stretch = begin; stretch < end; ++stretch) {
+      const int64_t first = stretch * kStretch;
+      const int64_t count = std::min(kStretch, features - first);
+      for (int64_t row = 0; row < rows.size(0); ++row) add_magnitudes(to + first, from + row * features + first, count);
+    }
+  });
+  return sum;
+}
+
 // Returns how many rows were counted.
 int64_t add_rows(InputStatistics& statistics, at::Tensor& gram, const at::Tensor& x) {
   at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
-  at::Tensor sum = rows.abs().sum(0, /*keepdim=*/false, at::kDouble);
+  at::Tensor sum = magnitude_sum(rows);
   if (!at::isfinite(sum).all().item<bool>()) {
     const at::Tensor finite = at::isfinite(rows).all(1);
     statistics.skipped_rows += rows.size(0) - finite.sum().item<int64_t>();
     rows = rows.index_select(0, at::nonzero(finite).flatten());
-    sum = rows.abs().sum(0, /*keepdim=*/false, at::kDouble);
+    sum = magnitude_sum(rows);
   }
   add_products(gram, rows);
   statistics.abs_sum.add_(sum);

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
@@ -21,8 +22,9 @@ constexpr double kWeightEpsilon = 1e-6;
 constexpr double kRatioEpsilon = 1e-4;
 constexpr double kLeastScale = 1e-4;
 // Rows that candidates are compared on first, of weights with at least twice as many; and how many of them, besides identity, are then compared on all rows.
-constexpr int64_t kSampleRows = 128;
-constexpr size_t kFinalists = 3;
+constexpr int64_t kSampleRows = 64;
+constexpr size_t kFinalists = 4;
+constexpr int64_t kProductRows = 2048;  // of the errors of several candidates that are multiplied at a time
 
 // Mean of `values` over the channels that share a scale, spread back to every channel.
 at::Tensor average_tied(const at::Tensor& values, const at::Tensor& tie) {
@@ -45,6 +47,26 @@ at::Tensor candidate_scales(const std::string& kind, double ratio, const at::Ten
 at::Tensor sample_rows(const at::Tensor& weight) {
   const int64_t step = weight.size(0) / kSampleRows;
   return step < 2 ? weight : weight.slice(0, 0, step * kSampleRows, step).contiguous();
+}
+
+// What each of `scales` leaves of `weight`. Several candidates share a product with the Gram matrix: small products cost more in getting started than in
+// work. `most_rows`: of a product.
+std::vector<double> candidate_errors(const at::Tensor& weight, const std::vector<at::Tensor>& scales, const InputStatistics& statistics,
+                                     const AffineOptions& options, int64_t most_rows) {
+  std::vector<double> errors(scales.size(), 0.0);
+  const int64_t slice = std::min(most_rows, weight.size(0));
+  const auto together = static_cast<size_t>(std::max<int64_t>(1, std::min(most_rows, kProductRows) / slice));
+  for (int64_t begin = 0; begin < weight.size(0); begin += slice) {
+    const at::Tensor part = weight.narrow(0, begin, std::min(slice, weight.size(0) - begin));
+    for (size_t first = 0; first < scales.size(); first += together) {
+      const auto count = static_cast<int64_t>(std::min(together, scales.size() - first));
+      const at::Tensor left = at::empty({count, part.size(0), part.size(1)}, at::kFloat);
+      for (int64_t i = 0; i < count; ++i) write_quantization_error(part, scales[first + static_cast<size_t>(i)], options, nullptr, left[i]);
+      const at::Tensor sums = output_error_by_row(left.flatten(0, 1), statistics.gram, statistics.rows).view({count, -1}).sum(1, /*keepdim=*/false, at::kDouble);
+      for (int64_t i = 0; i < count; ++i) errors[first + static_cast<size_t>(i)] += sums.const_data_ptr<double>()[i];
+    }
+  }
+  return errors;
 }
 
 // Sum over the rows of |w| relative to the largest |w| of its group: float64 [in_features].
@@ -115,19 +137,15 @@ void ScaleSearch::add_error(const at::Tensor& weight, const AffineOptions& optio
   const at::Tensor measured = stage_ == Stage::kFinal ? weight : sample_rows(weight);
   sampled_ |= measured.size(0) < weight.size(0);
   const double share = static_cast<double>(measured.size(0)) / static_cast<double>(weight.size(0));
-  const int64_t rows = rows_in_memory(options_.max_chunk_memory, weight.size(1));
-  const auto error_of = [&](const at::Tensor& scales) {
-    double sum = 0;
-    for (int64_t begin = 0; begin < measured.size(0); begin += rows) {
-      const at::Tensor part = measured.narrow(0, begin, std::min(rows, measured.size(0) - begin));
-      sum += output_error(quantization_error(part, scales, options), statistics_.gram, statistics_.rows);
-    }
-    return sum / share;
-  };
-  const double identity = none_worse || first_ == 0 ? error_of(candidates_.front().scales) : 0.0;
+  std::vector<at::Tensor> scales;  // identity first, whether it is being measured or only compared with
+  const bool compare = none_worse || first_ == 0;
+  if (compare) scales.push_back(candidates_.front().scales);
+  for (size_t i = std::max<size_t>(1, first_); i < candidates_.size(); ++i) scales.push_back(candidates_[i].scales);
+  const std::vector<double> errors = candidate_errors(measured, scales, statistics_, options, rows_in_memory(options_.max_chunk_memory, weight.size(1)));
+  const double identity = compare ? errors.front() / share : 0.0;
   if (first_ == 0) candidates_.front().error += identity;
-  for (size_t i = std::max<size_t>(1, first_); i < candidates_.size(); ++i) {
-    const double error = error_of(candidates_[i].scales);
+  for (size_t i = std::max<size_t>(1, first_), at = compare ? 1 : 0; i < candidates_.size(); ++i, ++at) {
+    const double error = errors[at] / share;
     candidates_[i].error += error;
     candidates_[i].refused |= none_worse && error > identity;
   }

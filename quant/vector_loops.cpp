@@ -6,10 +6,16 @@
 #define SALIENT_CLONES
 #endif
 
+#include <cmath>
+
 namespace salient::quant {
 
 SALIENT_CLONES void add_multiple(float* y, const float* x, float factor, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+}
+
+SALIENT_CLONES void add_magnitudes(double* sum, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) sum[i] += static_cast<double>(std::fabs(x[i]));
 }
 
 SALIENT_CLONES double dot(const float* a, const float* b, int64_t n) {

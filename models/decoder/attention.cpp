@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "models/decoder/decode_attention.h"
 
 namespace salient::models {
 namespace {
@@ -157,6 +158,9 @@ at::Tensor attend(const AttentionCall& call, const at::Tensor& query, const Keys
   const std::optional<at::Tensor> given = mask.mask.defined() ? std::optional(mask.mask) : std::nullopt;
   const int64_t group = query.size(1) / seen.keys.size(1);
   const bool same_for_heads = !given || given->size(1) == 1;
+  if (tokens == 1) {
+    if (at::Tensor output = decode_attention(query, seen.keys, seen.values, mask.mask, scale); output.defined()) return output;
+  }
   if (tokens == 1 && group > 1 && same_for_heads) {
     // One new token: the query heads of a key head become its queries, which avoids copying the cache for each of them.
     const at::Tensor grouped = query.reshape({batch, seen.keys.size(1), group, query.size(3)});

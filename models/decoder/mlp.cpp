@@ -100,7 +100,7 @@ at::Tensor mlp_hidden(const DecoderConfig& config, const MlpWeights& weights, co
   } else if (config.moe.swiglu_limit > 0.0) {
     hidden = clamped_swiglu(gate, up, config.moe.swiglu_limit, config.moe.swiglu_alpha);
   } else {
-    hidden = activate(config.hidden_act, gate) * up;
+    hidden = activate(config.hidden_act, gate).mul_(up);
   }
   return weights.activation_scales.defined() ? hidden / weights.activation_scales : hidden;
 }

@@ -19,6 +19,15 @@ StreamedDecoder::StreamedDecoder(const Checkpoint& checkpoint, const DecoderConf
   if (StreamedHead::kept_bytes(config) <= kept_bytes) kept_bytes_ -= StreamedHead::kept_bytes(config);
 }
 
+uint64_t StreamedDecoder::most_kept_bytes(const DecoderConfig& config) {
+  uint64_t weights = 0;
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    for (const LinearSpec& spec : block_layout(config, block).linears)
+      weights += static_cast<uint64_t>(spec.out_features) * static_cast<uint64_t>(spec.in_features);
+  }
+  return StreamedHead::kept_bytes(config) + weights * sizeof(float);
+}
+
 void StreamedDecoder::start(int64_t rows, int64_t capacity) {
   cache_.clear();
   for (int64_t block = 0; block < config_.num_hidden_layers; ++block)

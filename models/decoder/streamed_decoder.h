@@ -21,6 +21,8 @@ class StreamedDecoder {
   // Float checkpoints only. `checkpoint` and `config` must outlive the decoder. `kept_bytes`: of float32 weights that may stay in
   // memory beside the block that is running, the head first.
   StreamedDecoder(const Checkpoint& checkpoint, const DecoderConfig& config, uint64_t kept_bytes);
+  // What stays loaded when there is room for everything that may: the head and all blocks, experts excluded.
+  static uint64_t most_kept_bytes(const DecoderConfig& config);
 
   // Starts `rows` empty sequences of up to `capacity` tokens.
   void start(int64_t rows, int64_t capacity);

@@ -151,6 +151,24 @@ TEST(Rope, BothKindsOfPairsAreOneRotationReordered) {
   EXPECT_FALSE(halves.select(2, 1).allclose(x.select(2, 1)));
 }
 
+TEST(Rope, HeadsMayLieInAnyOrderAndHavePositionsOfTheirOwn) {
+  const RopeConfig rope = parse_text("{}");
+  at::manual_seed(2);
+  const at::Tensor positions = at::tensor({0, 1, 2, 3, 40, 41, 42, 43}, at::kLong).view({2, 4});
+  const RotaryTable table = make_rotary_table(rope, positions, at::kFloat);
+  const at::Tensor by_token = at::randn({2, 4, 3, 11});  // tokens before heads; 3 channels are not turned
+  const at::Tensor x = by_token.transpose(1, 2);
+  // By definition, in float64: (a, b) -> (a cos - b sin, b cos + a sin).
+  const at::Tensor wide = x.to(at::kDouble);
+  const at::Tensor a = wide.narrow(-1, 0, 4);
+  const at::Tensor b = wide.narrow(-1, 4, 4);
+  const at::Tensor cos = table.cos.to(at::kDouble).narrow(-1, 0, 4);
+  const at::Tensor sin = table.sin.to(at::kDouble).narrow(-1, 0, 4);
+  const at::Tensor expected = at::cat({a * cos - b * sin, b * cos + a * sin, wide.narrow(-1, 8, 3)}, -1);
+  EXPECT_LT((rotate(x, table, rope.pairs).to(at::kDouble) - expected).abs().max().item<double>(), 1e-6);
+  EXPECT_TRUE(rotate(x.contiguous(), table, rope.pairs).equal(rotate(x, table, rope.pairs)));
+}
+
 TEST(Rope, KeepsTheTypeOfTheHeads) {
   const RopeConfig rope = parse_text("{}");
   const at::Tensor positions = at::arange(5, at::kLong).unsqueeze(0);

@@ -110,6 +110,15 @@ TEST(Affine, QuantizationErrorEqualsQuantizeThenDequantize) {
   EXPECT_LT((quantization_error(weight, s, options) - expected).abs().max().item<float>(), 1e-6f);
 }
 
+TEST(Affine, QuantizationErrorMayBeWrittenByGroup) {
+  const at::Tensor weight = test::random_matrix(5, 96, 11);
+  const AffineOptions options{3, 32, true};
+  const ClipRange clip{at::full({5, 3}, 0.7, at::kFloat), at::full({5, 3}, 0.9, at::kFloat)};
+  at::Tensor by_group = at::zeros({3, 5, 32});
+  write_quantization_error(weight, {}, options, &clip, by_group);
+  EXPECT_TRUE(by_group.transpose(0, 1).reshape({5, 96}).equal(dequantize(quantize_affine(weight, options, &clip)) - weight));
+}
+
 TEST(Affine, ClipShrinksTheRange) {
   const at::Tensor weight = test::random_matrix(4, 64, 2);
   const ClipRange half{at::full({4, 2}, 0.5, at::kFloat), at::full({4, 2}, 0.5, at::kFloat)};

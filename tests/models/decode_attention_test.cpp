@@ -1,0 +1,77 @@
+#include "models/decoder/decode_attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <limits>
+
+namespace salient::models {
+namespace {
+
+// In float64, with every key head repeated.
+at::Tensor reference(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale) {
+  const int64_t group = query.size(1) / keys.size(1);
+  at::Tensor logits =
+      at::matmul(query.to(at::kDouble), keys.to(at::kDouble).repeat_interleave(group, 1).transpose(2, 3)) * scale;
+  if (mask.defined()) logits = logits + mask.to(at::kDouble);
+  const at::Tensor output = at::matmul(at::softmax(logits, -1), values.to(at::kDouble).repeat_interleave(group, 1));
+  return output.transpose(1, 2).flatten(2);
+}
+
+double largest_difference(const at::Tensor& found, const at::Tensor& expected) {
+  return (found.to(at::kDouble) - expected).abs().max().item<double>();
+}
+
+TEST(DecodeAttention, EqualsTheExactAttentionForEveryGroupingAndWidth) {
+  for (const auto [heads, kv_heads, key_dim, value_dim, total] :
+       {std::array<int64_t, 5>{4, 2, 64, 64, 33}, {4, 4, 20, 20, 1}, {8, 1, 48, 16, 257}, {6, 2, 7, 5, 12}}) {
+    const at::Tensor query = at::randn({3, heads, 1, key_dim});
+    const at::Tensor keys = at::randn({3, kv_heads, total, key_dim});
+    const at::Tensor values = at::randn({3, kv_heads, total, value_dim});
+    const at::Tensor found = decode_attention(query, keys, values, {}, 0.3);
+    ASSERT_TRUE(found.defined());
+    EXPECT_EQ(found.sizes(), (at::IntArrayRef{3, 1, heads * value_dim}));
+    EXPECT_LT(largest_difference(found, reference(query, keys, values, {}, 0.3)), 2e-5) << heads << " heads, " << total << " tokens";
+  }
+}
+
+TEST(DecodeAttention, ReadsViewsOfACacheAndQueriesThatLieByToken) {
+  const at::Tensor cache_keys = at::randn({2, 2, 40, 16});
+  const at::Tensor cache_values = at::randn({2, 2, 40, 16});
+  const at::Tensor query = at::randn({2, 1, 4, 16}).transpose(1, 2);
+  const at::Tensor keys = cache_keys.narrow(2, 0, 23);
+  const at::Tensor values = cache_values.narrow(2, 0, 23);
+  EXPECT_LT(largest_difference(decode_attention(query, keys, values, {}, 0.25), reference(query, keys, values, {}, 0.25)), 1e-5);
+}
+
+TEST(DecodeAttention, MaskedKeysCountForNothing) {
+  const at::Tensor query = at::randn({2, 4, 1, 16});
+  const at::Tensor keys = at::randn({2, 2, 9, 16});
+  const at::Tensor values = at::randn({2, 2, 9, 16});
+  at::Tensor mask = at::zeros({2, 1, 1, 9});
+  mask[0].narrow(2, 0, 4).fill_(-std::numeric_limits<float>::infinity());
+  mask[1].narrow(2, 8, 1).fill_(-1.5f);
+  EXPECT_LT(largest_difference(decode_attention(query, keys, values, mask, 1.0), reference(query, keys, values, mask, 1.0)), 1e-5);
+  EXPECT_LT(largest_difference(decode_attention(query, keys, values, mask.narrow(0, 0, 1), 1.0),
+                               reference(query, keys, values, mask.narrow(0, 0, 1), 1.0)),
+            1e-5);
+  // Nothing to look at: zeros, not NaN.
+  const at::Tensor nothing = at::full({1, 1, 1, 9}, -std::numeric_limits<float>::infinity());
+  EXPECT_EQ(decode_attention(query, keys, values, nothing, 1.0).abs().max().item<float>(), 0.0f);
+}
+
+TEST(DecodeAttention, LeavesWhatItCannotDoToTheLibrary) {
+  const at::Tensor keys = at::randn({1, 2, 5, 8});
+  EXPECT_FALSE(decode_attention(at::randn({1, 2, 2, 8}), keys, keys, {}, 1.0).defined());
+  EXPECT_FALSE(decode_attention(at::randn({1, 2, 1, 8}).to(at::kBFloat16), keys.to(at::kBFloat16), keys.to(at::kBFloat16), {}, 1.0).defined());
+  EXPECT_FALSE(decode_attention(at::randn({1, 2, 1, 8}), keys, keys, at::zeros({1, 2, 1, 5}), 1.0).defined());  // a mask for each head
+}
+
+}  // namespace
+}  // namespace salient::models
