@@ -8,6 +8,11 @@
 namespace salient {
 namespace {
 
+#ifdef __GLIBC__
+// Where glibc's own thresholds end once tensors have come and gone; older versions take no more as the size from which memory is mapped.
+constexpr int kMostMapped = 32 << 20;
+#endif
+
 // Lines of the form "VmHWM:     1234 kB".
 uint64_t read_kilobytes(const char* file, const std::string& key) {
   std::ifstream in(file);
@@ -23,11 +28,18 @@ uint64_t peak_memory_bytes() { return read_kilobytes("/proc/self/status", "VmHWM
 
 uint64_t available_memory_bytes() { return read_kilobytes("/proc/meminfo", "MemAvailable"); }
 
-void keep_freed_memory() {
+FreedMemoryKept::FreedMemoryKept() {
 #ifdef __GLIBC__
-  // Older versions of glibc take no more than 32 MiB as the size from which memory is mapped.
-  if (::mallopt(M_MMAP_THRESHOLD, 1 << 30) == 0) ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  if (::mallopt(M_MMAP_THRESHOLD, 1 << 30) == 0) ::mallopt(M_MMAP_THRESHOLD, kMostMapped);
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+}
+
+FreedMemoryKept::~FreedMemoryKept() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, kMostMapped);
+  ::mallopt(M_TRIM_THRESHOLD, 2 * kMostMapped);
+  ::malloc_trim(0);
 #endif
 }
 

@@ -153,6 +153,7 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
 
 QuantizeJobResult run_quantize_job(QuantizeJob job) {
   const auto started = std::chrono::steady_clock::now();
+  const FreedMemoryKept kept;
   check_quantization(job.model);
   const CalibrationInput input = prepare_calibration(job);
   if (job.model.on_message) {
