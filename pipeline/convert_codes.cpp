@@ -31,7 +31,7 @@ namespace {
 using models::Checkpoint;
 using models::LinearSpec;
 
-constexpr std::array kCodeParts = {"qweight",      "qzeros",       "scaled_zeros",      "scales",      "g_idx",
+constexpr std::array kCodeParts = {"qweight",       "qzeros",       "scaled_zeros",      "scales",       "g_idx",
                                    "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx"};
 // In the order in which they are tried.
 constexpr std::array kScaleDtypes = {at::kHalf, at::kBFloat16, at::kFloat};
@@ -51,8 +51,8 @@ struct Survey {
   std::map<std::string, LinearSetting> settings;  // of the same
   std::vector<std::string> floats;                // linears of the blocks in float
   std::string format;
-  std::string asymmetric;                // the first linear, by name, with a zero point that is not the middle
-  std::string lost_zero;                 // with one beside a scale of 0
+  std::string asymmetric;                         // the first linear, by name, with a zero point that is not the middle
+  std::string lost_zero;                          // with one beside a scale of 0
   std::map<at::ScalarType, std::string> inexact;  // dtypes that do not hold every scale, with a linear whose they do not
 };
 
@@ -69,10 +69,12 @@ void survey_linear(const Checkpoint& checkpoint, WeightFormat target, LinearSpec
   const models::PackedLayout& layout = stored.layout;
   if (survey.format.empty()) survey.format = layout.format;
   if (layout.format != survey.format) {
-    refuse(checkpoint, target, fmt::format("{} is in {}, linears before it in {}", spec.name, layout.format, survey.format), kRequantize);
+    refuse(checkpoint, target, fmt::format("{} is in {}, linears before it in {}", spec.name, layout.format, survey.format),
+           kRequantize);
   }
   if (stored.channel_groups.defined()) {
-    refuse(checkpoint, target, fmt::format("{}: the channels of a group do not lie together (weight_g_idx)", spec.name), kRequantize);
+    refuse(checkpoint, target, fmt::format("{}: the channels of a group do not lie together (weight_g_idx)", spec.name),
+           kRequantize);
   }
   const auto& [codes, zeros, scales] = stored.weight;
   const at::Tensor shifted = zeros.ne(int64_t{1} << (layout.bits - 1));
@@ -105,7 +107,8 @@ Survey survey_model(const Checkpoint& checkpoint, const models::DecoderConfig& c
   for (const std::string& name : checkpoint.names()) {
     const auto module = module_in_codes(checkpoint, name);
     if (!module || survey.linears.contains(*module)) continue;
-    refuse(checkpoint, target, fmt::format("{} is in codes and no linear of the decoder's blocks, which alone it holds", *module), kRequantize);
+    refuse(checkpoint, target, fmt::format("{} is in codes and no linear of the decoder's blocks, which alone it holds", *module),
+           kRequantize);
   }
   // One group in every row, of rows of several widths: called one group a channel.
   const auto one_group = [&](const auto& entry) { return entry.second.in_features == survey.settings.at(entry.first).group_size; };
@@ -122,9 +125,10 @@ Survey survey_model(const Checkpoint& checkpoint, const models::DecoderConfig& c
 quant::QuantizationSpec check_survey(const Checkpoint& checkpoint, const Survey& survey, WeightFormat target) {
   const WeightFormatRow& row = row_of(target);
   if (survey.linears.empty()) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: no linear is in codes, there is nothing to convert to {}",
-                                                         checkpoint.folder().string(), row.name))
-        .with_hint(fmt::format("a float model is rounded by: salient quantize --model {} --format {}", checkpoint.folder().string(), row.name));
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: no linear is in codes, there is nothing to convert to {}", checkpoint.folder().string(), row.name))
+        .with_hint(fmt::format("a float model is rounded by: salient quantize --model {} --format {}", checkpoint.folder().string(),
+                               row.name));
   }
   if (survey.format == row.name)
     fail(ErrorKind::kInvalidArgument, "{}: is in the format {} already", checkpoint.folder().string(), row.name);
@@ -133,7 +137,8 @@ quant::QuantizationSpec check_survey(const Checkpoint& checkpoint, const Survey&
            "only symmetric codes fit: quantize the float model with --symmetric");
   }
   if (!survey.lost_zero.empty() && target == WeightFormat::kAwqGemvFast) {
-    refuse(checkpoint, target, fmt::format("{} has a scale of 0, with which the format loses the zero point", survey.lost_zero), kRequantize);
+    refuse(checkpoint, target, fmt::format("{} has a scale of 0, with which the format loses the zero point", survey.lost_zero),
+           kRequantize);
   }
   const LinearSetting& first = survey.settings.begin()->second;
   const quant::QuantizationSpec spec{.weight_bits = first.bits, .group_size = first.group_size, .zero_point = first.zero_point};
@@ -145,7 +150,8 @@ quant::QuantizationSpec check_survey(const Checkpoint& checkpoint, const Survey&
 }
 
 // Of the scales: the dtype of the target's other floats where they are exact in it.
-at::ScalarType scale_dtype(const Checkpoint& checkpoint, const models::DecoderConfig& config, const Survey& survey, WeightFormat target) {
+at::ScalarType scale_dtype(const Checkpoint& checkpoint, const models::DecoderConfig& config, const Survey& survey,
+                           WeightFormat target) {
   const at::ScalarType usual = packed_dtype(config, target);
   if (!survey.inexact.contains(usual)) return usual;
   if (row_of(target).awq_version.empty()) {
@@ -153,13 +159,16 @@ at::ScalarType scale_dtype(const Checkpoint& checkpoint, const models::DecoderCo
       if (!survey.inexact.contains(dtype)) return dtype;
     }
   }
-  refuse(checkpoint, target, fmt::format("scales of {} are not exact in {}", survey.inexact.at(usual), dtype_text(usual)), kRequantize);
+  refuse(checkpoint, target, fmt::format("scales of {} are not exact in {}", survey.inexact.at(usual), dtype_text(usual)),
+         kRequantize);
 }
 
 // By file and place in it.
 std::vector<std::string> stored_order(const Checkpoint& checkpoint) {
   std::vector<std::string> names = checkpoint.names();
-  const auto place = [&](const std::string& name) { return std::tuple(checkpoint.file_of(name), checkpoint.info(name).begin, name); };
+  const auto place = [&](const std::string& name) {
+    return std::tuple(checkpoint.file_of(name), checkpoint.info(name).begin, name);
+  };
   std::sort(names.begin(), names.end(), [&](const auto& a, const auto& b) { return place(a) < place(b); });
   return names;
 }
@@ -180,13 +189,15 @@ void write_metadata(const Checkpoint& checkpoint, const Survey& survey, WeightFo
   const fs::path file = checkpoint.folder() / kMetadataFile;
   if (!fs::exists(file)) return;
   Json metadata = read_json_file(file);
-  if (!metadata.is_object()) fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", file.string(), metadata.type_name());
+  if (!metadata.is_object())
+    fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", file.string(), metadata.type_name());
   if (metadata.contains("fingerprint")) {  // no quantization would write these bytes
     metadata["fingerprint"] = sha256_hex(dump_json({{"converted", metadata["fingerprint"]}, {"to", to_string(target)}}));
   }
   metadata["converted_from"] = survey.format;
   metadata["format"] = to_string(target);
-  metadata["files_sha256"] = hash_files(folder, [](const std::string& name) { return name.ends_with(".safetensors") || name.ends_with(".index.json"); });
+  metadata["files_sha256"] =
+      hash_files(folder, [](const std::string& name) { return name.ends_with(".safetensors") || name.ends_with(".index.json"); });
   metadata["files_sha256"]["config.json"] = sha256_hex(config_text);
   write_file(folder / kMetadataFile, dump_json(metadata, 2) + "\n");
 }
@@ -195,7 +206,8 @@ std::vector<std::string> notes_of(const Checkpoint& checkpoint, const models::De
   std::vector<std::string> notes;
   const bool awq = !row_of(target).awq_version.empty();
   if (awq && config.dtype != at::kHalf) {
-    notes.push_back(fmt::format("what is not in codes stays {}; AutoAWQ's kernels run in float16: load with that dtype", dtype_text(config.dtype)));
+    notes.push_back(fmt::format("what is not in codes stays {}; AutoAWQ's kernels run in float16: load with that dtype",
+                                dtype_text(config.dtype)));
   }
   const auto quantization = checkpoint.config().find("quantization_config");
   if (!awq || quantization == checkpoint.config().end() || !quantization->is_object()) return notes;
@@ -237,17 +249,19 @@ ConvertResult convert_codes(const Checkpoint& checkpoint, WeightFormat target, c
     } else if (seen.erase(*module) == 1) {
       const LinearSpec& linear = survey.linears.at(*module);
       const models::StoredCodes stored = models::load_codes(checkpoint, *module, linear.out_features, linear.in_features);
-      for (const auto& [part, tensor] : packed_tensors(target, *module, stored.weight, survey.settings.at(*module), dtype)) writer.put(part, tensor);
+      for (const auto& [part, tensor] : packed_tensors(target, *module, stored.weight, survey.settings.at(*module), dtype))
+        writer.put(part, tensor);
     }
   }
   writer.finish();
 
-  const Json quantization =
-      quantization_config(target, spec, survey.settings, float_modules(config, target, survey.floats, plan_kept(checkpoint, config)));
+  const Json quantization = quantization_config(target, spec, survey.settings,
+                                                float_modules(config, target, survey.floats, plan_kept(checkpoint, config)));
   const std::string config_text = dump_json(converted_config(checkpoint.config(), quantization), 2) + "\n";
   write_metadata(checkpoint, survey, target, config_text, folder);
   write_file(folder / "config.json", config_text);
-  ConvertResult result{{}, plan.total_bytes, static_cast<int64_t>(survey.linears.size()), survey.format, notes_of(checkpoint, config, target)};
+  ConvertResult result{
+      {}, plan.total_bytes, static_cast<int64_t>(survey.linears.size()), survey.format, notes_of(checkpoint, config, target)};
   for (const auto& shard : plan.shards) result.files.emplace_back(shard.file);
   return result;
 }

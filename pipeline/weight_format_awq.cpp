@@ -22,14 +22,16 @@ int64_t group_count(const LinearSpec& linear, const LinearSetting& setting) {
 // GEMV's padding has three group sizes.
 void check_padded_groups(const QuantizationSpec& spec) {
   if (spec.group_size == 32 || spec.group_size == 64 || spec.group_size == 128) return;
-  throw Error(ErrorKind::kUnsupported, fmt::format("group_size: found {}; AutoAWQ's GEMV layouts have groups of 32, 64 and 128", spec.group_size))
+  throw Error(ErrorKind::kUnsupported,
+              fmt::format("group_size: found {}; AutoAWQ's GEMV layouts have groups of 32, 64 and 128", spec.group_size))
       .with_hint("the kernels want 128 (gemv also 64); formats with other groups: awq-gemm, compressed-tensors");
 }
 
 // AutoAWQ makes the buffers of this layout with in_features // group_size rows of scales, for -1 as well.
 void check_marlin_groups(const QuantizationSpec& spec) {
   if (spec.group_size != -1) return;
-  throw Error(ErrorKind::kUnsupported, "group_size: found -1; AutoAWQ cannot load awq-marlin with one group for each output channel")
+  throw Error(ErrorKind::kUnsupported,
+              "group_size: found -1; AutoAWQ cannot load awq-marlin with one group for each output channel")
       .with_hint("give a number, best 128; formats with group_size -1: awq-gemm, compressed-tensors");
 }
 
@@ -37,11 +39,15 @@ void check_gemm(const LinearSpec& linear, int64_t) {
   if (linear.out_features % 8 == 0) return;
   fail(ErrorKind::kInvalidArgument, "AutoAWQ's GEMM layout needs output channels in multiples of 8, found {}", linear.out_features);
 }
-void check_gemv(const LinearSpec& linear, int64_t group_size) { quant::check_awq_gemv(linear.out_features, linear.in_features, group_size); }
+void check_gemv(const LinearSpec& linear, int64_t group_size) {
+  quant::check_awq_gemv(linear.out_features, linear.in_features, group_size);
+}
 void check_gemv_fast(const LinearSpec& linear, int64_t group_size) {
   quant::check_awq_gemv_fast(linear.out_features, linear.in_features, group_size);
 }
-void check_marlin(const LinearSpec& linear, int64_t group_size) { quant::check_awq_marlin(linear.out_features, linear.in_features, group_size); }
+void check_marlin(const LinearSpec& linear, int64_t group_size) {
+  quant::check_awq_marlin(linear.out_features, linear.in_features, group_size);
+}
 
 std::vector<PlannedTensor> plan_gemm(const LinearSpec& linear, const LinearSetting& setting, at::ScalarType) {
   const int64_t out = linear.out_features;
@@ -92,23 +98,23 @@ NamedTensors pack_marlin(const std::string& module, const QuantizedWeight& weigh
 }
 
 template <WeightFormat Format>
-Json config(const QuantizationSpec& spec, const std::map<std::string, LinearSetting>&, const std::vector<std::string>& float_modules) {
+Json config(const QuantizationSpec& spec, const std::map<std::string, LinearSetting>&,
+            const std::vector<std::string>& float_modules) {
   const WeightFormatRow& row = row_of(Format);
-  return {{"quant_method", "awq"},
-          {"zero_point", row.zero_points},
-          {"group_size", spec.group_size},
-          {"bits", spec.weight_bits},
-          {"version", row.awq_version},
-          {"modules_to_not_convert", float_modules.empty() ? Json() : Json(float_modules)}};
+  return {{"quant_method", "awq"},         {"zero_point", row.zero_points},
+          {"group_size", spec.group_size}, {"bits", spec.weight_bits},
+          {"version", row.awq_version},    {"modules_to_not_convert", float_modules.empty() ? Json() : Json(float_modules)}};
 }
 
 }  // namespace
 
-const WeightFormatFunctions kAwqGemmFunctions = {nullptr, check_gemm, plan_gemm, pack<quant::pack_awq_gemm>, config<WeightFormat::kAwqGemm>};
+const WeightFormatFunctions kAwqGemmFunctions = {nullptr, check_gemm, plan_gemm, pack<quant::pack_awq_gemm>,
+                                                 config<WeightFormat::kAwqGemm>};
 const WeightFormatFunctions kAwqGemvFunctions = {check_padded_groups, check_gemv, plan_gemv, pack<quant::pack_awq_gemv>,
                                                  config<WeightFormat::kAwqGemv>};
 const WeightFormatFunctions kAwqGemvFastFunctions = {check_padded_groups, check_gemv_fast, plan_gemv_fast, pack<pack_half>,
                                                      config<WeightFormat::kAwqGemvFast>};
-const WeightFormatFunctions kAwqMarlinFunctions = {check_marlin_groups, check_marlin, plan_marlin, pack_marlin, config<WeightFormat::kAwqMarlin>};
+const WeightFormatFunctions kAwqMarlinFunctions = {check_marlin_groups, check_marlin, plan_marlin, pack_marlin,
+                                                   config<WeightFormat::kAwqMarlin>};
 
 }  // namespace salient::pipeline

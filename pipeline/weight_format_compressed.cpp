@@ -18,12 +18,14 @@ std::vector<models::PlannedTensor> plan(const models::LinearSpec& linear, const 
   std::vector<models::PlannedTensor> tensors = {
       {linear.name + ".weight_packed", at::kInt, {out, quant::packed_words(linear.in_features, setting.bits)}},
       {linear.name + ".weight_scale", dtype, {out, groups}}};
-  if (setting.zero_point) tensors.push_back({linear.name + ".weight_zero_point", at::kInt, {quant::packed_words(out, setting.bits), groups}});
+  if (setting.zero_point)
+    tensors.push_back({linear.name + ".weight_zero_point", at::kInt, {quant::packed_words(out, setting.bits), groups}});
   tensors.push_back({linear.name + ".weight_shape", at::kLong, {2}});
   return tensors;
 }
 
-NamedTensors pack(const std::string& module, const quant::QuantizedWeight& weight, const LinearSetting& setting, at::ScalarType dtype) {
+NamedTensors pack(const std::string& module, const quant::QuantizedWeight& weight, const LinearSetting& setting,
+                  at::ScalarType dtype) {
   const quant::PackQuantized packed = quant::pack_quantized(weight, setting.bits, setting.zero_point, dtype);
   NamedTensors tensors = {{module + ".weight_packed", packed.packed}, {module + ".weight_scale", packed.scale}};
   if (packed.zero_point.defined()) tensors.emplace_back(module + ".weight_zero_point", packed.zero_point);
@@ -109,7 +111,8 @@ Json config_group(const LinearSetting& setting, const std::vector<std::string>& 
             {"dynamic", false}}}};
 }
 
-Json config_of(const quant::QuantizationSpec&, const std::map<std::string, LinearSetting>& quantized, const std::vector<std::string>& float_modules) {
+Json config_of(const quant::QuantizationSpec&, const std::map<std::string, LinearSetting>& quantized,
+               const std::vector<std::string>& float_modules) {
   if (quantized.empty()) fail(ErrorKind::kInvalidArgument, "compressed-tensors: no linear is quantized");
   std::vector<std::string> ignore = float_modules;
   const bool head =

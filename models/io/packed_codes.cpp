@@ -51,7 +51,8 @@ int bits_of(const Checkpoint& checkpoint, const PackedLayout& layout) {
          "{}: '{}.weight_packed' has rows of {} words{}: no number of bits, or more than one, makes that of {} input and {} output "
          "features",
          checkpoint.folder().string(), layout.name, layout.words_per_row,
-         layout.zero_words == 0 ? "" : fmt::format(" and {} rows of zero points", layout.zero_words), layout.in_features, layout.out_features);
+         layout.zero_words == 0 ? "" : fmt::format(" and {} rows of zero points", layout.zero_words), layout.in_features,
+         layout.out_features);
   }
   return *bits;
 }

@@ -65,7 +65,10 @@ Tensors marlin(const QuantizedWeight& weight) {
 }
 Tensors compressed(const QuantizedWeight& weight) {
   const auto packed = quant::pack_quantized(weight, 4, /*zero_point=*/true, at::kHalf);
-  return {{".weight_packed", packed.packed}, {".weight_scale", packed.scale}, {".weight_zero_point", packed.zero_point}, {".weight_shape", packed.shape}};
+  return {{".weight_packed", packed.packed},
+          {".weight_scale", packed.scale},
+          {".weight_zero_point", packed.zero_point},
+          {".weight_shape", packed.shape}};
 }
 
 struct Layout {
@@ -84,7 +87,8 @@ TEST(PackedCodes, EveryLayoutIsToldFromItsTensors) {
   struct Shape {
     int64_t out, in, group_size;
   };
-  for (const Shape& shape : {Shape{64, 64, 32}, Shape{64, 128, 128}, Shape{128, 64, 64}, Shape{256, 1088, 64}, Shape{1024, 128, 32}, Shape{192, 3072, 128}}) {
+  for (const Shape& shape : {Shape{64, 64, 32}, Shape{64, 128, 128}, Shape{128, 64, 64}, Shape{256, 1088, 64}, Shape{1024, 128, 32},
+                             Shape{192, 3072, 128}}) {
     for (const Layout& layout : kLayouts) {
       const QuantizedWeight weight = random_weight(shape.out, shape.in, shape.group_size, layout.symmetric);
       const OneLinear linear(layout.pack(weight));
@@ -139,13 +143,18 @@ TEST(PackedCodes, RefusesWhatItCannotRead) {
     return test::message_of([&] { linear.codes(64, 256); }, kind);
   };
   // of another shape than config.json says
-  EXPECT_THAT(message(gemv(random_weight(128, 256, 128, false)), ErrorKind::kCorruption), HasSubstr("is [128, 256] in the layout awq-gemv"));
+  EXPECT_THAT(message(gemv(random_weight(128, 256, 128, false)), ErrorKind::kCorruption),
+              HasSubstr("is [128, 256] in the layout awq-gemv"));
   // GPTQ
-  EXPECT_THAT(message({{".qweight", at::zeros({32, 64}, at::kInt)}, {".qzeros", at::zeros({2, 8}, at::kInt)}, {".scales", at::ones({2, 64}, at::kHalf)}},
+  EXPECT_THAT(message({{".qweight", at::zeros({32, 64}, at::kInt)},
+                       {".qzeros", at::zeros({2, 8}, at::kInt)},
+                       {".scales", at::ones({2, 64}, at::kHalf)}},
                       ErrorKind::kUnsupported),
               HasSubstr("layout gptq cannot be read"));
   // 8 bits
-  EXPECT_THAT(message({{".qweight", at::zeros({256, 16}, at::kInt)}, {".qzeros", at::zeros({2, 16}, at::kInt)}, {".scales", at::ones({2, 64}, at::kHalf)}},
+  EXPECT_THAT(message({{".qweight", at::zeros({256, 16}, at::kInt)},
+                       {".qzeros", at::zeros({2, 16}, at::kInt)},
+                       {".scales", at::ones({2, 64}, at::kHalf)}},
                       ErrorKind::kUnsupported),
               HasSubstr("8 bits"));
   // padding of no group size

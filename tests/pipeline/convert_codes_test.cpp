@@ -1,4 +1,5 @@
-// Every pair of packed formats: what conversion writes is what quantization into the other format writes, and back it is the first again.
+// Every pair of packed formats: what conversion writes is what quantization into the other format writes, and back it is the first
+// again.
 #include "pipeline/convert_codes.h"
 
 #include <ATen/ATen.h>
@@ -38,7 +39,8 @@ at::Tensor logits_of(const fs::path& folder) {
 // Tensors with their order and places, and what config.json says of them.
 void expect_same_files(const fs::path& found, const fs::path& expected) {
   EXPECT_EQ(read_text_file(found / "config.json"), read_text_file(expected / "config.json")) << found << " " << expected;
-  EXPECT_TRUE(read_text_file(found / "model.safetensors") == read_text_file(expected / "model.safetensors")) << found << " " << expected;
+  EXPECT_TRUE(read_text_file(found / "model.safetensors") == read_text_file(expected / "model.safetensors"))
+      << found << " " << expected;
 }
 
 fs::path convert(const fs::path& from, WeightFormat to, const fs::path& out) {

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-
 #include "support/tiny_quantization.h"
 
 namespace salient::pipeline {
@@ -33,7 +32,8 @@ std::vector<std::string> wants(WeightFormat format, int64_t out, int64_t in, int
 
 // Shapes of models that every engine runs say nothing.
 TEST(EngineNotes, UsualShapesFitEverything) {
-  for (const EngineRule& rule : engine_rules()) EXPECT_THAT(wants(rule.format, 4096, 14336, 128), IsEmpty()) << to_string(rule.format);
+  for (const EngineRule& rule : engine_rules())
+    EXPECT_THAT(wants(rule.format, 4096, 14336, 128), IsEmpty()) << to_string(rule.format);
   EXPECT_THAT(wants(WeightFormat::kDequantized, 10, 10, -1), IsEmpty());
 }
 
@@ -42,7 +42,8 @@ TEST(EngineNotes, EachRuleIsBrokenByItself) {
   EXPECT_THAT(wants(WeightFormat::kAwqGemm, 4096, 64 * 33, 64), ElementsAre("input channels in multiples of 128"));
   EXPECT_THAT(wants(WeightFormat::kAwqGemm, 4160, 4096, 64), IsEmpty());
   EXPECT_THAT(wants(WeightFormat::kAwqGemm, 4160, 4096, 128), ElementsAre("output channels in multiples of the group size"));
-  EXPECT_THAT(wants(WeightFormat::kAwqGemm, 96, 4096, 32), ElementsAre("output channels in multiples of 64", "output channels in multiples of 64"));
+  EXPECT_THAT(wants(WeightFormat::kAwqGemm, 96, 4096, 32),
+              ElementsAre("output channels in multiples of 64", "output channels in multiples of 64"));
   EXPECT_THAT(wants(WeightFormat::kAwqGemm, 4096, 4096, 256), ElementsAre(HasSubstr("groups of 32, 64 or 128")));
   EXPECT_THAT(wants(WeightFormat::kAwqGemm, 4096, 4096, -1), IsEmpty());
   EXPECT_THAT(wants(WeightFormat::kAwqGemv, 4096, 4096, 32), ElementsAre("groups of 64 or 128"));
@@ -63,15 +64,18 @@ TEST(EngineNotes, EachRuleIsBrokenByItself) {
 // Summed up over the model, said once, before anything else.
 TEST(EngineNotes, QuantizeSaysThemOnceForAllLinears) {
   test::TinyQuantization quantize;
-  const std::vector<std::string> gemv = quantize("method: rtn, format: awq-gemv, group_size: 32, ignore: [lm_head, down_proj]").messages;
+  const std::vector<std::string> gemv =
+      quantize("method: rtn, format: awq-gemv, group_size: 32, ignore: [lm_head, down_proj]").messages;
   ASSERT_GE(gemv.size(), 2u);
-  EXPECT_EQ(gemv[0],
-            "awq-gemv: AutoAWQ's kernels take groups of 64 or 128: 12 of 12 linears do not fit, such as model.layers.0.self_attn.q_proj "
-            "(out 128, in 128, group 32)");
+  EXPECT_EQ(
+      gemv[0],
+      "awq-gemv: AutoAWQ's kernels take groups of 64 or 128: 12 of 12 linears do not fit, such as model.layers.0.self_attn.q_proj "
+      "(out 128, in 128, group 32)");
   EXPECT_THAT(gemv[1], HasSubstr("input channels in multiples of 1024: 12 of 12"));
   EXPECT_THAT(std::vector<std::string>(gemv.begin() + 2, gemv.end()), Each(Not(HasSubstr("do not fit"))));
   const std::vector<std::string> gemm = quantize("method: rtn, format: awq-gemm, group_size: 64").messages;
-  EXPECT_THAT(gemm.front(), AllOf(HasSubstr("Marlin"), HasSubstr("input channels in multiples of 128: 2 of 14"), HasSubstr("down_proj")));
+  EXPECT_THAT(gemm.front(),
+              AllOf(HasSubstr("Marlin"), HasSubstr("input channels in multiples of 128: 2 of 14"), HasSubstr("down_proj")));
   EXPECT_THAT(quantize("method: rtn, format: dequantized").messages, Each(Not(HasSubstr("do not fit"))));
 }
 
