@@ -17,7 +17,10 @@
 namespace salient::pipeline {
 
 enum class WeightFormat : uint8_t {
-  kAwqGemm,            // AutoAWQ's GEMM layout, float16, 4 bits
+  kAwqGemm,            // AutoAWQ's layouts, float16, 4 bits: GEMM,
+  kAwqGemv,            // GEMV,
+  kAwqGemvFast,        // GEMV_FAST,
+  kAwqMarlin,          // and Marlin, which has no zero points
   kCompressedTensors,  // compressed-tensors "pack-quantized": 2 to 8 bits, mixed within a model
   kDequantized,        // rounded weights written as floats in the source's layout and dtype: any engine runs them, nothing gets smaller
   kFloat,              // smoothed only: the same function in the source's layout and dtype, for quantizers that follow

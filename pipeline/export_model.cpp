@@ -1,5 +1,7 @@
 #include "pipeline/export_model.h"
 
+#include <functional>
+
 #include "common/error.h"
 #include "common/file.h"
 #include "common/text.h"
@@ -7,7 +9,9 @@
 #include "models/io/checkpoint.h"
 #include "models/torchscript/export.h"
 #include "pipeline/artifact_files.h"
+#include "pipeline/convert_codes.h"
 #include "pipeline/export_gguf.h"
+#include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -32,11 +36,38 @@ ExportResult write_gguf(const ExportOptions& options, const fs::path& path, cons
   return {{path.filename()}, written.bytes, std::move(written.notes)};
 }
 
+ExportResult write_converted(const ExportOptions& options, const fs::path& folder, WeightFormat format) {
+  const models::Checkpoint checkpoint(options.model_folder);
+  ConvertResult converted = convert_codes(checkpoint, format, folder);
+  converted.notes.insert(converted.notes.begin(), fmt::format("{} linears from {}: the same codes and scales", converted.linears, converted.from));
+  return {std::move(converted.files), converted.bytes, std::move(converted.notes)};
+}
+
+// How a format is written into a folder that is there.
+struct Writer {
+  std::string extension;  // of the one file that the format is; "" = a folder it must be
+  std::string file;       // its name in a folder
+  std::function<ExportResult(const fs::path& path)> write;  // the file, or without one the folder
+};
+
+Writer find_writer(const ExportOptions& options, std::string_view format) {
+  if (format == kTorchscript) return {".pt", "model.pt", [&options](const fs::path& path) { return write_torchscript(options, path); }};
+  if (const models::GgufFormat* gguf = models::find_gguf_format(format))
+    return {".gguf", fmt::format("model-{}.gguf", gguf->file_type), [&options, gguf](const fs::path& path) { return write_gguf(options, path, *gguf); }};
+  if (const auto packed = parse_weight_format(format); packed && row_of(*packed).packed)
+    return {"", "", [&options, packed](const fs::path& path) { return write_converted(options, path, *packed); }};
+  const std::vector<std::string> names = export_formats();
+  fail(ErrorKind::kInvalidArgument, "export format '{}'{}: expected {}", format, did_you_mean(std::string(format), names), fmt::join(names, ", "));
+}
+
 }  // namespace
 
 std::vector<std::string> export_formats() {
   std::vector<std::string> names = {kTorchscript};
   for (const models::GgufFormat& format : models::gguf_formats()) names.emplace_back(format.name);
+  for (const WeightFormatRow& row : weight_formats()) {
+    if (row.packed) names.emplace_back(row.name);
+  }
   return names;
 }
 
@@ -44,23 +75,17 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
   ExportOptions options = given;
   options.output = options.output.lexically_normal();
   if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
-  const models::GgufFormat* gguf = models::find_gguf_format(format);
-  if (gguf == nullptr && format != kTorchscript) {
-    const std::vector<std::string> names = export_formats();
-    fail(ErrorKind::kInvalidArgument, "export format '{}'{}: expected {}", format, did_you_mean(std::string(format), names), fmt::join(names, ", "));
-  }
+  const Writer writer = find_writer(options, format);
   if (options.output.empty() || options.output == ".") fail(ErrorKind::kInvalidArgument, "the output folder has no name");
   if (fs::exists(options.output)) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", options.output.string()))
         .with_hint("choose another output folder, or remove that one");
   }
-  const auto write = [&](const fs::path& path) { return gguf != nullptr ? write_gguf(options, path, *gguf) : write_torchscript(options, path); };
-  const std::string extension = gguf != nullptr ? ".gguf" : ".pt";
-  if (options.output.extension() == extension) return write(options.output);
+  if (!writer.extension.empty() && options.output.extension() == writer.extension) return writer.write(options.output);
   const fs::path work = options.output.string() + ".partial";
   fs::create_directories(work);
   try {
-    ExportResult result = write(work / (gguf != nullptr ? fmt::format("model-{}.gguf", gguf->file_type) : "model.pt"));
+    ExportResult result = writer.write(writer.file.empty() ? work : work / writer.file);
     copy_side_files(options.model_folder, work);
     fs::rename(work, options.output);
     sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));

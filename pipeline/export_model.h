@@ -2,6 +2,7 @@
 //
 //   name         what it becomes                                                             read by
 //   gguf-...     model.gguf: f16, bf16, q8_0, q4_0, q4_k_s, q4_k_m, q5_k_m, q6_k (pipeline/export_gguf.h)        llama.cpp and what builds on it
+//   awq-..., compressed-tensors  the same codes otherwise arranged (pipeline/convert_codes.h); the model must have codes already, `quantize` makes them
 //   torchscript  model.pt, code and weights in one file (models/torchscript/export.h)        torch.jit.load in Python and C++; salient eval
 #pragma once
 

@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/text.h"
 #include "pipeline/setting_values.h"
+#include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
 namespace {
@@ -91,9 +92,11 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Node& n, Config& c) { c.awq.propagate_error = n.as_bool(); },
      [](const Config& c) { return Json(c.awq.propagate_error); }},
     {"format", "", Form::kWord, "NAME",
-     "awq-gemm (default), compressed-tensors, dequantized (rounded weights as floats) or smoothed (scaled, not rounded)", "",
+     "awq-gemm (default), awq-gemv, awq-gemv-fast, awq-marlin (no zero points), compressed-tensors, dequantized (rounded weights as "
+     "floats) or smoothed (scaled, not rounded)",
+     "",
      read_format, [](const Config& c) { return Json(to_string(c.awq.format)); }},
-    {"version", "", Form::kWord, "NAME", "AutoAWQ's name of its layout: gemm", "format", read_version, nullptr},
+    {"version", "", Form::kWord, "NAME", "AutoAWQ's name of its layout: gemm, gemv, gemv_fast or marlin", "format", read_version, nullptr},
     {"smooth_only", "smoothing_only", Form::kSwitch, "",
      "format smoothed: no quantization settings needed, the search assumes 4 bits, zero points and groups of 128", "format",
      read_smooth_only, nullptr},
@@ -216,6 +219,9 @@ QuantizationConfig make_quantization_config(const GivenSettings& given, std::str
       for (ModuleOverride& override : config.awq.overrides) override.may_miss |= setting.key == "overrides";
     }
   }
+  // A format without zero points says that there are none, unless they were asked for: then check_format refuses.
+  const bool said = std::any_of(given.begin(), given.end(), [](const GivenSetting& value) { return role(*value.setting) == "zero_point"; });
+  if (!said && !row_of(config.awq.format).zero_points) config.awq.spec.zero_point = false;
   with_context(where, [&] {
     quant::validate(config.awq.spec);
     const int fewest = *std::min_element(config.awq.bit_choices.begin(), config.awq.bit_choices.end());

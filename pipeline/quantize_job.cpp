@@ -10,6 +10,7 @@
 #include "models/io/checkpoint.h"
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
+#include "pipeline/engine_notes.h"
 #include "pipeline/quantize_plan.h"
 #include "pipeline/reached.h"
 #include "pipeline/warning_digest.h"
@@ -155,6 +156,10 @@ QuantizeJobResult run_quantize_job(QuantizeJob job) {
   const auto started = std::chrono::steady_clock::now();
   const FreedMemoryKept kept;
   check_quantization(job.model);
+  if (job.model.on_message) {
+    const models::DecoderConfig config = models::load_decoder_config(job.model.model_folder);
+    for (const std::string& line : engine_warnings(config, job.model.awq)) job.model.on_message(line);
+  }
   const CalibrationInput input = prepare_calibration(job);
   if (job.model.on_message) {
     for (const std::string& note : input.notes) job.model.on_message(note);

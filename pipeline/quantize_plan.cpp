@@ -10,6 +10,7 @@
 #include "models/decoder/wrappers.h"
 #include "pipeline/awq_linear.h"
 #include "pipeline/bit_measurement.h"
+#include "pipeline/weight_format_compressed.h"
 #include "quant/affine.h"
 
 namespace salient::pipeline {
@@ -299,17 +300,28 @@ std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, con
 
 std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOptions& options,
                                        const std::vector<PlannedTensor>& kept) {
-  std::vector<std::string> modules;
-  const auto add_name = [&](std::string_view name) {
-    const bool short_name = config.text_spelling != nullptr && options.format == WeightFormat::kAwqGemm;
-    modules.emplace_back(short_name ? models::without_spelling(*config.text_spelling, name) : name);
-  };
+  std::vector<std::string> linears;
   const auto add = [&](const std::vector<LinearSpec>& specs) {
     for (const LinearSpec& spec : specs) {
-      if (!is_quantized(spec, options)) add_name(spec.name);
+      if (!is_quantized(spec, options)) linears.push_back(spec.name);
     }
   };
-  const bool by_expression = options.format == WeightFormat::kCompressedTensors;
+  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
+    const BlockLayout layout = models::block_layout(config, block);
+    add(layout.linears);
+    for (int64_t expert = 0; expert < layout.experts; ++expert) add(models::expert_layout(config, block, expert));
+  }
+  return float_modules(config, options.format, linears, kept);
+}
+
+std::vector<std::string> float_modules(const DecoderConfig& config, WeightFormat format, const std::vector<std::string>& linears,
+                                       const std::vector<PlannedTensor>& kept) {
+  std::vector<std::string> modules;
+  const auto add_name = [&](std::string_view name) {
+    const bool short_name = config.text_spelling != nullptr && !row_of(format).awq_version.empty();
+    modules.emplace_back(short_name ? models::without_spelling(*config.text_spelling, name) : name);
+  };
+  const bool by_expression = format == WeightFormat::kCompressedTensors;
   for (const std::string& part : parts_of(kept)) {
     if (by_expression) {
       modules.push_back(part_pattern(part));
@@ -318,11 +330,7 @@ std::vector<std::string> float_modules(const DecoderConfig& config, const AwqOpt
     modules.push_back(part);             // AutoAWQ and vLLM look for it anywhere in a name
     modules.push_back("model." + part);  // transformers at the beginning
   }
-  for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-    const BlockLayout layout = models::block_layout(config, block);
-    add(layout.linears);
-    for (int64_t expert = 0; expert < layout.experts; ++expert) add(models::expert_layout(config, block, expert));
-  }
+  for (const std::string& linear : linears) add_name(linear);
   if (!modules.empty()) add_name(config.names.lm_head);
   return modules;
 }

@@ -51,6 +51,9 @@ std::vector<std::string> check_tensors(const models::Checkpoint& checkpoint, con
 // Modules of the artifact that stay in float, for quantization_config: empty when there are none besides lm_head. Those of a multimodal model are named so
 // that readers find them by the beginning or the end of a name or anywhere in it, however they spell its beginning. `kept`: what plan_kept gave.
 std::vector<std::string> float_modules(const models::DecoderConfig& config, const AwqOptions& options, const std::vector<models::PlannedTensor>& kept = {});
+// The same where `linears` of the blocks, by their names in the checkpoint, are those in float.
+std::vector<std::string> float_modules(const models::DecoderConfig& config, WeightFormat format, const std::vector<std::string>& linears,
+                                       const std::vector<models::PlannedTensor>& kept);
 
 // Every module that is stored in codes, by its name in the checkpoint.
 std::map<std::string, LinearSetting> quantized_modules(const models::DecoderConfig& config, const AwqOptions& options);

@@ -37,7 +37,7 @@
 //     rounding: gram               # gram | adaround | nearest
 //     off_diagonal: auto           # compensation between columns: 0 to 1, or chosen on held-back rows
 //     propagate_error: true
-//     format: awq-gemm             # awq-gemm | compressed-tensors | dequantized | smoothed
+//     format: awq-gemm             # awq-gemm | awq-gemv | awq-gemv-fast | awq-marlin | compressed-tensors | dequantized | smoothed
 //     overrides:                   # other settings for some modules; the last that matches wins
 //       - {pattern: down_proj, bits: 8, group_size: 64, zero_point: false}
 //     target_bits: 0               # mean bits, chosen for each module; 0 = off

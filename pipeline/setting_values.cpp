@@ -134,16 +134,9 @@ void read_format(const Node& node, Config& config) {
 }
 
 void read_version(const Node& node, Config& config) {
-  std::string version = node.as_string();
-  std::transform(version.begin(), version.end(), version.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (version == "gemv" || version == "gemv_fast" || version == "marlin") {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{}: AutoAWQ's layout '{}' cannot be written, only 'gemm'", node.where(), version))
-        .with_hint("vLLM and SGLang repack gemm for their Marlin kernels when they load it");
-  }
-  if (version != "gemm") node.reject("'gemm'");
-  config.awq.format = WeightFormat::kAwqGemm;
+  const auto format = parse_awq_version(node.as_string());
+  if (!format) node.reject("'gemm', 'gemv', 'gemv_fast' or 'marlin' (exllama and ipex load gemm)");
+  config.awq.format = *format;
 }
 
 void read_smooth_only(const Node& node, Config& config) {

@@ -30,7 +30,7 @@ void check_tensor(const Checkpoint& checkpoint, const DecoderConfig& config, con
   if (fits(tensor, dtype)) return;
   const auto flat = tensor.flatten();
   const int64_t at = at::nonzero(at::isfinite(flat.to(dtype)).logical_not()).flatten()[0].item<int64_t>();
-  const bool bfloat16 = config.dtype == at::kBFloat16 && options.format == WeightFormat::kAwqGemm;
+  const bool bfloat16 = config.dtype == at::kBFloat16 && !row_of(options.format).awq_version.empty();
   throw Error(
       ErrorKind::kUnsupported,
       fmt::format("{}: {}: element {} is {:.6g}, beyond the 65504 that {} holds, which format {} stores it in",

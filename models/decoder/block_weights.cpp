@@ -4,110 +4,23 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/stack.h>
 
-#include <set>
 #include <vector>
 
 #include "common/error.h"
-#include "models/io/compressed_config.h"
-#include "models/io/packed_layout.h"
-#include "quant/awq_gemm.h"
-#include "quant/pack_quantized.h"
+#include "models/io/packed_codes.h"
 
 namespace salient::models {
 namespace {
 
-constexpr int64_t kCodesPerWord = 8;  // 4-bit codes of an int32
-
+// A linear in codes; GPTQ's order, in which the channels of a group do not lie together, in float.
 Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const at::Tensor& bias, at::ScalarType dtype) {
-  const std::string& name = spec.name;
-  const int64_t out = spec.out_features;
-  const int64_t in = spec.in_features;
-  const std::vector<int64_t> scale_shape = checkpoint.info(name + ".scales").shape;
-  const int64_t groups = scale_shape.size() == 2 ? scale_shape[0] : 0;
-  if (checkpoint.contains(name + ".g_idx")) {
-    fail(ErrorKind::kUnsupported, "{}: '{}' has a .g_idx tensor: GPTQ weights are not supported, only AutoAWQ's GEMM format",
-         checkpoint.folder().string(), name);
+  const StoredCodes stored = load_codes(checkpoint, spec.name, spec.out_features, spec.in_features);
+  const auto& [codes, zeros, scales] = stored.weight;
+  if (stored.channel_groups.defined()) {
+    const at::Tensor zero = zeros.to(at::kFloat).index_select(1, stored.channel_groups);
+    return FloatLinear{((codes.to(at::kFloat) - zero) * scales.index_select(1, stored.channel_groups)).to(dtype), bias};
   }
-  if (groups < 1 || in % groups != 0) {
-    fail(ErrorKind::kCorruption, "{}: '{}.scales' has {} groups, which do not divide its {} input features",
-         checkpoint.folder().string(), name, groups, in);
-  }
-  if (out % kCodesPerWord != 0) {
-    fail(ErrorKind::kCorruption, "{}: '{}' has {} output features, expected a multiple of {} for packed weights",
-         checkpoint.folder().string(), name, out, kCodesPerWord);
-  }
-  const at::Tensor qweight = checkpoint.load(name + ".qweight", {in, out / kCodesPerWord}, at::kInt);
-  const at::Tensor qzeros = checkpoint.load(name + ".qzeros", {groups, out / kCodesPerWord}, at::kInt);
-  const at::Tensor scales = checkpoint.load(name + ".scales", {groups, out}, at::kFloat);
-  const auto unpacked = quant::unpack_awq_gemm(qweight, qzeros, scales);
-  return with_context(
-      name, [&] { return make_packed_linear(unpacked.codes, unpacked.zeros, unpacked.scales, bias, in / groups, dtype); });
-}
-
-// The bits of a linear in compressed-tensors. Its shapes say them; where they leave a choice, the configuration does.
-int bits_of(const Checkpoint& checkpoint, const LinearSpec& spec, int64_t words, int64_t zero_words) {
-  std::set<int> claimed;
-  if (const auto it = checkpoint.config().find("quantization_config"); it != checkpoint.config().end() && it->is_object()) {
-    claimed = read_compressed_config(*it, (checkpoint.folder() / "config.json").string() + ": quantization_config").bits;
-  }
-  const auto bits = choose_bits(words, spec.in_features, zero_words, spec.out_features, claimed);
-  if (!bits) {
-    fail(ErrorKind::kCorruption,
-         "{}: '{}.weight_packed' has rows of {} words{}: no number of bits, or more than one, makes that of {} input and {} output "
-         "features",
-         checkpoint.folder().string(), spec.name, words,
-         zero_words == 0 ? "" : fmt::format(" and {} rows of zero points", zero_words), spec.in_features, spec.out_features);
-  }
-  return *bits;
-}
-
-Linear load_compressed(const Checkpoint& checkpoint, const LinearSpec& spec, const at::Tensor& bias, at::ScalarType dtype) {
-  const std::string& name = spec.name;
-  const std::string where = checkpoint.folder().string();
-  const TensorInfo& packed = checkpoint.info(name + ".weight_packed");
-  const std::vector<int64_t> scale_shape = checkpoint.info(name + ".weight_scale").shape;
-  if (packed.dtype != at::kInt) {
-    fail(ErrorKind::kUnsupported, "{}: '{}.weight_packed' is {}, only integer codes in words of 32 bits can be read", where, name,
-         safetensors_dtype_name(packed.dtype));
-  }
-  const int64_t groups = scale_shape.size() == 2 ? scale_shape[1] : 0;
-  if (packed.shape.size() != 2 || groups < 1 || spec.in_features % groups != 0) {
-    fail(ErrorKind::kCorruption,
-         "{}: '{}.weight_scale' is [{}], expected [{}, groups] with groups that divide the {} input features", where, name,
-         fmt::join(scale_shape, ", "), spec.out_features, spec.in_features);
-  }
-  if (const std::string shape = name + ".weight_shape"; checkpoint.contains(shape)) {
-    const at::Tensor stored = checkpoint.load(shape, {2}, at::kLong);
-    const auto* size = stored.const_data_ptr<int64_t>();
-    if (size[0] != spec.out_features || size[1] != spec.in_features) {
-      fail(ErrorKind::kCorruption, "{}: '{}' says [{}, {}], expected [{}, {}] from config.json", where, shape, size[0], size[1],
-           spec.out_features, spec.in_features);
-    }
-  }
-  quant::PackQuantized tensors;
-  int64_t zero_words = 0;
-  if (const std::string zeros = name + ".weight_zero_point"; checkpoint.contains(zeros)) {
-    const std::vector<int64_t>& shape = checkpoint.info(zeros).shape;
-    zero_words = shape.empty() ? 0 : shape.front();
-    tensors.zero_point = checkpoint.load(zeros, {zero_words, groups}, at::kInt);
-  }
-  const int bits = bits_of(checkpoint, spec, packed.shape[1], zero_words);
-  tensors.packed = checkpoint.load(name + ".weight_packed", {spec.out_features, packed.shape[1]}, at::kInt);
-  tensors.scale = checkpoint.load(name + ".weight_scale", {spec.out_features, groups}, at::kFloat);
-  return with_context(name, [&]() -> Linear {
-    const quant::QuantizedWeight weight = quant::unpack_quantized(tensors, spec.in_features, bits);
-    const std::string order = name + ".weight_g_idx";
-    if (!checkpoint.contains(order)) {
-      return make_quantized_linear(weight.codes, weight.zeros, weight.scales, bias, spec.in_features / groups, dtype);
-    }
-    // GPTQ's "group" order: the channels of a group do not lie together.
-    const at::Tensor group = checkpoint.load(order, {spec.in_features}, at::kLong);
-    if (group.lt(0).any().item<bool>() || group.ge(groups).any().item<bool>()) {
-      fail(ErrorKind::kCorruption, "{}: '{}' names groups beyond the {} that there are", where, order, groups);
-    }
-    const at::Tensor zeros = weight.zeros.to(at::kFloat).index_select(1, group);
-    return FloatLinear{((weight.codes.to(at::kFloat) - zeros) * weight.scales.index_select(1, group)).to(dtype), bias};
-  });
+  return with_context(spec.name, [&] { return make_quantized_linear(codes, zeros, scales, bias, stored.layout.group_size, dtype); });
 }
 
 // One expert's rows of a tensor that holds all experts.
@@ -186,13 +99,12 @@ bool has_weight(const Linear& linear) {
 
 Linear load_linear(const Checkpoint& checkpoint, const LinearSpec& spec, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
-  const bool compressed = checkpoint.contains(spec.name + ".weight_packed");
-  if (!compressed) refuse_scaled(checkpoint, spec);
+  const bool packed = has_codes(checkpoint, spec.name);
+  if (!packed) refuse_scaled(checkpoint, spec);
   if (spec.fused && checkpoint.contains(spec.fused->tensor)) return load_fused(checkpoint, spec, dtype);
   at::Tensor bias;
   if (spec.bias) bias = checkpoint.load(spec.name + ".bias", {spec.out_features}, dtype);
-  if (compressed) return load_compressed(checkpoint, spec, bias, dtype);
-  if (checkpoint.contains(spec.name + ".qweight")) return load_packed(checkpoint, spec, bias, dtype);
+  if (packed) return load_packed(checkpoint, spec, bias, dtype);
   return FloatLinear{checkpoint.load(spec.name + ".weight", {spec.out_features, spec.in_features}, dtype), bias};
 }
 

@@ -56,10 +56,9 @@ bool has_weight(const Linear& linear);
 
 enum class LoadExperts : uint8_t { kNo, kYes };
 
-// One linear: in float, or quantized where the checkpoint has <module>.qweight/.qzeros/.scales (AutoAWQ GEMM, 4 bits) or
-// <module>.weight_packed/.weight_scale (compressed-tensors, 2 to 8 bits, its own for each linear). Weights of GPTQ's order of channels
-// (weight_g_idx) become a float linear. Errors: those of Checkpoint::load; corruption for packed tensors whose shapes do not fit;
-// unsupported for a packed tensor of another format.
+// One linear: in float, or quantized where the checkpoint has <module>.qweight (AutoAWQ's layouts, 4 bits) or <module>.weight_packed
+// (compressed-tensors, 2 to 8 bits, its own for each linear): models/io/packed_codes.h. Weights of GPTQ's order of channels
+// (weight_g_idx) become a float linear. Errors: those of Checkpoint::load and load_codes.
 Linear load_linear(const Checkpoint& checkpoint, const LinearSpec& spec, at::ScalarType dtype);
 
 // Loads one block, each linear as load_linear does.

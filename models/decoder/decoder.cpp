@@ -11,26 +11,25 @@
 
 #include "common/error.h"
 #include "models/io/compressed_config.h"
+#include "models/io/detect_claims.h"
 
 namespace salient::models {
 namespace {
 
-// AutoAWQ's 4-bit GEMM tensors and compressed-tensors' packed ones can be run.
+// Of config.json: AutoAWQ's layouts of 4 bits and compressed-tensors' packed integers can be run. Which layout a linear has, its tensors
+// say (models/io/packed_codes.h).
 void check_quantization(const Checkpoint& checkpoint) {
   const std::string where = (checkpoint.folder() / "config.json").string() + ": quantization_config";
   const auto it = checkpoint.config().find("quantization_config");
   if (it == checkpoint.config().end() || it->is_null()) return;
   const Json& config = *it;
-  const std::string method = value_or<std::string>(config, "quant_method", "", where);
-  if (method == "compressed-tensors") return check_runnable(config, where);
-  const std::string version = value_or<std::string>(config, "version", "gemm", where);
-  const int64_t bits = value_or<int64_t>(config, "bits", value_or<int64_t>(config, "w_bit", 4, where), where);
-  if (method != "awq" || (version != "gemm" && version != "GEMM") || bits != 4) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{}: quant_method '{}', version '{}', {} bits cannot be run, only awq, gemm, 4 bits, and compressed-tensors", where, method,
-                            version, bits))
-        .with_hint("for other methods (mxfp4, fp8, ...) dequantize the model first, or use a copy that is published in bfloat16");
-  }
+  if (value_or<std::string>(config, "quant_method", "", where) == "compressed-tensors") return check_runnable(config, where);
+  const Claim claim = read_quantization_config(config, "config.json", where);
+  if (claim.format.starts_with("awq-") && claim.bits.value_or(4) == 4) return;
+  throw Error(ErrorKind::kUnsupported,
+              fmt::format("{}: {} cannot be run, only compressed-tensors and awq with 4 bits in version gemm, gemv, gemv_fast or marlin",
+                          where, describe(claim)))
+      .with_hint("for other methods (mxfp4, fp8, ...) dequantize the model first, or use a copy that is published in bfloat16");
 }
 
 uint64_t bytes_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; }

@@ -1,4 +1,4 @@
-// What each source about a model's format says: config files, our metadata, the folder's name. Internal to detect.cpp.
+// What each source about a model's format says: config files, our metadata, the folder's name. For detect.cpp, and for who runs a model.
 #pragma once
 
 #include <cstdint>

@@ -3,11 +3,16 @@
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <utility>
 #include <vector>
 
 #include "common/error.h"
+#include "quant/awq_gemm.h"
+#include "quant/awq_gemv.h"
+#include "quant/awq_gemv_fast.h"
+#include "quant/awq_marlin.h"
 #include "quant/pack_quantized.h"
 
 namespace salient::models {
@@ -54,9 +59,16 @@ void set_padded_groups(PackedLayout& linear, int64_t zeros_width) {
   }
 }
 
-bool read_gemm(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+// Of one linear; nullptr = not there.
+struct Parts {
+  const TensorInfo* weight = nullptr;
+  const TensorInfo* zeros = nullptr;
+  const TensorInfo* scales = nullptr;
+};
+
+bool read_gemm(PackedLayout& linear, const Parts& parts) {
+  const auto& [weight, zeros, scales] = parts;
   if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
-  linear.format = "awq-gemm";
   linear.in_features = weight->shape[0];
   linear.out_features = scales->shape[1];
   linear.bits = bits_of(weight->shape[1], linear.out_features);
@@ -64,9 +76,9 @@ bool read_gemm(PackedLayout& linear, const TensorInfo* weight, const TensorInfo*
   return linear.bits > 0 && zeros->shape[1] == weight->shape[1] && zeros->shape[0] == scales->shape[0] && set_groups(linear, scales->shape[0]);
 }
 
-bool read_gptq(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+bool read_gptq(PackedLayout& linear, const Parts& parts) {
+  const auto& [weight, zeros, scales] = parts;
   if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
-  linear.format = "gptq";
   linear.out_features = scales->shape[1];
   linear.bits = bits_of(zeros->shape[1], linear.out_features);
   linear.zero_point = true;
@@ -75,9 +87,9 @@ bool read_gptq(PackedLayout& linear, const TensorInfo* weight, const TensorInfo*
   return zeros->shape[0] == scales->shape[0] && set_groups(linear, scales->shape[0]);
 }
 
-bool read_gemv(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+bool read_gemv(PackedLayout& linear, const Parts& parts) {
+  const auto& [weight, zeros, scales] = parts;
   if (!is_matrix(weight, at::kInt) || !is_matrix(zeros, at::kInt) || !is_scale(scales)) return false;
-  linear.format = "awq-gemv";
   linear.bits = 4;
   linear.out_features = weight->shape[0];
   linear.in_features = weight->shape[1] * 8;
@@ -87,9 +99,9 @@ bool read_gemv(PackedLayout& linear, const TensorInfo* weight, const TensorInfo*
   return true;
 }
 
-bool read_gemv_fast(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* scales) {
-  if (!is_matrix(weight, at::kShort) || !is_scale(scales)) return false;
-  linear.format = "awq-gemv-fast";
+bool read_gemv_fast(PackedLayout& linear, const Parts& parts) {
+  const auto& [weight, zeros, scales] = parts;
+  if (!is_matrix(weight, at::kShort) || !is_scale(zeros) || !is_scale(scales) || zeros->shape != scales->shape) return false;
   linear.bits = 4;
   linear.out_features = weight->shape[0] * 4;
   linear.in_features = weight->shape[1];
@@ -99,9 +111,9 @@ bool read_gemv_fast(PackedLayout& linear, const TensorInfo* weight, const Tensor
   return true;
 }
 
-bool read_marlin(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* scales) {
-  if (!is_matrix(weight, at::kInt) || !is_scale(scales)) return false;
-  linear.format = "awq-marlin";
+bool read_marlin(PackedLayout& linear, const Parts& parts) {
+  const auto& [weight, zeros, scales] = parts;
+  if (!is_matrix(weight, at::kInt) || zeros != nullptr || !is_scale(scales)) return false;
   linear.bits = 4;
   linear.out_features = scales->shape[1];
   linear.in_features = weight->shape[0] * 16;
@@ -109,9 +121,9 @@ bool read_marlin(PackedLayout& linear, const TensorInfo* weight, const TensorInf
   return weight->shape[1] == 2 * linear.out_features && set_groups(linear, scales->shape[0]);
 }
 
-bool read_compressed(PackedLayout& linear, const TensorInfo* weight, const TensorInfo* zeros, const TensorInfo* scales) {
+bool read_compressed(PackedLayout& linear, const Parts& parts) {
+  const auto& [weight, zeros, scales] = parts;
   if (!is_matrix(weight, at::kInt) || !is_scale(scales) || scales->shape[0] != weight->shape[0]) return false;
-  linear.format = "compressed-tensors";
   linear.out_features = weight->shape[0];
   linear.groups = scales->shape[1];
   linear.words_per_row = weight->shape[1];
@@ -129,6 +141,38 @@ bool read_compressed(PackedLayout& linear, const TensorInfo* weight, const Tenso
   return true;
 }
 
+quant::QuantizedWeight unpack_gemm(const PackedLayout& linear, const PackedTensors& tensors) {
+  if (linear.bits != 4) fail(ErrorKind::kUnsupported, "{} bits in AutoAWQ's GEMM layout cannot be read, only 4", linear.bits);
+  return quant::unpack_awq_gemm(tensors.weight, tensors.zeros, tensors.scales);
+}
+
+quant::QuantizedWeight unpack_gemv(const PackedLayout& linear, const PackedTensors& tensors) {
+  return quant::unpack_awq_gemv(tensors.weight, tensors.zeros, tensors.scales, linear.group_size);
+}
+
+quant::QuantizedWeight unpack_gemv_fast(const PackedLayout& linear, const PackedTensors& tensors) {
+  return quant::unpack_awq_gemv_fast(tensors.weight, tensors.scales, tensors.zeros, linear.group_size);
+}
+
+quant::QuantizedWeight unpack_marlin(const PackedLayout&, const PackedTensors& tensors) {
+  return quant::unpack_awq_marlin(tensors.weight, tensors.scales);
+}
+
+// Of weights that are named qweight.
+struct LayoutRow {
+  std::string_view format;
+  bool (*read)(PackedLayout& linear, const Parts& parts);  // false: another one
+  quant::QuantizedWeight (*unpack)(const PackedLayout& linear, const PackedTensors& tensors);  // nullptr: cannot be read
+};
+// In the order in which they are tried. GEMV before GPTQ: a layer of GEMV can look like GPTQ with groups of 8, which nobody makes.
+constexpr std::array<LayoutRow, 5> kLayouts = {{
+    {"awq-gemm", read_gemm, unpack_gemm},
+    {"awq-gemv", read_gemv, unpack_gemv},
+    {"gptq", read_gptq, nullptr},
+    {"awq-gemv-fast", read_gemv_fast, unpack_gemv_fast},
+    {"awq-marlin", read_marlin, unpack_marlin},
+}};
+
 std::string shape_list(const std::string& prefix, const Tensors& tensors) {
   std::string text;
   for (auto it = tensors.lower_bound(prefix); it != tensors.end() && it->first.starts_with(prefix); ++it) {
@@ -144,33 +188,43 @@ std::optional<PackedLayout> read_packed_layout(const std::string& tensor_name, c
   const bool compressed = tensor_name.ends_with(".weight_packed");
   if (!compressed && !tensor_name.ends_with(".qweight")) return std::nullopt;
   const std::string prefix = tensor_name.substr(0, tensor_name.rfind('.') + 1);
-  const TensorInfo* weight = find(tensors, tensor_name);
-  const TensorInfo* zeros = find(tensors, prefix + (compressed ? "weight_zero_point" : "qzeros"));
-  const TensorInfo* scales = find(tensors, prefix + (compressed ? "weight_scale" : "scales"));
   const bool reordered = find(tensors, prefix + "g_idx") != nullptr;
+  Parts parts{find(tensors, tensor_name), find(tensors, prefix + (compressed ? "weight_zero_point" : "qzeros")),
+              find(tensors, prefix + (compressed ? "weight_scale" : "scales"))};
+  if (!compressed && parts.zeros == nullptr) parts.zeros = find(tensors, prefix + "scaled_zeros");  // of llm-awq
 
   PackedLayout linear;
   linear.name = prefix.substr(0, prefix.size() - 1);
   linear.shapes = shape_list(prefix, tensors);
-  const auto attempt = [&linear](auto read, auto... parts) {
+  const auto attempt = [&](std::string_view format, auto read) {
     PackedLayout candidate = linear;
-    if (!read(candidate, parts...)) return false;
+    candidate.format = format;
+    if (!read(candidate, parts)) return false;
     linear = std::move(candidate);
     return true;
   };
-  const bool known = compressed ? attempt(read_compressed, weight, zeros, scales)
-                     : reordered
-                         ? attempt(read_gptq, weight, zeros, scales)
-                         // GEMV before GPTQ: a layer of GEMV can look like GPTQ with groups of 8, which nobody makes
-                         : attempt(read_gemm, weight, zeros, scales) || attempt(read_gemv, weight, zeros, scales) ||
-                               attempt(read_gptq, weight, zeros, scales) || attempt(read_gemv_fast, weight, scales) ||
-                               (zeros == nullptr && attempt(read_marlin, weight, scales));
+  const bool known = compressed ? attempt("compressed-tensors", read_compressed)
+                                : std::any_of(kLayouts.begin(), kLayouts.end(), [&](const LayoutRow& row) {
+                                    return (!reordered || row.format == "gptq") && attempt(row.format, row.read);
+                                  });
   if (!known) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: the shapes fit no known layout of packed weights: {}", linear.name, linear.shapes))
         .with_code("SALIENT_DETECTION_FAILED")
         .with_hint("known are AutoAWQ (gemm, gemv, gemv_fast, marlin), GPTQ and compressed-tensors pack-quantized; look whether the checkpoint is complete");
   }
   return linear;
+}
+
+quant::QuantizedWeight unpack_codes(const PackedLayout& linear, const PackedTensors& tensors) {
+  return with_context(linear.name, [&] {
+    const auto row = std::find_if(kLayouts.begin(), kLayouts.end(), [&](const LayoutRow& one) { return one.format == linear.format; });
+    if (row == kLayouts.end() || row->unpack == nullptr)
+      fail(ErrorKind::kUnsupported, "weights in the layout {} cannot be read ({})", linear.format, linear.shapes);
+    if (linear.group_size == 0) {
+      fail(ErrorKind::kUnsupported, "the width of its scales stands for no group size of {}: {}", linear.format, linear.shapes);
+    }
+    return row->unpack(linear, tensors);
+  });
 }
 
 void resolve_bits(PackedLayout& linear, int bits) {

@@ -1,4 +1,5 @@
-// From the names and shapes of one linear layer's tensors to how its weights are packed. Needs headers only, never tensor data.
+// From the names and shapes of one linear layer's tensors to how its weights are packed, and from there to its codes. Recognizing needs
+// headers only, never tensor data.
 //
 // With K input and N output channels, b bits, groups of G input channels, and ZW = m·ceil(K/1024), m = 1, 2, 4 for G = 128, 64, 32:
 //   awq-gemm            qweight int32 [K, N·b/32]   qzeros int32 [K/G, N·b/32]   scales [K/G, N]
@@ -18,6 +19,7 @@
 #include <string>
 
 #include "models/io/safetensors.h"
+#include "quant/affine.h"
 
 namespace salient::models {
 
@@ -39,6 +41,16 @@ struct PackedLayout {
 // `tensors` are those of the whole checkpoint. Errors: unsupported (code SALIENT_DETECTION_FAILED) when a packed weight's companions are
 // missing or their shapes fit none of the layouts.
 std::optional<PackedLayout> read_packed_layout(const std::string& tensor_name, const std::map<std::string, TensorInfo>& tensors);
+
+// The tensors of one linear in one of AutoAWQ's layouts.
+struct PackedTensors {
+  at::Tensor weight;
+  at::Tensor zeros;   // undefined where the layout stores none
+  at::Tensor scales;
+};
+// Their codes. Errors: unsupported, naming the linear, for layouts that are only recognized (GPTQ, 8 bits in GEMM), and for GEMV whose
+// padding fits no group size; corruption when the tensors are not as `linear` was read from.
+quant::QuantizedWeight unpack_codes(const PackedLayout& linear, const PackedTensors& tensors);
 
 // Fills in what was open, given the bits; leaves the linear as it is when they do not fit.
 void resolve_bits(PackedLayout& linear, int bits);

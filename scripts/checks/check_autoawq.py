@@ -2,7 +2,8 @@
 
 The reference is transformers on the float32 weights that AutoAWQ's own packing_utils unpacks; prompts of several lengths, because few tokens take
 another path through the packed weights than many. With the folder that Salient wrote, AutoAWQ's from_quantized and transformers 4.51's
-from_pretrained are run too: their packed layers compute in float16, hence a bound of their own.
+from_pretrained are run too: their packed layers compute in float16, hence a bound of their own. AutoAWQ's other layouts, exported from that
+folder, must be what AutoAWQ packs of it, byte by byte (packed_layouts.py), and keep Salient's logits.
 """
 import pathlib
 import shutil
@@ -24,6 +25,7 @@ from tool_runs import packing_utils_of  # noqa: E402
 ROWS, BLOCK = 32, 128  # calibration texts, tokens of a block
 LENGTHS = (96, 8, 5, 1)
 FLOAT16_BOUND = 4e-2
+LAYOUTS = ("awq-gemv", "awq-gemv-fast", "awq-marlin")
 LEAST_CHANGE = 1e-2  # by which 4 bits move the logits of a random model at the very least
 
 
@@ -52,9 +54,9 @@ class Case:
         self.run_command([self.python, BENCH / "autoawq_quantize.py", self.float_folder, self.folder_of("autoawq"), self.calibration, ROWS, BLOCK,
                           self.group_size, self.program.threads])
 
-    def quantize_with_salient(self):
-        self.program.run("quantize", "--model", self.float_folder, "--calib", self.calibration, "--out", self.folder_of("salient"), "--group-size",
-                         self.group_size, "--samples", ROWS, "--max-seq-len", BLOCK, "--discard-long-rows")
+    def quantize_with_salient(self, name="salient", *flags):
+        self.program.run("quantize", "--model", self.float_folder, "--calib", self.calibration, "--out", self.folder_of(name), "--group-size",
+                         self.group_size, "--samples", ROWS, "--max-seq-len", BLOCK, "--discard-long-rows", *flags)
 
     def compare(self, writer, packing):
         """A row: our logits of a folder against those of its weights as AutoAWQ unpacks them."""
@@ -74,6 +76,18 @@ class Case:
         value = difference(torch.from_numpy(numpy.load(self.out)), ours)
         return f"{self.name}, loaded by {loader}", f"{value:.1e}", f"float16, bound {FLOAT16_BOUND:g}", value < FLOAT16_BOUND
 
+    def compare_layout(self, layout):
+        """A row: our logits of the folder in another layout against those of the GEMM folder, once AutoAWQ has packed and loaded the same."""
+        source, folder = self.folder_of("salient"), self.folder_of(layout)
+        if layout == "awq-marlin":
+            source = self.folder_of("symmetric")
+            self.quantize_with_salient("symmetric", "--symmetric")
+        self.program.run("export", "--model", source, "--format", layout, "--out", folder)
+        linears = self.run_command([self.python, HERE / "packed_layouts.py", source, folder]).split()[-1]
+        first, second = (program_logits(self.program, one, self.ids, self.out) for one in (source, folder))
+        value = difference(first, second)
+        return f"{self.name}, exported as {layout}", f"{value:.1e}", f"{linears} linears as AutoAWQ packs them; bound 0", value == 0
+
 
 def check(program, work, demo, python, run):
     packing = packing_utils(python)
@@ -83,3 +97,5 @@ def check(program, work, demo, python, run):
             yield program.guarded(f"{case.name}, written by {writer}", lambda: case.compare(writer, packing))
         for loader in ("autoawq", "transformers"):
             yield program.guarded(f"{case.name}, loaded by {loader}", lambda: case.compare_loader(loader))
+        for layout in LAYOUTS:
+            yield program.guarded(f"{case.name}, exported as {layout}", lambda: case.compare_layout(layout))

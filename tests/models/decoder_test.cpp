@@ -186,7 +186,7 @@ class BrokenFolder : public ::testing::Test {
 
 TEST_F(BrokenFolder, OtherQuantizationsAreNamed) {
   for (const Json& quantization :
-       {Json{{"quant_method", "gptq"}, {"bits", 4}}, Json{{"quant_method", "awq"}, {"bits", 4}, {"version", "gemv"}},
+       {Json{{"quant_method", "gptq"}, {"bits", 4}}, Json{{"quant_method", "awq"}, {"bits", 4}, {"version", "bitblas"}},
         Json{{"quant_method", "awq"}, {"bits", 8}, {"version", "gemm"}}, Json{{"quant_method", "compressed-tensors"}}}) {
     config_["quantization_config"] = quantization;
     expect_error(ErrorKind::kUnsupported, quantization["quant_method"]);

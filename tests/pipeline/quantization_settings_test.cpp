@@ -255,9 +255,22 @@ TEST(QuantizationSettings, QuantConfigIsAutoAwqs) {
       folder.path() / "q.json",
       R"({"quant_method": "awq", "zero_point": true, "q_group_size": 32, "w_bit": 4, "version": "gemm", "modules_to_not_convert": null})");
   EXPECT_EQ(read((folder.path() / "q.json").string()).spec.group_size, 32);
-  EXPECT_THAT(error_of([&] { read("{\"version\": \"gemv\"}"); }, ErrorKind::kUnsupported),
-              AllOf(HasSubstr("--quant-config"), HasSubstr("'gemv'")));
+  EXPECT_EQ(read("{\"version\": \"gemv\"}").format, WeightFormat::kAwqGemv);
+  EXPECT_EQ(read("{\"version\": \"GEMV_FAST\"}").format, WeightFormat::kAwqGemvFast);
+  EXPECT_THAT(error_of([&] { read("{\"version\": \"exllama\"}"); }),
+              AllOf(HasSubstr("--quant-config"), HasSubstr("'exllama'"), HasSubstr("'gemv_fast'"), HasSubstr("load gemm")));
   EXPECT_THAT(error_of([&] { read("{\"w_bits\": 4}"); }), HasSubstr("did you mean 'w_bit'"));
+}
+
+// Marlin has no zero points: not said, they are left out; asked for, check_format will refuse.
+TEST(QuantizationSettings, AFormatWithoutZeroPointsSaysSo) {
+  EXPECT_FALSE(from_yaml("format: awq-marlin").awq.spec.zero_point);
+  EXPECT_FALSE(from_flags({"--version", "marlin"}).awq.spec.zero_point);
+  EXPECT_FALSE(from_yaml("{format: awq-marlin, symmetric: true}").awq.spec.zero_point);
+  const AwqOptions asked = from_yaml("{format: awq-marlin, zero_point: true}").awq;
+  EXPECT_TRUE(asked.spec.zero_point);
+  EXPECT_THAT(error_of([&] { check_stored(asked); }, ErrorKind::kUnsupported), HasSubstr("awq-marlin stores symmetric weights only"));
+  EXPECT_TRUE(from_yaml("format: awq-gemv").awq.spec.zero_point);
 }
 
 TEST(QuantizationSettings, MappingsAreReadInBothForms) {

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "common/error.h"
+#include "pipeline/weight_format_compressed.h"
 #include "quant/pack_quantized.h"
 
 namespace salient::pipeline {
@@ -45,33 +48,60 @@ TEST(WeightFormats, NamesAndBack) {
     EXPECT_EQ(parse_weight_format(row.name), row.format);
     EXPECT_EQ(to_string(row.format), row.name);
   }
-  EXPECT_EQ(weight_formats().size(), 4u);
+  EXPECT_EQ(weight_formats().size(), 7u);
   EXPECT_FALSE(parse_weight_format("gguf"));
+}
+
+// AutoAWQ's names in config.json and in its own constants.
+TEST(WeightFormats, AutoAwqsVersions) {
+  EXPECT_EQ(parse_awq_version("GEMM"), WeightFormat::kAwqGemm);
+  EXPECT_EQ(parse_awq_version("gemv"), WeightFormat::kAwqGemv);
+  EXPECT_EQ(parse_awq_version("GEMVFast"), std::nullopt);
+  EXPECT_EQ(parse_awq_version("gemv_fast"), WeightFormat::kAwqGemvFast);
+  EXPECT_EQ(parse_awq_version("Marlin"), WeightFormat::kAwqMarlin);
+  EXPECT_EQ(parse_awq_version(""), std::nullopt);
+}
+
+void expect_planned(const WeightFormatRow& row, const LinearSpec& linear, const LinearSetting& setting) {
+  std::vector<models::PlannedTensor> plan = planned_tensors(row.format, linear, setting, at::kBFloat16);
+  ASSERT_EQ(plan.back().name, linear.name + ".bias");
+  EXPECT_EQ(plan.back().dtype, row.awq_version.empty() ? at::kBFloat16 : at::kHalf);
+  plan.pop_back();
+  at::manual_seed(setting.bits);
+  const int64_t group_size = quant::resolve_group_size(setting.group_size, linear.in_features);
+  const quant::QuantizedWeight weight =
+      quant::quantize_affine(at::randn({linear.out_features, linear.in_features}), {setting.bits, group_size, setting.zero_point});
+  const auto tensors = packed_tensors(row.format, linear.name, weight, setting, at::kBFloat16);
+  ASSERT_EQ(tensors.size(), plan.size()) << row.name;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    EXPECT_EQ(tensors[i].first, plan[i].name);
+    EXPECT_EQ(tensors[i].second.scalar_type(), plan[i].dtype) << plan[i].name;
+    EXPECT_EQ(tensors[i].second.sizes(), at::IntArrayRef(plan[i].shape)) << plan[i].name << " at " << setting.bits;
+  }
 }
 
 // What is planned is what is stored: names, dtypes, shapes.
 TEST(WeightFormats, TensorsAreThePlannedOnes) {
+  LinearSpec wide = kLinear;
+  wide.out_features = 192;
+  wide.in_features = 1088;  // of GEMV's padding 17 of 32 places
+  int checked = 0;
   for (const WeightFormatRow& row : weight_formats()) {
     if (row.format == WeightFormat::kFloat) continue;
+    const bool padded = row.format == WeightFormat::kAwqGemv || row.format == WeightFormat::kAwqGemvFast;
+    const bool tiles = row.format == WeightFormat::kAwqGemvFast || row.format == WeightFormat::kAwqMarlin;
     for (const int bits : row.bits) {
-      for (const int64_t group_size : {32, 48, -1}) {
-        for (const bool zero_point : {true, false}) {
-          const LinearSetting setting{bits, group_size, zero_point};
-          std::vector<models::PlannedTensor> plan = planned_tensors(row.format, kLinear, setting, at::kBFloat16);
-          ASSERT_EQ(plan.back().name, kLinear.name + ".bias");
-          plan.pop_back();
-          const auto tensors =
-              packed_tensors(row.format, kLinear.name, quantized(bits, group_size, zero_point), setting, at::kBFloat16);
-          ASSERT_EQ(tensors.size(), plan.size()) << row.name;
-          for (size_t i = 0; i < plan.size(); ++i) {
-            EXPECT_EQ(tensors[i].first, plan[i].name);
-            EXPECT_EQ(tensors[i].second.scalar_type(), plan[i].dtype) << plan[i].name;
-            EXPECT_EQ(tensors[i].second.sizes(), at::IntArrayRef(plan[i].shape)) << plan[i].name << " at " << bits;
-          }
-        }
+      for (const bool zero_point : {true, false}) {
+        if (zero_point && !row.zero_points) continue;
+        for (const int64_t group_size : {32, 64}) expect_planned(row, wide, {bits, group_size, zero_point});
+        ++checked;
+        if (!tiles) expect_planned(row, kLinear, {bits, 32, zero_point});
+        if (padded || tiles) continue;
+        for (const int64_t group_size : {48, -1}) expect_planned(row, kLinear, {bits, group_size, zero_point});
       }
     }
   }
+  EXPECT_EQ(checked, 2 + 2 + 2 + 1 + 12 + 12);
   const auto plan = planned_tensors(WeightFormat::kFloat, kLinear, {4, 32, true}, at::kBFloat16);
   ASSERT_EQ(plan.size(), 2u);
   EXPECT_EQ(plan[0].name, kLinear.name + ".weight");
@@ -93,7 +123,10 @@ TEST(WeightFormats, DequantizedIsWhatTheCodesStandFor) {
 
 TEST(WeightFormats, SaysWhatFits) {
   quant::QuantizationSpec spec;
-  for (const WeightFormatRow& row : weight_formats()) EXPECT_NO_THROW(check_format(row.format, spec)) << row.name;
+  for (const WeightFormatRow& row : weight_formats()) {
+    spec.zero_point = row.zero_points;
+    EXPECT_NO_THROW(check_format(row.format, spec)) << row.name;
+  }
   spec.weight_bits = 3;
   EXPECT_THAT(message_of([&] { check_format(WeightFormat::kAwqGemm, spec); }),
               AllOf(HasSubstr("bits: found 3; format awq-gemm stores 4 bits"),
@@ -127,6 +160,50 @@ TEST(WeightFormats, SaysWhatFits) {
   EXPECT_THAT(message_of([&] { check_linear(WeightFormat::kAwqGemm, spec, narrow, setting); }),
               AllOf(HasSubstr("multiples of 8, found 12"), HasSubstr("--ignore down_proj")));
   EXPECT_NO_THROW(check_linear(WeightFormat::kCompressedTensors, spec, narrow, setting));
+}
+
+TEST(WeightFormats, SaysWhatAutoAwqsOtherLayoutsHold) {
+  EXPECT_THAT(message_of([&] { check_format(WeightFormat::kAwqMarlin, {.zero_point = true}); }),
+              AllOf(HasSubstr("zero_point: found zero points; format awq-marlin stores symmetric weights only"), HasSubstr("--symmetric"),
+                    HasSubstr("formats with zero points: awq-gemm, awq-gemv, awq-gemv-fast, compressed-tensors")));
+  EXPECT_THAT(message_of([&] { check_format(WeightFormat::kAwqMarlin, {.group_size = -1, .zero_point = false}); }), HasSubstr("found -1"));
+  EXPECT_NO_THROW(check_format(WeightFormat::kAwqMarlin, {.group_size = 256, .zero_point = false}));
+  for (const WeightFormat format : {WeightFormat::kAwqGemv, WeightFormat::kAwqGemvFast}) {
+    for (const int64_t group_size : {16, 256, -1})
+      EXPECT_THAT(message_of([&] { check_format(format, {.group_size = group_size}); }), HasSubstr("groups of 32, 64 and 128"));
+    for (const int64_t group_size : {32, 64, 128}) EXPECT_NO_THROW(check_format(format, {.group_size = group_size}));
+  }
+  const auto shape = [](WeightFormat format, int64_t out, int64_t in, bool zero_point = true) {
+    LinearSpec linear = kLinear;
+    linear.out_features = out;
+    linear.in_features = in;
+    const LinearSetting setting{4, 32, zero_point};
+    return message_of([&] { check_linear(format, {.group_size = 32, .zero_point = zero_point}, linear, setting); });
+  };
+  EXPECT_EQ(shape(WeightFormat::kAwqGemv, 24, 96), "no error");
+  EXPECT_THAT(shape(WeightFormat::kAwqGemv, 12, 96), AllOf(HasSubstr("down_proj: "), HasSubstr("12 output channels"), HasSubstr("--ignore down_proj")));
+  EXPECT_EQ(shape(WeightFormat::kAwqGemvFast, 24, 128), "no error");
+  EXPECT_THAT(shape(WeightFormat::kAwqGemvFast, 24, 96), HasSubstr("96 input channels, expected a multiple of 64"));
+  EXPECT_EQ(shape(WeightFormat::kAwqMarlin, 64, 96, false), "no error");
+  EXPECT_THAT(shape(WeightFormat::kAwqMarlin, 24, 96, false), HasSubstr("24 output channels, expected a multiple of 64"));
+  EXPECT_THAT(shape(WeightFormat::kAwqMarlin, 64, 96, true), HasSubstr("down_proj: found zero points"));
+}
+
+// The keys of AutoAWQ's AwqConfig.to_transformers_dict (awq/models/_config.py of 0.2.9); Marlin's loader makes no buffer for zeros.
+TEST(WeightFormats, ConfigIsAutoAwqs) {
+  for (const auto& [format, version, zero_point] : {std::tuple{WeightFormat::kAwqGemm, "gemm", true},
+                                                    {WeightFormat::kAwqGemv, "gemv", true},
+                                                    {WeightFormat::kAwqGemvFast, "gemv_fast", true},
+                                                    {WeightFormat::kAwqMarlin, "marlin", false}}) {
+    const Json config = quantization_config(format, {.group_size = 64, .zero_point = false}, {}, {"model.layers.0.mlp.gate", "lm_head"});
+    EXPECT_EQ(config, (Json{{"quant_method", "awq"},
+                            {"zero_point", zero_point},
+                            {"group_size", 64},
+                            {"bits", 4},
+                            {"version", version},
+                            {"modules_to_not_convert", {"model.layers.0.mlp.gate", "lm_head"}}}));
+    EXPECT_TRUE(quantization_config(format, {}, {}, {}).at("modules_to_not_convert").is_null());
+  }
 }
 
 // Configurations that compressed-tensors' own classes accept and resolve to these settings

@@ -4,6 +4,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/select.h>
+#include <fmt/format.h>
 
 #include <cmath>
 #include <map>
