@@ -15,13 +15,14 @@
 namespace salient::models {
 namespace {
 
-// AutoAWQ's 4-bit GEMM tensors and compressed-tensors' packed ones can be run.
+// AutoAWQ's 4-bit GEMM tensors and compressed-tensors' packed ones can be run, and what GGUF files hold.
 void check_quantization(const Checkpoint& checkpoint) {
   const std::string where = (checkpoint.folder() / "config.json").string() + ": quantization_config";
   const auto it = checkpoint.config().find("quantization_config");
   if (it == checkpoint.config().end() || it->is_null()) return;
   const Json& config = *it;
   const std::string method = value_or<std::string>(config, "quant_method", "", where);
+  if (checkpoint.gguf() != nullptr) return;  // is dequantized when it is loaded
   if (method == "compressed-tensors") return check_runnable(config, where);
   const std::string version = value_or<std::string>(config, "version", "gemm", where);
   const int64_t bits = value_or<int64_t>(config, "bits", value_or<int64_t>(config, "w_bit", 4, where), where);
