@@ -7,6 +7,7 @@
 #include "models/io/checkpoint.h"
 #include "models/torchscript/export.h"
 #include "pipeline/artifact_files.h"
+#include "pipeline/export_float.h"
 #include "pipeline/export_gguf.h"
 
 namespace salient::pipeline {
@@ -14,8 +15,13 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kTorchscript = "torchscript";
+constexpr const char* kFloat = "float";
 
-std::string source_name(const ExportOptions& options) { return options.source.empty() ? options.model_folder.filename().string() : options.source; }
+std::string source_name(const ExportOptions& options) {
+  if (!options.source.empty()) return options.source;
+  const fs::path& model = options.model_folder;
+  return (model.extension() == ".gguf" ? model.stem() : model.filename()).string();
+}
 
 ExportResult write_torchscript(const ExportOptions& options, const fs::path& path) {
   const models::Checkpoint checkpoint(options.model_folder);
@@ -32,10 +38,15 @@ ExportResult write_gguf(const ExportOptions& options, const fs::path& path, cons
   return {{path.filename()}, written.bytes, std::move(written.notes)};
 }
 
+ExportResult write_float(const ExportOptions& options, const fs::path& folder) {
+  FloatExport written = export_float(models::Checkpoint(options.model_folder), folder);
+  return {std::move(written.files), written.bytes, std::move(written.notes)};
+}
+
 }  // namespace
 
 std::vector<std::string> export_formats() {
-  std::vector<std::string> names = {kTorchscript};
+  std::vector<std::string> names = {kTorchscript, kFloat};
   for (const models::GgufFormat& format : models::gguf_formats()) names.emplace_back(format.name);
   return names;
 }
@@ -45,7 +56,8 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
   options.output = options.output.lexically_normal();
   if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
   const models::GgufFormat* gguf = models::find_gguf_format(format);
-  if (gguf == nullptr && format != kTorchscript) {
+  const bool folder_only = format == kFloat;
+  if (gguf == nullptr && format != kTorchscript && !folder_only) {
     const std::vector<std::string> names = export_formats();
     fail(ErrorKind::kInvalidArgument, "export format '{}'{}: expected {}", format, did_you_mean(std::string(format), names), fmt::join(names, ", "));
   }
@@ -54,13 +66,14 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", options.output.string()))
         .with_hint("choose another output folder, or remove that one");
   }
-  const auto write = [&](const fs::path& path) { return gguf != nullptr ? write_gguf(options, path, *gguf) : write_torchscript(options, path); };
-  const std::string extension = gguf != nullptr ? ".gguf" : ".pt";
-  if (options.output.extension() == extension) return write(options.output);
+  const auto write = [&](const fs::path& path) {
+    return folder_only ? write_float(options, path) : gguf != nullptr ? write_gguf(options, path, *gguf) : write_torchscript(options, path);
+  };
+  if (!folder_only && options.output.extension() == (gguf != nullptr ? ".gguf" : ".pt")) return write(options.output);
   const fs::path work = options.output.string() + ".partial";
   fs::create_directories(work);
   try {
-    ExportResult result = write(work / (gguf != nullptr ? fmt::format("model-{}.gguf", gguf->file_type) : "model.pt"));
+    ExportResult result = write(folder_only ? work : work / (gguf != nullptr ? fmt::format("model-{}.gguf", gguf->file_type) : "model.pt"));
     copy_side_files(options.model_folder, work);
     fs::rename(work, options.output);
     sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
