@@ -6,6 +6,8 @@
 #include <array>
 
 #include "common/error.h"
+#include "models/gguf/gguf_summary.h"
+#include "models/gguf/gguf_tokenizer_json.h"
 #include "models/torchscript/script_decoder.h"
 
 namespace salient::eval {
@@ -84,7 +86,7 @@ struct Weights {
 };
 
 Weights load_weights(const fs::path& path, const models::DecoderOptions& options) {
-  if (models::holds_script_model(path)) {
+  if (!models::find_gguf_model(path) && models::holds_script_model(path)) {
     models::ScriptDecoder script = models::load_script_decoder(path, options);
     return {std::move(script.decoder), std::move(script.config), script.disk_bytes};
   }
@@ -92,12 +94,19 @@ Weights load_weights(const fs::path& path, const models::DecoderOptions& options
   return {models::Decoder::load(checkpoint, options), checkpoint.config(), checkpoint.total_bytes()};
 }
 
+// Of the last part of a path.
+std::string name_of(const fs::path& path) {
+  const fs::path absolute = fs::absolute(path).lexically_normal();
+  return (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+}
+
 }  // namespace
 
 LanguageModel load_language_model(const fs::path& path, const LanguageModelOptions& options) {
   Weights weights = load_weights(path, options.decoder);
-  const fs::path folder = fs::is_directory(path) ? path : fs::absolute(path).parent_path();
-  Json tokenizer_config = read_object_if_there(folder / "tokenizer_config.json");
+  const auto gguf = models::find_gguf_model(path);
+  const fs::path folder = gguf ? *gguf : fs::is_directory(path) ? path : fs::absolute(path).parent_path();
+  Json tokenizer_config = gguf ? models::read_gguf_tokenizer_config(*gguf) : read_object_if_there(folder / "tokenizer_config.json");
   const Json special_tokens = read_object_if_there(folder / "special_tokens_map.json");
   LanguageModel model{.name = options.name,
                       .folder = folder,
@@ -111,11 +120,9 @@ LanguageModel load_language_model(const fs::path& path, const LanguageModelOptio
                       .bos_id = std::nullopt,
                       .eos_id = std::nullopt,
                       .stop_ids = {},
-                      .disk_bytes = weights.disk_bytes};
-  if (model.name.empty()) {
-    const fs::path absolute = fs::absolute(folder).lexically_normal();
-    model.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
-  }
+                      .disk_bytes = weights.disk_bytes,
+                      .quantization = weights.config.value("quantization_config", Json())};
+  if (model.name.empty()) model.name = !gguf ? name_of(folder) : fs::is_directory(path) ? name_of(path) : path.stem().string();
   if (models::ChatTemplate::exists_in(folder)) model.chat_template = models::ChatTemplate::from_folder(folder);
   if (model.max_length <= 0) model.max_length = find_max_length(weights.config, model.decoder.config(), tokenizer_config);
 
@@ -158,14 +165,20 @@ bool adds_bos(const LanguageModel& model) {
 
 Json describe(const LanguageModel& model) {
   const models::DecoderOptions& options = model.decoder.options();
-  return {{"name", model.name},
-          {"model_type", model.decoder.config().model_type},
-          {"dtype", options.dtype == at::kFloat ? "float32" : options.dtype == at::kBFloat16 ? "bfloat16" : c10::toString(options.dtype)},
-          {"device", options.device.str()},
-          {"quantized", model.decoder.is_quantized()},
-          {"bos_policy", std::string(to_string(model.bos))},
-          {"adds_bos", adds_bos(model)},
-          {"max_length", model.max_length}};
+  const bool gguf = model.quantization.is_object() && model.quantization.value("quant_method", "") == "gguf";
+  Json result = {{"name", model.name},
+                 {"model_type", model.decoder.config().model_type},
+                 {"dtype", options.dtype == at::kFloat ? "float32" : options.dtype == at::kBFloat16 ? "bfloat16" : c10::toString(options.dtype)},
+                 {"device", options.device.str()},
+                 {"quantized", gguf || model.decoder.is_quantized()},
+                 {"bos_policy", std::string(to_string(model.bos))},
+                 {"adds_bos", adds_bos(model)},
+                 {"max_length", model.max_length}};
+  if (gguf) {
+    result["gguf"] = model.quantization;
+    result["gguf"].erase("quant_method");
+  }
+  return result;
 }
 
 }  // namespace salient::eval

@@ -36,7 +36,7 @@ struct LanguageModelOptions {
 
 struct LanguageModel {
   std::string name;
-  std::filesystem::path folder;
+  std::filesystem::path folder;                 // of a GGUF file the file
   models::Decoder decoder;
   models::Tokenizer tokenizer;
   std::optional<models::ChatTemplate> chat_template;
@@ -48,10 +48,11 @@ struct LanguageModel {
   std::optional<models::TokenId> eos_id;
   std::vector<models::TokenId> stop_ids;        // all that end a generation: of the two config files and the tokenizer
   uint64_t disk_bytes = 0;                      // of all tensors in the checkpoint
+  Json quantization;                            // quantization_config of config.json; of a GGUF file as GgufCheckpoint::config() has it; null: none
 };
 
 // Loads a checkpoint folder, float or packed, with its tokenizer, and its chat template where there is one; or a TorchScript file, or a folder with one
-// and no checkpoint, with the tokenizer that lies beside it. Errors: those of Checkpoint, Decoder::load, ScriptModel::load and
+// and no checkpoint, with the tokenizer that lies beside it; or a GGUF file (find_gguf_model), with the tokenizer and template that it holds. Errors: those of Checkpoint, Decoder::load, ScriptModel::load and
 // Tokenizer::from_folder.
 LanguageModel load_language_model(const std::filesystem::path& path, const LanguageModelOptions& options = {});
 
@@ -63,7 +64,8 @@ std::vector<models::TokenId> encode_text(const LanguageModel& model, std::string
 // Whether encode_text puts BOS in front of ordinary text.
 bool adds_bos(const LanguageModel& model);
 
-// {"name", "model_type", "dtype", "device", "quantized", "bos_policy", "adds_bos", "max_length"}: what a figure depends on.
+// {"name", "model_type", "dtype", "device", "quantized", "bos_policy", "adds_bos", "max_length"}: what a figure depends on. Of a GGUF file also
+// "gguf": {"file_type", "bits_per_weight", "tensor_types"}.
 Json describe(const LanguageModel& model);
 
 }  // namespace salient::eval

@@ -9,6 +9,8 @@
 #include "common/file.h"
 #include "common/hash.h"
 #include "models/decoder/wrappers.h"
+#include "models/gguf/gguf_summary.h"
+#include "models/gguf/gguf_tokenizer_json.h"
 #include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
@@ -55,6 +57,14 @@ Json* find_text_config(Json& config) {
 }  // namespace
 
 void copy_side_files(const fs::path& from, const fs::path& to) {
+  if (const auto file = models::find_gguf_model(from)) {
+    const models::GgufSummary summary = *models::read_gguf_summary(*file);
+    if (summary.tokenizer.empty()) return;
+    const models::GgufTokenizerFiles files = models::read_gguf_tokenizer(*file);
+    write_file(to / "tokenizer.json", dump_json(files.tokenizer, 2) + "\n");
+    write_file(to / "tokenizer_config.json", dump_json(files.tokenizer_config, 2) + "\n");
+    return;
+  }
   for (const std::string_view name : kSideFiles) {
     const fs::path source = from / name;
     if (fs::exists(source)) write_file(to / name, read_text_file(source));

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "common/hash.h"
+#include "models/gguf/gguf_summary.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -71,6 +72,7 @@ void record_model(Store& store, std::optional<int64_t> run_id, const eval::Model
 
 std::string model_hash(Store& store, const fs::path& model) {
   static const std::set<std::string> kWeights = {".safetensors", ".pt", ".pth", ".ts"};
+  if (const auto file = models::find_gguf_model(model)) return store.file_sha256(*file);
   std::map<std::string, std::string> hashes;  // sorted by name
   for (const auto& entry : fs::directory_iterator(fs::is_directory(model) ? model : fs::absolute(model).parent_path())) {
     const std::string name = entry.path().filename().string();

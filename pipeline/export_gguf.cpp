@@ -10,6 +10,7 @@
 #include "models/decoder/block_layout.h"
 #include "models/decoder/block_weights.h"
 #include "models/decoder/decoder_config.h"
+#include "models/gguf/gguf_checkpoint.h"
 #include "models/gguf/gguf_metadata.h"
 #include "models/gguf/gguf_tensors.h"
 #include "models/gguf/gguf_tokenizer.h"
@@ -76,7 +77,11 @@ GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& f
   GgufExport result;
   result.notes = plan.notes;
   std::vector<models::GgufPair> metadata = models::gguf_metadata(config, {name, format.file_type_id});
-  if (std::filesystem::exists(checkpoint.folder() / "tokenizer.json")) {
+  if (const models::GgufCheckpoint* source = checkpoint.gguf()) {
+    for (const models::GgufPair& pair : source->header().metadata) {
+      if (pair.key.starts_with("tokenizer.")) metadata.push_back(pair);
+    }
+  } else if (std::filesystem::exists(checkpoint.folder() / "tokenizer.json")) {
     models::GgufTokenizer tokenizer = models::gguf_tokenizer(checkpoint.folder(), config);
     metadata.insert(metadata.end(), tokenizer.pairs.begin(), tokenizer.pairs.end());
     result.notes.insert(result.notes.end(), tokenizer.notes.begin(), tokenizer.notes.end());

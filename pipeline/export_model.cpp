@@ -10,6 +10,7 @@
 #include "models/torchscript/export.h"
 #include "pipeline/artifact_files.h"
 #include "pipeline/convert_codes.h"
+#include "pipeline/export_float.h"
 #include "pipeline/export_gguf.h"
 #include "pipeline/weight_formats.h"
 
@@ -18,8 +19,13 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kTorchscript = "torchscript";
+constexpr const char* kFloat = "float";
 
-std::string source_name(const ExportOptions& options) { return options.source.empty() ? options.model_folder.filename().string() : options.source; }
+std::string source_name(const ExportOptions& options) {
+  if (!options.source.empty()) return options.source;
+  const fs::path& model = options.model_folder;
+  return (model.extension() == ".gguf" ? model.stem() : model.filename()).string();
+}
 
 ExportResult write_torchscript(const ExportOptions& options, const fs::path& path) {
   const models::Checkpoint checkpoint(options.model_folder);
@@ -34,6 +40,11 @@ ExportResult write_gguf(const ExportOptions& options, const fs::path& path, cons
   const models::Checkpoint checkpoint(options.model_folder);
   GgufExport written = export_gguf(checkpoint, format, path, source_name(options));
   return {{path.filename()}, written.bytes, std::move(written.notes)};
+}
+
+ExportResult write_float(const ExportOptions& options, const fs::path& folder) {
+  FloatExport written = export_float(models::Checkpoint(options.model_folder), folder);
+  return {std::move(written.files), written.bytes, std::move(written.notes)};
 }
 
 ExportResult write_converted(const ExportOptions& options, const fs::path& folder, WeightFormat format) {
@@ -52,6 +63,7 @@ struct Writer {
 
 Writer find_writer(const ExportOptions& options, std::string_view format) {
   if (format == kTorchscript) return {".pt", "model.pt", [&options](const fs::path& path) { return write_torchscript(options, path); }};
+  if (format == kFloat) return {"", "", [&options](const fs::path& path) { return write_float(options, path); }};
   if (const models::GgufFormat* gguf = models::find_gguf_format(format))
     return {".gguf", fmt::format("model-{}.gguf", gguf->file_type), [&options, gguf](const fs::path& path) { return write_gguf(options, path, *gguf); }};
   if (const auto packed = parse_weight_format(format); packed && row_of(*packed).packed)
@@ -63,7 +75,7 @@ Writer find_writer(const ExportOptions& options, std::string_view format) {
 }  // namespace
 
 std::vector<std::string> export_formats() {
-  std::vector<std::string> names = {kTorchscript};
+  std::vector<std::string> names = {kTorchscript, kFloat};
   for (const models::GgufFormat& format : models::gguf_formats()) names.emplace_back(format.name);
   for (const WeightFormatRow& row : weight_formats()) {
     if (row.packed) names.emplace_back(row.name);

@@ -3,6 +3,7 @@
 //   name         what it becomes                                                             read by
 //   gguf-...     model.gguf: f16, bf16, q8_0, q4_0, q4_k_s, q4_k_m, q5_k_m, q6_k (pipeline/export_gguf.h)        llama.cpp and what builds on it
 //   awq-..., compressed-tensors  the same codes otherwise arranged (pipeline/convert_codes.h); the model must have codes already, `quantize` makes them
+//   float        config.json, safetensors, tokenizer files out of a GGUF file (pipeline/export_float.h)                    transformers, salient quantize
 //   torchscript  model.pt, code and weights in one file (models/torchscript/export.h)        torch.jit.load in Python and C++; salient eval
 #pragma once
 
@@ -21,7 +22,7 @@ struct ExportResult {
 };
 
 struct ExportOptions {
-  std::filesystem::path model_folder;
+  std::filesystem::path model_folder;  // or GGUF file
   // A new folder, or with the extension of the format's file (.gguf, .pt) that file alone; it appears whole or not at all.
   std::filesystem::path output;
   std::string source;            // name of the model, for the metadata; empty: the folder's

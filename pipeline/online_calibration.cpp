@@ -2,12 +2,17 @@
 
 #include "common/error.h"
 #include "common/hash.h"
+#include "models/gguf/gguf_summary.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
 calibration::RecordingOptions recording_options(const OnlineCalibrationOptions& options, const eval::LanguageModel& model) {
+  if (models::find_gguf_model(model.folder)) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: what a GGUF file runs cannot be recorded for a quantization", model.folder.string()))
+        .with_hint("record the checkpoint folder that is to be quantized");
+  }
   calibration::RecordingOptions recording;
   recording.file = options.file;
   recording.max_rows = options.max_rows;

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/memory.h"
 #include "models/decoder/decoder_config.h"
+#include "models/gguf/gguf_summary.h"
 #include "models/io/checkpoint.h"
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
@@ -92,6 +93,16 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   input.record["self_generated"] = {{"share", job.self_generated}, {"row_tokens", options.row_tokens}, {"seed", options.seed}};
 }
 
+// Weights that are rounded already, or a copy of a checkpoint without what the artifact is made of beside the weights.
+void refuse_gguf(const std::filesystem::path& model) {
+  const auto file = models::find_gguf_model(model);
+  if (!file) return;
+  const auto summary = models::read_gguf_summary(*file);
+  throw Error(ErrorKind::kUnsupported, fmt::format("{}: is a GGUF file{}, expected a folder with config.json and safetensors files", file->string(),
+                                                   summary ? fmt::format(" ({})", describe_weights(*summary)) : ""))
+      .with_hint("give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of the file");
+}
+
 }  // namespace
 
 CalibrationInput prepare_calibration(const QuantizeJob& job) {
@@ -155,6 +166,7 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
 QuantizeJobResult run_quantize_job(QuantizeJob job) {
   const auto started = std::chrono::steady_clock::now();
   const FreedMemoryKept kept;
+  refuse_gguf(job.model.model_folder);
   check_quantization(job.model);
   if (job.model.on_message) {
     const models::DecoderConfig config = models::load_decoder_config(job.model.model_folder);

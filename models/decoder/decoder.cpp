@@ -16,13 +16,14 @@
 namespace salient::models {
 namespace {
 
-// Of config.json: AutoAWQ's layouts of 4 bits and compressed-tensors' packed integers can be run. Which layout a linear has, its tensors
-// say (models/io/packed_codes.h).
+// Of config.json: AutoAWQ's layouts of 4 bits and compressed-tensors' packed integers can be run, and what GGUF files hold. Which layout a linear has, its
+// tensors say (models/io/packed_codes.h).
 void check_quantization(const Checkpoint& checkpoint) {
   const std::string where = (checkpoint.folder() / "config.json").string() + ": quantization_config";
   const auto it = checkpoint.config().find("quantization_config");
   if (it == checkpoint.config().end() || it->is_null()) return;
   const Json& config = *it;
+  if (checkpoint.gguf() != nullptr) return;  // is dequantized when it is loaded
   if (value_or<std::string>(config, "quant_method", "", where) == "compressed-tensors") return check_runnable(config, where);
   const Claim claim = read_quantization_config(config, "config.json", where);
   if (claim.format.starts_with("awq-") && claim.bits.value_or(4) == 4) return;

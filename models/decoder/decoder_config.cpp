@@ -229,6 +229,7 @@ DecoderConfig load_decoder_config(const std::filesystem::path& folder) {
 }
 
 DecoderConfig load_decoder_config(const Checkpoint& checkpoint) {
+  if (checkpoint.gguf() != nullptr) return parse_decoder_config(checkpoint.config(), checkpoint.folder().string());
   DecoderConfig config = load_decoder_config(checkpoint.folder());
   if (config.wrapper != nullptr) {
     fit_wrapper(checkpoint, config);

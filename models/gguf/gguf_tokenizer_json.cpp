@@ -1,6 +1,7 @@
 #include "models/gguf/gguf_tokenizer_json.h"
 
 #include "common/error.h"
+#include "common/file.h"
 #include "models/gguf/gguf_pre_tokenizers.h"
 #include "models/gguf/gguf_tokenizer.h"
 #include "models/gguf/spm_scores.h"
@@ -14,17 +15,27 @@ constexpr const char* kSpace = "\xE2\x96\x81";  // U+2581
 
 class TokenizerReader {
  public:
-  TokenizerReader(const GgufHeader& header, const std::string& where) : header_(header), where_(where) {}
+  TokenizerReader(const GgufHeader& header, const std::string& where) : header_(header), where_(where) {
+    if (const auto* const tokens = find_gguf_value<Texts>(header_, "tokenizer.ggml.tokens")) tokens_ = *tokens;
+  }
 
   GgufTokenizerFiles read() {
     const auto* const original = find_gguf_value<std::string>(header_, "tokenizer.huggingface.json");
     const auto* const model = find_gguf_value<std::string>(header_, "tokenizer.ggml.model");
     if (original == nullptr && (model == nullptr || *model == "none" || *model == "no_vocab"))
       fail(ErrorKind::kNotFound, "{}: has no tokenizer (tokenizer.ggml.model)", where_);
-    if (const auto* const tokens = find_gguf_value<Texts>(header_, "tokenizer.ggml.tokens")) tokens_ = *tokens;
     GgufTokenizerFiles files{original != nullptr ? parse_json(*original, where_ + ": tokenizer.huggingface.json") : rebuild(*model),
                              settings()};
     return files;
+  }
+
+  Json settings() const {
+    Json result{{"bos_token", special("bos")},
+                {"eos_token", special("eos")},
+                {"unk_token", special("unknown")},
+                {"pad_token", special("padding")}};
+    if (Json templates = chat_templates(); !templates.is_null()) result["chat_template"] = std::move(templates);
+    return result;
   }
 
  private:
@@ -42,13 +53,19 @@ class TokenizerReader {
     return id != nullptr && *id < tokens_.size() ? Json(tokens_[*id]) : Json();
   }
 
-  Json settings() const {
-    Json result{{"bos_token", special("bos")},
-                {"eos_token", special("eos")},
-                {"unk_token", special("unknown")},
-                {"pad_token", special("padding")}};
-    if (const auto* const text = find_gguf_value<std::string>(header_, "tokenizer.chat_template")) result["chat_template"] = *text;
-    return result;
+  // A text, or [{"name", "template"}, ...] where others stand beside the default one.
+  Json chat_templates() const {
+    constexpr std::string_view kKey = "tokenizer.chat_template";
+    const auto* const text = find_gguf_value<std::string>(header_, kKey);
+    Json named = Json::array();
+    for (const GgufPair& pair : header_.metadata) {
+      const auto* const other = std::get_if<std::string>(&pair.value);
+      if (other == nullptr || !pair.key.starts_with(kKey) || pair.key.size() < kKey.size() + 2 || pair.key[kKey.size()] != '.') continue;
+      named.push_back({{"name", pair.key.substr(kKey.size() + 1)}, {"template", *other}});
+    }
+    if (named.empty()) return text != nullptr ? Json(*text) : Json();
+    if (text != nullptr) named.push_back({{"name", "default"}, {"template", *text}});
+    return named;
   }
 
   Json rebuild(const std::string& model) {
@@ -181,6 +198,18 @@ class TokenizerReader {
 
 GgufTokenizerFiles tokenizer_from_gguf(const GgufHeader& header, const std::string& where) {
   return TokenizerReader(header, where).read();
+}
+
+GgufTokenizerFiles read_gguf_tokenizer(const std::filesystem::path& file) {
+  const MappedFile mapped(file);
+  return tokenizer_from_gguf(parse_gguf_header(mapped.bytes(), file.string()), file.string());
+}
+
+Json read_gguf_tokenizer_config(const std::filesystem::path& file) {
+  const MappedFile mapped(file);
+  const GgufHeader header = parse_gguf_header(mapped.bytes(), file.string());
+  const std::string where = file.string();
+  return TokenizerReader(header, where).settings();
 }
 
 }  // namespace salient::models

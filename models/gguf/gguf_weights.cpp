@@ -41,14 +41,31 @@ GgufWeights::GgufWeights(const GgufFile& file, const DecoderConfig& config) : fi
   }
 }
 
-at::Tensor GgufWeights::load(const std::string& name) const {
+const GgufWeights::Place& GgufWeights::place(const std::string& name) const {
   const auto place = places_.find(name);
   if (place == places_.end()) fail(ErrorKind::kNotFound, "{}: no tensor for '{}'", file_.path().string(), name);
-  const GgufTensorPlan& plan = plan_.tensors[place->second.tensor];
-  if (place->second.part < 0) return from_gguf(plan, file_.read(plan.name));
+  return place->second;
+}
+
+at::Tensor GgufWeights::load(const std::string& name) const {
+  const Place& found = place(name);
+  const GgufTensorPlan& plan = plan_.tensors[found.tensor];
+  if (found.part < 0) return from_gguf(plan, file_.read(plan.name));
   const int64_t rows = plan.shape[1];
-  const at::Tensor part = file_.view(plan.name).narrow(0, place->second.part * rows, rows);
+  const at::Tensor part = file_.view(plan.name).narrow(0, found.part * rows, rows);
   return from_gguf(plan, quant::dequantize_ggml(part, file_.tensor(plan.name).type));
+}
+
+GgufStored GgufWeights::stored(const std::string& name) const {
+  const Place& found = place(name);
+  const GgufTensorPlan& plan = plan_.tensors[found.tensor];
+  GgufStored result{&file_.tensor(plan.name), plan.transform, plan.shape, 0, 0};
+  result.bytes = gguf_data_bytes(*result.tensor);
+  if (found.part < 0) return result;
+  result.shape.erase(result.shape.begin());
+  result.bytes /= static_cast<uint64_t>(plan.shape.front());
+  result.begin = static_cast<uint64_t>(found.part) * result.bytes;
+  return result;
 }
 
 }  // namespace salient::models

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -11,6 +12,15 @@
 #include "models/io/gguf.h"
 
 namespace salient::models {
+
+// Where the values of one of Hugging Face's tensors lie.
+struct GgufStored {
+  const GgufTensor* tensor = nullptr;  // of the file
+  GgufTransform transform = GgufTransform::kNone;
+  std::vector<int64_t> shape;  // of the values that load() gives
+  uint64_t begin = 0;          // bytes from the tensor's beginning: of experts, which share one
+  uint64_t bytes = 0;
+};
 
 // Keeps a reference to the file.
 class GgufWeights {
@@ -25,12 +35,16 @@ class GgufWeights {
   // float32, the checkpoint's shape; one dequantized tensor (or expert) in memory. Errors: not found; unsupported for types without
   // a dequantizer.
   at::Tensor load(const std::string& name) const;
+  // Errors: not found.
+  GgufStored stored(const std::string& name) const;
 
  private:
   struct Place {
     size_t tensor;  // of plan_
     int64_t part;   // of the first dimension of stacked experts, else -1
   };
+  const Place& place(const std::string& name) const;
+
   const GgufFile& file_;
   GgufPlan plan_;
   std::unordered_map<std::string, Place> places_;

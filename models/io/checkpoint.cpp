@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "common/error.h"
+#include "models/gguf/gguf_checkpoint.h"
 
 namespace salient::models {
 namespace fs = std::filesystem;
@@ -118,7 +119,15 @@ std::optional<int64_t> find_non_finite(const at::Tensor& tensor) {
 
 }  // namespace
 
-Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
+Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
+  if (const auto file = find_gguf_model(path)) {
+    folder_ = *file;
+    gguf_ = std::make_shared<const GgufCheckpoint>(*file);
+    config_ = gguf_->config();
+    for (const auto& [name, info] : gguf_->tensors()) location_.emplace(name, 0);
+    return;
+  }
+  const fs::path& folder = folder_;
   if (!fs::is_directory(folder))
     fail(ErrorKind::kNotFound, "{}: no such folder, expected a checkpoint folder with config.json", folder.string());
   config_ = read_json_file(folder / "config.json");
@@ -174,24 +183,34 @@ std::vector<std::string> Checkpoint::names() const {
   return result;
 }
 
-const SafetensorsFile& Checkpoint::file_with(const std::string& name) const {
+size_t Checkpoint::location_of(const std::string& name) const {
   const auto it = location_.find(name);
   if (it == location_.end()) {
     fail(ErrorKind::kNotFound, "{}: no tensor '{}'; the nearest of {} names: {}", folder_.string(), name, location_.size(),
          fmt::join(nearest_names(name, location_), ", "));
   }
-  return files_[it->second];
+  return it->second;
 }
 
-const TensorInfo& Checkpoint::info(const std::string& name) const { return file_with(name).info(name); }
-const fs::path& Checkpoint::file_of(const std::string& name) const { return file_with(name).path(); }
-at::Tensor Checkpoint::view(const std::string& name) const { return file_with(name).view(name); }
+const TensorInfo& Checkpoint::info(const std::string& name) const {
+  const size_t file = location_of(name);
+  return gguf_ ? gguf_->tensors().at(name) : files_[file].info(name);
+}
+
+const fs::path& Checkpoint::file_of(const std::string& name) const {
+  const size_t file = location_of(name);
+  return gguf_ ? gguf_->path() : files_[file].path();
+}
+
+at::Tensor Checkpoint::view(const std::string& name) const {
+  const size_t file = location_of(name);
+  return gguf_ ? gguf_->load(name) : files_[file].view(name);
+}
 
 at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part,
                                     at::ScalarType dtype) const {
-  const SafetensorsFile& file = file_with(name);
-  const TensorInfo& info = file.info(name);
-  const std::string where = fmt::format("{}: tensor '{}'", file.path().string(), name);
+  const TensorInfo& info = this->info(name);
+  const std::string where = fmt::format("{}: tensor '{}'", file_of(name).string(), name);
   if (info.shape != expected_shape) {
     fail(ErrorKind::kCorruption, "{}: shape is [{}], expected [{}] from config.json", where, fmt::join(info.shape, ", "),
          fmt::join(expected_shape, ", "));
@@ -200,13 +219,14 @@ at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<i
     fail(ErrorKind::kCorruption, "{}: dtype is {}, expected {} type", where, safetensors_dtype_name(info.dtype),
          at::isFloatingType(dtype) ? "a floating-point" : "an integer");
   }
-  const at::Tensor whole = file.view(name);
+  const at::Tensor whole = view(name);
   const at::Tensor stored = part ? whole.select(0, *part) : whole;
   if (const auto bad = find_non_finite(stored)) {
     fail(ErrorKind::kCorruption, "{}: element {} (of {}) is {}, expected finite numbers", where, *bad, stored.numel(),
          stored.flatten()[*bad].item<double>());
   }
-  at::Tensor copy = stored.to(at::TensorOptions().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
+  // A GGUF file's values are in memory of their own already.
+  at::Tensor copy = stored.to(at::TensorOptions().dtype(dtype), /*non_blocking=*/false, /*copy=*/!gguf_ || part.has_value());
   const bool narrows = at::isFloatingType(dtype) && info.dtype != dtype && (info.dtype == at::kDouble || dtype == at::kHalf);
   if (narrows) {
     if (const auto bad = find_non_finite(copy)) {
@@ -215,7 +235,7 @@ at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<i
           .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
     }
   }
-  file.release(name);
+  release(name);
   return copy;
 }
 
@@ -229,14 +249,14 @@ at::Tensor Checkpoint::load_part(const std::string& name, const std::vector<int6
   return copy_checked(name, expected_shape, index, dtype);
 }
 
-void Checkpoint::release(const std::string& name) const { file_with(name).release(name); }
-
+void Checkpoint::release(const std::string& name) const {
+  const size_t file = location_of(name);
+  if (!gguf_) files_[file].release(name);
+}
 
 uint64_t Checkpoint::total_bytes() const {
   uint64_t total = 0;
-  for (const SafetensorsFile& file : files_) {
-    for (const auto& [name, info] : file.tensors()) total += info.bytes();
-  }
+  for (const auto& [name, file] : location_) total += info(name).bytes();
   return total;
 }
 

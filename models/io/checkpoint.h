@@ -1,10 +1,12 @@
-// A Hugging Face checkpoint folder: config.json, and one safetensors file or several with model.safetensors.index.json.
+// A Hugging Face checkpoint folder: config.json, and one safetensors file or several with model.safetensors.index.json. Or a GGUF
+// file in a checkpoint's place: models/gguf/gguf_checkpoint.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,16 +16,22 @@
 
 namespace salient::models {
 
+class GgufCheckpoint;
+
 // Opens every shard's mapping; reads no tensor data until asked. Like transformers, model.safetensors goes before an index.
 class Checkpoint {
  public:
-  // `folder` as resolve_model_folder gives it. Errors: not found (folder, config.json, weights, shards that the index names: all of
-  // them are listed), corruption (a shard, the index, a tensor in two shards, a tensor that the index names and no shard has),
-  // unsupported (weights in another file format).
-  explicit Checkpoint(const std::filesystem::path& folder);
+  // `path` as resolve_model gives it: a folder, or what find_gguf_model (models/gguf/gguf_checkpoint.h) takes for a model. Errors: not
+  // found (folder, config.json, weights, shards that the index names: all of them are listed), corruption (a shard, the index, a tensor
+  // in two shards, a tensor that the index names and no shard has), unsupported (weights in another file format); those of
+  // GgufCheckpoint.
+  explicit Checkpoint(const std::filesystem::path& path);
 
+  // The GGUF file where the weights are in one.
   const std::filesystem::path& folder() const { return folder_; }
-  const Json& config() const { return config_; }  // config.json as it is
+  const Json& config() const { return config_; }  // config.json as it is; of a GGUF file as GgufCheckpoint makes it
+  // Null for a folder of safetensors files.
+  const GgufCheckpoint* gguf() const { return gguf_.get(); }
 
   bool contains(const std::string& name) const { return location_.contains(name); }
   std::vector<std::string> names() const;  // sorted
@@ -31,7 +39,7 @@ class Checkpoint {
   const TensorInfo& info(const std::string& name) const;
   // The file that holds the tensor. Errors: as info().
   const std::filesystem::path& file_of(const std::string& name) const;
-  // The stored tensor: a view of the mapping, see SafetensorsFile::view.
+  // The stored tensor: a view of the mapping, see SafetensorsFile::view. Of a GGUF file its values, in memory of their own.
   at::Tensor view(const std::string& name) const;
   // A checked copy: expected shape, converted to `dtype`, on `device`. Floating-point data is converted between floating-point
   // dtypes only, integers between integers. NaN and Inf, stored or from a conversion to a narrower range, are refused by name, flat
@@ -46,12 +54,14 @@ class Checkpoint {
 
  private:
   at::Tensor copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part, at::ScalarType dtype) const;
-  const SafetensorsFile& file_with(const std::string& name) const;
+  // Into files_. Errors: as info().
+  size_t location_of(const std::string& name) const;
 
   std::filesystem::path folder_;
   Json config_;
   std::vector<SafetensorsFile> files_;
-  std::map<std::string, size_t> location_;  // tensor name -> index in files_
+  std::shared_ptr<const GgufCheckpoint> gguf_;
+  std::map<std::string, size_t> location_;  // tensor name -> index in files_; of a GGUF file 0
 };
 
 }  // namespace salient::models

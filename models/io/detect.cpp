@@ -15,7 +15,9 @@
 #include "common/file.h"
 #include "common/json.h"
 #include "models/decoder/wrappers.h"
+#include "models/gguf/gguf_summary.h"
 #include "models/io/detect_claims.h"
+#include "models/io/gguf.h"
 #include "models/io/model_file_probe.h"
 #include "models/io/packed_layout.h"
 #include "models/io/safetensors.h"
@@ -50,7 +52,7 @@ WeightFiles find_weight_files(const fs::path& folder) {
   if (fs::is_regular_file(folder)) {
     if (lower(folder.extension().string()) == ".safetensors") {
       files.safetensors.push_back(folder);
-    } else if (read_gguf_summary(folder)) {
+    } else if (find_gguf_model(folder)) {
       files.gguf.push_back(folder);
     }
     return files;
@@ -232,6 +234,40 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   return claim;
 }
 
+// What the heads of GGUF files say, added to `model`; the claim of their tensors.
+Claim read_gguf(const std::vector<fs::path>& files, DetectedModel& model) {
+  Claim claim;
+  claim.source = "GGUF header of " + files.front().filename().string();
+  claim.format = "gguf";
+  bool floats = true;
+  for (const fs::path& path : files) {
+    const auto summary = read_gguf_summary(path);
+    if (!summary) fail(ErrorKind::kCorruption, "{}: does not begin with \"GGUF\"", path.string());
+    model.disk_bytes += fs::file_size(path);
+    model.parameters += summary->parameters;
+    model.quantized_linears += summary->quantized_linears;
+    model.unquantized_linears += summary->float_linears;
+    for (const auto& [type, total] : summary->types) model.dtype_bytes[type] += total.bytes;
+    floats = floats && summary->is_float();
+    claim.version = fmt::format("GGUF {}", summary->version);
+    const std::string name = path.filename().string();
+    const auto note = [&](std::string_view key, const std::string& finding) { model.evidence.push_back({fmt::format("{} {}", name, key), finding}); };
+    if (summary->kind != "model") note("general.type", fmt::format("{}: {}", summary->kind, summary->kind == "imatrix" ? "an importance matrix, no model" : "no model"));
+    note("architecture", summary->architecture.empty() ? "not said" : summary->architecture);
+    note("weights", describe_weights(*summary));
+    if (summary->split_count > 1) note("split", fmt::format("one of {} files", summary->split_count));
+    note("tokenizer", summary->tokenizer.empty() ? "none" : summary->tokenizer);
+    note("importance matrix", summary->importance.empty() ? "none is named" : summary->importance);
+    try {
+      const GgufFile whole(path);
+    } catch (const Error& error) {  // data that are cut off, types that are not known: what the file is can be said all the same
+      model.contradictions.push_back(error.message());
+    }
+  }
+  claim.method = floats ? "none" : "unknown";
+  return claim;
+}
+
 // --- judgement---------------------------------------------------------------------------------------------------------------------
 
 std::string value_text(const std::string& value) { return value; }
@@ -343,19 +379,7 @@ DetectedModel detect_model(const fs::path& folder) {
     }
     weights = with_context(folder.string(), [&] { return read_tensors(tensors, config, stored_widths(opened), claimed_bits, model); });
   } else if (!files.gguf.empty()) {
-    weights.source = "GGUF header of " + files.gguf.front().filename().string();
-    for (const fs::path& path : files.gguf) {
-      const auto summary = read_gguf_summary(path);
-      if (!summary) fail(ErrorKind::kCorruption, "{}: does not begin with \"GGUF\"", path.string());
-      model.disk_bytes += fs::file_size(path);
-      model.parameters += summary->parameters;
-      for (const auto& [type, bytes] : summary->type_bytes) model.dtype_bytes[type] += bytes;
-      weights.version = fmt::format("GGUF {}", summary->version);
-    }
-    weights.format = "gguf";
-    const bool floats = std::all_of(model.dtype_bytes.begin(), model.dtype_bytes.end(),
-                                    [](const auto& entry) { return entry.first == "F32" || entry.first == "F16" || entry.first == "BF16"; });
-    weights.method = floats ? "none" : "unknown";
+    weights = read_gguf(files.gguf, model);
   } else {
     for (const fs::path& path : files.pickled) {
       model.disk_bytes += fs::file_size(path);

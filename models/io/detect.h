@@ -37,7 +37,8 @@ struct DetectedModel {
 
 // `folder`: a model folder, or a single GGUF or safetensors file. Reads config files and the headers of weight files, of tensors
 // weight_shape only. Where sources
-// disagree, tensor names and shapes win over what files say, and those over the folder's name; every disagreement is reported.
+// disagree, tensor names and shapes win over what files say, and those over the folder's name; every disagreement is reported, and so
+// is a GGUF file whose data are cut off or of unknown types.
 // Errors: not found; corruption (a broken file is named); unsupported with code SALIENT_DETECTION_FAILED when nothing is found that says
 // what the model is, or when it claims to be quantized in a way that is not known here.
 DetectedModel detect_model(const std::filesystem::path& folder);

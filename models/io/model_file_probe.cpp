@@ -1,14 +1,10 @@
 #include "models/io/model_file_probe.h"
 
-#include <c10/util/accumulate.h>
-
 #include <algorithm>
 #include <cstring>
 #include <string_view>
 
-#include "common/error.h"
 #include "common/file.h"
-#include "models/io/gguf_header.h"
 
 namespace salient::models {
 namespace {
@@ -18,25 +14,6 @@ std::string_view text_of(const MappedFile& file) {
 }
 
 }  // namespace
-
-std::optional<GgufSummary> read_gguf_summary(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  if (!text_of(file).starts_with("GGUF")) return std::nullopt;
-  const GgufHeader header = parse_gguf_header(file.bytes(), path.string());
-  GgufSummary summary;
-  summary.version = header.version;
-  summary.tensors = header.tensors.size();
-  for (const GgufTensor& tensor : header.tensors) {
-    summary.parameters += static_cast<uint64_t>(c10::multiply_integers(tensor.shape));
-    const quant::GgmlTypeInfo* type = quant::find_ggml_type(static_cast<uint32_t>(tensor.type));
-    if (type == nullptr) {
-      summary.type_bytes[fmt::format("type {}", static_cast<uint32_t>(tensor.type))] += 0;
-    } else {
-      summary.type_bytes[std::string(type->name)] += with_context(path.string(), [&] { return gguf_data_bytes(tensor); });
-    }
-  }
-  return summary;
-}
 
 bool is_torchscript(const std::filesystem::path& path) {
   // The archive's directory is at its end; the end record (22 bytes and a comment) says where it begins. With 64-bit offsets that

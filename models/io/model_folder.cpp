@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/text.h"
+#include "models/gguf/gguf_summary.h"
 
 namespace salient::models {
 namespace fs = std::filesystem;
@@ -161,6 +162,10 @@ fs::path resolve_model_folder(const std::string& name_or_path) {
   std::error_code ignored;
   if (fs::is_directory(name_or_path, ignored)) return name_or_path;
   if (fs::exists(name_or_path, ignored)) {
+    if (find_gguf_model(name_or_path)) {
+      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is a GGUF file, expected the model's folder", name_or_path))
+          .with_hint("give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of the file");
+    }
     throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is a file, expected the model's folder", name_or_path))
         .with_hint(fmt::format("give the folder: {}", fs::absolute(name_or_path).parent_path().string()));
   }

@@ -12,10 +12,10 @@ std::filesystem::path hugging_face_cache();
 // A folder path (wins when it exists), or "org/name", "org/name@revision" (branch, tag, or commit id, of which 7 characters are enough)
 // in hugging_face_cache(), layout models--org--name/{refs/main, snapshots/<commit>}. Nothing is ever downloaded.
 // Errors: not found, naming every place looked at and near names there; the hint gives the download command ("hf download org/name").
-// Invalid argument for a file.
+// Invalid argument for a file (resolve_model takes some).
 std::filesystem::path resolve_model_folder(const std::string& name_or_path);
 
-// The same, and a file that exists is taken as it is: a TorchScript module with its tokenizer beside it.
+// The same, and a file that exists is taken as it is: a GGUF file, or a TorchScript module with its tokenizer beside it.
 std::filesystem::path resolve_model(const std::string& name_or_path);
 
 }  // namespace salient::models

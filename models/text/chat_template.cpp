@@ -9,6 +9,8 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "models/gguf/gguf_summary.h"
+#include "models/gguf/gguf_tokenizer_json.h"
 #include "models/jinja/json_text.h"
 #include "models/jinja/template.h"
 
@@ -149,6 +151,12 @@ ChatTemplate ChatTemplate::parse(std::string source, std::string origin, Ordered
 }
 
 ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view name) {
+  if (const auto file = find_gguf_model(folder)) {
+    const OrderedJson config(read_gguf_tokenizer_config(*file));
+    if (auto text = template_in(config, name, *file)) return parse(std::move(*text), file->string() + ": tokenizer.chat_template", special_tokens_of(config));
+    throw Error(ErrorKind::kNotFound, fmt::format("{}: found no chat template '{}' in it (tokenizer.chat_template)", file->string(), name))
+        .with_hint("use plain prompts, or the folder of the model that the file was made from");
+  }
   const fs::path config_path = folder / kConfigFile;
   const std::optional<OrderedJson> config = read_if_present(config_path);
   OrderedJson tokens = config ? special_tokens_of(*config) : OrderedJson::object();
@@ -169,6 +177,7 @@ ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view 
 }
 
 bool ChatTemplate::exists_in(const fs::path& folder) {
+  if (const auto file = find_gguf_model(folder)) return read_gguf_tokenizer_config(*file).contains("chat_template");
   if (fs::exists(folder / kTemplateFile)) return true;
   const auto config = read_if_present(folder / kConfigFile);
   return config && config->contains("chat_template") && !(*config)["chat_template"].is_null();

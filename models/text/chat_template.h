@@ -29,8 +29,9 @@ class ChatTemplate {
   static ChatTemplate parse(std::string source, std::string origin, OrderedJson special_tokens = OrderedJson::object());
 
   // chat_template.jinja, else "chat_template" of tokenizer_config.json (a string, or a list of {name, template} of which `name` is taken,
-  // default "default"). Special tokens come from tokenizer_config.json, else special_tokens_map.json.
-  // Errors: not found (no template: the hint says what to do), corruption, unsupported construct with file and line.
+  // default "default"). Special tokens come from tokenizer_config.json, else special_tokens_map.json. Where find_gguf_model
+  // (models/gguf/gguf_summary.h) finds a GGUF file: tokenizer.chat_template, tokenizer.chat_template.<name> and the tokens in it. Errors:
+  // not found (no template: the hint says what to do), corruption, unsupported construct with file and line.
   static ChatTemplate from_folder(const std::filesystem::path& folder, std::string_view name = "default");
   static bool exists_in(const std::filesystem::path& folder);
 

@@ -5,7 +5,8 @@
 #include <utility>
 
 #include "common/error.h"
-#include "common/json.h"
+#include "models/gguf/gguf_summary.h"
+#include "models/gguf/gguf_tokenizer_json.h"
 #include "models/text/added_tokens.h"
 #include "models/text/bpe.h"
 #include "models/text/normalizer.h"
@@ -82,7 +83,10 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) { return from_file(folder / "tokenizer.json"); }
+Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
+  if (const auto file = find_gguf_model(folder)) return from_json(read_gguf_tokenizer(*file).tokenizer, file->string() + ": tokenizer");
+  return from_file(folder / "tokenizer.json");
+}
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
   std::error_code ignored;  // a file that cannot be looked at is reported when it is read
@@ -92,8 +96,10 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
             "A model folder needs its tokenizer.json. Where there is only tokenizer.model or vocab.json, load the model once with "
             "transformers' AutoTokenizer and save_pretrained() it.");
   }
-  const Json file = read_json_file(tokenizer_json);
-  const std::string where = tokenizer_json.string();
+  return from_json(read_json_file(tokenizer_json), tokenizer_json.string());
+}
+
+Tokenizer Tokenizer::from_json(const Json& file, const std::string& where) {
   if (!file.is_object()) fail(ErrorKind::kCorruption, "{}: found {}, expected a JSON object", where, file.type_name());
   if (const auto version = value_or<std::string>(file, "version", "1.0", where); version != "1.0") {
     fail(ErrorKind::kUnsupported, "{}: key 'version': found '{}', expected '1.0'", where, version);

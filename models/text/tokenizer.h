@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/json.h"
+
 namespace salient::models {
 
 using TokenId = int32_t;
@@ -20,9 +22,12 @@ using TokenId = int32_t;
 // Immutable after construction and safe to use from many threads.
 class Tokenizer {
  public:
-  // Reads <folder>/tokenizer.json. Errors: not found, corruption (malformed), unsupported (Unigram, WordPiece, unknown parts: named).
+  // Reads <folder>/tokenizer.json; where find_gguf_model (models/gguf/gguf_summary.h) finds a GGUF file, the tokenizer inside it. Errors:
+  // not found, corruption (malformed), unsupported (Unigram, WordPiece, unknown parts: named).
   static Tokenizer from_folder(const std::filesystem::path& folder);
   static Tokenizer from_file(const std::filesystem::path& tokenizer_json);
+  // The content of a tokenizer.json. `where` opens error texts. Errors: as above.
+  static Tokenizer from_json(const Json& content, const std::string& where);
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

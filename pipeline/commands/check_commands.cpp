@@ -54,7 +54,7 @@ std::string npy_bytes(const at::Tensor& matrix) {
 void logits_command(const std::vector<std::string>& words) {
   const Arguments arguments({"logits", "", "Float32 logits [tokens, vocabulary] of one sequence of token ids, as a NumPy file.",
                              "  salient logits --model models/demo --ids 1,2,3 --out logits.npy\n"},
-                            {{"model", "DIR", "model folder, or org/name in the Hugging Face cache"},
+                            {{"model", "DIR", "model folder, GGUF file, or org/name in the Hugging Face cache"},
                              {"ids", "LIST", "token ids: 1,2,3"},
                              {"out", "FILE", "the .npy file to write"},
                              {"dtype", "TYPE", "float32 (default) or bfloat16"},
@@ -63,7 +63,7 @@ void logits_command(const std::vector<std::string>& words) {
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const at::NoGradGuard no_grad;
-  const models::Checkpoint checkpoint(models::resolve_model_folder(arguments.text("model")));
+  const models::Checkpoint checkpoint(models::resolve_model(arguments.text("model")));
   const std::vector<int64_t> ids = parse_ids(arguments.text("ids"));
   const models::Decoder decoder =
       models::Decoder::load(checkpoint, {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu"))});
@@ -80,13 +80,13 @@ void logits_command(const std::vector<std::string>& words) {
 void tokenize_command(const std::vector<std::string>& words) {
   const Arguments arguments({"tokenize", "", "Token ids of JSON strings: one string a line in, one list of ids a line out.",
                              "  salient tokenize --model models/demo --file strings.jsonl\n"},
-                            {{"model", "DIR", "model folder, or org/name in the Hugging Face cache"},
+                            {{"model", "DIR", "model folder, GGUF file, or org/name in the Hugging Face cache"},
                              {"file", "FILE", "JSON strings, one a line"},
                              {"add-special-tokens", "", "let the post-processor add BOS and the like"}},
                             words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
-  const auto tokenizer = models::Tokenizer::from_folder(models::resolve_model_folder(arguments.text("model")));
+  const auto tokenizer = models::Tokenizer::from_folder(models::resolve_model(arguments.text("model")));
   const std::string path = arguments.text("file");
   std::string out;
   int64_t line_number = 0;
@@ -105,7 +105,7 @@ void render_command(const std::vector<std::string>& words) {
   const Arguments arguments({"render", "", "A model's chat template, rendered over messages; to standard output, nothing added.",
                              "  salient render --model models/demo --messages messages.json --add-generation-prompt\n"
                              "  salient render --model models/demo --messages messages.json --variables '{\"enable_thinking\": false}'\n"},
-                            {{"model", "DIR", "model folder, or org/name in the Hugging Face cache"},
+                            {{"model", "DIR", "model folder, GGUF file, or org/name in the Hugging Face cache"},
                              {"messages", "FILE", "JSON: a list of {\"role\", \"content\"}"},
                              {"add-generation-prompt", "", "open the assistant's turn"},
                              {"template", "NAME", "which of several named templates; default: default"},
@@ -113,7 +113,7 @@ void render_command(const std::vector<std::string>& words) {
                             words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
-  const auto chat = models::ChatTemplate::from_folder(models::resolve_model_folder(arguments.text("model")), arguments.text_or("template", "default"));
+  const auto chat = models::ChatTemplate::from_folder(models::resolve_model(arguments.text("model")), arguments.text_or("template", "default"));
   models::ChatRenderOptions options;
   options.add_generation_prompt = arguments.flag("add-generation-prompt");
   if (arguments.has("variables")) {

@@ -71,7 +71,8 @@ void eval_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"eval", "MODEL...",
        "Evaluates models on local data, each beside the original where one is given: perplexity in two protocols, KL divergence, multiple\n"
-       "choice, numeric answers, reading comprehension, speed and memory. Models are folders or org/name in the Hugging Face cache.",
+       "choice, numeric answers, reading comprehension, speed and memory. Models are folders, GGUF or TorchScript files, or org/name in\n"
+       "the Hugging Face cache.",
        "  salient eval demo_awq --compare-with models/demo --tasks perplexity,arc \\\n"
        "      --data perplexity=models/demo/data/heldout.txt --data arc=models/demo/data/arc_test.jsonl\n"
        "  salient eval models/demo --tasks openmath --data openmath=models/demo/data/openmath_test.jsonl --limit 100 --json\n"

@@ -11,10 +11,11 @@ namespace salient::pipeline {
 namespace {
 
 const std::vector<OptionRow> kRows = {
-    {"model", "MODEL", "a folder that Salient reads, float or quantized, or org/name in the local Hugging Face cache"},
+    {"model", "MODEL", "a folder or GGUF file that Salient reads, float or quantized, or org/name in the local Hugging Face cache"},
     {"format", "NAME", "gguf-f16, gguf-bf16, gguf-q8_0, gguf-q4_0, gguf-q4_k_s, gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k: for llama.cpp;\n"
                        "torchscript: one file for torch.jit.load in Python and C++;\n"
-                       "awq-gemm, awq-gemv, awq-gemv-fast, awq-marlin, compressed-tensors: of a model in another of them, without loss"},
+                       "awq-gemm, awq-gemv, awq-gemv-fast, awq-marlin, compressed-tensors: of a model in another of them, without loss;\n"
+                       "float: a GGUF file as a folder of safetensors"},
     {"out", "PATH", "a new folder, or a file ending in .gguf or .pt; it appears whole or not at all"},
     {"json", "", "print the result as JSON"},
 };
@@ -26,12 +27,13 @@ void export_command(const std::vector<std::string>& words) {
                              "  salient export --model demo_awq --format torchscript --out demo_script\n"
                              "  salient eval demo_script/model.pt --tasks perplexity --data perplexity=heldout.txt\n"
                              "  salient export --model models/demo --format gguf-q4_k_m --out demo-Q4_K_M.gguf\n"
-                             "  salient export --model demo_awq --format compressed-tensors --out demo_compressed\n"},
+                             "  salient export --model demo_awq --format compressed-tensors --out demo_compressed\n"
+                             "  salient export --model theirs-Q4_K_M.gguf --format float --out theirs\n"},
                             kRows, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   ExportOptions options;
-  options.model_folder = models::resolve_model_folder(arguments.text("model"));
+  options.model_folder = models::resolve_model(arguments.text("model"));
   options.output = arguments.text("out");
   const std::string format = arguments.text("format");
   const ExportResult result = export_model(options, format);

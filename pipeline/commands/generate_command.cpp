@@ -189,7 +189,7 @@ void generate_command(const std::vector<std::string>& words) {
       {"generate", "MODEL",
        "Lets a model, float or quantized, go on from prompts. On a terminal the answer to a single prompt appears word by word. "
        "The same options give\n"
-       "the same text. MODEL is a folder or org/name in the Hugging Face cache.",
+       "the same text. MODEL is a folder, a GGUF or TorchScript file, or org/name in the Hugging Face cache.",
        "  salient generate models/demo --prompt \"There are three\" --max-new-tokens 40\n"
        "  salient generate demo_awq --prompts questions.jsonl --apply-chat-template --temperature 0.7 --top-p 0.9 --seed 1 --json\n"
        "  salient generate models/demo --prompts questions.txt --record answers.jsonl    # calibration data for the next "
@@ -214,7 +214,7 @@ void generate_command(const std::vector<std::string>& words) {
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
 
   const eval::LanguageModel model =
-      eval::load_language_model(models::resolve_model_folder(arguments.positional().front()), model_options);
+      eval::load_language_model(models::resolve_model(arguments.positional().front()), model_options);
   const std::vector<Prompt> prompts = PromptReader(arguments, model).read();
   const std::vector<std::vector<models::TokenId>> rows = encode(model, prompts);
   options.stop_ids = model.stop_ids;

@@ -51,8 +51,10 @@ std::string to_text(const models::DetectedModel& model) {
 void inspect_command(const std::vector<std::string>& words) {
   const Arguments arguments({"inspect", "MODEL",
                              "Says what a model folder holds: format, method, bits, group size, sizes; and from which evidence: config.json,\n"
-                             "metadata, tensor names and shapes, the folder's name last. Sources that contradict each other are listed.",
-                             "  salient inspect artifacts/Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized\n"},
+                             "metadata, tensor names and shapes, the folder's name last. Sources that contradict each other are listed. A GGUF file tells its\n"
+                             "architecture, types, bits per weight, tokenizer and importance matrix.",
+                             "  salient inspect artifacts/Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized\n"
+                             "  salient inspect demo-Q4_K_M.gguf\n"},
                             {{"json", "", "print the result as JSON"}}, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
@@ -61,7 +63,7 @@ void inspect_command(const std::vector<std::string>& words) {
   }
   // A single GGUF or safetensors file may be named too.
   const std::string& name = arguments.positional().front();
-  const std::filesystem::path path = std::filesystem::is_regular_file(name) ? std::filesystem::path(name) : models::resolve_model_folder(name);
+  const std::filesystem::path path = models::resolve_model(name);
   const models::DetectedModel model = models::detect_model(path);
   if (arguments.flag("json")) return print_json(to_json(model));
   print_text(to_text(model));
