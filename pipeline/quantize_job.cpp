@@ -12,6 +12,7 @@
 #include "models/text/tokenizer.h"
 #include "pipeline/quantize_plan.h"
 #include "pipeline/reached.h"
+#include "pipeline/search_result.h"
 #include "pipeline/warning_digest.h"
 
 namespace salient::pipeline {
@@ -91,6 +92,15 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   input.record["self_generated"] = {{"share", job.self_generated}, {"row_tokens", options.row_tokens}, {"seed", options.seed}};
 }
 
+CalibrationInput without_calibration() {
+  CalibrationInput input;
+  input.blocks = no_calibration();
+  input.notes.emplace_back(
+      "no calibration: the scales and clip ranges are given, weights are rounded to nearest; errors are those of the weights "
+      "alone");
+  return input;
+}
+
 }  // namespace
 
 CalibrationInput prepare_calibration(const QuantizeJob& job) {
@@ -154,7 +164,8 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
 QuantizeJobResult run_quantize_job(QuantizeJob job) {
   const auto started = std::chrono::steady_clock::now();
   check_quantization(job.model);
-  const CalibrationInput input = prepare_calibration(job);
+  const bool calibrates = !job.calibration_file.empty() || !job.sources.empty() || needs_calibration(job.model.awq);
+  const CalibrationInput input = calibrates ? prepare_calibration(job) : without_calibration();
   if (job.model.on_message) {
     for (const std::string& note : input.notes) job.model.on_message(note);
   }
