@@ -8,6 +8,7 @@
 #include "models/torchscript/export.h"
 #include "pipeline/artifact_files.h"
 #include "pipeline/export_gguf.h"
+#include "pipeline/model_card.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -62,6 +63,7 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
   try {
     ExportResult result = write(work / (gguf != nullptr ? fmt::format("model-{}.gguf", gguf->file_type) : "model.pt"));
     copy_side_files(options.model_folder, work);
+    write_file(work / kModelCard, export_card(options.model_folder, format));
     fs::rename(work, options.output);
     sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
     return result;

@@ -24,6 +24,7 @@
 #include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
 #include "pipeline/mappings.h"
+#include "pipeline/model_card.h"
 #include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_progress.h"
 #include "pipeline/reached.h"
@@ -375,6 +376,7 @@ Json metadata_json(const Job& job, const Json& mean_bits, const QuantizeProgress
       {"calibration_blocks", tokens.ids.size(0)},
       {"calibration_ids_sha256", hash_tensor(tokens.ids)},
       {"seed", options.seed},
+      {"source", describe_source(job.checkpoint.folder())},
       {"source_sha256", job.source_hashes},
       {"files_sha256", file_hashes},
       {"layers", layers},
@@ -389,10 +391,11 @@ void write_other_files(const Job& job, const AwqOptions& awq, const std::optiona
   copy_side_files(job.checkpoint.folder(), job.work);
   const std::string new_config = dump_json(output_config(job.checkpoint, job.config, awq, job.kept), 2) + "\n";
   Json file_hashes = hash_files(job.work, [](const std::string& name) {
-    return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile;
+    return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile && name != kModelCard;
   });
   file_hashes["config.json"] = sha256_hex(new_config);
   const Json metadata = metadata_json(job, bits ? Json(bits->mean_bits) : Json(), progress, file_hashes);
+  write_file(job.work / kModelCard, model_card(metadata));  // not among the hashes: users add to it
   write_file(job.work / kMetadataFile, dump_json(metadata, 2) + "\n");
   write_file(job.work / "config.json", new_config);
 }
