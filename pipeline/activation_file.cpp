@@ -28,7 +28,8 @@ ActivationFile ActivationFile::create(const std::filesystem::path& path, std::ve
   if (file < 0) fail_errno(path, "create", errno);
   ActivationFile created(path, std::move(shape), file);
   // Reserved at once: a disk that is too full says so now, not in the middle of a block.
-  const int error = ::posix_fallocate(file, 0, std::max<int64_t>(1, elements(created.shape_) * 4));
+  const int64_t bytes = elements(created.shape_) * 4;
+  const int error = bytes > 0 ? ::posix_fallocate(file, 0, bytes) : 0;  // which refuses 0
   if (error != 0) fail_errno(path, "reserve space for hidden states in", error);
   return created;
 }

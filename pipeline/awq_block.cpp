@@ -13,6 +13,7 @@
 #include "common/memory.h"
 #include "pipeline/block_objective.h"
 #include "pipeline/mappings.h"
+#include "pipeline/search_result.h"
 #include "pipeline/stored_range.h"
 
 namespace salient::pipeline {
@@ -117,6 +118,7 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
     if (is_searched(spec, options)) balance.push_back(balance_of(spec, std::get<FloatLinear>(weights.at(id)).weight));
   }
   if (balance.empty() && !counts_experts(config, layout, group, options)) return std::nullopt;
+  if (options.search != nullptr) return found_scales(*options.search, group);
   const BlockObjective::ModuleError module_error =
       objective != nullptr ? objective->measure(group, weights) : BlockObjective::ModuleError();
   quant::ScaleSearch run(input, options.scale_search, group.tie);
@@ -138,6 +140,15 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
 }
 
 constexpr const char* kMixtureNote = "objective block: mixtures of experts are not run, the scales are by objective gram";
+
+// For whoever wants to apply it elsewhere (pipeline/search_file.h).
+void keep_found(SearchResult* kept, const ScalingGroup& group, const std::vector<LinearSpec>& linears,
+                const quant::ScaleSearchResult& found) {
+  if (kept == nullptr) return;
+  FoundScales scales{{}, found.kind, found.ratio, found.scales};
+  for (const LinearId id : group.balance) scales.balance.push_back(spec_of(linears, id).name);
+  kept->scales[group.smooth_name] = std::move(scales);
+}
 
 // What was done to each linear outside of the experts, and to the experts' input.
 struct Applied {
@@ -217,11 +228,12 @@ AppliedScales apply_what_fits(const models::BlockLayout& layout, BlockWeights& w
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
                          const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                         const StoredDtype& stored, BlockObjective* objective) {
+                         const StoredDtype& stored, SearchResult* kept, BlockObjective* objective) {
   std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found;
   for (const ScalingGroup& group : groups) {
     found.push_back(search(config, layout, weights, group, statistics, load_expert, options, objective));
+    if (found.back()) keep_found(kept, group, layout.linears, *found.back());
     return_free_memory();
   }
   // Norms that nothing is searched for, but whose weight cannot be stored as it is.
@@ -339,7 +351,7 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
     if (is_rounded(spec, options))
       untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics.at(spec.input), options);
   }
-  Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored, objective);
+  Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored, sink.found, objective);
   std::map<LinearId, LinearReport> reports;
   std::set<InputId> done;
   for (const LinearSpec& first : layout.linears) {
@@ -396,15 +408,19 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
   };
   for (const ScalingGroup& group : groups) {
     const LinearSpec& down = spec_of(specs, group.balance.front());
-    if (!reached || !is_searched(down, options)) continue;
+    if (!(reached || options.search != nullptr) || !is_searched(down, options)) continue;
     const at::Tensor weight =
         without_channels(std::get<FloatLinear>(weights.at(down.id.slot)).weight, salient_inputs(hidden, options));
-    const auto found =
-        quant::search_scales({weight}, hidden, affine_options(options, down.name, weight.size(1)), options.scale_search, group.tie);
-    models::apply_scales(weights, group, found.scales);
-    applied[down.id] = {found.scales, {}, found.kind, found.ratio};
+    const auto found = options.search != nullptr
+                           ? found_scales(*options.search, group)
+                           : quant::search_scales({weight}, hidden, affine_options(options, down.name, weight.size(1)),
+                                                  options.scale_search, group.tie);
+    if (!found) continue;
+    keep_found(sink.found, group, specs, *found);
+    models::apply_scales(weights, group, found->scales);
+    applied[down.id] = {found->scales, {}, found->kind, found->ratio};
     const LinearId smooth = std::get<LinearId>(group.smooth);
-    applied[smooth].rows = models::divided_rows(group, found.scales, spec_of(specs, smooth).out_features);
+    applied[smooth].rows = models::divided_rows(group, found->scales, spec_of(specs, smooth).out_features);
   }
   scale_inputs();
   const auto const_linear_of = [&](LinearId id) -> const FloatLinear& { return std::get<FloatLinear>(weights.at(id.slot)); };
@@ -421,7 +437,7 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
   QuantizedExpert result;
   // Written back into the tensor of all experts where the format keeps the source's layout.
   const bool fused = specs.front().fused && !row_of(options.format).packed;
-  const TensorSink nowhere{[](const std::string&, const at::Tensor&) {}, {}};
+  const TensorSink nowhere{[](const std::string&, const at::Tensor&) {}, {}, sink.found};
   for (const models::InputSlot slot : {models::InputSlot::kMlpInput, models::InputSlot::kMlpHidden}) {
     std::vector<LinearJob> jobs;
     for (const LinearSpec& spec : specs) {

@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/memory.h"
 #include "pipeline/module_pattern.h"
+#include "pipeline/search_result.h"
 #include "quant/gram_rounding.h"
 #include "quant/salience.h"
 
@@ -65,6 +66,24 @@ quant::InputStatistics without_input(const quant::InputStatistics& input, const 
   rest.held_gram = clear(rest.held_gram);
   for (quant::CurvePoint& point : rest.curve) point.gram = clear(point.gram);
   return rest;
+}
+
+// The linear's clip ranges, searched or those of options.search; undefined for none.
+quant::ClipRange find_clip(const at::Tensor& weight, const at::Tensor& gram, int64_t rows, const quant::AffineOptions& affine,
+                           const AwqOptions& options, LinearReport& report, const TensorSink& sink) {
+  quant::ClipRange range;
+  if (options.search != nullptr) {
+    const auto found = options.search->clips.find(report.name);
+    if (found == options.search->clips.end()) return {};
+    range = unpack_clip(found->second, weight);
+    report.clipped_share = (range.low < 1).logical_or(range.high < 1).to(at::kDouble).mean().item<double>();
+  } else {
+    quant::ClipSearchResult found = quant::search_clip(weight, gram, rows, affine, options.clip_search);
+    report.clipped_share = found.clipped_share;
+    range = std::move(found.range);
+  }
+  if (sink.found != nullptr && report.clipped_share > 0) sink.found->clips[report.name] = pack_clip(range);
+  return range;
 }
 
 struct RoundedLinear {
@@ -197,12 +216,10 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
     const at::Tensor& rows = job.applied.rows;
     report.scaled_error = error_of(quant::quantization_error(weight, {}, affine), gram, input.rows, rows);
     quant::ClipRange clip;
-    if (options.clip && search) {
-      const quant::ClipSearchResult found = quant::search_clip(weight, gram, input.rows, affine, options.clip_search);
-      report.clipped_share = found.clipped_share;
-      clip = found.range;
+    if (options.clip && (search || options.search != nullptr))
+      clip = find_clip(weight, gram, input.rows, affine, options, report, sink);
+    if (clip.low.defined())
       report.clipped_error = error_of(quant::quantization_error(weight, {}, affine, &clip), gram, input.rows, rows);
-    }
     weights.push_back({weight, affine, clip});
     reports.push_back(std::move(report));
   }

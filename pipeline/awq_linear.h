@@ -21,6 +21,8 @@ struct TensorSink {
   std::function<void(const std::string& name, const at::Tensor& tensor)> put;
   // Element `index` of the first dimension of a tensor.
   std::function<void(const std::string& name, int64_t index, const at::Tensor& tensor)> put_part;
+  // What the searches find is added to it; null = nobody wants it.
+  SearchResult* found = nullptr;
 };
 
 // The dtype in which a tensor that is not packed is stored, by its name.

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,6 +46,8 @@ struct ModuleOverride {
 // holds all linears of a group (attention, MLP), run with every candidate, as AutoAWQ and llm-compressor do.
 enum class Objective : uint8_t { kGram, kBlock };
 
+struct SearchResult;
+
 struct AwqOptions {
   quant::QuantizationSpec spec;
   std::string method = "awq";  // "rtn", "gptq", "adaround" or "awq": the settings that a method means are in pipeline/methods.h
@@ -71,6 +74,10 @@ struct AwqOptions {
   double salient_ratio = 0;  // share of input channels of each linear that are kept in float; 0 = none
   bool salient_auto = false; // each linear's share is chosen from its measured salience, salient_ratio is its upper bound
   at::ScalarType scale_dtype = at::kHalf;  // that scales are stored in; set by quantize_model from the format and the model
+  // Scales and clip ranges that were searched before, instead of searching (pipeline/search_result.h); null = search. `scale` and
+  // `clip` say which are used.
+  std::shared_ptr<const SearchResult> search = nullptr;
+  bool search_only = false;        // nothing but the search's result is stored; searched as for compressed-tensors
   bool export_compatible = false;  // scales and clipping are applied, weights stay floats in the source's layout: for quantizers that follow (AutoAWQ)
 };
 

@@ -12,6 +12,7 @@
 #include "models/decoder/mlp.h"
 #include "models/decoder/router.h"
 #include "pipeline/block_objective.h"
+#include "pipeline/uncalibrated_step.h"
 
 namespace salient::pipeline {
 namespace {
@@ -34,7 +35,7 @@ void store_parameters(const BlockStep& step, const models::BlockLayout& layout) 
 
 // What the scale search runs modules on, where it does.
 std::unique_ptr<BlockObjective> block_objective(const BlockStep& step, int64_t block) {
-  if (step.options.objective != Objective::kBlock || !step.options.scale) return nullptr;
+  if (step.options.objective != Objective::kBlock || !step.options.scale || step.options.search != nullptr) return nullptr;
   return std::make_unique<BlockObjective>(step.config, block, step.pass, step.work_folder / kScratch);
 }
 
@@ -258,8 +259,9 @@ class MixtureStep {
 std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input,
                                          ActivationFile& output) {
   const models::BlockLayout layout = models::block_layout(step.config, block);
-  std::vector<LinearReport> reports =
-      layout.experts > 0 ? MixtureStep(step, layout, input, output).run() : run_dense(step, layout, input, output);
+  std::vector<LinearReport> reports = step.pass.rows() == 0 ? run_uncalibrated_step(step, layout)
+                                      : layout.experts > 0  ? MixtureStep(step, layout, input, output).run()
+                                                            : run_dense(step, layout, input, output);
   store_parameters(step, layout);
   return reports;
 }

@@ -31,7 +31,8 @@ struct BlockStep {
   bool needs_output = true;  // false: nothing will read the output, and it may be left as it is
 };
 
-// Reads the block's input from `input`, stores its tensors, writes its output to `output`.
+// Reads the block's input from `input`, stores its tensors, writes its output to `output`. Without any calibration tokens
+// (options.search: needs_calibration) both are left alone: pipeline/uncalibrated_step.h.
 std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output);
 
 // A file of a work folder that is worth nothing once the process has ended; `name` without an extension.

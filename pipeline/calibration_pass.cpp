@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
+
+#include "models/decoder/embedding.h"
 
 namespace salient::pipeline {
 namespace {
@@ -75,6 +78,16 @@ void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch
 models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights, int64_t block,
                                             const models::BlockObserver& observer) const {
   return {config_, weights, block, context_, nullptr, 0, observer};
+}
+
+void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const CalibrationPass& pass,
+                  const at::Tensor& ids, ActivationFile& hidden) {
+  const models::EmbeddingWeights weights = models::load_embedding(checkpoint, config, at::kFloat, at::kCPU, /*view_tokens=*/true);
+  const at::Tensor positions = at::arange(ids.size(1), at::kLong).unsqueeze(0);
+  pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
+    hidden.write(batch.begin, models::embed(config, weights, ids.narrow(0, batch.begin, batch.count), positions, at::kFloat));
+  });
+  checkpoint.release(std::string(config.names.embedding));
 }
 
 void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const CalibrationPass::Batch& batch) {

@@ -60,6 +60,11 @@ class CalibrationPass {
   models::AttentionContext context_;
 };
 
+// Writes the first block's input to `hidden`, [blocks, width, hidden_size]. Rows are looked up in the stored table, so that it is
+// never converted as a whole; its pages are let go. `ids`: those of the pass.
+void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const CalibrationPass& pass,
+                  const at::Tensor& ids, ActivationFile& hidden);
+
 // Adds the counted tokens of x [batch, tokens, features] or [batch * tokens, features].
 void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const CalibrationPass::Batch& batch);
 // Makes the Gram matrix whole and moves everything to the CPU.

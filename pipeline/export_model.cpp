@@ -12,6 +12,7 @@
 #include "pipeline/convert_codes.h"
 #include "pipeline/export_float.h"
 #include "pipeline/export_gguf.h"
+#include "pipeline/model_card.h"
 #include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
@@ -99,6 +100,7 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
   try {
     ExportResult result = writer.write(writer.file.empty() ? work : work / writer.file);
     copy_side_files(options.model_folder, work);
+    write_file(work / kModelCard, export_card(options.model_folder, format));
     fs::rename(work, options.output);
     sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
     return result;

@@ -7,6 +7,9 @@ namespace salient::pipeline {
 namespace fs = std::filesystem;
 
 void check_stored(const AwqOptions& awq) {
+  if (awq.search_only && (awq.search != nullptr || !(awq.scale || awq.clip)))
+    fail(ErrorKind::kInvalidArgument, "format awq-search: nothing would be searched: {}",
+         awq.search != nullptr ? "a search result is given with 'search'" : "'scale' and 'clip' are off");
   if (awq.export_compatible) return;
   check_format(awq.format, awq.spec);
   if (awq.salient_ratio > 0) check_salient_channels(awq.format);
@@ -20,6 +23,7 @@ void apply_to_job(const QuantizationConfig& config, QuantizeJob& job) {
   if (config.max_calib_samples) job.samples = *config.max_calib_samples;
   if (config.max_calib_seq_len) job.max_seq_len = *config.max_calib_seq_len;
   job.model.awq = config.awq;
+  job.model.search_output = config.awq.search_only ? job.model.output : config.save_search;
   job.self_generated = config.self_generated.value_or(config.awq.method == "awq" ? QuantizeJob{}.self_generated : 0.0);
   job.model.max_shard_bytes = config.max_shard_bytes;
   job.model.max_memory_bytes = config.max_memory_bytes;

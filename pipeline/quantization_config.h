@@ -18,6 +18,7 @@ inline constexpr const char* kUsualTextColumn = "text";
 
 struct QuantizationConfig {
   AwqOptions awq;
+  std::filesystem::path save_search;  // a file for what the searches find; empty = none
   uint64_t max_shard_bytes = 5'000'000'000;
   uint64_t max_memory_bytes = 0;  // refuse to start when more may be needed; 0 = what is free
   int64_t batch_tokens = 4096;    // of one forward pass

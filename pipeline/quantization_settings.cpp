@@ -4,6 +4,7 @@
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/search_file.h"
 #include "pipeline/setting_values.h"
 #include "pipeline/weight_formats.h"
 
@@ -93,9 +94,15 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Config& c) { return Json(c.awq.propagate_error); }},
     {"format", "", Form::kWord, "NAME",
      "awq-gemm (default), awq-gemv, awq-gemv-fast, awq-marlin (no zero points), compressed-tensors, dequantized (rounded weights as "
-     "floats) or smoothed (scaled, not rounded)",
-     "",
-     read_format, [](const Config& c) { return Json(to_string(c.awq.format)); }},
+     "floats), smoothed (scaled, not rounded)\nor awq-search (what the searches find, alone, in a file)",
+     "", read_format, [](const Config& c) { return Json(c.awq.search_only ? kSearchFormat : to_string(c.awq.format)); }},
+    {"search", "load_awq", Form::kText, "FILE",
+     "scales and clip ranges that were searched before (--save-search, or llm-awq's --dump_awq), instead of searching; with "
+     "rounding nearest no calibration is needed",
+     "", read_search_setting, print_search},
+    {"save_search", "dump_awq", Form::kText, "FILE", "a file for the scales and clip ranges that are found, to apply them again",
+     "", [](const Node& n, Config& c) { c.save_search = read_text(n); },
+     [](const Config& c) { return c.save_search.empty() ? Json() : Json(c.save_search.string()); }},
     {"version", "", Form::kWord, "NAME", "AutoAWQ's name of its layout: gemm, gemv, gemv_fast or marlin", "format", read_version, nullptr},
     {"smooth_only", "smoothing_only", Form::kSwitch, "",
      "format smoothed: no quantization settings needed, the search assumes 4 bits, zero points and groups of 128", "format",

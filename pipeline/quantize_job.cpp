@@ -14,6 +14,7 @@
 #include "pipeline/engine_notes.h"
 #include "pipeline/quantize_plan.h"
 #include "pipeline/reached.h"
+#include "pipeline/search_result.h"
 #include "pipeline/warning_digest.h"
 
 namespace salient::pipeline {
@@ -103,6 +104,15 @@ void refuse_gguf(const std::filesystem::path& model) {
       .with_hint("give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of the file");
 }
 
+CalibrationInput without_calibration() {
+  CalibrationInput input;
+  input.blocks = no_calibration();
+  input.notes.emplace_back(
+      "no calibration: the scales and clip ranges are given, weights are rounded to nearest; errors are those of the weights "
+      "alone");
+  return input;
+}
+
 }  // namespace
 
 CalibrationInput prepare_calibration(const QuantizeJob& job) {
@@ -172,7 +182,8 @@ QuantizeJobResult run_quantize_job(QuantizeJob job) {
     const models::DecoderConfig config = models::load_decoder_config(job.model.model_folder);
     for (const std::string& line : engine_warnings(config, job.model.awq)) job.model.on_message(line);
   }
-  const CalibrationInput input = prepare_calibration(job);
+  const bool calibrates = !job.calibration_file.empty() || !job.sources.empty() || needs_calibration(job.model.awq);
+  const CalibrationInput input = calibrates ? prepare_calibration(job) : without_calibration();
   if (job.model.on_message) {
     for (const std::string& note : input.notes) job.model.on_message(note);
   }

@@ -55,7 +55,7 @@ struct CalibrationInput {
 // Errors: those of check_sources, read_calibration_rows, mix_rows and pack_blocks.
 CalibrationInput prepare_calibration(const QuantizeJob& job);
 
-// Errors: those of prepare_calibration and quantize_model.
+// Without calibration rows where none are needed (needs_calibration). Errors: those of prepare_calibration and quantize_model.
 QuantizeJobResult run_quantize_job(QuantizeJob job);
 
 // {"name", "rtn_error", "error", ...} of the whole model: sums over the linears, and how much of the rounding error is left.

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/zeros.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -15,7 +16,6 @@
 #include "common/hash.h"
 #include "common/memory.h"
 #include "common/text.h"
-#include "models/decoder/embedding.h"
 #include "models/decoder/streamed_head.h"
 #include "models/io/checkpoint.h"
 #include "models/io/checkpoint_writer.h"
@@ -24,10 +24,12 @@
 #include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
 #include "pipeline/mappings.h"
+#include "pipeline/model_card.h"
 #include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_progress.h"
 #include "pipeline/reached.h"
 #include "pipeline/rows_curve.h"
+#include "pipeline/search_file.h"
 #include "pipeline/stored_range.h"
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
@@ -65,17 +67,6 @@ void copy_kept(models::CheckpointWriter& writer, const Checkpoint& checkpoint, c
     writer.put(planned.name, checkpoint.view(planned.name));
     checkpoint.release(planned.name);
   }
-}
-
-// The first block's input. Rows are looked up in the stored table, so that it is never converted as a whole; its pages are let go.
-void embed_tokens(const Checkpoint& checkpoint, const DecoderConfig& config, const CalibrationPass& pass, const at::Tensor& ids,
-                  ActivationFile& hidden) {
-  const models::EmbeddingWeights weights = models::load_embedding(checkpoint, config, at::kFloat, at::kCPU, /*view_tokens=*/true);
-  const at::Tensor positions = at::arange(ids.size(1), at::kLong).unsqueeze(0);
-  pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
-    hidden.write(batch.begin, models::embed(config, weights, ids.narrow(0, batch.begin, batch.count), positions, at::kFloat));
-  });
-  checkpoint.release(std::string(config.names.embedding));
 }
 
 void check_source(const Checkpoint& checkpoint) {
@@ -202,6 +193,8 @@ struct Job {
                                         {"source", source_hashes},
                                         {"spec", models::spec_to_json(options.awq.spec)},
                                         {"search", settings_json(options.awq)},
+                                        {"given_search", options.awq.search ? options.awq.search->sha256 : ""},
+                                        {"save_search", !options.search_output.empty()},
                                         {"ids", hash_tensor(tokens.ids)},
                                         {"lengths", hash_tensor(tokens.lengths)},
                                         {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
@@ -264,6 +257,11 @@ QuantizeModelResult nothing_to_do(const Job& job, const QuantizeProgress& finish
   return result;
 }
 
+// The hidden states before and after a block, and what is found, by block and joined: less than a byte for each 16 weights.
+uint64_t search_only_bytes(const Job& job, uint64_t artifact_bytes) {
+  return 2 * static_cast<uint64_t>(job.tokens.ids.numel() * job.config.hidden_size) * sizeof(float) + artifact_bytes / 4;
+}
+
 // Says what will be needed and refuses what is not there. `disk`: also what the disk has free, which work in progress has taken
 // already.
 void check_needs(const Job& job, bool disk) {
@@ -271,6 +269,7 @@ void check_needs(const Job& job, bool disk) {
   const at::Tensor& ids = job.tokens.ids;
   QuantizeEstimate estimate = estimate_quantize(job.config, options.awq, ids.numel(), std::max(options.batch_tokens, ids.size(1)));
   for (const models::PlannedTensor& tensor : job.kept) estimate.disk_bytes += models::data_bytes(tensor);
+  if (options.awq.search_only) estimate.disk_bytes = std::min(estimate.disk_bytes, search_only_bytes(job, estimate.disk_bytes));
   job.say(fmt::format("needs at most {} of memory and {} of disk", human_bytes(estimate.peak_memory_bytes),
                       human_bytes(estimate.disk_bytes)));
   check_memory(options, estimate);
@@ -293,8 +292,12 @@ std::optional<BitPlan> find_bits(const Job& job) {
   return bits;
 }
 
+constexpr const char* kNoTensor = "none";
+
 // Every tensor of the artifact, in the order in which they are stored.
 std::vector<models::PlannedTensor> plan_artifact(const Job& job, const AwqOptions& awq, const OuterTensors& outer) {
+  // A writer wants something to write.
+  if (awq.search_only) return {{kNoTensor, at::kByte, {1}}};
   std::vector<models::PlannedTensor> planned = outer.before;
   const auto append = [&](const std::vector<models::PlannedTensor>& tensors) {
     planned.insert(planned.end(), tensors.begin(), tensors.end());
@@ -309,10 +312,14 @@ std::vector<models::PlannedTensor> plan_artifact(const Job& job, const AwqOption
 // All that is not of a block, and the first block's input.
 QuantizeProgress begin_work(const Job& job, const AwqOptions& awq, const OuterTensors& outer, const CalibrationPass& pass,
                             models::CheckpointWriter& writer) {
-  put_outer(writer, job.checkpoint, outer.before);
-  put_outer(writer, job.checkpoint, outer.after);
-  if (!outer.head.empty()) put_head(writer, job.checkpoint, job.config, awq, packed_dtype(job.config, awq.format));
-  copy_kept(writer, job.checkpoint, job.kept);
+  if (awq.search_only) {
+    writer.put(kNoTensor, at::zeros({1}, at::kByte));
+  } else {
+    put_outer(writer, job.checkpoint, outer.before);
+    put_outer(writer, job.checkpoint, outer.after);
+    if (!outer.head.empty()) put_head(writer, job.checkpoint, job.config, awq, packed_dtype(job.config, awq.format));
+    copy_kept(writer, job.checkpoint, job.kept);
+  }
   ActivationFile embedded = ActivationFile::create(hidden_file(job.work, 0), job.hidden_shape());
   embed_tokens(job.checkpoint, job.config, pass, job.tokens.ids, embedded);
   writer.sync();
@@ -324,9 +331,14 @@ QuantizeProgress begin_work(const Job& job, const AwqOptions& awq, const OuterTe
 void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPlan>& bits, const CalibrationPass& pass,
                 models::CheckpointWriter& writer, QuantizeProgress& progress) {
   const QuantizeModelOptions& options = job.options;
-  const TensorSink sink{
-      [&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
-      [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
+  SearchResult found;
+  const bool keep = !options.search_output.empty();
+  TensorSink sink{[](const std::string&, const at::Tensor&) {}, [](const std::string&, int64_t, const at::Tensor&) {},
+                  keep ? &found : nullptr};
+  if (!awq.search_only) {
+    sink.put = [&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); };
+    sink.put_part = [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); };
+  }
   BlockStep step{job.checkpoint, job.config, awq, pass, job.stored, job.work, sink, {}};
   if (options.on_progress) options.on_progress(progress.blocks_done, job.blocks());
   for (int64_t block = progress.blocks_done; block < job.blocks(); ++block) {
@@ -337,6 +349,8 @@ void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPl
     if (bits) add_sensitivities(reports, *bits);
     progress.reports.insert(progress.reports.end(), reports.begin(), reports.end());
     progress.blocks_done = block + 1;
+    if (keep) write_search(search_part(job.work, block), found);
+    found = {};
     writer.sync();
     save_progress(job.work, progress, output);
     return_free_memory();
@@ -350,22 +364,23 @@ Json metadata_json(const Job& job, const Json& mean_bits, const QuantizeProgress
   const calibration::TokenBlocks& tokens = job.tokens;
   Json layers = Json::array();
   for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
-  Json metadata =
-         {{"format", row_of(options.awq.format).packed ? to_string(options.awq.format) : "float"},
-          {"fingerprint", progress.fingerprint},
-          {"method", to_upper(options.awq.method)},
-          {"spec", models::spec_to_json(options.awq.spec)},
-          {"mean_bits", mean_bits},
-          {"search", settings_json(options.awq)},
-          {"calibration", with_reached(options.calibration_record, progress.reports)},
-          {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
-          {"calibration_blocks", tokens.ids.size(0)},
-          {"calibration_ids_sha256", hash_tensor(tokens.ids)},
-          {"seed", options.seed},
-          {"source_sha256", job.source_hashes},
-          {"files_sha256", file_hashes},
-          {"layers", layers},
-          {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
+  Json metadata = {
+      {"format", row_of(options.awq.format).packed ? to_string(options.awq.format) : "float"},
+      {"fingerprint", progress.fingerprint},
+      {"method", to_upper(options.awq.method)},
+      {"spec", models::spec_to_json(options.awq.spec)},
+      {"mean_bits", mean_bits},
+      {"search", settings_json(options.awq)},
+      {"calibration", with_reached(options.calibration_record, progress.reports)},
+      {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
+      {"calibration_blocks", tokens.ids.size(0)},
+      {"calibration_ids_sha256", hash_tensor(tokens.ids)},
+      {"seed", options.seed},
+      {"source", describe_source(job.checkpoint.folder())},
+      {"source_sha256", job.source_hashes},
+      {"files_sha256", file_hashes},
+      {"layers", layers},
+      {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
   if (Json curve = rows_curve_json(progress.reports); !curve.empty()) metadata["rows_curve"] = std::move(curve);
   return metadata;
 }
@@ -375,12 +390,22 @@ void write_other_files(const Job& job, const AwqOptions& awq, const std::optiona
                        const QuantizeProgress& progress) {
   copy_side_files(job.checkpoint.folder(), job.work);
   const std::string new_config = dump_json(output_config(job.checkpoint, job.config, awq, job.kept), 2) + "\n";
-  Json file_hashes = hash_files(
-      job.work, [](const std::string& name) { return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile; });
+  Json file_hashes = hash_files(job.work, [](const std::string& name) {
+    return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile && name != kModelCard;
+  });
   file_hashes["config.json"] = sha256_hex(new_config);
   const Json metadata = metadata_json(job, bits ? Json(bits->mean_bits) : Json(), progress, file_hashes);
+  write_file(job.work / kModelCard, model_card(metadata));  // not among the hashes: users add to it
   write_file(job.work / kMetadataFile, dump_json(metadata, 2) + "\n");
   write_file(job.work / "config.json", new_config);
+}
+
+void save_search(const Job& job) {
+  SearchResult whole;
+  whole.model_type = job.config.model_type;
+  whole.fingerprint = weights_fingerprint(job.source_hashes);
+  whole.settings = settings_json(job.options.awq);
+  join_search_parts(job.options.search_output, job.work, job.blocks(), whole, job.fingerprint);
 }
 
 void publish(const Job& job) {
@@ -417,13 +442,41 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
   }
   run_blocks(job, awq, bits, pass, writer, *progress);
   writer.finish();
-  write_other_files(job, awq, bits, *progress);
-  publish(job);
   result.reports = std::move(progress->reports);
+  if (!job.options.search_output.empty()) save_search(job);
+  if (awq.search_only) {
+    result.bytes = fs::file_size(job.options.search_output);
+    fs::remove_all(job.work);
+    return result;
+  }
+  write_other_files(job, awq, bits, QuantizeProgress{progress->fingerprint, progress->blocks_done, result.reports});
+  publish(job);
   return result;
 }
 
+// A search result that is applied to other weights than it was searched on: of a fine-tuned model, say.
+std::string other_weights_note(const Job& job) {
+  const std::shared_ptr<const SearchResult>& search = job.options.awq.search;
+  if (search == nullptr || search->fingerprint.empty() || search->fingerprint == weights_fingerprint(job.source_hashes)) return "";
+  return fmt::format("{}: was searched on other weights than these: the scales keep the model's function, but may not be the best",
+                     search->file);
+}
+
+void check_search_output(const Job& job) {
+  const fs::path& file = job.options.search_output;
+  if (file.empty() || !fs::exists(file) || search_file_job(file) == job.fingerprint) return;
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", file.string()))
+      .with_hint("choose another file for the search result, or remove that one");
+}
+
 }  // namespace
+
+calibration::TokenBlocks no_calibration() {
+  calibration::TokenBlocks blocks;
+  blocks.ids = at::zeros({0, 1}, at::kLong);
+  blocks.lengths = at::zeros({0}, at::kLong);
+  return blocks;
+}
 
 void check_quantization(const QuantizeModelOptions& given) {
   const QuantizeModelOptions options = normalized(given);
@@ -441,6 +494,7 @@ void check_quantization(const QuantizeModelOptions& given) {
   const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) plan_block(config, block, options.awq, stored, &checkpoint);
   check_rows_curve(options.awq);
+  check_search(config, options.awq);
   check_stored_range(checkpoint, config, options.awq, stored);
 }
 
@@ -452,6 +506,9 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   for (const std::string& note : check_tensors(job.checkpoint, job.config)) job.say(note);
   for (const std::string& note : check_ignore(job.config, job.options.awq.ignore, job.options.awq.ignore_may_miss)) job.say(note);
   for (const std::string& note : check_overrides(job.config, job.options.awq.overrides)) job.say(note);
+  for (const std::string& note : check_search(job.config, job.options.awq)) job.say(note);
+  if (const std::string note = other_weights_note(job); !note.empty()) job.say(note);
+  check_search_output(job);
   if (const auto finished = reusable_output(job)) return nothing_to_do(job, *finished);
   const bool replaces = fs::exists(job.options.output);
   check_work_folder(job.work);

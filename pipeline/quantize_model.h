@@ -31,6 +31,9 @@ struct QuantizeModelOptions {
   // An output that another job of this program made is replaced, once the new one is complete.
   bool replace_output = false;
   std::string exists_hint = "choose another --out, or remove the folder";  // what the user can do about an output that exists
+  // A file for what the searches find (pipeline/search_file.h); must not exist, unless a stopped call of the same job wrote it.
+  // Empty = none. With awq.search_only it is all that is written, and `output` only names the work folder.
+  std::filesystem::path search_output;
   AwqOptions awq;
   at::Device device = at::kCPU;  // where the blocks run; the search itself runs on the CPU
   int64_t batch_tokens = 4096;   // tokens of a forward pass: bounds the activations of a block
@@ -60,6 +63,10 @@ void check_quantization(const QuantizeModelOptions& options);
 // Errors: invalid argument (output exists; a group size that does not divide, naming the layers and the sizes that do), unsupported
 // (already quantized source, architecture), out of memory (as io, code OUT_OF_MEMORY: the estimate and what is free), corruption
 // (NaN weights, by name), io (disk full; what was done is kept).
+// `tokens`: may be no_calibration() where pipeline/search_result.h's needs_calibration says so.
 QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const calibration::TokenBlocks& tokens);
+
+// No blocks at all.
+calibration::TokenBlocks no_calibration();
 
 }  // namespace salient::pipeline

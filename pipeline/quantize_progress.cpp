@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
+#include "pipeline/search_file.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -175,7 +176,7 @@ bool is_progress_file(const std::string& name) {
   // ".safetensors.partial".
   const bool left_over = name.starts_with(".") && name.ends_with(".partial") && !name.ends_with(".safetensors.partial");
   return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".bin")) || is_scratch_file(name) ||
-         is_bit_plan_file(name) || left_over;
+         is_bit_plan_file(name) || is_search_part(name) || left_over;
 }
 
 void remove_progress(const fs::path& work_folder) {

@@ -95,6 +95,8 @@ void read_calibration(const ConfigNode& node, RunConfig& config) {
 void read_quantization(const ConfigNode& root, RunConfig& config) {
   const ConfigNode& node = root.get("quantization");
   config.quantization = make_quantization_config(given_settings(node), node.where());
+  if (config.quantization.awq.search_only)
+    node.get("format").reject("a format of a model, which a run evaluates: salient quantize writes awq-search");
   const ConfigNode& calibration = root.get("calibration");
   const auto reject_twice = [&](const char* key) {
     if (calibration.has(key)) calibration.get(key).reject("no value: the quantization section says the same with AutoAWQ's name");

@@ -16,6 +16,7 @@
 #include "pipeline/artifact_name.h"
 #include "pipeline/evaluation_records.h"
 #include "pipeline/quantize_job.h"
+#include "pipeline/search_result.h"
 #include "pipeline/torch_options.h"
 #include "pipeline/weight_formats.h"
 
@@ -159,6 +160,7 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
   } else if (job.sources.empty()) {
     stage.input_files["calibration"] = job.calibration_file;
   }
+  if (config.quantization.awq.search != nullptr) stage.input_files["search"] = config.quantization.awq.search->file;
   for (const calibration::CalibrationSource& source : job.sources) stage.input_files["calibration:" + calibration::domain_of(source)] = source.file;
   stage.body = [job, own_calibration, name, dataset = training.dataset_name](StageContext& context) mutable {
     if (own_calibration) job.calibration_file = context.output("calibrate", "texts");

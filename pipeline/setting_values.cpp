@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/text.h"
 #include "pipeline/methods.h"
+#include "pipeline/search_file.h"
 #include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
@@ -130,8 +131,19 @@ void read_off_diagonal(const Node& node, Config& config) {
 }
 
 void read_format(const Node& node, Config& config) {
-  config.awq.format = *parse_weight_format(node.as_choice(names_of(weight_formats())));
+  std::vector<std::string> names = names_of(weight_formats());
+  names.emplace_back(kSearchFormat);
+  const std::string name = node.as_choice(names);
+  config.awq.search_only = name == kSearchFormat;
+  config.awq.format = config.awq.search_only ? WeightFormat::kCompressedTensors : *parse_weight_format(name);
 }
+
+void read_search_setting(const Node& node, Config& config) {
+  const std::string file = read_text(node);
+  config.awq.search = with_context(node.where(), [&] { return std::make_shared<const SearchResult>(read_search(file)); });
+}
+
+Json print_search(const Config& config) { return config.awq.search == nullptr ? Json() : Json(config.awq.search->file); }
 
 void read_version(const Node& node, Config& config) {
   const auto format = parse_awq_version(node.as_string());

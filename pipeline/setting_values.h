@@ -34,6 +34,9 @@ void read_objective(const ConfigNode& node, QuantizationConfig& config);
 void read_rounding(const ConfigNode& node, QuantizationConfig& config);
 void read_off_diagonal(const ConfigNode& node, QuantizationConfig& config);
 void read_format(const ConfigNode& node, QuantizationConfig& config);
+// A file of pipeline/search_file.h, which is read.
+void read_search_setting(const ConfigNode& node, QuantizationConfig& config);
+Json print_search(const QuantizationConfig& config);
 // AutoAWQ's kernels, each with a layout of its own. Errors: unsupported, for all but gemm.
 void read_version(const ConfigNode& node, QuantizationConfig& config);
 void read_smooth_only(const ConfigNode& node, QuantizationConfig& config);

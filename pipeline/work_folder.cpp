@@ -5,6 +5,7 @@
 #include "common/hash.h"
 #include "common/json.h"
 #include "pipeline/artifact_files.h"
+#include "pipeline/model_card.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -16,7 +17,7 @@ void check_work_folder(const fs::path& work) {
   for (const auto& entry : fs::directory_iterator(work)) {
     const std::string name = entry.path().filename().string();
     const bool ours = name.starts_with(".") || name.starts_with("model") || is_progress_file(name) || is_side_file(name) ||
-                      name == "config.json" || name == kMetadataFile;
+                      name == "config.json" || name == kMetadataFile || name == kModelCard;
     if (ours) continue;
     throw Error(ErrorKind::kInvalidArgument,
                 fmt::format("{}: this name is needed for the work in progress, but the folder holds {}, which is "

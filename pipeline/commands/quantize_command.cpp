@@ -8,11 +8,13 @@
 #include "models/io/model_folder.h"
 #include "models/io/spec_json.h"
 #include "pipeline/commands/arguments.h"
+#include "pipeline/commands/calibration_options.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/commands/setting_options.h"
 #include "pipeline/quantize_job.h"
 #include "pipeline/recipe.h"
+#include "pipeline/search_result.h"
 #include "pipeline/torch_options.h"
 #include "pipeline/warning_digest.h"
 
@@ -24,11 +26,7 @@ constexpr const char* kCommand = "salient quantize";
 std::vector<OptionRow> option_rows() {
   std::vector<OptionRow> rows = {
       {"model,src", "DIR", "float checkpoint: a folder, or org/name in the Hugging Face cache"},
-      {"calib,calib-data", "FILES",
-       "calibration rows, .jsonl, .json, .csv or .txt: texts, conversations or token lists; several files with weights: "
-       "a.jsonl:2,b.txt:1; "
-       "a folder holds one file a split",
-       true},
+      calibration_files_option(),
       {"out,dst", "DIR", "artifact folder to make; must not exist"},
       {"recipe", "FILE", "llm-compressor's recipe.yaml: AWQModifier, QuantizationModifier, GPTQModifier; flags override it"},
       {"quant-config", "JSON",
@@ -36,18 +34,9 @@ std::vector<OptionRow> option_rows() {
        "override it"},
   };
   for (OptionRow& row : setting_options()) rows.push_back(std::move(row));
+  rows.push_back({"keep-lm-head-fp16", "", "the same as --lm-head fp16: the default"});
+  for (OptionRow& row : calibration_options()) rows.push_back(std::move(row));
   const std::vector<OptionRow> last = {
-      {"keep-lm-head-fp16", "", "the same as --lm-head fp16: the default"},
-      {"packing", "KIND", "concat (default): texts joined and cut into blocks; rows: one text a block"},
-      {"long-rows", "KIND", "of texts longer than a block: split (default), cut or discard"},
-      {"discard-long-rows", "", "the same as --long-rows discard, AutoAWQ's way"},
-      {"loss-mask", "KIND", "all (default), or response: statistics over the tokens of the assistant's answers only"},
-      {"text-rows", "KIND", "what a row of a .txt file is: lines (default), paragraphs or file"},
-      {"content", "KIND", "of conversations: conversation (default) or prompt, without the answer"},
-      {"system-prompt", "TEXT", "of conversations that have none"},
-      {"question-field", "NAME", "field of the user's question, where it is not one of the usual names"},
-      {"answer-field", "NAME", "field of the assistant's answer"},
-      {"seed", "N", "of the draw from several files; default 42"},
       {"device", "DEVICE", "cpu (default) or cuda: where the blocks run"},
       {"json", "", "print the result as JSON"},
   };
@@ -74,34 +63,6 @@ QuantizationConfig read_settings(const Arguments& arguments) {
   return config;
 }
 
-void read_calibration(const Arguments& arguments, const std::string& split_name, QuantizeJob& job) {
-  std::vector<calibration::CalibrationSource> sources;
-  for (const std::string& word : arguments.values("calib")) {
-    // A path that is there as it stands may hold commas and colons.
-    if (std::error_code ignored; std::filesystem::exists(word, ignored)) {
-      sources.emplace_back().file = word;
-      continue;
-    }
-    for (calibration::CalibrationSource& source : calibration::parse_sources(word)) sources.push_back(std::move(source));
-  }
-  if (sources.empty()) arguments.text("calib");  // says what is missing
-  for (calibration::CalibrationSource& source : sources) source.file = resolve_split(source.file, split_name);
-  if (sources.size() == 1) {
-    job.calibration_file = sources.front().file;
-  } else {
-    job.sources = std::move(sources);
-  }
-  job.packing = calibration::parse_packing(arguments.text_or("packing", "concat"));
-  job.long_rows = calibration::parse_long_rows(arguments.text_or("long-rows", "split"));
-  job.discard_long_rows = arguments.flag("discard-long-rows");
-  job.loss_mask = calibration::parse_loss_mask(arguments.text_or("loss-mask", "all"));
-  job.text_rows = calibration::parse_text_rows(arguments.text_or("text-rows", "lines"));
-  job.render.content = calibration::parse_content_mode(arguments.text_or("content", "conversation"));
-  job.render.system_prompt = arguments.text_or("system-prompt", "");
-  job.render.fields = {arguments.text_or("question-field", ""), arguments.text_or("answer-field", "")};
-  job.seed = static_cast<uint64_t>(arguments.integer_or("seed", 42, 0, int64_t{1} << 62));
-}
-
 // "4 bits", "3, 4 and 8 bits".
 std::string bits_text(const std::vector<LinearReport>& reports, int of_spec) {
   std::set<int> bits;
@@ -123,6 +84,11 @@ std::string make_summary(const QuantizeJobResult& result, int bits, double peak_
                     fmt::format("{:.0f} %", 100 * report.clipped_share)});
   }
   const std::string coverage = "\n" + calibration::coverage_text(result.coverage);
+  if (result.tokens.tokens == 0) {
+    return fmt::format("{}: {} linears in {}, {}, scales and clip ranges as given, no calibration, {}, peak memory {:.0f} MB\n",
+                       result.model.folder.string(), result.model.reports.size(), bits_text(result.model.reports, bits),
+                       human_bytes(result.model.bytes), human_duration(result.seconds), peak_mb);
+  }
   if (rows.empty()) {
     return fmt::format("{}: smoothed, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
                        human_bytes(result.model.bytes), result.tokens.tokens, human_duration(result.seconds), peak_mb) +
@@ -163,7 +129,7 @@ void quantize_command(const std::vector<std::string>& words) {
   const QuantizationConfig config = read_settings(arguments);
   QuantizeJob job;
   job.model.model_folder = models::resolve_model_folder(arguments.text("model"));
-  read_calibration(arguments, config.split, job);
+  read_calibration(arguments, config.split, !needs_calibration(config.awq), job);
   job.model.output = arguments.text("out");
   job.model.device = parse_device(arguments.text_or("device", "cpu"));
   apply_to_job(config, job);

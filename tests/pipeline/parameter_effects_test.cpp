@@ -13,6 +13,7 @@
 #include "models/text/dataset.h"
 #include "pipeline/recipe.h"
 #include "pipeline/run_config.h"
+#include "pipeline/search_file.h"
 #include "quant/clip_search.h"
 #include "support/tiny_quantization.h"
 
@@ -532,6 +533,22 @@ struct Effect {
 };
 void PrintTo(const Effect& effect, std::ostream* out) { *out << effect.key; }
 
+// llm-awq's result names three groups of the first block and nothing of the second.
+void check_search_given() {
+  const std::string file = std::string(SALIENT_SOURCE_DIR) + "/tests/data/search/llm_awq.pt";
+  const TinyArtifact& given = with("search: \"" + file + "\"");
+  EXPECT_EQ(given.report(kQ).scale_kind, "given");
+  EXPECT_EQ(given.report(kSecondQ).scale_kind, "identity");
+  EXPECT_EQ(count_if(given, [](const LinearReport& report) { return report.scale_kind == "given"; }), 6);
+}
+
+void check_save_search() {
+  const test::TemporaryFolder folder;
+  const fs::path file = folder.path() / "found.search";
+  with("save_search: \"" + file.string() + "\"");
+  EXPECT_EQ(read_search(file).scales.size(), 8u);
+}
+
 const std::vector<Effect> kSettingEffects = {
     {"method", check_method},
     {"bits", check_bits},
@@ -574,6 +591,8 @@ const std::vector<Effect> kSettingEffects = {
     {"max_calib_samples", check_max_calib_samples},
     {"max_calib_seq_len", check_max_calib_seq_len},
     {"split", check_split},
+    {"search", check_search_given},
+    {"save_search", check_save_search},
     {"text_column", check_text_column},
     {"max_shard_size", check_max_shard_size},
     {"max_memory", check_max_memory},

@@ -50,6 +50,8 @@ struct Case {
   Json printed;
 };
 
+const std::string kSearchFile = std::string(SALIENT_SOURCE_DIR) + "/tests/data/search/llm_awq.pt";
+
 const std::vector<Case> kCases = {
     {"method", "rtn", {"--method", "RTN"}, "method", "rtn"},
     {"bits", "3", {"--bits", "3"}, "bits", 3},
@@ -104,6 +106,8 @@ const std::vector<Case> kCases = {
     {"max_calib_samples", "5", {"--samples", "5"}, "max_calib_samples", 5},
     {"max_calib_seq_len", "64", {"--max-calib-seq-len", "64"}, "max_calib_seq_len", 64},
     {"split", "12", {"--split", "12"}, "split", "12"},
+    {"search", kSearchFile, {"--search", kSearchFile}, "search", kSearchFile},
+    {"save_search", "12", {"--save-search", "12"}, "save_search", "12"},
     {"text_column", "null_", {"--text-column", "null_"}, "text_column", "null_"},
     {"max_shard_size", "1GB", {"--max-shard-size", "1GB"}, "max_shard_size", 1'000'000'000},
     {"max_memory", "2GB", {"--max-memory", "2GB"}, "max_memory", 2'000'000'000},

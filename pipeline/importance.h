@@ -1,0 +1,30 @@
+// llama.cpp's importance matrix (models/gguf/imatrix.h) of a model: for each weight of its GGUF file the sum of the squares of what
+// each input channel read, over all calibration tokens, and of an expert over those that the router sent to it. As llama-imatrix
+// measures it, but for the tokens (Salient's calibration blocks) and the head, which llama-imatrix leaves out, too.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+
+#include "calibration/token_blocks.h"
+#include "models/gguf/imatrix.h"
+#include "models/io/checkpoint.h"
+
+namespace salient::pipeline {
+
+struct ImportanceOptions {
+  std::filesystem::path work_folder;  // for the hidden states; exists, what is written in it is removed again
+  at::Device device = at::kCPU;
+  int64_t batch_tokens = 4096;
+  std::function<void(int64_t done, int64_t total)> on_progress;  // blocks
+};
+
+// Sums are taken in float64. Memory: one block, with all of its experts. Errors: unsupported for an architecture that llama.cpp has
+// not; those of Checkpoint; io.
+models::Imatrix measure_importance(const models::Checkpoint& checkpoint, const calibration::TokenBlocks& tokens,
+                                   const ImportanceOptions& options);
+
+}  // namespace salient::pipeline

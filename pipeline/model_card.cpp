@@ -1,0 +1,335 @@
+#include "pipeline/model_card.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/text.h"
+#include "common/yaml.h"
+#include "pipeline/quantize_progress.h"
+#include "pipeline/warning_digest.h"
+#include "pipeline/work_folder.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::array kCarried = {"license", "license_name", "license_link", "language", "pipeline_tag"};
+
+struct Engine {
+  std::string_view name;
+  std::string_view language;  // of the code
+  std::string_view code;      // "MODEL" stands for the folder or the repository
+};
+
+constexpr Engine kTransformers = {"transformers", "python",
+                                  "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+                                  "tokenizer = AutoTokenizer.from_pretrained(\"MODEL\")\n"
+                                  "model = AutoModelForCausalLM.from_pretrained(\"MODEL\", device_map=\"auto\")"};
+constexpr Engine kVllm = {"vLLM", "sh", "vllm serve MODEL"};
+constexpr Engine kSglang = {"SGLang", "sh", "python -m sglang.launch_server --model-path MODEL"};
+constexpr Engine kAutoAwq = {"AutoAWQ", "python",
+                             "from awq import AutoAWQForCausalLM\n"
+                             "model = AutoAWQForCausalLM.from_quantized(\"MODEL\", fuse_layers=False)"};
+constexpr Engine kCompressedTensors = {"transformers (with the package compressed-tensors)", "python", kTransformers.code};
+constexpr Engine kLlamaCpp = {"llama.cpp", "sh", "llama-cli -m MODEL/FILE.gguf -p \"Once\""};
+constexpr Engine kLlamaCppPython = {"llama-cpp-python", "python",
+                                    "from llama_cpp import Llama\n"
+                                    "model = Llama(\"MODEL/FILE.gguf\")"};
+constexpr Engine kTorch = {"torch.jit", "python",
+                           "import torch\n"
+                           "model = torch.jit.load(\"MODEL/model.pt\")\n"
+                           "logits = model(torch.tensor([[1, 2, 3]]))"};
+
+constexpr std::array kGemmEngines = {kTransformers, kVllm, kSglang, kAutoAwq};
+constexpr std::array kAwqEngines = {kAutoAwq};
+constexpr std::array kCompressedEngines = {kCompressedTensors, kVllm, kSglang};
+constexpr std::array kFloatEngines = {kTransformers, kVllm, kSglang};
+constexpr std::array kGgufEngines = {kLlamaCpp, kLlamaCppPython};
+constexpr std::array kTorchEngines = {kTorch};
+
+struct FormatRow {
+  std::string_view prefix;   // of the format's name; the longest that fits counts
+  std::string_view library;  // library_name; "" = none
+  std::string_view tag;
+  std::span<const Engine> engines;
+};
+constexpr std::array kFormats = {
+    FormatRow{"awq-gemm", "transformers", "awq", kGemmEngines},
+    FormatRow{"awq-", "transformers", "awq", kAwqEngines},
+    FormatRow{"compressed-tensors", "transformers", "compressed-tensors", kCompressedEngines},
+    FormatRow{"gguf", "", "gguf", kGgufEngines},
+    FormatRow{"torchscript", "", "torchscript", kTorchEngines},
+    FormatRow{"", "transformers", "", kFloatEngines},  // floats
+};
+
+const FormatRow& row_of_format(std::string_view format) {
+  return *std::find_if(kFormats.begin(), kFormats.end(), [&](const FormatRow& row) { return format.starts_with(row.prefix); });
+}
+
+const Json& part(const Json& json, std::string_view key) {
+  static const Json kNothing = Json::object();
+  if (!json.is_object() || !json.contains(key) || !json.at(key).is_object()) return kNothing;
+  return json.at(key);
+}
+
+std::string text_of(const Json& json, std::string_view key) {
+  if (!json.is_object() || !json.contains(key) || !json.at(key).is_string()) return "";
+  return json.at(key).get<std::string>();
+}
+
+// Names of others in Markdown: nothing of them is markup.
+std::string plain(std::string_view text) {
+  std::string escaped;
+  for (const char c : one_line(text)) {
+    if (std::string_view("\\`*_{}[]<>()#+!|~&").find(c) != std::string_view::npos) escaped += '\\';
+    escaped += c;
+  }
+  return escaped;
+}
+
+std::string value_text(const Json& value) {
+  if (value.is_string()) return plain(value.get<std::string>());
+  if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
+  if (value.is_number_float()) return fmt::format("{:.4g}", value.get<double>());
+  return plain(dump_json(value));
+}
+
+std::string table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows) {
+  std::string text = fmt::format("| {} |\n|", fmt::join(head, " | "));
+  for (size_t i = 0; i < head.size(); ++i) text += " --- |";
+  text += "\n";
+  for (const std::vector<std::string>& row : rows) text += fmt::format("| {} |\n", fmt::join(row, " | "));
+  return text;
+}
+
+// "model.layers.3.mlp.experts.7.down_proj" -> "down_proj".
+std::string kind_of(const std::string& linear) { return linear.substr(linear.rfind('.') + 1); }
+
+bool is_quantized(const Json& metadata) { return metadata.is_object() && metadata.contains("method"); }
+
+std::string name_of(const Json& metadata) {
+  const std::string name = text_of(part(metadata, "source"), "name");
+  return name.empty() ? "model" : name;
+}
+
+// Scalars as JSON: YAML reads those.
+std::string header(const Json& metadata, const FormatRow& row) {
+  const Json& source = part(metadata, "source");
+  std::string text = "---\n";
+  const auto add = [&](std::string_view key, const Json& value) { text += fmt::format("{}: {}\n", key, dump_json(value)); };
+  if (const std::string base = text_of(source, "base_model"); !base.empty()) {
+    add("base_model", base);
+    add("base_model_relation", "quantized");
+  }
+  if (!row.library.empty()) add("library_name", row.library);
+  for (const char* key : kCarried) {
+    if (source.contains(key)) add(key, source.at(key));
+  }
+  Json tags = {"salient"};
+  if (!row.tag.empty()) tags.push_back(row.tag);
+  if (is_quantized(metadata)) {
+    tags.push_back("quantized");
+    const Json& spec = part(metadata, "spec");
+    if (row.tag == "awq" && spec.contains("weight_bits")) tags.push_back(fmt::format("{}-bit", dump_json(spec.at("weight_bits"))));
+  }
+  add("tags", tags);
+  return text + "---\n";
+}
+
+std::string settings_section(const Json& metadata, std::string_view format) {
+  std::vector<std::vector<std::string>> rows = {{"format", plain(format)}};
+  const Json& spec = part(metadata, "spec");
+  const Json& search = part(metadata, "search");
+  const auto add = [&](const char* label, const Json& from, std::string_view key) {
+    if (from.is_object() && from.contains(key) && !from.at(key).is_null()) rows.push_back({label, value_text(from.at(key))});
+  };
+  if (const std::string base = text_of(part(metadata, "source"), "base_model"); !base.empty())
+    rows.push_back({"made from", plain(base)});
+  add("method", metadata, "method");
+  add("bits of a weight", search, "bits");
+  add("mean bits of a weight", metadata, "mean_bits");
+  add("group size", search, "group_size");
+  add("zero points", search, "zero_point");
+  add("lm_head", search, "lm_head");
+  add("scales", search, "scale");
+  add("clipping", search, "clip");
+  add("rounding", search, "rounding");
+  if (const std::string file = text_of(search, "search"); !file.empty())
+    rows.push_back({"search result from", plain(fs::path(file).filename().string())});
+  if (spec.is_object() && search.empty()) add("specification", metadata, "spec");
+  add("Salient", part(metadata, "versions"), "salient");
+  return "## Quantization\n\n" + table({"Setting", "Value"}, rows);
+}
+
+std::string calibration_section(const Json& metadata) {
+  const Json& record = part(metadata, "calibration");
+  const Json& coverage = part(record, "coverage");
+  if (record.empty()) return "## Calibration\n\nNone: scales and clip ranges were given.\n";
+  std::vector<std::vector<std::string>> rows;
+  const auto add = [&](const char* label, const Json& from, std::string_view key) {
+    if (from.contains(key) && !from.at(key).is_null()) rows.push_back({label, value_text(from.at(key))});
+  };
+  add("file", record, "file");
+  if (record.contains("sources") && record.at("sources").is_array()) {
+    for (const Json& source : record.at("sources")) add("file", source, "file");
+  }
+  add("rows", coverage, "rows");
+  add("tokens", metadata, "calibration_tokens");
+  add("blocks", metadata, "calibration_blocks");
+  add("tokens of a block", record, "max_seq_len");
+  add("seed", metadata, "seed");
+  std::string text = "## Calibration\n\n" + table({"", ""}, rows);
+  if (!coverage.contains("domains") || !coverage.at("domains").is_array() || coverage.at("domains").empty()) return text;
+  std::vector<std::vector<std::string>> domains;
+  for (const Json& domain : coverage.at("domains"))
+    domains.push_back(
+        {plain(text_of(domain, "name")), value_text(domain.value("rows", Json())), value_text(domain.value("tokens", Json()))});
+  return text + "\n" + table({"Domain", "Rows", "Tokens"}, domains);
+}
+
+std::string error_section(const std::vector<LinearReport>& reports) {
+  struct Sum {
+    int64_t linears = 0;
+    int64_t counted = 0;
+    double ratios = 0;
+  };
+  std::map<std::string, Sum> sums;
+  for (const LinearReport& report : reports) {
+    Sum& sum = sums[kind_of(report.name)];
+    ++sum.linears;
+    if (!(report.rtn_error > 0) || !(report.error >= 0)) continue;
+    ++sum.counted;
+    sum.ratios += report.error / report.rtn_error;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [kind, sum] : sums) {
+    const double mean = sum.counted > 0 ? sum.ratios / static_cast<double>(sum.counted) : 1.0;
+    rows.push_back({plain(kind), std::to_string(sum.linears), fmt::format("{:.2f}", mean)});
+  }
+  return "## Error of the linears\n\nThe mean squared change of a linear's output on the calibration tokens, as a share of what "
+         "rounding to nearest leaves; the mean over\n"
+         "the linears of a kind.\n\n" +
+         table({"Linear", "Count", "Error / rounding to nearest"}, rows);
+}
+
+std::string quality_section(const Json& metadata) {
+  std::string text = "## Measured quality\n\n";
+  std::vector<std::vector<std::string>> rows;
+  if (metadata.is_object() && metadata.contains("evaluation") && metadata.at("evaluation").is_array()) {
+    for (const Json& figure : metadata.at("evaluation")) {
+      if (!figure.is_object() || !figure.contains("value")) continue;
+      rows.push_back({plain(text_of(figure, "task")), plain(text_of(figure, "metric")), value_text(figure.at("value")),
+                      figure.contains("base") && !figure.at("base").is_null() ? value_text(figure.at("base")) : ""});
+    }
+  }
+  if (!rows.empty()) return text + table({"Task", "Metric", "This model", "Original"}, rows);
+  return text +
+         "Not measured yet. To compare this model with the original, on a text of your own:\n\n```sh\nsalient eval MODEL "
+         "--compare-with ORIGINAL --tasks "
+         "perplexity --data perplexity=heldout.txt\n```\n";
+}
+
+std::string loading_section(const FormatRow& row) {
+  std::string text = "## How to load it\n\n`MODEL` stands for this folder or repository.\n";
+  for (const Engine& engine : row.engines)
+    text += fmt::format("\n{}:\n\n```{}\n{}\n```\n", engine.name, engine.language, engine.code);
+  return text;
+}
+
+std::string warning_section(const std::vector<LinearReport>& reports) {
+  const std::vector<std::string> lines = warning_lines(reports);
+  if (lines.empty()) return "";
+  std::string text = "## Warnings\n\n";
+  constexpr std::string_view kWord = "warning, ";
+  for (const std::string_view line : lines)
+    text += fmt::format("- {}\n", plain(line.starts_with(kWord) ? line.substr(kWord.size()) : line));
+  return text;
+}
+
+std::vector<LinearReport> reports_of(const Json& metadata) {
+  std::vector<LinearReport> reports;
+  if (!metadata.is_object() || !metadata.contains("layers") || !metadata.at("layers").is_array()) return reports;
+  for (const Json& layer : metadata.at("layers")) reports.push_back(linear_report_from_json(layer, "layers"));
+  return reports;
+}
+
+// As quantize_model names what it stores.
+std::string format_of(const Json& metadata) {
+  const std::string format = text_of(metadata, "format");
+  const std::string of_search = text_of(part(metadata, "search"), "format");
+  return format == "float" && !of_search.empty() ? of_search : format;
+}
+
+// What stands between the two lines of dashes that a file begins with.
+std::string header_of(const fs::path& card) {
+  const std::string text = read_text_file(card);
+  constexpr std::string_view kLine = "---\n";
+  if (!text.starts_with(kLine)) return "";
+  const size_t end = text.find("\n---", kLine.size() - 1);
+  return end == std::string::npos ? "" : text.substr(kLine.size(), end + 1 - kLine.size());
+}
+
+// ".../models--org--name/snapshots/<commit>" -> "org/name".
+std::string hub_name(const fs::path& folder) {
+  constexpr std::string_view kModels = "models--";
+  if (folder.parent_path().filename() != "snapshots") return "";
+  const std::string repository = folder.parent_path().parent_path().filename().string();
+  const size_t between = repository.find("--", kModels.size());
+  if (!repository.starts_with(kModels) || between == std::string::npos) return "";
+  return repository.substr(kModels.size(), between - kModels.size()) + "/" + repository.substr(between + 2);
+}
+
+}  // namespace
+
+Json describe_source(const fs::path& model_folder) {
+  const fs::path folder = fs::absolute(model_folder).lexically_normal();
+  const std::string hub = hub_name(folder);
+  Json source = Json::object();
+  source["name"] =
+      !hub.empty() ? hub.substr(hub.find('/') + 1) : (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  if (!hub.empty()) source["base_model"] = hub;
+  const fs::path card = folder / kModelCard;
+  if (!fs::is_regular_file(card)) return source;
+  try {
+    const Json given = ConfigNode::parse(header_of(card), card.string()).to_json();
+    for (const char* key : kCarried) {
+      if (given.is_object() && given.contains(key) && !given.at(key).is_null()) source[key] = given.at(key);
+    }
+  } catch (const Error&) {  // somebody else's file: nothing depends on it
+  }
+  return source;
+}
+
+std::string model_card(const Json& metadata, std::string_view given_format) {
+  const std::string format = given_format.empty() ? format_of(metadata) : std::string(given_format);
+  const FormatRow& row = row_of_format(format);
+  const std::vector<LinearReport> reports = reports_of(metadata);
+  const std::string name = name_of(metadata);
+  std::string text = header(metadata, row);
+  text += fmt::format("\n# {}, {}\n\n", plain(name), plain(format.empty() ? "float" : format));
+  text += is_quantized(metadata) ? fmt::format("{}, {} by Salient.\n\n", plain(name),
+                                               format == "smoothed" ? "smoothed for quantizers that follow" : "quantized")
+                                 : fmt::format("{}, in another format, written by Salient.\n\n", plain(name));
+  if (is_quantized(metadata)) {
+    text += settings_section(metadata, format) + "\n";
+    text += calibration_section(metadata) + "\n";
+    if (!reports.empty() && !part(metadata, "calibration").empty()) text += error_section(reports) + "\n";
+  }
+  text += quality_section(metadata) + "\n" + loading_section(row);
+  if (const std::string warnings = warning_section(reports); !warnings.empty()) text += "\n" + warnings;
+  return text;
+}
+
+std::string export_card(const fs::path& model_folder, std::string_view format) {
+  const fs::path metadata_file = model_folder / kMetadataFile;
+  Json metadata = fs::exists(metadata_file) ? read_json_file(metadata_file) : Json::object();
+  if (!metadata.contains("source")) metadata["source"] = describe_source(model_folder);
+  return model_card(metadata, format);
+}
+
+}  // namespace salient::pipeline
