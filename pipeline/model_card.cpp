@@ -209,7 +209,7 @@ std::string error_section(const std::vector<LinearReport>& reports) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& [kind, sum] : sums) {
     const double mean = sum.counted > 0 ? sum.ratios / static_cast<double>(sum.counted) : 1.0;
-    rows.push_back({plain(kind), std::to_string(sum.linears), fmt::format("{:.2f}", mean)});
+    rows.push_back({plain(kind), std::to_string(sum.linears), fmt::format("{:.2g}", mean)});
   }
   return "## Error of the linears\n\nThe mean squared change of a linear's output on the calibration tokens, as a share of what "
          "rounding to nearest leaves; the mean over\n"

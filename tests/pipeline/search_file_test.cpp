@@ -6,6 +6,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "common/error.h"
 #include "models/io/safetensors.h"
 #include "support/run_program.h"
@@ -42,6 +45,7 @@ class Search : public ::testing::Test {
     job.model.output = path(name);
     job.model.on_message = [this](const std::string& line) { messages_ += line + "\n"; };
     apply_to_job(config, job);
+    job.model.on_progress = on_progress_;
     return run_quantize_job(std::move(job));
   }
   QuantizeJobResult quantize(const std::string& name, const std::string& settings, bool calibration = true) {
@@ -54,6 +58,7 @@ class Search : public ::testing::Test {
 
   test::TemporaryFolder folder_;
   std::string messages_;
+  std::function<void(int64_t done, int64_t total)> on_progress_;
 };
 
 TEST_F(Search, AppliedAgainGivesTheSameBytes) {
@@ -108,6 +113,20 @@ TEST_F(Search, TheFormatOfThatNameLeavesTheFileAlone) {
               HasSubstr("exists already"));
   EXPECT_THAT(test::message_of([&] { quantize("other", save_to("found.search")); }, ErrorKind::kInvalidArgument),
               HasSubstr("found.search"));
+}
+
+struct Stopped {};
+
+TEST_F(Search, AStoppedJobLosesNothingOfIt) {
+  quantize("whole.search", "bits: 3, format: awq-search");
+  on_progress_ = [](int64_t done, int64_t) {
+    if (done == 1) throw Stopped{};
+  };
+  EXPECT_THROW(quantize("stopped.search", "bits: 3, format: awq-search"), Stopped);
+  EXPECT_FALSE(fs::exists(path("stopped.search")));
+  on_progress_ = nullptr;
+  EXPECT_EQ(quantize("stopped.search", "bits: 3, format: awq-search").model.resumed_blocks, 1);
+  EXPECT_TRUE(test::file_bytes(path("stopped.search")) == test::file_bytes(path("whole.search")));
 }
 
 // A mixture: experts have groups and clip ranges of their own; nothing reaches an expert without tokens but what is given.
@@ -224,7 +243,7 @@ TEST_F(Search, WhatDoesNotBelongToTheModelIsNamed) {
               HasSubstr("model.layers.7.input_layernorm"));
   EXPECT_THAT(refused(changed([&](auto& s) { s.clips["model.layers.0.mlp.no_proj"] = s.clips.begin()->second; })),
               HasSubstr("no_proj"));
-  EXPECT_THAT(refused(whole, ", group_size: 64"), AllOf(HasSubstr("down_proj"), HasSubstr("--no-clip")));
+  EXPECT_THAT(refused(whole, ", group_size: 64"), AllOf(HasSubstr("v_proj"), HasSubstr("--no-clip")));
   EXPECT_THAT(refused(whole, ", clip: false, scale: false"), HasSubstr("nothing of it would be used"));
   // Query heads share the rows of v_proj: they cannot have scales of their own.
   SearchResult tied;
