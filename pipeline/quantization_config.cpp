@@ -1,6 +1,7 @@
 #include "pipeline/quantization_config.h"
 
 #include "common/error.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
@@ -9,6 +10,7 @@ namespace fs = std::filesystem;
 void check_stored(const AwqOptions& awq) {
   if (awq.export_compatible) return;
   check_format(awq.format, awq.spec);
+  check_gguf_settings(awq);
   if (awq.salient_ratio > 0) check_salient_channels(awq.format);
   if (awq.target_bits > 0) check_mixed_bits(awq.format);
 }

@@ -4,6 +4,7 @@
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/setting_values.h"
 
 namespace salient::pipeline {
@@ -91,7 +92,9 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Node& n, Config& c) { c.awq.propagate_error = n.as_bool(); },
      [](const Config& c) { return Json(c.awq.propagate_error); }},
     {"format", "", Form::kWord, "NAME",
-     "awq-gemm (default), compressed-tensors, dequantized (rounded weights as floats) or smoothed (scaled, not rounded)", "",
+     "awq-gemm (default), compressed-tensors, dequantized (rounded weights as floats), smoothed (scaled, not rounded) or a GGUF "
+     "file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, gguf-q8_0",
+     "",
      read_format, [](const Config& c) { return Json(to_string(c.awq.format)); }},
     {"version", "", Form::kWord, "NAME", "AutoAWQ's name of its layout: gemm", "format", read_version, nullptr},
     {"smooth_only", "smoothing_only", Form::kSwitch, "",
@@ -150,6 +153,20 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Config& c) { return Json(c.max_memory_bytes); }},
 };
 std::string_view role(const QuantizationSetting& setting) { return setting.same_as.empty() ? setting.key : setting.same_as; }
+
+// A GGUF format says bits, groups and zero points itself, and clips nothing: who gives another value would not get it.
+void take_gguf_format(const GivenSettings& given, Config& config) {
+  Config meant = config;
+  apply_gguf_format(meant.awq);
+  for (const GivenSetting& value : given) {
+    const QuantizationSetting& setting = *find_quantization_setting(role(*value.setting));
+    const bool said = setting.key == "bits" || setting.key == "group_size" || setting.key == "zero_point" || setting.key == "clip";
+    if (!said || setting.print(config) == setting.print(meant)) continue;
+    value.value.reject(fmt::format("nothing, or {} {}, which is what format {} means", setting.key, dump_json(setting.print(meant)),
+                                   to_string(config.awq.format)));
+  }
+  config = std::move(meant);
+}
 
 }  // namespace
 
@@ -217,6 +234,7 @@ QuantizationConfig make_quantization_config(const GivenSettings& given, std::str
     }
   }
   with_context(where, [&] {
+    take_gguf_format(given, config);
     quant::validate(config.awq.spec);
     const int fewest = *std::min_element(config.awq.bit_choices.begin(), config.awq.bit_choices.end());
     if (config.awq.target_bits > 0 && config.awq.target_bits < fewest) {

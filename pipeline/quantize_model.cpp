@@ -23,6 +23,8 @@
 #include "pipeline/artifact_files.h"
 #include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
+#include "pipeline/gguf_linear.h"
+#include "pipeline/gguf_output.h"
 #include "pipeline/mappings.h"
 #include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_progress.h"
@@ -53,9 +55,9 @@ std::string hash_tensor(const at::Tensor& tensor) {
   return hash.hex();
 }
 
-void put_outer(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const std::vector<models::PlannedTensor>& tensors) {
+void put_outer(const TensorSink& sink, const Checkpoint& checkpoint, const std::vector<models::PlannedTensor>& tensors) {
   for (const models::PlannedTensor& planned : tensors) {
-    writer.put(planned.name, checkpoint.load(planned.name, planned.shape, planned.dtype));
+    sink.put(planned.name, checkpoint.load(planned.name, planned.shape, planned.dtype));
   }
 }
 
@@ -115,12 +117,11 @@ void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
 }
 
 // Progress without the shards that it speaks of: somebody tidied up in the work folder.
-void check_taken_over(const models::CheckpointWriter& writer, const std::vector<models::PlannedTensor>& planned,
-                      const fs::path& work) {
-  for (const models::PlannedTensor& tensor : planned) {
-    if (writer.taken_over(tensor.name)) continue;
-    throw Error(ErrorKind::kCorruption,
-                fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(), tensor.name))
+void check_taken_over(const models::CheckpointWriter& writer, const models::ShardPlan& plan, const fs::path& work) {
+  for (const models::ShardPlan::Shard& shard : plan.shards) {
+    const std::string& tensor = shard.tensors.front().name;
+    if (writer.taken_over(tensor)) continue;
+    throw Error(ErrorKind::kCorruption, fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(), tensor))
         .with_hint("remove that folder and give the same command again");
   }
 }
@@ -141,7 +142,7 @@ std::string coverage_note(const std::vector<LinearReport>& reports, int64_t bloc
 
 Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
                    const std::vector<models::PlannedTensor>& kept) {
-  if (options.format == WeightFormat::kFloat) return checkpoint.config();
+  if (options.format == WeightFormat::kFloat || gguf_format_of(options.format) != nullptr) return checkpoint.config();
   if (options.format == WeightFormat::kDequantized) return artifact_config(checkpoint.config(), Json(), "float32");
   const Json quantization =
       quantization_config(options.format, options.spec, quantized_modules(config, options), float_modules(config, options, kept));
@@ -183,6 +184,7 @@ QuantizeModelOptions normalized(QuantizeModelOptions options) {
   if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
   if (options.output.empty() || options.output == ".") fail(ErrorKind::kInvalidArgument, "the output folder has no name");
   if (options.awq.export_compatible) options.awq.format = WeightFormat::kFloat;
+  apply_gguf_format(options.awq);
   return options;
 }
 
@@ -197,7 +199,12 @@ struct Job {
         source_hashes(hash_source_files(checkpoint.folder())),
         work(work_folder_of(options.output)) {
     options.awq.scale_dtype = packed_dtype(config, options.awq.format);
-    stored = stored_dtypes(checkpoint, config, options.awq);
+    options.awq.ggml_types = ggml_types(config, options.awq);
+    if (gguf_format_of(options.awq.format) != nullptr) {
+      gguf.emplace(checkpoint, config, options.awq);
+      kept.clear();  // a file of its own, for llama.cpp
+    }
+    stored = gguf ? gguf->stored() : stored_dtypes(checkpoint, config, options.awq);
     fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
                                         {"source", source_hashes},
                                         {"spec", models::spec_to_json(options.awq.spec)},
@@ -212,7 +219,7 @@ struct Job {
                                         {"batch_tokens", options.batch_tokens},
                                         {"max_shard_bytes", options.max_shard_bytes}}));
   }
-  Job(const Job&) = delete;  // `stored` refers to `checkpoint`
+  Job(const Job&) = delete;  // `stored` refers to `checkpoint` or `gguf`
   Job& operator=(const Job&) = delete;
 
   int64_t blocks() const { return config.num_hidden_layers; }
@@ -228,6 +235,7 @@ struct Job {
   std::vector<models::PlannedTensor> kept;
   Json source_hashes;
   fs::path work;
+  std::optional<GgufOutput> gguf;  // where that is the format
   StoredDtype stored;
   std::string fingerprint;  // of everything that decides the result's bytes
 };
@@ -294,7 +302,8 @@ std::optional<BitPlan> find_bits(const Job& job) {
 }
 
 // Every tensor of the artifact, in the order in which they are stored.
-std::vector<models::PlannedTensor> plan_artifact(const Job& job, const AwqOptions& awq, const OuterTensors& outer) {
+models::ShardPlan plan_artifact(const Job& job, const AwqOptions& awq, const OuterTensors& outer) {
+  if (job.gguf) return job.gguf->plan();
   std::vector<models::PlannedTensor> planned = outer.before;
   const auto append = [&](const std::vector<models::PlannedTensor>& tensors) {
     planned.insert(planned.end(), tensors.begin(), tensors.end());
@@ -303,14 +312,23 @@ std::vector<models::PlannedTensor> plan_artifact(const Job& job, const AwqOption
   append(outer.after);
   append(outer.head);
   append(job.kept);
-  return planned;
+  return models::plan_shards(planned, job.options.max_shard_bytes);
+}
+
+// Takes tensors under their names in the checkpoint.
+TensorSink sink_of(const Job& job, models::CheckpointWriter& writer) {
+  if (job.gguf) return job.gguf->sink(writer);
+  return {[&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
+          [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
 }
 
 // All that is not of a block, and the first block's input.
 QuantizeProgress begin_work(const Job& job, const AwqOptions& awq, const OuterTensors& outer, const CalibrationPass& pass,
                             models::CheckpointWriter& writer) {
-  put_outer(writer, job.checkpoint, outer.before);
-  put_outer(writer, job.checkpoint, outer.after);
+  const TensorSink sink = sink_of(job, writer);
+  put_outer(sink, job.checkpoint, outer.before);
+  put_outer(sink, job.checkpoint, outer.after);
+  if (job.gguf) job.gguf->put_constants(writer);
   if (!outer.head.empty()) put_head(writer, job.checkpoint, job.config, awq, packed_dtype(job.config, awq.format));
   copy_kept(writer, job.checkpoint, job.kept);
   ActivationFile embedded = ActivationFile::create(hidden_file(job.work, 0), job.hidden_shape());
@@ -324,10 +342,7 @@ QuantizeProgress begin_work(const Job& job, const AwqOptions& awq, const OuterTe
 void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPlan>& bits, const CalibrationPass& pass,
                 models::CheckpointWriter& writer, QuantizeProgress& progress) {
   const QuantizeModelOptions& options = job.options;
-  const TensorSink sink{
-      [&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
-      [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
-  BlockStep step{job.checkpoint, job.config, awq, pass, job.stored, job.work, sink, {}};
+  BlockStep step{job.checkpoint, job.config, awq, pass, job.stored, job.work, sink_of(job, writer), {}};
   if (options.on_progress) options.on_progress(progress.blocks_done, job.blocks());
   for (int64_t block = progress.blocks_done; block < job.blocks(); ++block) {
     const ActivationFile input = ActivationFile::open(hidden_file(job.work, block), job.hidden_shape());
@@ -397,8 +412,7 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
     for (const PlannedModule& module : bits->modules) awq.planned_bits[module.name] = module.bits;
   }
   const OuterTensors outer = plan_outer(job.config, job.stored, &awq);
-  const std::vector<models::PlannedTensor> planned = plan_artifact(job, awq, outer);
-  const models::ShardPlan plan = models::plan_shards(planned, job.options.max_shard_bytes);
+  const models::ShardPlan plan = plan_artifact(job, awq, outer);
   models::CheckpointWriter writer(lock, plan);
   std::optional<QuantizeProgress> progress = load_progress(job.work, job.fingerprint);
   QuantizeModelResult result;
@@ -408,7 +422,7 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
   const bool hold_back = awq.rounding.kind == quant::RoundingKind::kGram && !awq.rounding.off_diagonal;
   const CalibrationPass pass(job.config, job.tokens, job.options.device, job.options.batch_tokens, hold_back, job.options.awq.rows_curve);
   if (progress) {
-    check_taken_over(writer, planned, job.work);
+    check_taken_over(writer, plan, job.work);
     job.say(fmt::format("going on at block {} of {}", progress->blocks_done + 1, job.blocks()));
   } else {
     remove_progress(job.work);
@@ -426,7 +440,7 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
 }  // namespace
 
 void check_quantization(const QuantizeModelOptions& given) {
-  const QuantizeModelOptions options = normalized(given);
+  QuantizeModelOptions options = normalized(given);
   quant::validate(options.awq.spec);
   check_stored(options.awq);
   const bool ours = fs::exists(options.output) && load_finished(options.output).has_value();
@@ -438,7 +452,10 @@ void check_quantization(const QuantizeModelOptions& given) {
   check_ignore(config, options.awq.ignore, options.awq.ignore_may_miss);
   check_overrides(config, options.awq.overrides);
   check_tensors(checkpoint, config);
-  const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
+  options.awq.ggml_types = ggml_types(config, options.awq);
+  std::optional<GgufOutput> gguf;
+  if (gguf_format_of(options.awq.format) != nullptr) gguf.emplace(checkpoint, config, options.awq);
+  const StoredDtype stored = gguf ? gguf->stored() : stored_dtypes(checkpoint, config, options.awq);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) plan_block(config, block, options.awq, stored, &checkpoint);
   check_rows_curve(options.awq);
   check_stored_range(checkpoint, config, options.awq, stored);
@@ -450,6 +467,9 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   check_quantization(given);
   const Job job(given, tokens);
   for (const std::string& note : check_tensors(job.checkpoint, job.config)) job.say(note);
+  if (job.gguf) {
+    for (const std::string& note : job.gguf->notes()) job.say(note);
+  }
   for (const std::string& note : check_ignore(job.config, job.options.awq.ignore, job.options.awq.ignore_may_miss)) job.say(note);
   for (const std::string& note : check_overrides(job.config, job.options.awq.overrides)) job.say(note);
   if (const auto finished = reusable_output(job)) return nothing_to_do(job, *finished);

@@ -8,6 +8,7 @@
 #include <cctype>
 
 #include "common/error.h"
+#include "models/gguf/gguf_mixture.h"
 #include "quant/awq_gemm.h"
 #include "quant/pack_quantized.h"
 
@@ -20,17 +21,31 @@ using models::PlannedTensor;
 constexpr std::array kFour = {4};
 constexpr std::array kAll = {2, 3, 4, 5, 6, 8};
 
-constexpr std::array<WeightFormatRow, 4> kFormats = {{
+constexpr std::array kFive = {5};
+constexpr std::array kSix = {6};
+constexpr std::array kEight = {8};
+constexpr std::string_view kGgufReaders = "llama.cpp and what is built on it (ollama, LM Studio)";
+
+constexpr std::array<WeightFormatRow, 10> kFormats = {{
     // format                           name                 bits   mixed  head   packed  readers
     {WeightFormat::kAwqGemm, "awq-gemm", kFour, false, false, true, "AutoAWQ, transformers, vLLM, SGLang, TGI"},
     {WeightFormat::kCompressedTensors, "compressed-tensors", kAll, true, true, true,
      "compressed-tensors, transformers; with 4 and 8 bits vLLM and SGLang"},
     {WeightFormat::kDequantized, "dequantized", kAll, true, true, false, "everything that reads the source"},
     {WeightFormat::kFloat, "smoothed", kAll, true, true, false, "everything that reads the source"},
+    // bits: of most linears; the mixture says which have more
+    {WeightFormat::kGgufQ8_0, "gguf-q8_0", kEight, false, false, true, kGgufReaders},
+    {WeightFormat::kGgufQ4_0, "gguf-q4_0", kFour, false, false, true, kGgufReaders},
+    {WeightFormat::kGgufQ4_K_S, "gguf-q4_k_s", kFour, false, false, true, kGgufReaders},
+    {WeightFormat::kGgufQ4_K_M, "gguf-q4_k_m", kFour, false, false, true, kGgufReaders},
+    {WeightFormat::kGgufQ5_K_M, "gguf-q5_k_m", kFive, false, false, true, kGgufReaders},
+    {WeightFormat::kGgufQ6_K, "gguf-q6_k", kSix, false, false, true, kGgufReaders},
 }};
 
 // The version of the package whose reader the written configuration was checked with.
 constexpr const char* kCompressedTensorsVersion = "0.20.0";
+
+bool is_gguf(WeightFormat format) { return models::find_gguf_format(to_string(format)) != nullptr; }
 
 bool holds_bits(const WeightFormatRow& row, int bits) {
   return std::find(row.bits.begin(), row.bits.end(), bits) != row.bits.end();
@@ -178,6 +193,8 @@ const WeightFormatRow& row_of(WeightFormat format) {
   return *row;
 }
 
+bool holds_activation_scales(WeightFormat format) { return row_of(format).packed && !is_gguf(format); }
+
 std::string_view to_string(WeightFormat format) { return row_of(format).name; }
 
 std::optional<WeightFormat> parse_weight_format(std::string_view name) {
@@ -216,6 +233,7 @@ void check_mixed_bits(WeightFormat format) {
 void check_linear(WeightFormat format, const quant::QuantizationSpec& spec, const LinearSpec& linear,
                   const LinearSetting& setting) {
   const WeightFormatRow& row = row_of(format);
+  if (is_gguf(format)) return;  // the mixture gives each linear a type that fits it
   if (!holds_bits(row, setting.bits)) fail_bits(row, linear.name + ": bits", setting.bits);
   group_count(linear, setting);
   const LinearSetting expected{spec.weight_bits, spec.group_size, spec.zero_point};
@@ -259,6 +277,7 @@ std::vector<PlannedTensor> planned_tensors(WeightFormat format, const LinearSpec
       break;
     case WeightFormat::kDequantized:
     case WeightFormat::kFloat: plan = {{name + ".weight", dtype, {out, in}}}; break;
+    default: fail(ErrorKind::kInternal, "{}: format {} plans whole files", name, to_string(format));
   }
   if (linear.bias) plan.push_back({name + ".bias", dtype, {out}});
   return plan;
@@ -289,7 +308,7 @@ std::vector<std::pair<std::string, at::Tensor>> packed_tensors(WeightFormat form
         }
         return {{module + ".weight", dense}};
       }
-      case WeightFormat::kFloat: break;
+      default: break;
     }
     fail(ErrorKind::kInternal, "format {} has no codes", to_string(format));
   });
@@ -309,8 +328,7 @@ Json quantization_config(WeightFormat format, const quant::QuantizationSpec& spe
     case WeightFormat::kCompressedTensors:
       if (quantized.empty()) fail(ErrorKind::kInvalidArgument, "compressed-tensors: no linear is quantized");
       return compressed_tensors_config(quantized, float_modules);
-    case WeightFormat::kDequantized:
-    case WeightFormat::kFloat: break;
+    default: break;
   }
   return nullptr;
 }

@@ -6,6 +6,7 @@
 //                       quant/pack_quantized.h                                                       also vLLM and SGLang
 //   dequantized         P.weight, rounded to the values that the codes stand for                     everything
 //   smoothed            P.weight, scaled but not rounded                                             everything
+//   gguf-q4_k_m, ...    rows of ggml's blocks in one GGUF file: pipeline/gguf_output.h               llama.cpp and what is built on it
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -48,7 +49,10 @@ struct WeightFormatRow {
 std::span<const WeightFormatRow> weight_formats();
 const WeightFormatRow& row_of(WeightFormat format);
 
-// "awq-gemm", "compressed-tensors", "dequantized", "smoothed".
+// Whether a divisor of an activation (AutoAWQ's act.scales) has a place in the file.
+bool holds_activation_scales(WeightFormat format);
+
+// "awq-gemm", "compressed-tensors", "dequantized", "smoothed", "gguf-q4_k_m".
 std::string_view to_string(WeightFormat format);
 std::optional<WeightFormat> parse_weight_format(std::string_view name);
 
