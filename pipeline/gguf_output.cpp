@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "models/decoder/block_layout.h"
+#include "models/decoder/streamed_head.h"
 #include "models/gguf/gguf_metadata.h"
 #include "models/gguf/gguf_tokenizer.h"
 #include "pipeline/gguf_linear.h"
@@ -25,6 +26,8 @@ GgmlType float_type(at::ScalarType dtype) {
 at::ScalarType float_dtype(GgmlType type) {
   return type == GgmlType::kF16 ? at::kHalf : type == GgmlType::kBF16 ? at::kBFloat16 : at::kFloat;
 }
+
+constexpr std::string_view kHead = "output.weight";
 
 bool in_blocks(GgmlType type) { return quant::ggml_type_info(type).block_elements > 1; }
 
@@ -69,6 +72,11 @@ GgufOutput::GgufOutput(const models::Checkpoint& checkpoint, const models::Decod
     const models::GgufTensorPlan& tensor = contents_.plan.tensors[i];
     for (size_t part = 0; part < tensor.sources.size(); ++part)
       places_[tensor.sources[part]].push_back({i, tensor.stacked() ? static_cast<int64_t>(part) : -1});
+  }
+  head_source_ = models::head_tensor(config);
+  for (const Place& place : places_.at(head_source_)) {  // of a tied head that has a tensor of its own, that one
+    if (place.tensor == places_.at(head_source_).front().tensor || contents_.plan.tensors[place.tensor].name == kHead)
+      head_ = place.tensor;
   }
   keep_ignored_in_float(checkpoint, config, options);
   check_places(checkpoint, config, options);
@@ -159,6 +167,17 @@ TensorSink GgufOutput::sink(models::CheckpointWriter& writer) const {
   };
   return {put,
           [](const std::string& name, int64_t, const at::Tensor&) { fail(ErrorKind::kInternal, "'{}' comes in parts", name); }};
+}
+
+std::optional<GgmlType> GgufOutput::head_type() const {
+  if (!in_blocks(contents_.types[head_])) return std::nullopt;
+  return contents_.types[head_];
+}
+
+void GgufOutput::put_head(models::CheckpointWriter& writer, const at::Tensor& blocks, const at::Tensor& values) const {
+  for (const Place& place : places_.at(head_source_)) {
+    writer.put(contents_.plan.tensors[place.tensor].name, place.tensor == head_ ? blocks : stored_form(place.tensor, values));
+  }
 }
 
 void GgufOutput::put_constants(models::CheckpointWriter& writer) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,12 @@ class GgufOutput {
   StoredDtype stored() const;
   // `writer`: of plan(); must outlive the sink, as this must.
   TensorSink sink(models::CheckpointWriter& writer) const;
+  // The type of the head's tensor, where that is in blocks.
+  std::optional<quant::GgmlType> head_type() const;
+  // Where the head is in blocks: its tensor in the checkpoint is put last, by put_head.
+  bool is_head(const std::string& name) const { return head_type().has_value() && name == head_source_; }
+  // `blocks`: of the head. `values`: the tensor of the checkpoint, for the embedding where the file has it apart from the head.
+  void put_head(models::CheckpointWriter& writer, const at::Tensor& blocks, const at::Tensor& values) const;
   // What follows from config.json alone.
   void put_constants(models::CheckpointWriter& writer) const;
 
@@ -56,6 +63,8 @@ class GgufOutput {
   at::Tensor stored_form(size_t tensor, const at::Tensor& given) const;
 
   std::string file_;
+  std::string head_source_;  // the tensor of the checkpoint that the head is made of
+  size_t head_ = 0;          // its tensor in the plan
   GgufContents contents_;
   std::map<std::string, std::vector<Place>> places_;  // by name in the checkpoint; a tied head has two
 };

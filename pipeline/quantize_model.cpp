@@ -23,6 +23,7 @@
 #include "pipeline/artifact_files.h"
 #include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
+#include "pipeline/gguf_head.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/gguf_output.h"
 #include "pipeline/mappings.h"
@@ -326,8 +327,12 @@ TensorSink sink_of(const Job& job, models::CheckpointWriter& writer) {
 QuantizeProgress begin_work(const Job& job, const AwqOptions& awq, const OuterTensors& outer, const CalibrationPass& pass,
                             models::CheckpointWriter& writer) {
   const TensorSink sink = sink_of(job, writer);
-  put_outer(sink, job.checkpoint, outer.before);
-  put_outer(sink, job.checkpoint, outer.after);
+  const auto without_head = [&](std::vector<models::PlannedTensor> tensors) {  // it waits for what it will read
+    std::erase_if(tensors, [&](const models::PlannedTensor& tensor) { return job.gguf && job.gguf->is_head(tensor.name); });
+    return tensors;
+  };
+  put_outer(sink, job.checkpoint, without_head(outer.before));
+  put_outer(sink, job.checkpoint, without_head(outer.after));
   if (job.gguf) job.gguf->put_constants(writer);
   if (!outer.head.empty()) put_head(writer, job.checkpoint, job.config, awq, packed_dtype(job.config, awq.format));
   copy_kept(writer, job.checkpoint, job.kept);
@@ -347,7 +352,7 @@ void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPl
   for (int64_t block = progress.blocks_done; block < job.blocks(); ++block) {
     const ActivationFile input = ActivationFile::open(hidden_file(job.work, block), job.hidden_shape());
     ActivationFile output = ActivationFile::create(hidden_file(job.work, block + 1), job.hidden_shape());
-    step.needs_output = block + 1 < job.blocks();
+    step.needs_output = block + 1 < job.blocks() || (job.gguf && job.gguf->head_type());
     std::vector<LinearReport> reports = run_block_step(step, block, input, output);
     if (bits) add_sensitivities(reports, *bits);
     progress.reports.insert(progress.reports.end(), reports.begin(), reports.end());
@@ -358,6 +363,21 @@ void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPl
     if (const std::string note = coverage_note(reports, block); !note.empty()) job.say(note);
     if (options.on_progress) options.on_progress(progress.blocks_done, job.blocks());
   }
+}
+
+// The head of a GGUF file, once the hidden states that it reads are there.
+void put_gguf_head(const Job& job, const CalibrationPass& pass, models::CheckpointWriter& writer) {
+  const auto type = job.gguf->head_type();
+  if (!type) return;
+  const ActivationFile hidden = ActivationFile::open(hidden_file(job.work, job.blocks()), job.hidden_shape());
+  const quant::InputStatistics input = head_statistics(job.checkpoint, job.config, pass, hidden);
+  const std::string name = models::head_tensor(job.config);
+  const at::Tensor weight = job.checkpoint.view(name);
+  const HeadBlocks head = quantize_head(job.config, weight, *type, input, job.options.awq);
+  job.gguf->put_head(writer, head.blocks, weight);
+  job.checkpoint.release(name);
+  job.say(fmt::format("head: {}, {:.0f} % of the error of rounding to nearest", quant::ggml_type_info(*type).name,
+                      head.rtn_error > 0 ? 100 * head.error / head.rtn_error : 100.0));
 }
 
 Json metadata_json(const Job& job, const Json& mean_bits, const QuantizeProgress& progress, const Json& file_hashes) {
@@ -430,6 +450,7 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
     progress = begin_work(job, awq, outer, pass, writer);
   }
   run_blocks(job, awq, bits, pass, writer, *progress);
+  if (job.gguf) put_gguf_head(job, pass, writer);
   writer.finish();
   write_other_files(job, awq, bits, *progress);
   publish(job);
