@@ -12,13 +12,16 @@
 #include "calibration/token_blocks.h"
 #include "common/file.h"
 #include "models/decoder/decoder.h"
+#include "models/decoder/streamed_head.h"
 #include "models/gguf/gguf_config.h"
 #include "models/gguf/gguf_weights.h"
 #include "models/io/checkpoint_writer.h"
 #include "models/text/dataset.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/awq_linear.h"
+#include "pipeline/gguf_head.h"
 #include "pipeline/gguf_linear.h"
+#include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_model.h"
 #include "quant/ggml_types.h"
 #include "support/golden_checkpoint.h"
@@ -151,7 +154,7 @@ TEST(GgufQuantize, StoppedAfterAnyBlockItGivesTheSameBytes) {
   ASSERT_TRUE(expected.contains("model-Q4_K_M.gguf"));
 
   options.output = folder.path() / "stopped";
-  for (const int64_t stop : {0, 1, 3}) {
+  for (const int64_t stop : {0, 2, 4}) {  // after the last one the head is still to come
     options.on_progress = [&](int64_t done, int64_t) {
       if (done == stop) throw Stopped{};
     };
@@ -160,7 +163,7 @@ TEST(GgufQuantize, StoppedAfterAnyBlockItGivesTheSameBytes) {
   }
   options.on_progress = nullptr;
   const QuantizeModelResult resumed = quantize_model(options, tokens);
-  EXPECT_EQ(resumed.resumed_blocks, 3);
+  EXPECT_EQ(resumed.resumed_blocks, 4);
   const auto found = folder_bytes(resumed.folder);
   ASSERT_EQ(found.size(), expected.size());
   for (const auto& [name, bytes] : expected) EXPECT_TRUE(found.at(name) == bytes) << name;
@@ -192,6 +195,43 @@ TEST(GgufQuantize, SettingsThatTheFileHasNoPlaceForAreRefused) {
   EXPECT_NO_THROW(check_quantization(options));
   options.awq.target_bits = 4;
   EXPECT_THAT(test::message_of([&] { check_quantization(options); }, ErrorKind::kUnsupported), ::testing::HasSubstr("target_bits"));
+}
+
+TEST(GgufQuantize, FormatSaysBitsAndGroups) {
+  const auto settings = [](const std::string& yaml) {
+    return make_quantization_config(given_settings(ConfigNode::parse("{" + yaml + "}", "test")), "test");
+  };
+  const QuantizationConfig six = settings("format: gguf-q6_k");
+  EXPECT_EQ(six.awq.spec.weight_bits, 6);
+  EXPECT_EQ(six.awq.spec.group_size, 16);
+  EXPECT_FALSE(six.awq.spec.zero_point);
+  EXPECT_FALSE(six.awq.clip);
+  EXPECT_EQ(settings("format: gguf-q4_k_m, bits: 4, group_size: 32").awq.spec, settings("format: gguf-q4_k_m").awq.spec);
+  EXPECT_EQ(settings("format: awq-gemm").awq.spec, quant::QuantizationSpec());
+  for (const char* other : {"bits: 3", "group_size: 128", "symmetric: true", "clip: true"}) {
+    EXPECT_THAT(test::message_of([&] { settings(std::string("format: gguf-q4_k_m, ") + other); }, ErrorKind::kInvalidArgument),
+                ::testing::HasSubstr("gguf-q4_k_m"))
+        << other;
+  }
+}
+
+// More rows than are quantized at a time, in their order.
+TEST(GgufQuantize, HeadIsQuantizedByWhatItReads) {
+  at::manual_seed(4);
+  models::DecoderConfig config;
+  config.vocab_size = models::kHeadPieceRows + 300;
+  config.hidden_size = 64;
+  const at::Tensor weight = at::randn({config.vocab_size, config.hidden_size}).to(at::kBFloat16);
+  const at::Tensor x = at::randn({300, 64}).matmul(at::randn({64, 64}) * 0.2 + at::eye(64));
+  quant::InputStatistics input = quant::make_input_statistics(64, at::kCPU);
+  quant::accumulate(input, x);
+  quant::finish(input);
+  const HeadBlocks head = quantize_head(config, weight, GgmlType::kQ5_0, input, {});
+  const at::Tensor error = quant::dequantize_ggml(head.blocks, GgmlType::kQ5_0) - weight.to(at::kFloat);
+  EXPECT_LT(error.abs().max().item<float>(), 0.6f);
+  const double measured = (error.matmul(x.t()).square().sum() / 300).item<double>();
+  EXPECT_NEAR(head.error, measured, 1e-3 * measured);
+  EXPECT_LT(head.error, 0.7 * head.rtn_error);
 }
 
 // What goes on to the next block is what is stored.
