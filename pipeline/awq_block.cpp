@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/memory.h"
 #include "pipeline/block_objective.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/mappings.h"
 #include "pipeline/search_result.h"
 #include "pipeline/stored_range.h"
@@ -136,7 +137,12 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
       for_each_balance([&](const Balance& linear, bool none_worse) { run.add_error(linear.weight, linear.affine, none_worse); });
     }
   } while (run.refine());
-  return run.finish();
+  if (gguf_format_of(options.format) == nullptr || module_error) return run.finish();
+  quant::GgmlScaleChoice choice(input, run.finalists(kBlockCandidates));
+  for_each_balance([&](const Balance& linear, bool none_worse) {
+    choice.add_error(linear.weight, options.ggml_types.at(linear.spec->name), none_worse);
+  });
+  return choice.finish();
 }
 
 constexpr const char* kMixtureNote = "objective block: mixtures of experts are not run, the scales are by objective gram";
@@ -333,8 +339,7 @@ void store_activation_scales(const models::BlockLayout& layout, BlockWeights& we
 std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
                                           const AwqOptions& options) {
   std::vector<ScalingGroup> groups = models::scaling_groups(config, layout);
-  // A float checkpoint has no place for an activation's divisor.
-  if (!row_of(options.format).packed) {
+  if (!holds_activation_scales(options.format)) {
     std::erase_if(groups, [](const ScalingGroup& group) { return std::holds_alternative<models::ParameterSlot>(group.smooth); });
   }
   return select_groups(config, layout, std::move(groups), options.mappings);
@@ -369,7 +374,7 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
     if (is_rounded(spec, options)) result.reports.push_back(std::move(reports[spec.id]));
   }
   store_norms(layout, weights, stored, sink);
-  if (row_of(options.format).packed) store_activation_scales(layout, weights, stored, sink);
+  if (holds_activation_scales(options.format)) store_activation_scales(layout, weights, stored, sink);
   result.weights = std::move(weights);
   result.expert_input = std::move(applied.expert_input);
   return result;
@@ -411,10 +416,8 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
     if (!(reached || options.search != nullptr) || !is_searched(down, options)) continue;
     const at::Tensor weight =
         without_channels(std::get<FloatLinear>(weights.at(down.id.slot)).weight, salient_inputs(hidden, options));
-    const auto found = options.search != nullptr
-                           ? found_scales(*options.search, group)
-                           : quant::search_scales({weight}, hidden, affine_options(options, down.name, weight.size(1)),
-                                                  options.scale_search, group.tie);
+    const auto found = options.search != nullptr ? found_scales(*options.search, group)
+                                                 : search_linear_scales(down.name, weight, hidden, options, group.tie);
     if (!found) continue;
     keep_found(sink.found, group, specs, *found);
     models::apply_scales(weights, group, found->scales);

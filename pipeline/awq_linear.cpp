@@ -7,8 +7,10 @@
 
 #include "common/error.h"
 #include "common/memory.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/module_pattern.h"
 #include "pipeline/search_result.h"
+#include "quant/ggml_codes.h"
 #include "quant/gram_rounding.h"
 #include "quant/salience.h"
 
@@ -137,6 +139,7 @@ LinearSetting setting_of(const AwqOptions& options, const std::string& module) {
     setting.zero_point = other.zero_point.value_or(setting.zero_point);
   }
   if (const auto planned = options.planned_bits.find(module); planned != options.planned_bits.end()) setting.bits = planned->second;
+  if (const auto type = ggml_type_of(options, module); type && setting.bits < kFloatBits) return ggml_setting(*type);
   return setting;
 }
 
@@ -155,7 +158,9 @@ bool is_quantized(const models::LinearSpec& spec, const AwqOptions& options) {
 
 UntouchedWeight measure_untouched(const models::LinearSpec& spec, const at::Tensor& weight, const quant::InputStatistics& input,
                                   const AwqOptions& options) {
-  const at::Tensor error = quant::quantization_error(weight, {}, affine_options(options, spec.name, weight.size(1)));
+  const std::optional<quant::GgmlType> type = ggml_type_of(options, spec.name);
+  const at::Tensor error = type ? quant::dequantize_ggml(quant::quantize_ggml(weight, *type), *type) - weight
+                                : quant::quantization_error(weight, {}, affine_options(options, spec.name, weight.size(1)));
   const auto correlation =
       quant::rank_correlation(quant::mean_abs(input).to(at::kDouble), quant::channel_error_share(error, input.gram));
   return {quant::output_error(error, input.gram, input.rows), correlation.value_or(-2)};
@@ -189,6 +194,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
   const bool search = wanted && sound;
   const bool only_clamp = options.format == WeightFormat::kFloat;
   std::vector<at::Tensor> salient;  // of each linear
+  std::vector<at::Tensor> blocks;   // of each linear in a GGUF file, before the codes are chosen anew
   std::vector<quant::WeightToRound> weights;
   for (const LinearJob& job : jobs) {
     const quant::AffineOptions affine = affine_options(options, job.spec->name, job.linear->weight.size(1));
@@ -214,6 +220,13 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
                       report.salient_channels, weight.size(1), affine.bits + (kFloatBits - affine.bits) * share, kFloatBits));
     }
     const at::Tensor& rows = job.applied.rows;
+    if (const auto type = ggml_type_of(options, job.spec->name)) {
+      blocks.push_back(quant::blocks_by_importance(weight, *type, search ? gram : at::Tensor()));
+      weights.push_back(quant::weight_of_blocks(weight, blocks.back(), *type));
+      report.scaled_error = error_of(quant::dequantize_ggml(blocks.back(), *type) - weight, gram, input.rows, rows);
+      reports.push_back(std::move(report));
+      continue;
+    }
     report.scaled_error = error_of(quant::quantization_error(weight, {}, affine), gram, input.rows, rows);
     quant::ClipRange clip;
     if (options.clip && (search || options.search != nullptr))
@@ -232,10 +245,15 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
     const std::string& name = job.spec->name;
     const quant::RoundedWeight& result = rounded[i].weight;
     const at::Tensor& kept = salient[i];
-    at::Tensor dense = only_clamp ? (weights[i].range() != nullptr
-                                         ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size)
-                                         : weights[i].weight)
-                                  : quant::dequantize(result.weight);
+    at::Tensor dense;
+    if (const auto type = ggml_type_of(options, name)) {
+      blocks[i] = quant::with_ggml_codes(blocks[i], *type, result.weight.codes);
+      dense = quant::dequantize_ggml(blocks[i], *type);
+    } else if (only_clamp) {
+      dense = weights[i].range() != nullptr ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size) : weights[i].weight;
+    } else {
+      dense = quant::dequantize(result.weight);
+    }
     if (kept.defined()) dense = dense.index_copy(1, kept, job.linear->weight.index_select(1, kept));
     report.error = error_of(dense - job.linear->weight, gram, input.rows, job.applied.rows);
     report.off_diagonal = rounded[i].off_diagonal;
@@ -252,8 +270,12 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
       store_float_linear(*job.spec, *job.linear, stored, sink);
       continue;
     }
-    for (const auto& [tensor, value] : packed_tensors(options.format, name, result.weight, setting_of(options, name), dtype))
-      sink.put(tensor, value);
+    if (!blocks.empty()) {
+      sink.put(name + ".weight", blocks[i]);
+    } else {
+      for (const auto& [tensor, value] : packed_tensors(options.format, name, result.weight, setting_of(options, name), dtype))
+        sink.put(tensor, value);
+    }
     job.linear->weight = dense;
     store_bias(*job.spec, *job.linear, dtype, sink);
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "quant/clip_search.h"
+#include "quant/ggml_types.h"
 #include "quant/rounding.h"
 #include "quant/scale_search.h"
 #include "quant/spec.h"
@@ -25,6 +26,13 @@ enum class WeightFormat : uint8_t {
   kCompressedTensors,  // compressed-tensors "pack-quantized": 2 to 8 bits, mixed within a model
   kDequantized,        // rounded weights written as floats in the source's layout and dtype: any engine runs them, nothing gets smaller
   kFloat,              // smoothed only: the same function in the source's layout and dtype, for quantizers that follow
+  // One GGUF file with llama.cpp's mixture of this name (models/gguf/gguf_mixture.h): each linear has a type of its own
+  kGgufQ8_0,
+  kGgufQ4_0,
+  kGgufQ4_K_S,
+  kGgufQ4_K_M,
+  kGgufQ5_K_M,
+  kGgufQ6_K,
 };
 
 // One line of llm-compressor's "mappings": a module name, or a regular expression after "re:".
@@ -71,6 +79,8 @@ struct AwqOptions {
   double target_bits = 0;    // mean bits of a weight, scales and zero points not counted, reached by choosing bits for each module; 0 = spec.weight_bits everywhere
   std::vector<int> bit_choices = {2, 3, 4, 5, 6, 8};  // to choose from with target_bits, as far as the format has them
   std::map<std::string, int> planned_bits = {};       // by module: what target_bits came to (pipeline/bit_plan.h); set by quantize_model
+  // By module: the type of each linear in a GGUF file, which says its bits and groups; set by quantize_model from the format and the model.
+  std::map<std::string, quant::GgmlType> ggml_types = {};
   double salient_ratio = 0;  // share of input channels of each linear that are kept in float; 0 = none
   bool salient_auto = false; // each linear's share is chosen from its measured salience, salient_ratio is its upper bound
   at::ScalarType scale_dtype = at::kHalf;  // that scales are stored in; set by quantize_model from the format and the model

@@ -13,8 +13,8 @@
 #include "models/gguf/gguf_checkpoint.h"
 #include "models/gguf/gguf_metadata.h"
 #include "models/gguf/gguf_tensors.h"
-#include "models/gguf/gguf_tokenizer.h"
 #include "models/io/gguf_writer.h"
+#include "pipeline/gguf_output.h"
 #include "quant/ggml_types.h"
 
 namespace salient::pipeline {
@@ -72,28 +72,16 @@ GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& f
   const at::NoGradGuard no_grad;
   const DecoderConfig config = models::load_decoder_config(checkpoint);
   refuse_activation_scales(checkpoint);
-  const models::GgufPlan plan = models::plan_gguf_tensors(config);
-  const std::vector<quant::GgmlType> types = models::gguf_mixture(format, config, plan.tensors);
+  GgufContents contents = plan_gguf_contents(checkpoint, config, format, name);
+  const models::GgufPlan& plan = contents.plan;
+  const std::vector<quant::GgmlType>& types = contents.types;
   GgufExport result;
-  result.notes = plan.notes;
-  std::vector<models::GgufPair> metadata = models::gguf_metadata(config, {name, format.file_type_id});
-  if (const models::GgufCheckpoint* source = checkpoint.gguf()) {
-    for (const models::GgufPair& pair : source->header().metadata) {
-      if (pair.key.starts_with("tokenizer.")) metadata.push_back(pair);
-    }
-  } else if (std::filesystem::exists(checkpoint.folder() / "tokenizer.json")) {
-    models::GgufTokenizer tokenizer = models::gguf_tokenizer(checkpoint.folder(), config);
-    metadata.insert(metadata.end(), tokenizer.pairs.begin(), tokenizer.pairs.end());
-    result.notes.insert(result.notes.end(), tokenizer.notes.begin(), tokenizer.notes.end());
-  } else {
-    for (models::GgufPair& pair : models::gguf_no_tokenizer()) metadata.push_back(std::move(pair));
-  }
+  result.notes = contents.notes;
   if (checkpoint.config().contains("quantization_config")) {
     result.notes.emplace_back("the model is quantized already, and is quantized again: a GGUF file made from the float model loses less");
   }
-  std::vector<models::GgufTensor> tensors;
-  for (size_t i = 0; i < plan.tensors.size(); ++i) tensors.push_back({plan.tensors[i].name, types[i], plan.tensors[i].shape, 0});
-  models::GgufWriter writer(file, std::move(metadata), std::move(tensors));
+  models::GgufHeader header = contents.header();
+  models::GgufWriter writer(file, std::move(header.metadata), std::move(header.tensors));
   const Values values(checkpoint, config);
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     const models::GgufTensorPlan& tensor = plan.tensors[i];

@@ -67,7 +67,7 @@ Writer find_writer(const ExportOptions& options, std::string_view format) {
   if (format == kFloat) return {"", "", [&options](const fs::path& path) { return write_float(options, path); }};
   if (const models::GgufFormat* gguf = models::find_gguf_format(format))
     return {".gguf", fmt::format("model-{}.gguf", gguf->file_type), [&options, gguf](const fs::path& path) { return write_gguf(options, path, *gguf); }};
-  if (const auto packed = parse_weight_format(format); packed && row_of(*packed).packed)
+  if (const auto packed = parse_weight_format(format); packed && row_of(*packed).convertible())
     return {"", "", [&options, packed](const fs::path& path) { return write_converted(options, path, *packed); }};
   const std::vector<std::string> names = export_formats();
   fail(ErrorKind::kInvalidArgument, "export format '{}'{}: expected {}", format, did_you_mean(std::string(format), names), fmt::join(names, ", "));
@@ -79,7 +79,7 @@ std::vector<std::string> export_formats() {
   std::vector<std::string> names = {kTorchscript, kFloat};
   for (const models::GgufFormat& format : models::gguf_formats()) names.emplace_back(format.name);
   for (const WeightFormatRow& row : weight_formats()) {
-    if (row.packed) names.emplace_back(row.name);
+    if (row.convertible()) names.emplace_back(row.name);
   }
   return names;
 }

@@ -1,6 +1,7 @@
 #include "pipeline/quantization_config.h"
 
 #include "common/error.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
@@ -12,6 +13,7 @@ void check_stored(const AwqOptions& awq) {
          awq.search != nullptr ? "a search result is given with 'search'" : "'scale' and 'clip' are off");
   if (awq.export_compatible) return;
   check_format(awq.format, awq.spec);
+  check_gguf_settings(awq);
   if (awq.salient_ratio > 0) check_salient_channels(awq.format);
   if (awq.target_bits > 0) check_mixed_bits(awq.format);
 }

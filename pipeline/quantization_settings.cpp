@@ -4,6 +4,7 @@
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/search_file.h"
 #include "pipeline/setting_values.h"
 #include "pipeline/weight_formats.h"
@@ -94,7 +95,8 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Config& c) { return Json(c.awq.propagate_error); }},
     {"format", "", Form::kWord, "NAME",
      "awq-gemm (default), awq-gemv, awq-gemv-fast, awq-marlin (no zero points), compressed-tensors, dequantized (rounded weights as "
-     "floats), smoothed (scaled, not rounded)\nor awq-search (what the searches find, alone, in a file)",
+     "floats), smoothed (scaled, not rounded), a GGUF file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, gguf-q8_0,\n"
+     "or awq-search (what the searches find, alone, in a file)",
      "", read_format, [](const Config& c) { return Json(c.awq.search_only ? kSearchFormat : to_string(c.awq.format)); }},
     {"search", "load_awq", Form::kText, "FILE",
      "scales and clip ranges that were searched before (--save-search, or llm-awq's --dump_awq), instead of searching; with "
@@ -160,6 +162,20 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Config& c) { return Json(c.max_memory_bytes); }},
 };
 std::string_view role(const QuantizationSetting& setting) { return setting.same_as.empty() ? setting.key : setting.same_as; }
+
+// A GGUF format says bits, groups and zero points itself, and clips nothing: who gives another value would not get it.
+void take_gguf_format(const GivenSettings& given, Config& config) {
+  Config meant = config;
+  apply_gguf_format(meant.awq);
+  for (const GivenSetting& value : given) {
+    const QuantizationSetting& setting = *find_quantization_setting(role(*value.setting));
+    const bool said = setting.key == "bits" || setting.key == "group_size" || setting.key == "zero_point" || setting.key == "clip";
+    if (!said || setting.print(config) == setting.print(meant)) continue;
+    value.value.reject(fmt::format("nothing, or {} {}, which is what format {} means", setting.key, dump_json(setting.print(meant)),
+                                   to_string(config.awq.format)));
+  }
+  config = std::move(meant);
+}
 
 }  // namespace
 
@@ -230,6 +246,7 @@ QuantizationConfig make_quantization_config(const GivenSettings& given, std::str
   const bool said = std::any_of(given.begin(), given.end(), [](const GivenSetting& value) { return role(*value.setting) == "zero_point"; });
   if (!said && !row_of(config.awq.format).zero_points) config.awq.spec.zero_point = false;
   with_context(where, [&] {
+    take_gguf_format(given, config);
     quant::validate(config.awq.spec);
     const int fewest = *std::min_element(config.awq.bit_choices.begin(), config.awq.bit_choices.end());
     if (config.awq.target_bits > 0 && config.awq.target_bits < fewest) {

@@ -23,6 +23,9 @@
 #include "pipeline/artifact_files.h"
 #include "pipeline/bit_plan_file.h"
 #include "pipeline/block_step.h"
+#include "pipeline/gguf_head.h"
+#include "pipeline/gguf_linear.h"
+#include "pipeline/gguf_output.h"
 #include "pipeline/mappings.h"
 #include "pipeline/model_card.h"
 #include "pipeline/quantization_settings.h"
@@ -55,9 +58,9 @@ std::string hash_tensor(const at::Tensor& tensor) {
   return hash.hex();
 }
 
-void put_outer(models::CheckpointWriter& writer, const Checkpoint& checkpoint, const std::vector<models::PlannedTensor>& tensors) {
+void put_outer(const TensorSink& sink, const Checkpoint& checkpoint, const std::vector<models::PlannedTensor>& tensors) {
   for (const models::PlannedTensor& planned : tensors) {
-    writer.put(planned.name, checkpoint.load(planned.name, planned.shape, planned.dtype));
+    sink.put(planned.name, checkpoint.load(planned.name, planned.shape, planned.dtype));
   }
 }
 
@@ -106,12 +109,11 @@ void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
 }
 
 // Progress without the shards that it speaks of: somebody tidied up in the work folder.
-void check_taken_over(const models::CheckpointWriter& writer, const std::vector<models::PlannedTensor>& planned,
-                      const fs::path& work) {
-  for (const models::PlannedTensor& tensor : planned) {
-    if (writer.taken_over(tensor.name)) continue;
-    throw Error(ErrorKind::kCorruption,
-                fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(), tensor.name))
+void check_taken_over(const models::CheckpointWriter& writer, const models::ShardPlan& plan, const fs::path& work) {
+  for (const models::ShardPlan::Shard& shard : plan.shards) {
+    const std::string& tensor = shard.tensors.front().name;
+    if (writer.taken_over(tensor)) continue;
+    throw Error(ErrorKind::kCorruption, fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(), tensor))
         .with_hint("remove that folder and give the same command again");
   }
 }
@@ -132,7 +134,7 @@ std::string coverage_note(const std::vector<LinearReport>& reports, int64_t bloc
 
 Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
                    const std::vector<models::PlannedTensor>& kept) {
-  if (options.format == WeightFormat::kFloat) return checkpoint.config();
+  if (options.format == WeightFormat::kFloat || gguf_format_of(options.format) != nullptr) return checkpoint.config();
   if (options.format == WeightFormat::kDequantized) return artifact_config(checkpoint.config(), Json(), "float32");
   const Json quantization =
       quantization_config(options.format, options.spec, quantized_modules(config, options), float_modules(config, options, kept));
@@ -174,6 +176,7 @@ QuantizeModelOptions normalized(QuantizeModelOptions options) {
   if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
   if (options.output.empty() || options.output == ".") fail(ErrorKind::kInvalidArgument, "the output folder has no name");
   if (options.awq.export_compatible) options.awq.format = WeightFormat::kFloat;
+  apply_gguf_format(options.awq);
   return options;
 }
 
@@ -188,7 +191,12 @@ struct Job {
         source_hashes(hash_source_files(checkpoint.folder())),
         work(work_folder_of(options.output)) {
     options.awq.scale_dtype = packed_dtype(config, options.awq.format);
-    stored = stored_dtypes(checkpoint, config, options.awq);
+    options.awq.ggml_types = ggml_types(config, options.awq);
+    if (gguf_format_of(options.awq.format) != nullptr) {
+      gguf.emplace(checkpoint, config, options.awq);
+      kept.clear();  // a file of its own, for llama.cpp
+    }
+    stored = gguf ? gguf->stored() : stored_dtypes(checkpoint, config, options.awq);
     fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
                                         {"source", source_hashes},
                                         {"spec", models::spec_to_json(options.awq.spec)},
@@ -205,7 +213,7 @@ struct Job {
                                         {"batch_tokens", options.batch_tokens},
                                         {"max_shard_bytes", options.max_shard_bytes}}));
   }
-  Job(const Job&) = delete;  // `stored` refers to `checkpoint`
+  Job(const Job&) = delete;  // `stored` refers to `checkpoint` or `gguf`
   Job& operator=(const Job&) = delete;
 
   int64_t blocks() const { return config.num_hidden_layers; }
@@ -221,6 +229,7 @@ struct Job {
   std::vector<models::PlannedTensor> kept;
   Json source_hashes;
   fs::path work;
+  std::optional<GgufOutput> gguf;  // where that is the format
   StoredDtype stored;
   std::string fingerprint;  // of everything that decides the result's bytes
 };
@@ -295,9 +304,10 @@ std::optional<BitPlan> find_bits(const Job& job) {
 constexpr const char* kNoTensor = "none";
 
 // Every tensor of the artifact, in the order in which they are stored.
-std::vector<models::PlannedTensor> plan_artifact(const Job& job, const AwqOptions& awq, const OuterTensors& outer) {
+models::ShardPlan plan_artifact(const Job& job, const AwqOptions& awq, const OuterTensors& outer) {
   // A writer wants something to write.
-  if (awq.search_only) return {{kNoTensor, at::kByte, {1}}};
+  if (awq.search_only) return models::plan_shards({{kNoTensor, at::kByte, {1}}}, job.options.max_shard_bytes);
+  if (job.gguf) return job.gguf->plan();
   std::vector<models::PlannedTensor> planned = outer.before;
   const auto append = [&](const std::vector<models::PlannedTensor>& tensors) {
     planned.insert(planned.end(), tensors.begin(), tensors.end());
@@ -306,7 +316,14 @@ std::vector<models::PlannedTensor> plan_artifact(const Job& job, const AwqOption
   append(outer.after);
   append(outer.head);
   append(job.kept);
-  return planned;
+  return models::plan_shards(planned, job.options.max_shard_bytes);
+}
+
+// Takes tensors under their names in the checkpoint.
+TensorSink sink_of(const Job& job, models::CheckpointWriter& writer) {
+  if (job.gguf) return job.gguf->sink(writer);
+  return {[&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
+          [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
 }
 
 // All that is not of a block, and the first block's input.
@@ -315,8 +332,14 @@ QuantizeProgress begin_work(const Job& job, const AwqOptions& awq, const OuterTe
   if (awq.search_only) {
     writer.put(kNoTensor, at::zeros({1}, at::kByte));
   } else {
-    put_outer(writer, job.checkpoint, outer.before);
-    put_outer(writer, job.checkpoint, outer.after);
+    const TensorSink sink = sink_of(job, writer);
+    const auto without_head = [&](std::vector<models::PlannedTensor> tensors) {  // it waits for what it will read
+      std::erase_if(tensors, [&](const models::PlannedTensor& tensor) { return job.gguf && job.gguf->is_head(tensor.name); });
+      return tensors;
+    };
+    put_outer(sink, job.checkpoint, without_head(outer.before));
+    put_outer(sink, job.checkpoint, without_head(outer.after));
+    if (job.gguf) job.gguf->put_constants(writer);
     if (!outer.head.empty()) put_head(writer, job.checkpoint, job.config, awq, packed_dtype(job.config, awq.format));
     copy_kept(writer, job.checkpoint, job.kept);
   }
@@ -333,18 +356,15 @@ void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPl
   const QuantizeModelOptions& options = job.options;
   SearchResult found;
   const bool keep = !options.search_output.empty();
-  TensorSink sink{[](const std::string&, const at::Tensor&) {}, [](const std::string&, int64_t, const at::Tensor&) {},
-                  keep ? &found : nullptr};
-  if (!awq.search_only) {
-    sink.put = [&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); };
-    sink.put_part = [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); };
-  }
+  TensorSink sink{[](const std::string&, const at::Tensor&) {}, [](const std::string&, int64_t, const at::Tensor&) {}, nullptr};
+  if (!awq.search_only) sink = sink_of(job, writer);
+  if (keep) sink.found = &found;
   BlockStep step{job.checkpoint, job.config, awq, pass, job.stored, job.work, sink, {}};
   if (options.on_progress) options.on_progress(progress.blocks_done, job.blocks());
   for (int64_t block = progress.blocks_done; block < job.blocks(); ++block) {
     const ActivationFile input = ActivationFile::open(hidden_file(job.work, block), job.hidden_shape());
     ActivationFile output = ActivationFile::create(hidden_file(job.work, block + 1), job.hidden_shape());
-    step.needs_output = block + 1 < job.blocks();
+    step.needs_output = block + 1 < job.blocks() || (job.gguf && job.gguf->head_type());
     std::vector<LinearReport> reports = run_block_step(step, block, input, output);
     if (bits) add_sensitivities(reports, *bits);
     progress.reports.insert(progress.reports.end(), reports.begin(), reports.end());
@@ -357,6 +377,21 @@ void run_blocks(const Job& job, const AwqOptions& awq, const std::optional<BitPl
     if (const std::string note = coverage_note(reports, block); !note.empty()) job.say(note);
     if (options.on_progress) options.on_progress(progress.blocks_done, job.blocks());
   }
+}
+
+// The head of a GGUF file, once the hidden states that it reads are there.
+void put_gguf_head(const Job& job, const CalibrationPass& pass, models::CheckpointWriter& writer) {
+  const auto type = job.gguf->head_type();
+  if (!type) return;
+  const ActivationFile hidden = ActivationFile::open(hidden_file(job.work, job.blocks()), job.hidden_shape());
+  const quant::InputStatistics input = head_statistics(job.checkpoint, job.config, pass, hidden);
+  const std::string name = models::head_tensor(job.config);
+  const at::Tensor weight = job.checkpoint.view(name);
+  const HeadBlocks head = quantize_head(job.config, weight, *type, input, job.options.awq);
+  job.gguf->put_head(writer, head.blocks, weight);
+  job.checkpoint.release(name);
+  job.say(fmt::format("head: {}, {:.0f} % of the error of rounding to nearest", quant::ggml_type_info(*type).name,
+                      head.rtn_error > 0 ? 100 * head.error / head.rtn_error : 100.0));
 }
 
 Json metadata_json(const Job& job, const Json& mean_bits, const QuantizeProgress& progress, const Json& file_hashes) {
@@ -422,8 +457,7 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
     for (const PlannedModule& module : bits->modules) awq.planned_bits[module.name] = module.bits;
   }
   const OuterTensors outer = plan_outer(job.config, job.stored, &awq);
-  const std::vector<models::PlannedTensor> planned = plan_artifact(job, awq, outer);
-  const models::ShardPlan plan = models::plan_shards(planned, job.options.max_shard_bytes);
+  const models::ShardPlan plan = plan_artifact(job, awq, outer);
   models::CheckpointWriter writer(lock, plan);
   std::optional<QuantizeProgress> progress = load_progress(job.work, job.fingerprint);
   QuantizeModelResult result;
@@ -433,7 +467,7 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
   const bool hold_back = awq.rounding.kind == quant::RoundingKind::kGram && !awq.rounding.off_diagonal;
   const CalibrationPass pass(job.config, job.tokens, job.options.device, job.options.batch_tokens, hold_back, job.options.awq.rows_curve);
   if (progress) {
-    check_taken_over(writer, planned, job.work);
+    check_taken_over(writer, plan, job.work);
     job.say(fmt::format("going on at block {} of {}", progress->blocks_done + 1, job.blocks()));
   } else {
     remove_progress(job.work);
@@ -441,6 +475,7 @@ QuantizeModelResult make_artifact(const Job& job, const FolderLock& lock) {
     progress = begin_work(job, awq, outer, pass, writer);
   }
   run_blocks(job, awq, bits, pass, writer, *progress);
+  if (job.gguf) put_gguf_head(job, pass, writer);
   writer.finish();
   result.reports = std::move(progress->reports);
   if (!job.options.search_output.empty()) save_search(job);
@@ -479,7 +514,7 @@ calibration::TokenBlocks no_calibration() {
 }
 
 void check_quantization(const QuantizeModelOptions& given) {
-  const QuantizeModelOptions options = normalized(given);
+  QuantizeModelOptions options = normalized(given);
   quant::validate(options.awq.spec);
   check_stored(options.awq);
   const bool ours = fs::exists(options.output) && load_finished(options.output).has_value();
@@ -491,7 +526,10 @@ void check_quantization(const QuantizeModelOptions& given) {
   check_ignore(config, options.awq.ignore, options.awq.ignore_may_miss);
   check_overrides(config, options.awq.overrides);
   check_tensors(checkpoint, config);
-  const StoredDtype stored = stored_dtypes(checkpoint, config, options.awq);
+  options.awq.ggml_types = ggml_types(config, options.awq);
+  std::optional<GgufOutput> gguf;
+  if (gguf_format_of(options.awq.format) != nullptr) gguf.emplace(checkpoint, config, options.awq);
+  const StoredDtype stored = gguf ? gguf->stored() : stored_dtypes(checkpoint, config, options.awq);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) plan_block(config, block, options.awq, stored, &checkpoint);
   check_rows_curve(options.awq);
   check_search(config, options.awq);
@@ -504,6 +542,9 @@ QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const cali
   check_quantization(given);
   const Job job(given, tokens);
   for (const std::string& note : check_tensors(job.checkpoint, job.config)) job.say(note);
+  if (job.gguf) {
+    for (const std::string& note : job.gguf->notes()) job.say(note);
+  }
   for (const std::string& note : check_ignore(job.config, job.options.awq.ignore, job.options.awq.ignore_may_miss)) job.say(note);
   for (const std::string& note : check_overrides(job.config, job.options.awq.overrides)) job.say(note);
   for (const std::string& note : check_search(job.config, job.options.awq)) job.say(note);

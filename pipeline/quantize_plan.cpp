@@ -10,6 +10,7 @@
 #include "models/decoder/wrappers.h"
 #include "pipeline/awq_linear.h"
 #include "pipeline/bit_measurement.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/weight_format_compressed.h"
 #include "quant/affine.h"
 
@@ -208,7 +209,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   const BlockLayout layout = models::block_layout(config, block);
   std::vector<PlannedTensor> plan;
   const auto add_linear = [&](const LinearSpec& spec) {
-    if (is_quantized(spec, options)) {
+    if (is_quantized(spec, options) && gguf_format_of(options.format) == nullptr) {
       for (PlannedTensor& tensor : planned_tensors(options.format, spec, setting_of(options, spec.name), stored(spec.name + ".weight")))
         plan.push_back(std::move(tensor));
     } else {
@@ -224,7 +225,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   }
   for (const models::ParameterSpec& spec : layout.parameters) {
     if (spec.slot == models::ParameterSlot::kActivationScales) {
-      if (row_of(options.format).packed) plan.push_back({spec.name, stored(spec.name), spec.shape});
+      if (holds_activation_scales(options.format)) plan.push_back({spec.name, stored(spec.name), spec.shape});
       continue;
     }
     if (spec.optional && checkpoint != nullptr && !checkpoint->contains(spec.name)) continue;
@@ -369,6 +370,8 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
     disk += bytes_of(plan_block(config, block, options, stored));
   }
   const OuterTensors outer = plan_outer(config, stored, &options);
+  disk += bytes_of(outer.before) + bytes_of(outer.after) + bytes_of(outer.head);
+  if (const auto* gguf = gguf_format_of(options.format)) disk = gguf_data_bytes(config, *gguf);
   const auto hidden_size = static_cast<uint64_t>(config.hidden_size);
   const uint64_t hidden_states = static_cast<uint64_t>(calibration_tokens) * hidden_size;
   // Of a forward pass: about eight hidden-sized and four MLP-sized activations.
@@ -392,7 +395,7 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   estimate.peak_memory_bytes = kProcessBytes + 4 * peak_floats;
   estimate.block_bytes = 4 * (most.floats + most.grams);
   // Two files of hidden states, the block's input and its output; three more for what experts read and add up to.
-  estimate.disk_bytes = disk + bytes_of(outer.before) + bytes_of(outer.after) + bytes_of(outer.head) + 4 * hidden_states * (mixture || options.objective == Objective::kBlock ? 5 : 2);
+  estimate.disk_bytes = disk + 4 * hidden_states * (mixture || options.objective == Objective::kBlock ? 5 : 2);
   if (options.target_bits > 0) {
     const auto modules = static_cast<uint64_t>(config.num_hidden_layers) * 10 + 1;  // experts of a block are rounded together
     estimate.disk_bytes += 8 * hidden_states + modules * static_cast<uint64_t>(kSampleTokens) * hidden_size * 4 * (mixture ? 3 : 1);

@@ -173,8 +173,9 @@ void save_progress(const fs::path& work_folder, const QuantizeProgress& progress
 
 bool is_progress_file(const std::string& name) {
   // Of a process that was killed while it wrote a file (".config.json.4711.partial"); shards being filled end in
-  // ".safetensors.partial".
-  const bool left_over = name.starts_with(".") && name.ends_with(".partial") && !name.ends_with(".safetensors.partial");
+  // ".safetensors.partial" or ".gguf.partial".
+  const bool shard = name.ends_with(".safetensors.partial") || name.ends_with(".gguf.partial");
+  const bool left_over = name.starts_with(".") && name.ends_with(".partial") && !shard;
   return name == kProgressFile || (name.starts_with("hidden_") && name.ends_with(".bin")) || is_scratch_file(name) ||
          is_bit_plan_file(name) || is_search_part(name) || left_over;
 }

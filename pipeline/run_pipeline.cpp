@@ -15,6 +15,7 @@
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_name.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/quantize_job.h"
 #include "pipeline/search_result.h"
 #include "pipeline/torch_options.h"
@@ -193,7 +194,7 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
 
 Stage detect_stage(const AwqOptions& awq) {
   const quant::QuantizationSpec& wanted = awq.spec;
-  const bool packed = row_of(awq.format).packed && !awq.export_compatible;
+  const bool packed = row_of(awq.format).packed && gguf_format_of(awq.format) == nullptr && !awq.export_compatible;
   Stage stage;
   stage.name = "detect";
   stage.after = {"quantize"};

@@ -5,6 +5,7 @@
 #include <cctype>
 
 #include "common/error.h"
+#include "models/gguf/gguf_mixture.h"
 #include "pipeline/weight_format_awq.h"
 #include "pipeline/weight_format_compressed.h"
 #include "pipeline/weight_format_float.h"
@@ -18,7 +19,12 @@ using models::PlannedTensor;
 constexpr std::array kFour = {4};
 constexpr std::array kAll = {2, 3, 4, 5, 6, 8};
 
-constexpr std::array<WeightFormatRow, 7> kFormats = {{
+constexpr std::array kFive = {5};
+constexpr std::array kSix = {6};
+constexpr std::array kEight = {8};
+constexpr std::string_view kGgufReaders = "llama.cpp and what is built on it (ollama, LM Studio)";
+
+constexpr std::array<WeightFormatRow, 13> kFormats = {{
     // format                  name                 version      bits   mixed  head   packed zeros  functions                     readers
     {WeightFormat::kAwqGemm, "awq-gemm", "gemm", kFour, false, false, true, true, &kAwqGemmFunctions,
      "AutoAWQ, transformers, vLLM, SGLang, TGI"},
@@ -31,7 +37,16 @@ constexpr std::array<WeightFormatRow, 7> kFormats = {{
     {WeightFormat::kDequantized, "dequantized", "", kAll, true, true, false, true, &kDequantizedFunctions,
      "everything that reads the source"},
     {WeightFormat::kFloat, "smoothed", "", kAll, true, true, false, true, &kSmoothedFunctions, "everything that reads the source"},
+    // bits: of most linears; the mixture says which have more. Whole files are planned and written: pipeline/gguf_output.h.
+    {WeightFormat::kGgufQ8_0, "gguf-q8_0", "", kEight, false, false, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ4_0, "gguf-q4_0", "", kFour, false, false, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ4_K_S, "gguf-q4_k_s", "", kFour, false, false, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ4_K_M, "gguf-q4_k_m", "", kFour, false, false, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ5_K_M, "gguf-q5_k_m", "", kFive, false, false, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ6_K, "gguf-q6_k", "", kSix, false, false, true, true, nullptr, kGgufReaders},
 }};
+
+bool is_gguf(WeightFormat format) { return models::find_gguf_format(to_string(format)) != nullptr; }
 
 bool holds_bits(const WeightFormatRow& row, int bits) {
   return std::find(row.bits.begin(), row.bits.end(), bits) != row.bits.end();
@@ -76,6 +91,8 @@ const WeightFormatRow& row_of(WeightFormat format) {
   return *row;
 }
 
+bool holds_activation_scales(WeightFormat format) { return row_of(format).packed && !is_gguf(format); }
+
 std::string_view to_string(WeightFormat format) { return row_of(format).name; }
 
 std::optional<WeightFormat> parse_weight_format(std::string_view name) {
@@ -104,7 +121,7 @@ void check_format(WeightFormat format, const quant::QuantizationSpec& spec) {
         .with_hint("formats that can hold it: " + names_where([](const WeightFormatRow& other) { return other.int8_head; }));
   }
   if (spec.zero_point && !row.zero_points) fail_zero_points(row, "zero_point");
-  if (row.functions->check_spec != nullptr) row.functions->check_spec(spec);
+  if (row.functions != nullptr && row.functions->check_spec != nullptr) row.functions->check_spec(spec);
 }
 
 void check_salient_channels(WeightFormat format) {
@@ -125,6 +142,7 @@ void check_mixed_bits(WeightFormat format) {
 void check_linear(WeightFormat format, const quant::QuantizationSpec& spec, const LinearSpec& linear,
                   const LinearSetting& setting) {
   const WeightFormatRow& row = row_of(format);
+  if (is_gguf(format)) return;  // the mixture gives each linear a type that fits it
   if (!holds_bits(row, setting.bits)) fail_bits(row, linear.name + ": bits", setting.bits);
   const int64_t group_size =
       with_context(linear.name, [&] { return quant::resolve_group_size(setting.group_size, linear.in_features); });
@@ -151,6 +169,7 @@ std::vector<PlannedTensor> planned_tensors(WeightFormat format, const LinearSpec
   const quant::QuantizationSpec same{
       .weight_bits = setting.bits, .group_size = setting.group_size, .zero_point = setting.zero_point};
   check_linear(format, same, linear, setting);
+  if (row.functions == nullptr) fail(ErrorKind::kInternal, "{}: format {} plans whole files", linear.name, row.name);
   std::vector<PlannedTensor> plan = row.functions->plan(linear, setting, dtype);
   if (linear.bias) plan.push_back({linear.name + ".bias", row.awq_version.empty() ? dtype : at::kHalf, {linear.out_features}});
   return plan;
@@ -158,15 +177,16 @@ std::vector<PlannedTensor> planned_tensors(WeightFormat format, const LinearSpec
 
 NamedTensors packed_tensors(WeightFormat format, const std::string& module, const quant::QuantizedWeight& weight,
                             const LinearSetting& setting, at::ScalarType dtype) {
-  const auto pack = row_of(format).functions->pack;
-  if (pack == nullptr) fail(ErrorKind::kInternal, "{}: format {} has no codes", module, to_string(format));
-  return with_context(module, [&] { return pack(module, weight, setting, dtype); });
+  const WeightFormatRow& row = row_of(format);
+  if (row.functions == nullptr || row.functions->pack == nullptr)
+    fail(ErrorKind::kInternal, "{}: format {} has no codes", module, row.name);
+  return with_context(module, [&] { return row.functions->pack(module, weight, setting, dtype); });
 }
 
 Json quantization_config(WeightFormat format, const quant::QuantizationSpec& spec,
                          const std::map<std::string, LinearSetting>& quantized, const std::vector<std::string>& float_modules) {
-  const auto config = row_of(format).functions->config;
-  return config == nullptr ? Json() : config(spec, quantized, float_modules);
+  const WeightFormatFunctions* functions = row_of(format).functions;
+  return functions == nullptr || functions->config == nullptr ? Json() : functions->config(spec, quantized, float_modules);
 }
 
 }  // namespace salient::pipeline

@@ -10,6 +10,7 @@
 //                       quant/pack_quantized.h                                                       also vLLM and SGLang
 //   dequantized         P.weight, rounded to the values that the codes stand for                     everything
 //   smoothed            P.weight, scaled but not rounded                                             everything
+//   gguf-q4_k_m, ...    rows of ggml's blocks in one GGUF file: pipeline/gguf_output.h               llama.cpp and what is built on it
 //
 // Which shapes the kernels of an engine take is in pipeline/engine_notes.h. A new format is a row in weight_formats.cpp and its functions, in a file pair of
 // their own or of their family (weight_format_awq.h, weight_format_compressed.h, weight_format_float.h).
@@ -69,11 +70,17 @@ struct WeightFormatRow {
   bool int8_head;             // lm_head may be quantized
   bool packed;                // false: weights stay floats
   bool zero_points;           // false: symmetric only
-  const WeightFormatFunctions* functions;
+  const WeightFormatFunctions* functions;  // nullptr: a linear has no tensors of its own, a whole file is planned (GGUF: pipeline/gguf_output.h)
   std::string_view readers;
+
+  // Codes that other formats can take over.
+  bool convertible() const { return packed && functions != nullptr; }
 };
 std::span<const WeightFormatRow> weight_formats();
 const WeightFormatRow& row_of(WeightFormat format);
+
+// Whether a divisor of an activation (AutoAWQ's act.scales) has a place in the file.
+bool holds_activation_scales(WeightFormat format);
 
 // "awq-gemm", "compressed-tensors", ..., as the table has them.
 std::string_view to_string(WeightFormat format);

@@ -203,6 +203,19 @@ ScaleSearchResult ScaleSearch::finish() const {
   return {found.scales, candidates_.front().error, found.error, found.kind, found.ratio};
 }
 
+std::vector<ScaleSearchResult> ScaleSearch::finalists(size_t count) const {
+  std::vector<const Candidate*> order;
+  for (size_t i = 1; i < candidates_.size(); ++i) {
+    if (!candidates_[i].refused && std::isfinite(candidates_[i].error)) order.push_back(&candidates_[i]);
+  }
+  std::stable_sort(order.begin(), order.end(), [](const Candidate* a, const Candidate* b) { return a->error < b->error; });
+  order.resize(std::min(order.size(), count));
+  order.insert(order.begin(), &candidates_.front());
+  std::vector<ScaleSearchResult> results;
+  for (const Candidate* one : order) results.push_back({one->scales, candidates_.front().error, one->error, one->kind, one->ratio});
+  return results;
+}
+
 ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics,
                                 const AffineOptions& options, const ScaleSearchOptions& search, const at::Tensor& tie) {
   ScaleSearch run(statistics, search, tie);

@@ -58,6 +58,8 @@ class ScaleSearch {
   // Whether every weight must be shown again: for candidates around the best one of the grid, and for the best few on all rows. Twice at most.
   bool refine();
   ScaleSearchResult finish() const;
+  // Identity, then the best `count` of the other candidates, the best first: to be compared by a dearer measure.
+  std::vector<ScaleSearchResult> finalists(size_t count) const;
 
  private:
   struct Candidate {

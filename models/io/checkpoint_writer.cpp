@@ -17,7 +17,9 @@
 #include "common/file.h"
 #include "common/json.h"
 #include "common/text.h"
+#include "models/io/gguf.h"
 #include "models/io/safetensors.h"
+#include "quant/ggml_types.h"
 
 namespace salient::models {
 namespace fs = std::filesystem;
@@ -98,6 +100,9 @@ struct ShardFile {
   bool taken_over = false;
 };
 
+// Of the shards that are GGUF files.
+constexpr std::string_view kGgufExtension = ".gguf";
+
 struct Place {
   size_t shard;
   PlannedTensor plan;
@@ -108,12 +113,12 @@ struct Place {
 
 // Names that belong to a checkpoint as this writer or transformers writes it.
 bool is_checkpoint_file(const std::string& name) {
-  static const std::regex pattern(R"(model(-\d+-of-\d+)?\.safetensors)");
+  static const std::regex pattern(R"(model(-\d+-of-\d+)?\.safetensors|model(-\w+)?\.gguf)");
   return name == kIndexName || std::regex_match(name, pattern);
 }
 
 bool is_partial_file(const std::string& name) {
-  static const std::regex pattern(R"(\.model(-\d+-of-\d+)?\.safetensors\.partial)");
+  static const std::regex pattern(R"(\.model(-\d+-of-\d+)?\.safetensors\.partial|\.model(-\w+)?\.gguf\.partial)");
   return std::regex_match(name, pattern);
 }
 
@@ -138,8 +143,40 @@ ShardPlan plan_shards(const std::vector<PlannedTensor>& tensors, uint64_t max_sh
   }
   const size_t count = plan.shards.size();
   for (size_t i = 0; i < count; ++i) {
-    plan.shards[i].file = count == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
+    ShardPlan::Shard& shard = plan.shards[i];
+    shard.file = count == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
+    shard.header = make_safetensors_header(shard.tensors, kMetadata);
+    shard.file_bytes = shard.header.size();
+    for (const PlannedTensor& tensor : shard.tensors) {
+      shard.offsets.push_back(shard.file_bytes);
+      shard.file_bytes += data_bytes(tensor);
+    }
   }
+  return plan;
+}
+
+ShardPlan plan_gguf_shard(const std::string& file, GgufHeader header) {
+  if (header.tensors.empty()) fail(ErrorKind::kInvalidArgument, "{}: no tensors, expected at least one", file);
+  ShardPlan::Shard shard;
+  shard.file = file;
+  shard.header = with_context(file, [&] { return make_gguf_header(header); });
+  shard.file_bytes = shard.header.size();
+  ShardPlan plan;
+  for (const GgufTensor& tensor : header.tensors) {
+    PlannedTensor planned{tensor.name, at::kByte, tensor.shape};
+    switch (tensor.type) {
+      case quant::GgmlType::kF32: planned.dtype = at::kFloat; break;
+      case quant::GgmlType::kF16: planned.dtype = at::kHalf; break;
+      case quant::GgmlType::kBF16: planned.dtype = at::kBFloat16; break;
+      default: planned.shape.back() = quant::ggml_type_info(tensor.type).row_bytes(tensor.shape.back());
+    }
+    const uint64_t bytes = data_bytes(planned);
+    shard.offsets.push_back(header.data_begin + tensor.offset);
+    shard.file_bytes = shard.offsets.back() + (bytes + header.alignment - 1) / header.alignment * header.alignment;
+    plan.total_bytes += bytes;
+    shard.tensors.push_back(std::move(planned));
+  }
+  plan.shards.push_back(std::move(shard));
   return plan;
 }
 
@@ -177,13 +214,13 @@ CheckpointWriter::State::State(const fs::path& in, const ShardPlan& plan) : fold
     ShardFile shard;
     shard.path = folder / planned.file;
     shard.partial = folder / fmt::format(".{}.partial", planned.file);
-    shard.header = make_safetensors_header(planned.tensors, kMetadata);
-    shard.size = shard.header.size();
-    for (const PlannedTensor& tensor : planned.tensors) {
-      if (!places.emplace(tensor.name, Place{shards.size(), tensor, shard.size}).second) {
+    shard.header = planned.header;
+    shard.size = planned.file_bytes;
+    for (size_t i = 0; i < planned.tensors.size(); ++i) {
+      const PlannedTensor& tensor = planned.tensors[i];
+      if (!places.emplace(tensor.name, Place{shards.size(), tensor, planned.offsets.at(i)}).second) {
         fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' is planned twice", folder.string(), tensor.name);
       }
-      shard.size += data_bytes(tensor);
     }
     shards.push_back(std::move(shard));
   }
@@ -272,6 +309,13 @@ void CheckpointWriter::State::verify() const {
   size_t found = 0;
   std::vector<SafetensorsFile> files;
   for (const ShardFile& shard : shards) {
+    if (shard.path.extension() == kGgufExtension) {  // its reader checks every offset
+      const GgufFile file(shard.path);
+      if (open_matching(shard.path, shard.header, shard.size).get() < 0) {
+        fail(ErrorKind::kInternal, "{}: the header was not read back as it was written", shard.path.string());
+      }
+      return;
+    }
     files.emplace_back(shard.path);
     found += files.back().tensors().size();
   }

@@ -1,4 +1,5 @@
 // Writes a checkpoint folder in shards, in an order fixed beforehand, so that a stopped job can go on at the first missing shard.
+// Shards are safetensors files, or one GGUF file.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,22 +11,32 @@
 #include <vector>
 
 #include "common/file.h"
+#include "models/io/gguf_header.h"
 #include "models/io/safetensors_header.h"
 
 namespace salient::models {
 
 // Splits the tensors, in the given order, into shards of at most `max_shard_bytes` (a larger tensor gets a shard of its own). Names
 // are "model.safetensors" for one shard, else "model-00001-of-00003.safetensors", as transformers writes them. `total_bytes` counts
-// tensor data only. Errors: invalid argument for no tensors, a repeated name, or `max_shard_bytes` of 0.
+// tensor data only. Errors: invalid argument for no tensors, a repeated name, or `max_shard_bytes` of 0; those of
+// make_safetensors_header.
 struct ShardPlan {
   struct Shard {
     std::string file;
     std::vector<PlannedTensor> tensors;
+    std::string header;             // what the file begins with
+    std::vector<uint64_t> offsets;  // of each tensor, from the start of the file
+    uint64_t file_bytes = 0;        // bytes that are neither header nor tensor are 0
   };
   std::vector<Shard> shards;
   uint64_t total_bytes = 0;
 };
 ShardPlan plan_shards(const std::vector<PlannedTensor>& tensors, uint64_t max_shard_bytes);
+
+// One GGUF file of this name. Tensors of block types are planned as uint8 [rows, bytes of a row], of stacked experts
+// [experts, rows, bytes of a row]: what quant::quantize_ggml gives. Errors: those of make_gguf_header; invalid argument for no
+// tensors.
+ShardPlan plan_gguf_shard(const std::string& file, GgufHeader header);
 
 // The lock that a writer of `folder` (created when missing) holds: for whoever has to look at the folder, or work in it, before
 // there is a plan. Errors: invalid argument when another process writes there; io.
@@ -58,7 +69,7 @@ class CheckpointWriter {
   void put_part(const std::string& name, int64_t index, const at::Tensor& part);
   // Flushes what was put so far to disk, so that the caller may record it as done.
   void sync();
-  // Renames the shards to their names, writes model.safetensors.index.json when there are several, flushes the folder, opens the
+  // Renames the shards to their names, writes model.safetensors.index.json when there are several of them, flushes the folder, opens the
   // result again and checks every header. Errors: invalid argument when a tensor of a shard that was not taken over has not been
   // put; io.
   void finish();

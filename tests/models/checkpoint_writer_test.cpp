@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "models/io/gguf_writer.h"
 #include "models/io/safetensors.h"
 
 namespace salient::models {
@@ -194,6 +195,44 @@ TEST_F(Writer, OrderAndStridesOfPutsDoNotMatter) {
   }
   writer.finish();
   EXPECT_EQ(contents(folder), undisturbed(three_));
+}
+
+// One GGUF file goes the same way as safetensors shards: in any order, in parts, resumed; it is what GgufWriter writes from front to back.
+TEST_F(Writer, GgufFileEqualsGgufWritersAlsoWhenResumed) {
+  const std::vector<GgufPair> metadata = {{"general.architecture", GgufValue(std::string("llama"))}};
+  const std::vector<GgufTensor> tensors = {{"token_embd.weight", quant::GgmlType::kQ8_0, {3, 64}, 0},
+                                           {"norm.weight", quant::GgmlType::kF32, {5}, 0},
+                                           {"experts.weight", quant::GgmlType::kQ4_0, {2, 3, 32}, 0},
+                                           {"half.weight", quant::GgmlType::kBF16, {3, 3}, 0}};
+  const std::vector<at::Tensor> data = {at::arange(3 * 68).to(at::kByte).view({3, 68}), at::rand({5}), at::arange(2 * 3 * 18).to(at::kByte).view({2, 3, 18}),
+                                        at::rand({3, 3}).to(at::kBFloat16)};
+  GgufWriter front_to_back(root_ / "expected.gguf", metadata, tensors);
+  for (size_t i = 0; i < tensors.size(); ++i) front_to_back.append(tensors[i].name, data[i]);
+  front_to_back.finish();
+  GgufHeader header;
+  header.metadata = metadata;
+  header.tensors = tensors;
+  const ShardPlan plan = plan_gguf_shard("model-Q8_0.gguf", header);
+  EXPECT_EQ(plan.total_bytes, 204u + 20u + 108u + 18u);
+  const fs::path folder = root_ / "gguf";
+  {
+    CheckpointWriter writer(folder, plan);
+    EXPECT_FALSE(writer.taken_over("norm.weight"));
+    writer.put_part("experts.weight", 1, data[2][1]);
+    writer.put("half.weight", data[3]);
+    writer.sync();
+    EXPECT_THAT(error_of([&] { writer.finish(); }).message(), HasSubstr("norm.weight"));
+  }
+  EXPECT_EQ(contents(folder).count("model-Q8_0.gguf"), 0u);
+  CheckpointWriter writer(folder, plan);
+  EXPECT_TRUE(writer.taken_over("norm.weight"));
+  EXPECT_EQ(error_of([&] { writer.put("token_embd.weight", at::rand({3, 64})); }).kind(), ErrorKind::kInvalidArgument);
+  writer.put("norm.weight", data[1]);
+  writer.put("token_embd.weight", data[0]);
+  writer.put_part("experts.weight", 0, data[2][0]);
+  writer.finish();
+  EXPECT_EQ(contents(folder).at("model-Q8_0.gguf"), read_text_file(root_ / "expected.gguf"));
+  EXPECT_THAT(error_of([&] { CheckpointWriter(folder, one_); }).message(), HasSubstr("model-Q8_0.gguf"));
 }
 
 // Stopped after every put, with and without a clean destructor; the next writer puts only the rest.

@@ -80,7 +80,7 @@ class ConvertTiny : public ::testing::Test {
 TEST_F(ConvertTiny, EveryPairOfSymmetricCodes) {
   std::map<WeightFormat, fs::path> folders;
   for (const WeightFormatRow& row : weight_formats())
-    if (row.packed) folders[row.format] = quantized(row.format, "group_size: 64, symmetric: true");
+    if (row.convertible()) folders[row.format] = quantized(row.format, "group_size: 64, symmetric: true");
   ASSERT_EQ(folders.size(), 5u);
   expect_every_pair(folders, folder_.path());
 }
@@ -88,7 +88,7 @@ TEST_F(ConvertTiny, EveryPairOfSymmetricCodes) {
 TEST_F(ConvertTiny, EveryPairWithZeroPointsAndFloatModules) {
   std::map<WeightFormat, fs::path> folders;
   for (const WeightFormatRow& row : weight_formats())
-    if (row.packed && row.zero_points) folders[row.format] = quantized(row.format, "group_size: 32, ignore: [lm_head, k_proj]");
+    if (row.convertible() && row.zero_points) folders[row.format] = quantized(row.format, "group_size: 32, ignore: [lm_head, k_proj]");
   ASSERT_EQ(folders.size(), 4u);
   expect_every_pair(folders, folder_.path());
 }
@@ -96,7 +96,7 @@ TEST_F(ConvertTiny, EveryPairWithZeroPointsAndFloatModules) {
 // What quantize writes is told from the bytes alone, and nothing that files say contradicts them.
 TEST_F(ConvertTiny, EveryFormatIsDetected) {
   for (const WeightFormatRow& row : weight_formats()) {
-    if (!row.packed) continue;
+    if (!row.convertible()) continue;
     const fs::path folder = quantized(row.format, "group_size: 64, symmetric: true");
     const models::DetectedModel whole = models::detect_model(folder);
     EXPECT_EQ(whole.format, row.name);
