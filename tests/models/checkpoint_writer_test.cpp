@@ -224,13 +224,15 @@ TEST_F(Writer, GgufFileEqualsGgufWritersAlsoWhenResumed) {
     EXPECT_THAT(error_of([&] { writer.finish(); }).message(), HasSubstr("norm.weight"));
   }
   EXPECT_EQ(contents(folder).count("model-Q8_0.gguf"), 0u);
-  CheckpointWriter writer(folder, plan);
-  EXPECT_TRUE(writer.taken_over("norm.weight"));
-  EXPECT_EQ(error_of([&] { writer.put("token_embd.weight", at::rand({3, 64})); }).kind(), ErrorKind::kInvalidArgument);
-  writer.put("norm.weight", data[1]);
-  writer.put("token_embd.weight", data[0]);
-  writer.put_part("experts.weight", 0, data[2][0]);
-  writer.finish();
+  {
+    CheckpointWriter writer(folder, plan);
+    EXPECT_TRUE(writer.taken_over("norm.weight"));
+    EXPECT_EQ(error_of([&] { writer.put("token_embd.weight", at::rand({3, 64})); }).kind(), ErrorKind::kInvalidArgument);
+    writer.put("norm.weight", data[1]);
+    writer.put("token_embd.weight", data[0]);
+    writer.put_part("experts.weight", 0, data[2][0]);
+    writer.finish();
+  }
   EXPECT_EQ(contents(folder).at("model-Q8_0.gguf"), read_text_file(root_ / "expected.gguf"));
   EXPECT_THAT(error_of([&] { CheckpointWriter(folder, one_); }).message(), HasSubstr("model-Q8_0.gguf"));
 }
