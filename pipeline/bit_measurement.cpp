@@ -4,7 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -36,6 +36,7 @@ using models::LinearSlot;
 using models::LinearSpec;
 using models::MlpWeights;
 
+constexpr int64_t kSoftmaxRows = 16;
 constexpr int64_t kLogitsBytes = int64_t{1} << 27;  // of one stream's logits that are in memory at a time
 constexpr double kUnmeasured = std::numeric_limits<double>::quiet_NaN();
 
@@ -330,6 +331,15 @@ class BlockMeasurement {
   at::Tensor experts_change_;  // of the experts' sum
 };
 
+// In place, a few rows at a time: logits of a large vocabulary are what takes the most memory here.
+at::Tensor to_log_probabilities(at::Tensor logits) {
+  for (int64_t begin = 0; begin < logits.size(0); begin += kSoftmaxRows) {
+    at::Tensor rows = logits.narrow(0, begin, std::min(kSoftmaxRows, logits.size(0) - begin));
+    rows.sub_(at::logsumexp(rows, -1, /*keepdim=*/true));
+  }
+  return logits;
+}
+
 // Mean KL divergence of each stream from number 0, over the sample's counted tokens.
 std::vector<double> divergences(const BitPlanInputs& inputs, const Sample& sample, const Streams& streams) {
   const models::StreamedHead head(inputs.checkpoint, inputs.config, inputs.pass.device());
@@ -339,8 +349,9 @@ std::vector<double> divergences(const BitPlanInputs& inputs, const Sample& sampl
   for (int64_t begin = 0; begin < tokens; begin += chunk) {
     const at::Tensor places = sample.counted().narrow(0, begin, std::min(chunk, tokens - begin));
     const auto log_probabilities = [&](int64_t stream) {
+      return_free_memory();  // logits are larger than any hole that blocks or other logits left
       const at::Tensor hidden = streams.read(stream).cpu().flatten(0, 1).index_select(0, places);
-      return head.logits(hidden.to(inputs.pass.device())).log_softmax(-1);
+      return to_log_probabilities(head.logits(hidden.to(inputs.pass.device())));
     };
     const at::Tensor expected = log_probabilities(0);
     const at::Tensor probabilities = expected.exp();

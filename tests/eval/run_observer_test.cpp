@@ -187,7 +187,8 @@ TEST(RunObserver, MixturesRunRowsOfOneLength) {
                       .eos_text = {},
                       .bos_id = std::nullopt,
                       .eos_id = std::nullopt,
-                      .stop_ids = {}};
+                      .stop_ids = {},
+                      .quantization = nullptr};
   const auto in_vocabulary = [&](const std::string& text) {
     for (const TokenId id : model.tokenizer.encode(text, false)) {
       if (id >= model.decoder.config().vocab_size) return false;

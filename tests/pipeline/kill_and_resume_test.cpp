@@ -79,7 +79,7 @@ const std::vector<KillPoint> kKillPoints = {
     {"after block 1", [](const fs::path& artifact) { return at_block(artifact, 1); }},
     {"after block 2", [](const fs::path& artifact) { return at_block(artifact, 2); }},
     {"after block 3", [](const fs::path& artifact) { return at_block(artifact, 3); }},
-    {"while the last files are written", [](const fs::path& artifact) { return when_there(artifact.string() + ".partial/config.json"); }},
+    {"while the last files are written", [](const fs::path& artifact) { return when_there(artifact.string() + ".partial/tokenizer.json"); }},
     {"right after the artifact got its name", [](const fs::path& artifact) { return when_there(artifact); }},
     {"in the first evaluation", [](const fs::path&) { return when_said("stage evaluate:perplexity: "); }},
     {"in the second evaluation", [](const fs::path&) { return when_said("stage evaluate:arc: "); }},
