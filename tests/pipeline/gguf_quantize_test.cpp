@@ -15,6 +15,7 @@
 #include "models/decoder/streamed_head.h"
 #include "models/gguf/gguf_config.h"
 #include "models/gguf/gguf_weights.h"
+#include "models/io/detect.h"
 #include "models/io/checkpoint_writer.h"
 #include "models/text/dataset.h"
 #include "models/text/tokenizer.h"
@@ -100,6 +101,10 @@ TEST(GgufQuantize, FileHoldsTheMixtureAndNoLinearIsWorseThanGgml) {
   EXPECT_NE(file.header().find("tokenizer.ggml.tokens"), nullptr);
   for (const char* name : {"tokenizer.json", "quantization_metadata.json", "config.json"})
     EXPECT_TRUE(fs::exists(result.folder / name)) << name;
+  // What lies in the folder agrees about what it is.
+  const models::DetectedModel found = models::detect_model(result.folder);
+  EXPECT_EQ(found.format, "gguf");
+  EXPECT_EQ(found.contradictions, std::vector<std::string>());
 
   ASSERT_EQ(result.reports.size(), 28u);
   double rtn = 0;
