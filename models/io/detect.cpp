@@ -264,7 +264,7 @@ Claim read_gguf(const std::vector<fs::path>& files, DetectedModel& model) {
       model.contradictions.push_back(error.message());
     }
   }
-  claim.method = floats ? "none" : "unknown";
+  if (floats) claim.method = "none";  // else the blocks do not say how they were chosen
   return claim;
 }
 

@@ -149,10 +149,7 @@ Claim read_quantization_metadata(const fs::path& path) {
   Claim claim;
   claim.source = "quantization_metadata.json";
   claim.format = lower(value_or<std::string>(json, "format", "", where));
-  if (constexpr std::string_view gguf = "gguf-"; claim.format.starts_with(gguf)) {  // one container for all of its mixtures
-    claim.version = claim.format.substr(gguf.size());
-    claim.format = "gguf";
-  }
+  if (claim.format.starts_with("gguf-")) claim.format = "gguf";  // one container for all mixtures of blocks
   claim.method = lower(value_or<std::string>(json, "method", "", where));
   if (const Json spec_json = value_or<Json>(json, "spec", Json(), where); !spec_json.is_null()) {
     const quant::QuantizationSpec spec = spec_from_json(spec_json, where + ": spec");
