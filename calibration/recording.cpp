@@ -117,7 +117,8 @@ void Recording::put_out() {
   while (tokens_ > options_.max_tokens || (options_.max_rows > 0 && static_cast<int64_t>(rows_.size()) > options_.max_rows)) {
     const auto last = std::prev(rows_.end());
     tokens_ -= static_cast<int64_t>(last->second.tokens.size());
-    cutoff_ = last->first;
+    // While files are merged, rows beyond another process's smaller cutoff may still be here.
+    if (cutoff_.empty() || last->first < cutoff_) cutoff_ = last->first;
     rows_.erase(last);
   }
 }

@@ -180,6 +180,24 @@ TEST_F(RecordingTest, OtherSeedsTokenizersAndLargerLimitsAreRefused) {
   EXPECT_THROW(Recording recording(options("c.jsonl")), Error);
 }
 
+// Whoever writes last has seen other rows than the file's: the smaller cutoff of the two must stay.
+TEST_F(RecordingTest, RecordingsOfOneFileAgreeOnTheCutoffInEveryOrder) {
+  const auto all = rows(240);
+  feed(options("whole.jsonl"), all, 0, 240);
+  for (const size_t split : {20, 60, 120, 180, 220}) {
+    const std::string name = "split" + std::to_string(split);
+    {
+      auto late_options = options(name + ".jsonl");
+      late_options.flush_rows = 1000;  // nothing is written before its end
+      Recording late(late_options);
+      for (size_t i = 0; i < split; ++i) late.add(all[i], i % 2 == 0 ? "arc" : "squad", static_cast<int64_t>(i % 5));
+      feed(options(name + ".jsonl"), all, split, 240);
+    }
+    EXPECT_EQ(bytes(name + ".record.json"), bytes("whole.record.json")) << split;
+    EXPECT_EQ(bytes(name + ".jsonl"), bytes("whole.jsonl")) << split;
+  }
+}
+
 TEST_F(RecordingTest, ManyThreadsAndProcessesShareAFile) {
   const auto all = rows(240);
   feed(options("whole.jsonl"), all, 0, 240);
