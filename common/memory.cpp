@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <fstream>
+#include <mutex>
 #include <string>
 
 namespace salient {
@@ -11,6 +12,10 @@ namespace {
 #ifdef __GLIBC__
 // Where glibc's own thresholds end once tensors have come and gone; older versions take no more as the size from which memory is mapped.
 constexpr int kMostMapped = 32 << 20;
+
+// malloc's settings are the process's: the first FreedMemoryKept changes them, the last one changes them back.
+std::mutex kept_mutex;
+int kept_objects = 0;
 #endif
 
 // Lines of the form "VmHWM:     1234 kB".
@@ -30,6 +35,8 @@ uint64_t available_memory_bytes() { return read_kilobytes("/proc/meminfo", "MemA
 
 FreedMemoryKept::FreedMemoryKept() {
 #ifdef __GLIBC__
+  const std::lock_guard hold(kept_mutex);
+  if (kept_objects++ > 0) return;
   if (::mallopt(M_MMAP_THRESHOLD, 1 << 30) == 0) ::mallopt(M_MMAP_THRESHOLD, kMostMapped);
   ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
@@ -37,6 +44,8 @@ FreedMemoryKept::FreedMemoryKept() {
 
 FreedMemoryKept::~FreedMemoryKept() {
 #ifdef __GLIBC__
+  const std::lock_guard hold(kept_mutex);
+  if (--kept_objects > 0) return;
   ::mallopt(M_MMAP_THRESHOLD, kMostMapped);
   ::mallopt(M_TRIM_THRESHOLD, 2 * kMostMapped);
   ::malloc_trim(0);

@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/gguf/gguf_tokenizer_json.h"
+#include "models/io/model_folder.h"
 #include "models/torchscript/script_decoder.h"
 
 namespace salient::eval {
@@ -94,12 +95,6 @@ Weights load_weights(const fs::path& path, const models::DecoderOptions& options
   return {models::Decoder::load(checkpoint, options), checkpoint.config(), checkpoint.total_bytes()};
 }
 
-// Of the last part of a path.
-std::string name_of(const fs::path& path) {
-  const fs::path absolute = fs::absolute(path).lexically_normal();
-  return (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
-}
-
 }  // namespace
 
 LanguageModel load_language_model(const fs::path& path, const LanguageModelOptions& options) {
@@ -122,7 +117,7 @@ LanguageModel load_language_model(const fs::path& path, const LanguageModelOptio
                       .stop_ids = {},
                       .disk_bytes = weights.disk_bytes,
                       .quantization = weights.config.value("quantization_config", Json())};
-  if (model.name.empty()) model.name = !gguf ? name_of(folder) : fs::is_directory(path) ? name_of(path) : path.stem().string();
+  if (model.name.empty()) model.name = models::model_name(fs::is_directory(path) ? path : folder);
   if (models::ChatTemplate::exists_in(folder)) model.chat_template = models::ChatTemplate::from_folder(folder);
   if (model.max_length <= 0) model.max_length = find_max_length(weights.config, model.decoder.config(), tokenizer_config);
 

@@ -7,6 +7,8 @@
 #include "common/text.h"
 #include "models/gguf/gguf_mixture.h"
 #include "models/io/checkpoint.h"
+#include "models/io/checkpoint_writer.h"
+#include "models/io/model_folder.h"
 #include "models/torchscript/export.h"
 #include "pipeline/artifact_files.h"
 #include "pipeline/convert_codes.h"
@@ -14,6 +16,7 @@
 #include "pipeline/export_gguf.h"
 #include "pipeline/model_card.h"
 #include "pipeline/weight_formats.h"
+#include "pipeline/work_folder.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -23,10 +26,37 @@ constexpr const char* kTorchscript = "torchscript";
 constexpr const char* kFloat = "float";
 
 std::string source_name(const ExportOptions& options) {
-  if (!options.source.empty()) return options.source;
-  const fs::path& model = options.model_folder;
-  return (model.extension() == ".gguf" ? model.stem() : model.filename()).string();
+  return options.source.empty() ? models::model_name(options.model_folder) : options.source;
 }
+
+// The folder in which an export is made, inside of the one that every job for this output uses: whatever another job has there is
+// its own. It is gone with the object.
+class Workplace {
+ public:
+  explicit Workplace(const fs::path& output) : lock_(models::lock_checkpoint_folder(work_folder_of(output))), folder_(lock_.folder() / "export") {
+    for (const auto& entry : fs::directory_iterator(lock_.folder())) {
+      if (entry.path() == folder_) continue;
+      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: holds the work of another job for the same output ({})", lock_.folder().string(),
+                                                           entry.path().filename().string()))
+          .with_hint("let that job go on to its end, remove the folder, or choose another --out");
+    }
+    fs::remove_all(folder_);  // of a call that was killed
+    fs::create_directory(folder_);
+  }
+  ~Workplace() {
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+    fs::remove(lock_.folder(), ignored);  // only when it is empty
+  }
+  Workplace(const Workplace&) = delete;
+  Workplace& operator=(const Workplace&) = delete;
+
+  const fs::path& folder() const { return folder_; }
+
+ private:
+  FolderLock lock_;
+  fs::path folder_;
+};
 
 ExportResult write_torchscript(const ExportOptions& options, const fs::path& path) {
   const models::Checkpoint checkpoint(options.model_folder);
@@ -95,20 +125,14 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
         .with_hint("choose another output folder, or remove that one");
   }
   if (!writer.extension.empty() && options.output.extension() == writer.extension) return writer.write(options.output);
-  const fs::path work = options.output.string() + ".partial";
-  fs::create_directories(work);
-  try {
-    ExportResult result = writer.write(writer.file.empty() ? work : work / writer.file);
-    copy_side_files(options.model_folder, work);
-    write_file(work / kModelCard, export_card(options.model_folder, format));
-    fs::rename(work, options.output);
-    sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
-    return result;
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(work, ignored);
-    throw;
-  }
+  const std::string card = export_card(options.model_folder, format);
+  const Workplace work(options.output);
+  ExportResult result = writer.write(writer.file.empty() ? work.folder() : work.folder() / writer.file);
+  copy_side_files(options.model_folder, work.folder());
+  write_file(work.folder() / kModelCard, card);
+  fs::rename(work.folder(), options.output);
+  sync_folder(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
+  return result;
 }
 
 }  // namespace salient::pipeline

@@ -2,9 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/isfinite.h>
 
 #include <algorithm>
 
+#include "common/error.h"
 #include "common/memory.h"
 #include "models/decoder/embedding.h"
 #include "models/decoder/norm.h"
@@ -22,6 +24,18 @@ quant::InputStatistics head_statistics(const models::Checkpoint& checkpoint, con
   });
   finish_statistics(statistics);
   return statistics;
+}
+
+void check_head(const models::Checkpoint& checkpoint, const std::string& tensor) {
+  const at::Tensor weight = checkpoint.view(tensor);
+  for (int64_t begin = 0; begin < weight.size(0); begin += models::kHeadPieceRows) {
+    const at::Tensor piece = weight.narrow(0, begin, std::min(models::kHeadPieceRows, weight.size(0) - begin));
+    const at::Tensor finite = piece.isfinite().all(1);
+    if (finite.all().item<bool>()) continue;
+    fail(ErrorKind::kCorruption, "{}: tensor '{}': row {} holds NaN or Inf, expected finite numbers", checkpoint.file_of(tensor).string(),
+         tensor, begin + finite.logical_not().nonzero()[0][0].item<int64_t>());
+  }
+  checkpoint.release(tensor);
 }
 
 HeadBlocks quantize_head(const models::DecoderConfig& config, const at::Tensor& weight, quant::GgmlType type,

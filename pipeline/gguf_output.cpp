@@ -10,6 +10,7 @@
 #include "models/gguf/gguf_metadata.h"
 #include "models/gguf/gguf_checkpoint.h"
 #include "models/gguf/gguf_tokenizer.h"
+#include "models/io/model_folder.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/quantize_plan.h"
 #include "quant/ggml_types.h"
@@ -70,9 +71,7 @@ GgufOutput::GgufOutput(const models::Checkpoint& checkpoint, const models::Decod
   const models::GgufFormat* format = gguf_format_of(options.format);
   if (format == nullptr) fail(ErrorKind::kInternal, "format {} is no GGUF file", to_string(options.format));
   file_ = fmt::format("model-{}.gguf", format->file_type);
-  std::filesystem::path folder = checkpoint.folder().lexically_normal();
-  if (!folder.has_filename()) folder = folder.parent_path();  // "model/"
-  contents_ = plan_gguf_contents(checkpoint, config, *format, folder.filename().string(), {.importance = true});
+  contents_ = plan_gguf_contents(checkpoint, config, *format, models::model_name(checkpoint.folder()), {.importance = true});
   for (size_t i = 0; i < contents_.plan.tensors.size(); ++i) {
     const models::GgufTensorPlan& tensor = contents_.plan.tensors[i];
     for (size_t part = 0; part < tensor.sources.size(); ++part)

@@ -6,6 +6,8 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+#include <array>
 #include <map>
 #include <vector>
 
@@ -18,6 +20,9 @@
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
+
+// Taking turns as a block's input and output.
+constexpr std::array kHiddenFiles = {"imatrix_hidden_0.bin", "imatrix_hidden_1.bin"};
 
 using models::InputId;
 using models::LinearSpec;
@@ -132,6 +137,10 @@ struct HiddenFile {
 
 }  // namespace
 
+bool is_importance_work(const std::string& name) {
+  return std::find(kHiddenFiles.begin(), kHiddenFiles.end(), name) != kHiddenFiles.end();
+}
+
 models::Imatrix measure_importance(const models::Checkpoint& checkpoint, const calibration::TokenBlocks& tokens,
                                    const ImportanceOptions& options) {
   const at::NoGradGuard no_grad;
@@ -139,8 +148,8 @@ models::Imatrix measure_importance(const models::Checkpoint& checkpoint, const c
   const models::GgufPlan plan = models::plan_gguf_tensors(config);
   const CalibrationPass pass(config, tokens, options.device, options.batch_tokens);
   const std::vector<int64_t> shape = {pass.rows(), pass.width(), config.hidden_size};
-  HiddenFile first(options.work_folder / "hidden_0.bin", shape);
-  HiddenFile second(options.work_folder / "hidden_1.bin", shape);
+  HiddenFile first(options.work_folder / kHiddenFiles[0], shape);
+  HiddenFile second(options.work_folder / kHiddenFiles[1], shape);
   embed_tokens(checkpoint, config, pass, tokens.ids, first.file);
   std::map<std::string, SquareSum> sums;  // by linear
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {

@@ -22,7 +22,8 @@ struct QuantizationConfig {
   uint64_t max_shard_bytes = 5'000'000'000;
   uint64_t max_memory_bytes = 0;  // refuse to start when more may be needed; 0 = what is free
   int64_t batch_tokens = 4096;    // of one forward pass
-  // Tokens that the float model writes itself, as a share of the calibration's; nothing = 1 with method awq, else none.
+  // Tokens that the float model writes itself, as a share of the calibration's; nothing = QuantizeJob's
+  // default (0.75) with method awq, else none.
   std::optional<double> self_generated;
   // AutoAWQ's names of what is also set elsewhere; nothing = as set there.
   std::optional<int64_t> n_parallel_calib_samples;  // rows of max_seq_len tokens in one forward pass, instead of batch_tokens

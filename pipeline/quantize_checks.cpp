@@ -9,6 +9,8 @@
 #include "common/file.h"
 #include "common/memory.h"
 #include "common/text.h"
+#include "models/gguf/gguf_checkpoint.h"
+#include "models/gguf/gguf_summary.h"
 #include "models/io/checkpoint.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/mappings.h"
@@ -27,7 +29,21 @@ namespace {
 using models::Checkpoint;
 using models::DecoderConfig;
 
+bool lies_in(const fs::path& file, const fs::path& folder) {
+  const fs::path relative = fs::absolute(file).lexically_normal().lexically_relative(fs::absolute(folder).lexically_normal());
+  return !relative.empty() && *relative.begin() != "..";
+}
+
+// Weights that are rounded already, or a copy of a checkpoint without what the artifact is made of beside the weights.
+void refuse_gguf(const Checkpoint& checkpoint) {
+  if (checkpoint.gguf() == nullptr) return;
+  throw Error(ErrorKind::kUnsupported, fmt::format("{}: is a GGUF file ({}), expected a folder with config.json and safetensors files",
+                                                   checkpoint.folder().string(), describe_weights(checkpoint.gguf()->summary())))
+      .with_hint("give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of the file");
+}
+
 void check_source(const Checkpoint& checkpoint) {
+  refuse_gguf(checkpoint);
   if (checkpoint.config().contains("quantization_config")) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: the model is quantized already (config.json has a quantization_config)",
                                                      checkpoint.folder().string()))
@@ -82,6 +98,8 @@ void check_quantization(const QuantizeModelOptions& given) {
   QuantizeModelOptions options = normalized(given);
   quant::validate(options.awq.spec);
   check_stored(options.awq);
+  if (options.awq.search_only && options.search_output.empty())
+    fail(ErrorKind::kInvalidArgument, "format awq-search: no file is named for what the searches find");
   const bool ours = fs::exists(options.output) && load_finished(options.output).has_value();
   if (fs::exists(options.output) && !(ours && (options.reuse_output || options.replace_output))) fail_exists(options);
   const Checkpoint checkpoint(options.model_folder);
@@ -127,7 +145,14 @@ void check_needs(const QuantizeWork& job, bool disk) {
 
 void check_search_output(const QuantizeWork& job) {
   const fs::path& file = job.options.search_output;
-  if (file.empty() || !fs::exists(file) || search_file_job(file) == job.fingerprint) return;
+  if (file.empty()) return;
+  // A folder that the search result made would stand in the artifact's way.
+  for (const fs::path& folder : {job.options.output, job.work}) {
+    if (!lies_in(file, folder) || job.options.awq.search_only) continue;
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: the search result would lie in {}, the folder of the artifact", file.string(), folder.string()))
+        .with_hint("choose a file outside of it for the search result");
+  }
+  if (!fs::exists(file) || search_file_job(file) == job.fingerprint) return;
   throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", file.string()))
       .with_hint("choose another file for the search result, or remove that one");
 }

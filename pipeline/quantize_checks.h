@@ -23,6 +23,7 @@ void check_needs(const QuantizeWork& job, bool disk);
 // Errors: invalid argument when options.search_output exists and is not of this job.
 void check_search_output(const QuantizeWork& job);
 
+// Throws invalid argument: options.output exists, with options.exists_hint.
 [[noreturn]] void fail_exists(const QuantizeModelOptions& options);
 
 }  // namespace salient::pipeline

@@ -7,7 +7,6 @@
 #include "common/error.h"
 #include "common/memory.h"
 #include "models/decoder/decoder_config.h"
-#include "models/gguf/gguf_summary.h"
 #include "models/io/checkpoint.h"
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
@@ -47,7 +46,6 @@ Json describe(const calibration::SourceRows& read) {
 }
 
 constexpr const char* kSelfGenerated = "self-generated";
-constexpr int64_t kSelfGeneratedRow = 64;  // tokens
 constexpr uint64_t kLeastMemory = uint64_t{64} << 20;
 
 // What a conversation begins with, up to the user's words, and what a document begins with.
@@ -82,8 +80,7 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
                                                       std::max(job.model.batch_tokens, input.blocks.ids.size(1)));
   calibration::SelfGenerationOptions options;
   options.tokens = std::max<int64_t>(
-      kSelfGeneratedRow, static_cast<int64_t>(job.self_generated * static_cast<double>(input.blocks.statistics.tokens)));
-  options.row_tokens = kSelfGeneratedRow;
+      options.row_tokens, static_cast<int64_t>(job.self_generated * static_cast<double>(input.blocks.statistics.tokens)));
   options.seed = input.seed.value_or(job.seed);
   options.openings = openings(job.model.model_folder, config, tokenizer);
   for (const int64_t id : config.eos_token_ids) options.end_ids.push_back(static_cast<models::TokenId>(id));
@@ -93,16 +90,6 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   calibration::append_blocks(input.blocks, calibration::generate_rows(checkpoint, config, options), kSelfGenerated);
   return_free_memory();
   input.record["self_generated"] = {{"share", job.self_generated}, {"row_tokens", options.row_tokens}, {"seed", options.seed}};
-}
-
-// Weights that are rounded already, or a copy of a checkpoint without what the artifact is made of beside the weights.
-void refuse_gguf(const std::filesystem::path& model) {
-  const auto file = models::find_gguf_model(model);
-  if (!file) return;
-  const auto summary = models::read_gguf_summary(*file);
-  throw Error(ErrorKind::kUnsupported, fmt::format("{}: is a GGUF file{}, expected a folder with config.json and safetensors files", file->string(),
-                                                   summary ? fmt::format(" ({})", describe_weights(*summary)) : ""))
-      .with_hint("give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of the file");
 }
 
 CalibrationInput without_calibration() {
@@ -177,7 +164,6 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
 QuantizeJobResult run_quantize_job(QuantizeJob job) {
   const auto started = std::chrono::steady_clock::now();
   const FreedMemoryKept kept;
-  refuse_gguf(job.model.model_folder);
   check_quantization(job.model);
   if (job.model.on_message) {
     const models::DecoderConfig config = models::load_decoder_config(job.model.model_folder);

@@ -22,6 +22,7 @@
 #include "pipeline/quantize_progress.h"
 #include "pipeline/quantize_work.h"
 #include "pipeline/search_file.h"
+#include "pipeline/uncalibrated_step.h"
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
 #include "quant/affine.h"
@@ -163,6 +164,7 @@ QuantizeProgress begin_work(const QuantizeWork& job, const AwqOptions& awq, cons
     put_outer(sink, job.checkpoint, without_head(outer.before));
     put_outer(sink, job.checkpoint, without_head(outer.after));
     if (job.gguf) job.gguf->put_constants(writer);
+    if (job.gguf && job.gguf->head_type()) check_head(job.checkpoint, models::head_tensor(job.config));
     if (!outer.head.empty()) put_head(writer, job.checkpoint, job.config, awq, packed_dtype(job.config, awq.format));
     copy_kept(writer, job.checkpoint, job.kept);
   }
@@ -202,19 +204,24 @@ void run_blocks(const QuantizeWork& job, const AwqOptions& awq, const std::optio
   }
 }
 
-// The head of a GGUF file, once the hidden states that it reads are there.
-void put_gguf_head(const QuantizeWork& job, const CalibrationPass& pass, models::CheckpointWriter& writer) {
+// The head of a GGUF file, once the hidden states that it reads are there. Returns its type and errors, null where it is in float.
+Json put_gguf_head(const QuantizeWork& job, const CalibrationPass& pass, models::CheckpointWriter& writer) {
   const auto type = job.gguf->head_type();
-  if (!type) return;
-  const ActivationFile hidden = ActivationFile::open(hidden_file(job.work, job.blocks()), job.hidden_shape());
-  const quant::InputStatistics input = head_statistics(job.checkpoint, job.config, pass, hidden);
+  if (!type) return {};
+  const auto measure = [&] {
+    const ActivationFile hidden = ActivationFile::open(hidden_file(job.work, job.blocks()), job.hidden_shape());
+    return head_statistics(job.checkpoint, job.config, pass, hidden);
+  };
+  const quant::InputStatistics input = job.tokens.ids.size(0) > 0 ? measure() : white_statistics(job.config.hidden_size);
   const std::string name = models::head_tensor(job.config);
   const at::Tensor weight = job.checkpoint.view(name);
-  const HeadBlocks head = quantize_head(job.config, weight, *type, input, job.options.awq);
+  const HeadBlocks head = with_context(fmt::format("{}: tensor '{}'", job.checkpoint.file_of(name).string(), name),
+                                       [&] { return quantize_head(job.config, weight, *type, input, job.options.awq); });
   job.gguf->put_head(writer, head.blocks, weight);
   job.checkpoint.release(name);
   job.say(fmt::format("head: {}, {:.0f} % of the error of rounding to nearest", quant::ggml_type_info(*type).name,
                       head.rtn_error > 0 ? 100 * head.error / head.rtn_error : 100.0));
+  return {{"type", quant::ggml_type_info(*type).name}, {"rtn_error", head.rtn_error}, {"error", head.error}};
 }
 
 // In the work folder, which is locked: from what is there to the artifact.
@@ -243,7 +250,7 @@ QuantizeModelResult make_artifact(const QuantizeWork& job, const FolderLock& loc
     progress = begin_work(job, awq, outer, pass, writer);
   }
   run_blocks(job, awq, bits, pass, writer, *progress);
-  if (job.gguf) put_gguf_head(job, pass, writer);
+  const Json head = job.gguf ? put_gguf_head(job, pass, writer) : Json();
   writer.finish();
   result.reports = std::move(progress->reports);
   if (!job.options.search_output.empty()) save_search(job);
@@ -252,7 +259,7 @@ QuantizeModelResult make_artifact(const QuantizeWork& job, const FolderLock& loc
     fs::remove_all(job.work);
     return result;
   }
-  write_other_files(job, awq, bits, QuantizeProgress{progress->fingerprint, progress->blocks_done, result.reports});
+  write_other_files(job, awq, bits, QuantizeProgress{progress->fingerprint, progress->blocks_done, result.reports}, head);
   publish(job);
   return result;
 }

@@ -75,6 +75,12 @@ std::optional<QuantizeProgress> reusable_output(const QuantizeWork& job) {
     if (!options.replace_output) fail_exists(options);
     return std::nullopt;
   }
+  if (!options.search_output.empty() && !fs::exists(options.search_output)) {
+    if (options.replace_output) return std::nullopt;
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is made already, but its search result {} is not there", options.output.string(),
+                                                         options.search_output.string()))
+        .with_hint("remove the folder, then the same command makes both; or: " + options.exists_hint);
+  }
   const std::string changed = find_changed_file(options.output);
   if (changed.empty()) return finished;
   if (options.replace_output) return std::nullopt;
@@ -89,20 +95,22 @@ std::optional<QuantizeProgress> finished_work(const QuantizeWork& job) {
 }
 
 void write_other_files(const QuantizeWork& job, const AwqOptions& awq, const std::optional<BitPlan>& bits,
-                       const QuantizeProgress& progress) {
+                       const QuantizeProgress& progress, const Json& head) {
   copy_side_files(job.checkpoint.folder(), job.work);
   const std::string new_config = dump_json(output_config(job.checkpoint, job.config, awq, job.kept), 2) + "\n";
   Json file_hashes = hash_files(job.work, [](const std::string& name) {
     return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile && name != kModelCard;
   });
   file_hashes["config.json"] = sha256_hex(new_config);
-  const Json metadata = metadata_json(job, bits ? Json(bits->mean_bits) : Json(), progress, file_hashes);
+  Json metadata = metadata_json(job, bits ? Json(bits->mean_bits) : Json(), progress, file_hashes);
+  if (!head.is_null()) metadata["head"] = head;
   write_file(job.work / kModelCard, model_card(metadata));  // not among the hashes: users add to it
   write_file(job.work / kMetadataFile, dump_json(metadata, 2) + "\n");
   write_file(job.work / "config.json", new_config);
 }
 
 void save_search(const QuantizeWork& job) {
+  check_search_output(job);  // it came while this job was at work
   SearchResult whole;
   whole.model_type = job.config.model_type;
   whole.fingerprint = weights_fingerprint(job.source_hashes);

@@ -16,9 +16,10 @@ std::optional<QuantizeProgress> reusable_output(const QuantizeWork& job);
 // Of a job that was stopped between the last file and the rename: everything is there.
 std::optional<QuantizeProgress> finished_work(const QuantizeWork& job);
 
-// Writes the files that are not tensors into the work folder; the metadata and config.json last.
+// Writes the files that are not tensors into the work folder; the metadata and config.json last. `head`: what is to be said of a
+// head in blocks, null otherwise.
 void write_other_files(const QuantizeWork& job, const AwqOptions& awq, const std::optional<BitPlan>& bits,
-                       const QuantizeProgress& progress);
+                       const QuantizeProgress& progress, const Json& head);
 
 // Joins what the blocks' searches found into options.search_output.
 void save_search(const QuantizeWork& job);

@@ -37,7 +37,10 @@
 //     rounding: gram               # gram | adaround | nearest
 //     off_diagonal: auto           # compensation between columns: 0 to 1, or chosen on held-back rows
 //     propagate_error: true
-//     format: awq-gemm             # awq-gemm | awq-gemv | awq-gemv-fast | awq-marlin | compressed-tensors | dequantized | smoothed
+//     format: awq-gemm             # awq-gemm | awq-gemv | awq-gemv-fast | awq-marlin | compressed-tensors | dequantized | smoothed |
+//                                  # gguf-q4_k_m and others
+//     search: found.search         # scales and clip ranges that were searched before, instead of searching
+//     save_search: found.search    # a file for what the searches find
 //     overrides:                   # other settings for some modules; the last that matches wins
 //       - {pattern: down_proj, bits: 8, group_size: 64, zero_point: false}
 //     target_bits: 0               # mean bits, chosen for each module; 0 = off

@@ -199,11 +199,12 @@ Stage detect_stage(const AwqOptions& awq) {
   stage.name = "detect";
   stage.after = {"quantize"};
   stage.settings = {{"spec", models::spec_to_json(wanted)}, {"format", to_string(awq.format)}};
-  stage.body = [wanted, packed](StageContext& context) {
+  const bool gguf = gguf_format_of(awq.format) != nullptr && !awq.export_compatible;
+  stage.body = [wanted, packed, gguf](StageContext& context) {
     const fs::path& artifact = context.output("quantize", "artifact");
     const models::DetectedModel found = models::detect_model(artifact);
-    if (!packed && found.contradictions.empty()) return StageOutputs{{}, {{"format", found.format}}, found.format};
-    if (!found.contradictions.empty() || !found.spec || found.spec->weight_bits != wanted.weight_bits ||
+    if (!packed && found.contradictions.empty() && (!gguf || found.format == "gguf")) return StageOutputs{{}, {{"format", found.format}}, found.format};
+    if (!found.contradictions.empty() || gguf || !found.spec || found.spec->weight_bits != wanted.weight_bits ||
         found.spec->group_size != wanted.group_size) {
       throw Error(ErrorKind::kInternal,
                   fmt::format("{}: the artifact is not detected as what was asked for ({}): {}", artifact.string(),

@@ -5,8 +5,7 @@
 //   clip_low.<module>      U8 [out_features, groups]: places in clip_values.<module>; or F32: the factors themselves
 //   clip_high.<module>     the same
 //   clip_values.<module>   F32 [up to 256]
-//   clip_limit.<module>    F32 [out_features, groups]: the largest magnitude that is left of the scaled weight; instead of the
-//   three
+//   clip_limit.<module>    F32 [out_features, groups]: the largest magnitude that is left of the scaled weight; instead of the three
 //   __metadata__           format "awq-search"; model_type; fingerprint: of the weights; job: of the quantization that wrote it;
 //                          settings: JSON; groups: JSON {smooth_name: {"balance": [module, ...], "kind": "duo", "ratio": 0.35}}
 //

@@ -14,6 +14,7 @@
 #include "common/hash.h"
 #include "pipeline/awq_block.h"
 #include "pipeline/awq_linear.h"
+#include "pipeline/gguf_linear.h"
 
 namespace salient::pipeline {
 namespace {
@@ -68,6 +69,9 @@ class Checker {
       notes.push_back(
           fmt::format("{}: the scales of {} groups are not used: the format has no place for them, or 'mappings' leaves them out",
                       search_.file, unused_));
+    if (unused_clips_ > 0)
+      notes.push_back(fmt::format("{}: the clip ranges of {} linears are not used: clipping is off{}", search_.file, unused_clips_,
+                                  gguf_format_of(options_.format) != nullptr ? ", as always for GGUF files" : ""));
     return notes;
   }
 
@@ -109,6 +113,7 @@ class Checker {
     const auto found = search_.clips.find(spec.name);
     if (found == search_.clips.end()) return;
     known_clips_.insert(spec.name);
+    if (!options_.clip) ++unused_clips_;
     if (!options_.clip || !is_searched(spec, options_)) return;
     const at::Tensor& any = found->second.limit.defined() ? found->second.limit : found->second.low;
     const int64_t group_size = affine_options(options_, spec.name, spec.in_features).group_size;
@@ -126,6 +131,7 @@ class Checker {
   std::set<const FoundScales*> known_scales_;
   std::set<std::string> known_clips_;
   int64_t unused_ = 0;
+  int64_t unused_clips_ = 0;
 };
 
 }  // namespace

@@ -20,7 +20,7 @@ namespace salient::pipeline {
 
 // Of one group (models/decoder/scaling_groups.h). Identity is kept, too: a group that is not there was not searched.
 struct FoundScales {
-  std::vector<std::string> balance;  // modules, without those of experts
+  std::vector<std::string> balance;  // modules; of experts only an expert's own down_proj
   std::string kind = "identity";     // "identity", "plain", "duo", or of another program "given"
   double ratio = 0;
   at::Tensor scales;  // float32 [in_features of the balance linears]

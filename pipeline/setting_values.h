@@ -37,7 +37,7 @@ void read_format(const ConfigNode& node, QuantizationConfig& config);
 // A file of pipeline/search_file.h, which is read.
 void read_search_setting(const ConfigNode& node, QuantizationConfig& config);
 Json print_search(const QuantizationConfig& config);
-// AutoAWQ's kernels, each with a layout of its own. Errors: unsupported, for all but gemm.
+// AutoAWQ's kernels, each with a layout of its own: gemm, gemv, gemv_fast, marlin. Errors: invalid argument for another name.
 void read_version(const ConfigNode& node, QuantizationConfig& config);
 void read_smooth_only(const ConfigNode& node, QuantizationConfig& config);
 // AutoAWQ's modules_to_not_convert. They may match nothing: users give the same list to a family of models.

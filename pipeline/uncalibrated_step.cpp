@@ -9,15 +9,6 @@
 namespace salient::pipeline {
 namespace {
 
-// As of one token for each channel, in which that channel alone is 1.
-quant::InputStatistics white_statistics(int64_t features) {
-  quant::InputStatistics statistics;
-  statistics.gram = at::eye(features, at::kFloat);
-  statistics.abs_sum = at::ones({features}, at::kDouble);
-  statistics.rows = 1;
-  return statistics;
-}
-
 // Nothing was measured of the inputs.
 void forget_inputs(std::vector<LinearReport>& reports) {
   for (LinearReport& report : reports) {
@@ -29,6 +20,14 @@ void forget_inputs(std::vector<LinearReport>& reports) {
 }
 
 }  // namespace
+
+quant::InputStatistics white_statistics(int64_t features) {
+  quant::InputStatistics statistics;
+  statistics.gram = at::eye(features, at::kFloat);
+  statistics.abs_sum = at::ones({features}, at::kDouble);
+  statistics.rows = 1;
+  return statistics;
+}
 
 std::vector<LinearReport> run_uncalibrated_step(const BlockStep& step, const models::BlockLayout& layout) {
   BlockStatistics statistics;

@@ -5,8 +5,12 @@
 #include <vector>
 
 #include "pipeline/block_step.h"
+#include "quant/input_statistics.h"
 
 namespace salient::pipeline {
+
+// Of inputs about which nothing is known: as of one token for each channel, in which that channel alone is 1.
+quant::InputStatistics white_statistics(int64_t features);
 
 // Loads the block (of a mixture one expert at a time) and stores its tensors, but for its parameters. Nothing goes on to the next.
 std::vector<LinearReport> run_uncalibrated_step(const BlockStep& step, const models::BlockLayout& layout);

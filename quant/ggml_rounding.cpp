@@ -59,10 +59,7 @@ WeightToRound weight_of_blocks(const at::Tensor& weight, const at::Tensor& block
 
 GgmlScaleChoice::GgmlScaleChoice(const InputStatistics& statistics, std::vector<ScaleSearchResult> candidates)
     : statistics_(statistics) {
-  for (ScaleSearchResult& scales : candidates) {
-    at::Tensor gram = divided_gram(statistics.gram, scales.scales);
-    candidates_.push_back({std::move(scales), std::move(gram), 0.0, false});
-  }
+  for (ScaleSearchResult& scales : candidates) candidates_.push_back({std::move(scales), 0.0, false});
 }
 
 void GgmlScaleChoice::add_error(const at::Tensor& weight, GgmlType type, bool none_worse) {
@@ -71,8 +68,9 @@ void GgmlScaleChoice::add_error(const at::Tensor& weight, GgmlType type, bool no
   double identity = 0;
   for (Measured& candidate : candidates_) {
     const at::Tensor scaled = measured * candidate.scales.scales;
-    const at::Tensor blocks = quantize_ggml(scaled, type, ggml_importance(candidate.gram));
-    const double error = output_error(dequantize_ggml(blocks, type) - scaled, candidate.gram, statistics_.rows) / share;
+    const at::Tensor gram = divided_gram(statistics_.gram, candidate.scales.scales);  // of one candidate at a time: it may be a gigabyte
+    const at::Tensor blocks = quantize_ggml(scaled, type, ggml_importance(gram));
+    const double error = output_error(dequantize_ggml(blocks, type) - scaled, gram, statistics_.rows) / share;
     if (&candidate == &candidates_.front()) identity = error;
     candidate.error += error;
     candidate.refused |= none_worse && !(error <= identity);

@@ -49,7 +49,6 @@ class GgmlScaleChoice {
  private:
   struct Measured {
     ScaleSearchResult scales;
-    at::Tensor gram;  // of the divided input
     double error = 0;
     bool refused = false;
   };

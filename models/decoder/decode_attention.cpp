@@ -35,8 +35,9 @@ SALIENT_CLONES void add_multiple(float* to, const float* x, float factor, int64_
 
 // Logits become shares of 1. What is masked altogether stays 0, as a row without any key does.
 void softmax(float* logits, int64_t n) {
-  const float largest = *std::max_element(logits, logits + n);
-  if (!(largest > -std::numeric_limits<float>::infinity())) {
+  float largest = logits[0];
+  for (int64_t i = 1; i < n; ++i) largest = logits[i] > largest || std::isnan(logits[i]) ? logits[i] : largest;
+  if (largest == -std::numeric_limits<float>::infinity()) {
     std::fill_n(logits, n, 0.0f);
     return;
   }

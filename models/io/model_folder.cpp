@@ -192,4 +192,10 @@ fs::path resolve_model(const std::string& name_or_path) {
   return fs::is_regular_file(name_or_path, ignored) ? fs::path(name_or_path) : resolve_model_folder(name_or_path);
 }
 
+std::string model_name(const fs::path& path) {
+  const fs::path absolute = fs::absolute(path).lexically_normal();
+  const fs::path last = absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename();
+  return (last.extension() == ".gguf" ? last.stem() : last).string();
+}
+
 }  // namespace salient::models

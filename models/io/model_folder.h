@@ -18,4 +18,8 @@ std::filesystem::path resolve_model_folder(const std::string& name_or_path);
 // The same, and a file that exists is taken as it is: a GGUF file, or a TorchScript module with its tokenizer beside it.
 std::filesystem::path resolve_model(const std::string& name_or_path);
 
+// What a model is called by where it lies: the last part of its absolute path, without ".gguf".
+// "models/demo/" -> "demo", "." in it -> "demo", "x/tiny-Q4_K_M.gguf" -> "tiny-Q4_K_M".
+std::string model_name(const std::filesystem::path& path);
+
 }  // namespace salient::models

@@ -1,5 +1,6 @@
 #include "pipeline/commands/calibration_options.h"
 
+#include "common/error.h"
 #include "pipeline/quantization_config.h"
 
 namespace salient::pipeline {
@@ -37,7 +38,14 @@ void read_calibration(const Arguments& arguments, const std::string& split_name,
     }
     for (calibration::CalibrationSource& source : calibration::parse_sources(word)) sources.push_back(std::move(source));
   }
-  if (sources.empty() && optional) return;
+  if (sources.empty() && optional) {
+    for (const OptionRow& row : calibration_options()) {
+      if (!arguments.has(row.name)) continue;
+      throw Error(ErrorKind::kInvalidArgument, fmt::format("--{} is about calibration rows, and there are none", row.name))
+          .with_hint("name a file with --calib");
+    }
+    return;
+  }
   if (sources.empty()) arguments.text("calib");  // says what is missing
   for (calibration::CalibrationSource& source : sources) source.file = resolve_split(source.file, split_name);
   if (sources.size() == 1) {

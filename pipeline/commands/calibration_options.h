@@ -9,6 +9,7 @@
 
 namespace salient::pipeline {
 
+// --calib, and the options that say how its rows are read.
 OptionRow calibration_files_option();
 std::vector<OptionRow> calibration_options();
 

@@ -2,6 +2,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "models/io/checkpoint_writer.h"
 #include "models/io/model_folder.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/calibration_options.h"
@@ -35,18 +36,25 @@ std::vector<OptionRow> option_rows() {
 
 // The folder of the hidden states, gone with the object once it is empty.
 struct WorkFolder {
-  explicit WorkFolder(fs::path at) : path(std::move(at)) {
-    check_work_folder(path);
-    fs::create_directories(path);
-  }
+  explicit WorkFolder(const fs::path& at) : lock(models::lock_checkpoint_folder(at)) { refuse_others(); }
   ~WorkFolder() {
     std::error_code ignored;
-    fs::remove(path, ignored);
+    fs::remove(lock.folder(), ignored);
   }
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
 
-  fs::path path;
+  // What a killed call left is written over; anything else is somebody's.
+  void refuse_others() const {
+    for (const auto& entry : fs::directory_iterator(lock.folder())) {
+      if (is_importance_work(entry.path().filename().string())) continue;
+      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: this name is needed for the work in progress, but the folder holds {}",
+                                                           lock.folder().string(), entry.path().filename().string()))
+          .with_hint("move that folder away, or choose another --out");
+    }
+  }
+
+  FolderLock lock;  // a second call with the same --out is refused
 };
 
 }  // namespace
@@ -77,13 +85,14 @@ void imatrix_command(const std::vector<std::string>& words) {
   const WorkFolder work(work_folder_of(output));
   ProgressLine progress;
   ImportanceOptions options;
-  options.work_folder = work.path;
+  options.work_folder = work.lock.folder();
   options.device = parse_device(arguments.text_or("device", "cpu"));
   options.batch_tokens = arguments.integer_or("batch-tokens", options.batch_tokens, 1, int64_t{1} << 40);
   options.on_progress = [&](int64_t done, int64_t total) { progress.show("imatrix", "blocks", done, total); };
   models::Imatrix imatrix = measure_importance(models::Checkpoint(job.model.model_folder), input.blocks, options);
   progress.finish();
-  for (const std::string& word : arguments.values("calib")) imatrix.datasets.push_back(fs::path(word).filename().string());
+  if (!job.calibration_file.empty()) imatrix.datasets.push_back(job.calibration_file.filename().string());
+  for (const calibration::CalibrationSource& source : job.sources) imatrix.datasets.push_back(source.file.filename().string());
   models::write_imatrix(output, imatrix);
 
   const int64_t tokens = input.blocks.statistics.tokens;

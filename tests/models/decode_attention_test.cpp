@@ -66,6 +66,14 @@ TEST(DecodeAttention, MaskedKeysCountForNothing) {
   EXPECT_EQ(decode_attention(query, keys, values, nothing, 1.0).abs().max().item<float>(), 0.0f);
 }
 
+TEST(DecodeAttention, NaNStaysNaN) {
+  at::Tensor query = at::randn({1, 2, 1, 16});
+  query[0][1].fill_(std::numeric_limits<float>::quiet_NaN());
+  const at::Tensor found = decode_attention(query, at::randn({1, 2, 9, 16}), at::randn({1, 2, 9, 16}), {}, 1.0);
+  EXPECT_TRUE(found.flatten().narrow(0, 0, 16).isfinite().all().item<bool>());
+  EXPECT_TRUE(found.flatten().narrow(0, 16, 16).isnan().all().item<bool>());
+}
+
 TEST(DecodeAttention, LeavesWhatItCannotDoToTheLibrary) {
   const at::Tensor keys = at::randn({1, 2, 5, 8});
   EXPECT_FALSE(decode_attention(at::randn({1, 2, 2, 8}), keys, keys, {}, 1.0).defined());

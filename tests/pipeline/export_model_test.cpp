@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "common/error.h"
+#include "common/file.h"
 #include "models/io/checkpoint.h"
 #include "models/io/detect.h"
 #include "models/io/gguf.h"
@@ -51,6 +52,30 @@ TEST(ExportModel, RefusesWhatIsThereAndWhatItDoesNotKnow) {
   EXPECT_NE(test::message_of([&] { export_model({kDemo, folder.path() / "new", ""}, "torchscrip"); }, ErrorKind::kInvalidArgument).find("torchscript"),
             std::string::npos);
   EXPECT_FALSE(fs::exists(folder.path() / "new"));
+}
+
+// The work of a stopped quantization with the same output, say.
+TEST(ExportModel, LeavesTheWorkOfAnotherJobAlone) {
+  const test::TemporaryFolder folder;
+  fs::create_directories(folder.path() / "out.partial");
+  write_file(folder.path() / "out.partial/progress.json", "{}");
+  for (const char* format : {"torchscript", "gguf-f16"}) {
+    EXPECT_NE(test::message_of([&] { export_model({kDemo, folder.path() / "out", ""}, format); }, ErrorKind::kInvalidArgument).find("progress.json"),
+              std::string::npos);
+    EXPECT_EQ(read_text_file(folder.path() / "out.partial/progress.json"), "{}");
+    EXPECT_FALSE(fs::exists(folder.path() / "out"));
+  }
+}
+
+// What a killed export left is of no use and in nobody's way.
+TEST(ExportModel, BeginsAnewAfterAKilledOne) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "out.partial/export/model-F16.gguf", "half a file");
+  write_file(folder.path() / "out.partial/export/rest", "");
+  export_model({kDemo, folder.path() / "out", ""}, "gguf-f16");
+  EXPECT_TRUE(fs::exists(folder.path() / "out/model-F16.gguf"));
+  EXPECT_FALSE(fs::exists(folder.path() / "out/rest"));
+  EXPECT_FALSE(fs::exists(folder.path() / "out.partial"));
 }
 
 TEST(ExportModel, LeavesNothingBehindWhenItFails) {

@@ -173,6 +173,31 @@ TEST(GgufQuantize, IgnoredModulesStayInTheSourcesDtype) {
   EXPECT_EQ(file.tensor("blk.1.ffn_up.weight").type, GgmlType::kQ4_K);
 }
 
+// The head is rounded last; what is wrong with it shows before the first block.
+TEST(GgufQuantize, ADamagedHeadIsFoundFirst) {
+  const test::TemporaryFolder folder;
+  const models::Checkpoint demo(kDemo);
+  std::vector<models::PlannedTensor> planned;
+  for (const std::string& name : demo.names()) planned.push_back({name, demo.info(name).dtype, demo.info(name).shape});
+  planned.push_back({"lm_head.weight", at::kFloat, demo.info("model.embed_tokens.weight").shape});
+  models::CheckpointWriter untied(folder.path() / "untied", models::plan_shards(planned, uint64_t{1} << 30));
+  for (const std::string& name : demo.names()) untied.put(name, demo.view(name));
+  at::Tensor head = demo.view("model.embed_tokens.weight").to(at::kFloat).clone();
+  head[2345][3] = std::numeric_limits<float>::quiet_NaN();
+  untied.put("lm_head.weight", head);
+  untied.finish();
+  Json config = demo.config();
+  config["tie_word_embeddings"] = false;
+  write_file(folder.path() / "untied/config.json", dump_json(config));
+  QuantizeModelOptions options = demo_options(folder.path() / "out");
+  options.model_folder = folder.path() / "untied";
+  int64_t blocks = 0;
+  options.on_progress = [&](int64_t done, int64_t) { blocks = done; };
+  const std::string text = test::message_of([&] { quantize_model(options, demo_tokens()); }, ErrorKind::kCorruption);
+  EXPECT_THAT(text, ::testing::AllOf(::testing::HasSubstr("lm_head.weight"), ::testing::HasSubstr("row 2345")));
+  EXPECT_EQ(blocks, 0);
+}
+
 TEST(GgufQuantize, SettingsThatTheFileHasNoPlaceForAreRefused) {
   const test::TemporaryFolder folder;
   QuantizeModelOptions options = demo_options(folder.path() / "out");

@@ -63,7 +63,7 @@ class Search : public ::testing::Test {
 };
 
 TEST_F(Search, AppliedAgainGivesTheSameBytes) {
-  quantize("searched", "bits: 3, format: compressed-tensors, " + save_to("found.search"));
+  const QuantizeJobResult searched = quantize("searched", "bits: 3, format: compressed-tensors, " + save_to("found.search"));
   const SearchResult found = read_search(path("found.search"));
   EXPECT_EQ(found.model_type, "qwen3");
   // Two norms and up_proj -> down_proj, v_proj -> o_proj in each of two blocks.
@@ -72,9 +72,15 @@ TEST_F(Search, AppliedAgainGivesTheSameBytes) {
   EXPECT_THAT(found.scales.at("model.layers.1.mlp.up_proj").balance, ::testing::ElementsAre("model.layers.1.mlp.down_proj"));
   EXPECT_FALSE(at::equal(found.scales.at("model.layers.0.input_layernorm").scales, at::ones({test::kTinyHidden})));
 
+  const auto clipped = [](const QuantizeJobResult& result) {
+    std::vector<double> shares;
+    for (const LinearReport& report : result.model.reports) shares.push_back(report.clipped_share);
+    return shares;
+  };
   const QuantizeJobResult again = quantize("again", "bits: 3, format: compressed-tensors, " + load_from("found.search"));
   EXPECT_TRUE(weights("again") == weights("searched"));
-  for (const LinearReport& report : again.model.reports) EXPECT_GE(report.clipped_share, 0);
+  EXPECT_EQ(clipped(again), clipped(searched));
+  EXPECT_THAT(clipped(again), ::testing::Contains(::testing::Gt(0.0)));
   quantize("neither", "bits: 3, format: compressed-tensors, clip: false, scale: false");
   EXPECT_FALSE(weights("again") == weights("neither"));
   // Saved again, it is the same.
@@ -99,6 +105,18 @@ TEST_F(Search, OneSearchServesOtherFormatsWithoutCalibration) {
     }
   }
   EXPECT_THROW(quantize("needs", "bits: 4, " + load_from("found.search"), /*calibration=*/false), Error);  // rounding gram
+  quantize("gguf", "rounding: nearest, format: gguf-q8_0, " + load_from("found.search"), /*calibration=*/false);
+  EXPECT_TRUE(fs::is_regular_file(path("gguf") / "model-Q8_0.gguf"));
+}
+
+TEST_F(Search, TheResultHasAPlaceOfItsOwn) {
+  for (const char* inside : {"out/found.search", "out.partial/found.search"}) {
+    EXPECT_THAT(test::message_of([&] { quantize("out", "method: rtn, scale: true, " + save_to(inside)); }, ErrorKind::kInvalidArgument),
+                HasSubstr("the folder of the artifact"));
+    EXPECT_FALSE(fs::exists(path("out")));
+  }
+  EXPECT_THAT(test::message_of([&] { quantize("alone.search", "format: awq-search, " + save_to("found.search")); }, ErrorKind::kInvalidArgument),
+              HasSubstr("save_search"));
 }
 
 TEST_F(Search, TheFormatOfThatNameLeavesTheFileAlone) {
