@@ -21,6 +21,7 @@ struct Lanes256 {
   static constexpr int kHalfChannels = 2;
 
   static __m256i load_half_line(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+  static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0); }
   static __m128i load_128(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
   // 4 bytes in every lane
   static __m256i splat_word(const int8_t* from) {

@@ -32,6 +32,7 @@ struct Avx2 : Lanes256 {
         for (int r = 0; r < R; ++r) low[r] = high[r] = _mm256_setzero_si256();
         const int64_t last = line + kDotsIn16Bits / 2 < lines ? line + kDotsIn16Bits / 2 : lines;
         for (; line < last; ++line) {
+          prefetch(codes + line * kLineBytes);
           const __m256i first = load_half_line(codes + line * kLineBytes);
           const __m256i second = load_half_line(codes + line * kLineBytes + 32);
           const __m256i first_low = _mm256_and_si256(first, mask);
@@ -52,6 +53,7 @@ struct Avx2 : Lanes256 {
       }
     } else {
       for (int64_t k = 0; k < padded_group; k += 4) {
+        prefetch(codes + k * kLanes);
         const __m256i first = load_half_line(codes + k * kLanes);
         const __m256i second = load_half_line(codes + k * kLanes + 32);
         for (int r = 0; r < R; ++r) {

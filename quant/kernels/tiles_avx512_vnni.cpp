@@ -53,9 +53,12 @@ struct Avx512Vnni {
       __m512i high;
       if constexpr (Bits == 4) {
         const __m512i line = load_line(codes + k * kLanes / 2);
+        _mm_prefetch(codes + k * kLanes / 2 + kPrefetchBytes, _MM_HINT_T0);
         low = _mm512_and_si512(line, mask);
         high = _mm512_and_si512(_mm512_srli_epi16(line, 4), mask);
       } else {
+        _mm_prefetch(codes + k * kLanes + kPrefetchBytes, _MM_HINT_T0);
+        _mm_prefetch(codes + k * kLanes + kLineBytes + kPrefetchBytes, _MM_HINT_T0);
         low = load_line(codes + k * kLanes);
         high = load_line(codes + k * kLanes + kLineBytes);
       }

@@ -12,6 +12,7 @@ struct AvxVnni : Lanes256 {
     if constexpr (Bits == 4) {
       const __m256i mask = _mm256_set1_epi8(15);
       for (int64_t k = 0; k < padded_group; k += 8) {
+        prefetch(codes + k * kLanes / 2);
         const __m256i first = load_half_line(codes + k * kLanes / 2);
         const __m256i second = load_half_line(codes + k * kLanes / 2 + 32);
         for (int r = 0; r < R; ++r) {
@@ -25,6 +26,7 @@ struct AvxVnni : Lanes256 {
       }
     } else {
       for (int64_t k = 0; k < padded_group; k += 4) {
+        prefetch(codes + k * kLanes);
         for (int r = 0; r < R; ++r) {
           const __m256i word = splat_word(x + r * stride + k);
           acc[r].low = add_dot(acc[r].low, load_half_line(codes + k * kLanes), word);
