@@ -5,6 +5,7 @@
 //   to_float(Int) -> Float                        rounded to nearest even
 //   no_floats(), load, store, splat, add, multiply, multiply_add, total
 //   load_float16, load_bfloat16(values) -> Float  16 stored halves
+//   prefetch(address)                             kPrefetchBytes beyond it
 //   add_dots<Bits, R>(...), add_panel<Bits, C>    see below
 // Floats are multiplied, then added, never fused: an integer product has the same bits on every processor.
 #pragma once
@@ -160,43 +161,41 @@ inline typename I::Float load_halves(const uint16_t* values) {
   return I::load_float16(values);
 }
 
-template <typename I, bool IsBfloat16, int C, int R>
-inline void half_tile(const HalfView& w, const float* x, int64_t n, float* y) {
-  typename I::Float acc[C][R];
-  for (int c = 0; c < C; ++c) {
-    for (int r = 0; r < R; ++r) acc[c][r] = I::no_floats();
-  }
-  const uint16_t* row = w.values + n * w.in_features;
-  int64_t k = 0;
-  for (; k + kLanes <= w.in_features; k += kLanes) {
-    for (int c = 0; c < C; ++c) {
-      const typename I::Float values = load_halves<I, IsBfloat16>(row + c * w.in_features + k);
-      for (int r = 0; r < R; ++r) acc[c][r] = I::multiply_add(values, I::load(x + r * w.in_features + k), acc[c][r]);
-    }
-  }
-  if (k < w.in_features) {
-    float inputs[R][kLanes] = {};
-    for (int c = 0; c < C; ++c) {
-      uint16_t halves[kLanes] = {};
-      for (int64_t i = 0; i < w.in_features - k; ++i) {
-        halves[i] = row[c * w.in_features + k + i];
-        for (int r = 0; r < R; ++r) inputs[r][i] = x[r * w.in_features + k + i];
-      }
-      const typename I::Float values = load_halves<I, IsBfloat16>(halves);
-      for (int r = 0; r < R; ++r) acc[c][r] = I::multiply_add(values, I::load(inputs[r]), acc[c][r]);
-    }
-  }
-  for (int c = 0; c < C; ++c) {
-    for (int r = 0; r < R; ++r) y[r * w.out_features + n + c] = I::total(acc[c][r]);
-  }
-}
+// One output channel at a time, so that the weight is one stream; kHalfSums sums, each of every fourth run of 16 products, to not wait for one another.
+constexpr int kHalfSums = 4;
 
 template <typename I, bool IsBfloat16, int R>
 void half_product_rows(const HalfView& w, const float* x, int64_t begin, int64_t end, float* y) {
-  constexpr int kChannels = I::kHalfChannels;
-  int64_t n = begin;
-  for (; n + kChannels <= end; n += kChannels) half_tile<I, IsBfloat16, kChannels, R>(w, x, n, y);
-  for (; n < end; ++n) half_tile<I, IsBfloat16, 1, R>(w, x, n, y);
+  for (int64_t n = begin; n < end; ++n) {
+    typename I::Float acc[kHalfSums][R];
+    for (int i = 0; i < kHalfSums; ++i) {
+      for (int r = 0; r < R; ++r) acc[i][r] = I::no_floats();
+    }
+    const uint16_t* row = w.values + n * w.in_features;
+    int64_t k = 0;
+    for (; k + kHalfSums * kLanes <= w.in_features; k += kHalfSums * kLanes) {
+      I::prefetch(row + k);
+      I::prefetch(row + k + kLineBytes / 2);
+      for (int i = 0; i < kHalfSums; ++i) {
+        const typename I::Float values = load_halves<I, IsBfloat16>(row + k + i * kLanes);
+        for (int r = 0; r < R; ++r) acc[i][r] = I::multiply_add(values, I::load(x + r * w.in_features + k + i * kLanes), acc[i][r]);
+      }
+    }
+    for (; k < w.in_features; k += kLanes) {
+      const int64_t left = w.in_features - k < kLanes ? w.in_features - k : kLanes;
+      uint16_t halves[kLanes] = {};
+      float inputs[R][kLanes] = {};
+      for (int64_t i = 0; i < left; ++i) {
+        halves[i] = row[k + i];
+        for (int r = 0; r < R; ++r) inputs[r][i] = x[r * w.in_features + k + i];
+      }
+      const typename I::Float values = load_halves<I, IsBfloat16>(halves);
+      for (int r = 0; r < R; ++r) acc[0][r] = I::multiply_add(values, I::load(inputs[r]), acc[0][r]);
+    }
+    for (int r = 0; r < R; ++r) {
+      y[r * w.out_features + n] = I::total(I::add(I::add(acc[0][r], acc[1][r]), I::add(acc[2][r], acc[3][r])));
+    }
+  }
 }
 
 template <typename I, bool IsBfloat16>

@@ -12,8 +12,8 @@ struct Avx512Vnni {
   static constexpr int64_t kPanelRows = 8;
   static constexpr int kPanelTiles = 2;
   static constexpr int64_t kBlockRows = 128;
-  static constexpr int kHalfChannels = 4;
 
+  static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0); }
   static __m512i load_line(const uint8_t* from) { return _mm512_loadu_si512(from); }
   static __m256i load_256(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   // 4 bytes in every lane
@@ -53,12 +53,12 @@ struct Avx512Vnni {
       __m512i high;
       if constexpr (Bits == 4) {
         const __m512i line = load_line(codes + k * kLanes / 2);
-        _mm_prefetch(codes + k * kLanes / 2 + kPrefetchBytes, _MM_HINT_T0);
+        prefetch(codes + k * kLanes / 2);
         low = _mm512_and_si512(line, mask);
         high = _mm512_and_si512(_mm512_srli_epi16(line, 4), mask);
       } else {
-        _mm_prefetch(codes + k * kLanes + kPrefetchBytes, _MM_HINT_T0);
-        _mm_prefetch(codes + k * kLanes + kLineBytes + kPrefetchBytes, _MM_HINT_T0);
+        prefetch(codes + k * kLanes);
+        prefetch(codes + k * kLanes + kLineBytes);
         low = load_line(codes + k * kLanes);
         high = load_line(codes + k * kLanes + kLineBytes);
       }
