@@ -17,6 +17,7 @@ struct Lanes256 {
   };
   static constexpr int64_t kPanelRows = 4;
   static constexpr int kPanelTiles = 1;
+  static constexpr int kHalfChannels = 1;
   static constexpr int64_t kBlockRows = 64;
 
   static __m256i load_half_line(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }

@@ -5,7 +5,6 @@
 //   to_float(Int) -> Float                        rounded to nearest even
 //   no_floats(), load, store, splat, add, multiply, multiply_add, total
 //   load_float16, load_bfloat16(values) -> Float  16 stored halves
-//   prefetch(address)                             kPrefetchBytes beyond it
 //   add_dots<Bits, R>(...), add_panel<Bits, C>    see below
 // Floats are multiplied, then added, never fused: an integer product has the same bits on every processor.
 #pragma once
@@ -161,41 +160,58 @@ inline typename I::Float load_halves(const uint16_t* values) {
   return I::load_float16(values);
 }
 
-// One output channel at a time, so that the weight is one stream; kHalfSums sums, each of every fourth run of 16 products, to not wait for one another.
-constexpr int kHalfSums = 4;
+// C output channels from n on, S sums for each, of every S-th run of 16 products: for one row a single stream of weights, for more rows channels that share
+// what is loaded of x. The channels' next ones are fetched meanwhile.
+template <typename I, bool IsBfloat16, int C, int S, int R>
+inline void half_channels(const HalfView& w, const float* x, int64_t n, float* y) {
+  typename I::Float acc[C][S][R];
+  for (int c = 0; c < C; ++c) {
+    for (int s = 0; s < S; ++s) {
+      for (int r = 0; r < R; ++r) acc[c][s][r] = I::no_floats();
+    }
+  }
+  const uint16_t* rows = w.values + n * w.in_features;
+  const int64_t ahead = C == 1 ? kPrefetchBytes / 2 : C * w.in_features;
+  int64_t k = 0;
+  for (; k + S * kLanes <= w.in_features; k += S * kLanes) {
+    for (int c = 0; c < C; ++c) {
+      for (int s = 0; s < S; ++s) {
+        const uint16_t* from = rows + c * w.in_features + k + s * kLanes;
+        if (s % 2 == 0) __builtin_prefetch(from + ahead);
+        const typename I::Float values = load_halves<I, IsBfloat16>(from);
+        for (int r = 0; r < R; ++r) acc[c][s][r] = I::multiply_add(values, I::load(x + r * w.in_features + k + s * kLanes), acc[c][s][r]);
+      }
+    }
+  }
+  for (; k < w.in_features; k += kLanes) {
+    const int64_t left = w.in_features - k < kLanes ? w.in_features - k : kLanes;
+    float inputs[R][kLanes] = {};
+    for (int r = 0; r < R; ++r) {
+      for (int64_t i = 0; i < left; ++i) inputs[r][i] = x[r * w.in_features + k + i];
+    }
+    for (int c = 0; c < C; ++c) {
+      uint16_t halves[kLanes] = {};
+      for (int64_t i = 0; i < left; ++i) halves[i] = rows[c * w.in_features + k + i];
+      const typename I::Float values = load_halves<I, IsBfloat16>(halves);
+      for (int r = 0; r < R; ++r) acc[c][0][r] = I::multiply_add(values, I::load(inputs[r]), acc[c][0][r]);
+    }
+  }
+  for (int c = 0; c < C; ++c) {
+    for (int r = 0; r < R; ++r) {
+      typename I::Float sum = acc[c][0][r];
+      for (int s = 1; s < S; ++s) sum = I::add(sum, acc[c][s][r]);
+      y[r * w.out_features + n + c] = I::total(sum);
+    }
+  }
+}
 
 template <typename I, bool IsBfloat16, int R>
 void half_product_rows(const HalfView& w, const float* x, int64_t begin, int64_t end, float* y) {
-  for (int64_t n = begin; n < end; ++n) {
-    typename I::Float acc[kHalfSums][R];
-    for (int i = 0; i < kHalfSums; ++i) {
-      for (int r = 0; r < R; ++r) acc[i][r] = I::no_floats();
-    }
-    const uint16_t* row = w.values + n * w.in_features;
-    int64_t k = 0;
-    for (; k + kHalfSums * kLanes <= w.in_features; k += kHalfSums * kLanes) {
-      I::prefetch(row + k);
-      I::prefetch(row + k + kLineBytes / 2);
-      for (int i = 0; i < kHalfSums; ++i) {
-        const typename I::Float values = load_halves<I, IsBfloat16>(row + k + i * kLanes);
-        for (int r = 0; r < R; ++r) acc[i][r] = I::multiply_add(values, I::load(x + r * w.in_features + k + i * kLanes), acc[i][r]);
-      }
-    }
-    for (; k < w.in_features; k += kLanes) {
-      const int64_t left = w.in_features - k < kLanes ? w.in_features - k : kLanes;
-      uint16_t halves[kLanes] = {};
-      float inputs[R][kLanes] = {};
-      for (int64_t i = 0; i < left; ++i) {
-        halves[i] = row[k + i];
-        for (int r = 0; r < R; ++r) inputs[r][i] = x[r * w.in_features + k + i];
-      }
-      const typename I::Float values = load_halves<I, IsBfloat16>(halves);
-      for (int r = 0; r < R; ++r) acc[0][r] = I::multiply_add(values, I::load(inputs[r]), acc[0][r]);
-    }
-    for (int r = 0; r < R; ++r) {
-      y[r * w.out_features + n] = I::total(I::add(I::add(acc[0][r], acc[1][r]), I::add(acc[2][r], acc[3][r])));
-    }
-  }
+  constexpr int kChannels = R == 1 ? 1 : I::kHalfChannels;
+  constexpr int kSums = 2;  // whatever R is: a row's result does not depend on the others
+  int64_t n = begin;
+  for (; n + kChannels <= end; n += kChannels) half_channels<I, IsBfloat16, kChannels, kSums, R>(w, x, n, y);
+  for (; n < end; ++n) half_channels<I, IsBfloat16, 1, kSums, R>(w, x, n, y);
 }
 
 template <typename I, bool IsBfloat16>

@@ -11,6 +11,7 @@ struct Avx512Vnni {
   using Float = __m512;
   static constexpr int64_t kPanelRows = 8;
   static constexpr int kPanelTiles = 2;
+  static constexpr int kHalfChannels = 2;
   static constexpr int64_t kBlockRows = 128;
 
   static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0); }

@@ -16,6 +16,7 @@ struct Portable {
   };
   static constexpr int64_t kPanelRows = 4;
   static constexpr int kPanelTiles = 1;
+  static constexpr int kHalfChannels = 1;
   static constexpr int64_t kBlockRows = 64;
 
   template <typename Of>
@@ -25,7 +26,6 @@ struct Portable {
     return result;
   }
 
-  static void prefetch(const void*) {}
   static Int load_zeros(const uint8_t* bytes) {
     Int result;
     for (int64_t i = 0; i < kLanes; ++i) result.lane[i] = bytes[i];
