@@ -12,6 +12,12 @@ struct Avx2 : Lanes256 {
   static __m256i odd_bytes(__m256i bytes) { return _mm256_srai_epi16(bytes, 8); }
   static __m256i even_bytes(__m256i bytes) { return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8); }
 
+  // sums + codes * x in 16 bits. The empty asm ties each addition to its place: GCC 12 would compute all products first, and run out of registers.
+  static void add_products(__m256i& sums, __m256i codes, __m256i x) {
+    sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, x));
+    asm("" : "+x"(sums));
+  }
+
   static void add_pairs(__m256i pairs, __m256i& acc) { acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
 
   // codes: unsigned bytes, one register of 8 channels; x: the same 4 inputs in all lanes.
@@ -79,8 +85,8 @@ struct Avx2 : Lanes256 {
           const __m256i second = load_half_line(codes[0] + step * kLineBytes + 32);
           for (int64_t r = 0; r < kPanelRows; ++r) {
             const __m256i word = splat_word(x + (step * kPanelRows + r) * 4);
-            low[r] = _mm256_add_epi16(low[r], _mm256_maddubs_epi16(first, word));
-            high[r] = _mm256_add_epi16(high[r], _mm256_maddubs_epi16(second, word));
+            add_products(low[r], first, word);
+            add_products(high[r], second, word);
           }
         }
         for (int64_t r = 0; r < kPanelRows; ++r) {
