@@ -14,6 +14,7 @@ inline constexpr int64_t kGroupAlign = 8;     // input channels: what a line hol
 // Bytes of a weight that few_rows asks for before it reads them: the processor's own prefetching ends with each page of 4 KB. Measured with AVX-512 on two cores
 // that read 33 GB/s: 4 rows at 53 % of it without, 65 % with 1024, 77 % with 8192; one row at 82, 75 and 85 %.
 inline constexpr int64_t kPrefetchBytes = 8192;
+inline constexpr int64_t kPrefetchGroups = 16;
 inline constexpr int64_t kFewRows = 4;        // most rows that few_rows takes
 inline constexpr int64_t kMaxHalfRows = 4;    // and half_rows
 

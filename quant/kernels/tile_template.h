@@ -16,6 +16,13 @@ namespace {
 
 constexpr int64_t kLanes = kTileChannels;
 
+// What comes with the codes of the group that few_rows will have reached kPrefetchBytes later.
+inline void prefetch_group(const WeightView& w, int64_t index) {
+  const int64_t first = (index + kPrefetchGroups) * kLanes;
+  __builtin_prefetch(w.zeros + first);
+  __builtin_prefetch(static_cast<const uint8_t*>(w.scales) + first * (w.scale_type == ScaleType::kFloat32 ? 4 : 2));
+}
+
 template <typename I>
 inline typename I::Float load_scales(const WeightView& w, int64_t index) {
   const int64_t first = index * kLanes;
@@ -48,6 +55,7 @@ void product_few(const WeightView& w, const RowsView& x, int64_t begin, int64_t 
     for (int r = 0; r < R; ++r) total[r] = I::no_floats();
     for (int64_t g = 0; g < w.groups; ++g) {
       const int64_t index = tile * w.groups + g;
+      prefetch_group(w, index);
       const typename I::Int zeros = I::load_zeros(w.zeros + index * kLanes);
       typename I::Int acc[R];
       for (int r = 0; r < R; ++r) acc[r] = I::negative_product(zeros, x.sums[r * w.groups + g]);
