@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "quant/kernels/tile_kernels.h"
 
 namespace salient::quant {
 namespace {

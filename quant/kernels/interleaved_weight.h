@@ -12,9 +12,9 @@
 
 #include <cstdint>
 
-#include "quant/kernels/tile_kernels.h"
-
 namespace salient::quant {
+
+struct WeightView;  // quant/kernels/tile_kernels.h
 
 // W[n, k] = (code[n, k] - zero[n, k / group_size]) * scale[n, k / group_size].
 struct InterleavedWeight {
