@@ -12,6 +12,9 @@
 #include "common/error.h"
 #include "models/decoder/float_product.h"
 #include "models/decoder/packed_kernel.h"
+#include "quant/kernels/activations.h"
+#include "quant/kernels/half_product.h"
+#include "quant/kernels/integer_product.h"
 
 namespace salient::models {
 namespace {
@@ -28,6 +31,7 @@ namespace {
 //                 4        5.2          4.4           2.7
 int64_t max_register_rows(at::ScalarType dtype) { return dtype == at::kFloat ? 8 : 2; }
 
+constexpr int64_t kMaxHalfProductRows = 12;  // beyond them a float16 weight is converted in blocks
 constexpr int kHighestHalf = 15;  // code in half a byte
 constexpr int64_t kGrainElements = 1 << 15;
 
@@ -66,8 +70,8 @@ at::Tensor dequantize_with_operators(const ByteLinear& linear, int64_t begin, in
   return dequantize_codes(linear, linear.codes.narrow(0, begin, end - begin), begin);
 }
 
-// Output channels [begin, end) in float32, with tensor operators: any device.
-at::Tensor dequantize_with_operators(const PackedLinear& linear, int64_t begin, int64_t end) {
+// Codes of the output channels [begin, end) in their natural order, uint8 [end - begin, in_features], with tensor operators: any device.
+at::Tensor natural_codes(const PackedLinear& linear, int64_t begin, int64_t end) {
   const int64_t count = end - begin;
   const at::Tensor bytes = linear.packed.narrow(0, begin, count);
   at::Tensor codes;
@@ -79,7 +83,12 @@ at::Tensor dequantize_with_operators(const PackedLinear& linear, int64_t begin, 
   } else {
     codes = at::stack({bytes.bitwise_and(15), bytes.__rshift__(4)}, 2);
   }
-  return dequantize_codes(linear, codes.reshape({count, linear.in_features}), begin);
+  return codes.reshape({count, linear.in_features}).to(at::kByte);
+}
+
+// Output channels [begin, end) in float32: any device.
+at::Tensor dequantize_with_operators(const PackedLinear& linear, int64_t begin, int64_t end) {
+  return dequantize_codes(linear, natural_codes(linear, begin, end), begin);
 }
 
 template <typename Codes>
@@ -116,20 +125,43 @@ at::Tensor multiply_in_registers(const PackedLinear& linear, const at::Tensor& x
   return linear.bias.defined() ? output.add_(linear.bias) : output;
 }
 
-template <typename Codes>
-at::Tensor multiply_in_blocks(const Codes& linear, const at::Tensor& x) {
-  const int64_t block = std::max<int64_t>(16, kDequantizedElements / linear.in_features);
-  if (linear.out_features <= block)
-    return float_product(x, dequantize_block(linear, 0, linear.out_features, x.scalar_type()), linear.bias);
-  at::Tensor output = at::empty({x.size(0), linear.out_features}, x.options());
-  for (int64_t begin = 0; begin < linear.out_features; begin += block) {
-    const int64_t end = std::min(begin + block, linear.out_features);
-    const at::Tensor weight = dequantize_block(linear, begin, end, x.scalar_type());
-    const at::Tensor bias = linear.bias.defined() ? linear.bias.narrow(0, begin, end - begin) : at::Tensor();
-    output.narrow(1, begin, end - begin).copy_(float_product(x, weight, bias));
+// rows_of(begin, end): the weight of these output channels in x's dtype. x: [rows, in_features]
+template <typename RowsOf>
+at::Tensor multiply_in_blocks(const at::Tensor& x, int64_t out_features, const at::Tensor& bias, RowsOf rows_of) {
+  const int64_t block = std::max<int64_t>(16, kDequantizedElements / x.size(1));
+  if (out_features <= block) return float_product(x, rows_of(0, out_features), bias);
+  at::Tensor output = at::empty({x.size(0), out_features}, x.options());
+  for (int64_t begin = 0; begin < out_features; begin += block) {
+    const int64_t end = std::min(begin + block, out_features);
+    const at::Tensor of_block = bias.defined() ? bias.narrow(0, begin, end - begin) : at::Tensor();
+    output.narrow(1, begin, end - begin).copy_(float_product(x, rows_of(begin, end), of_block));
   }
   return output;
 }
+
+template <typename Codes>
+at::Tensor multiply_in_blocks(const Codes& linear, const at::Tensor& x) {
+  return multiply_in_blocks(x, linear.out_features, linear.bias,
+                            [&](int64_t begin, int64_t end) { return dequantize_block(linear, begin, end, x.scalar_type()); });
+}
+
+at::Tensor multiply_integers(const IntegerLinear& linear, const at::Tensor& x) {
+  const quant::QuantizedRows rows = quant::quantize_rows(x.to(at::kFloat), linear.weight.group_size);
+  const at::Tensor output = quant::integer_product(linear.weight, rows).to(x.scalar_type());
+  return linear.bias.defined() ? output.add_(linear.bias) : output;
+}
+
+// float16 or bfloat16 weight, float32 x: [rows, in_features]
+at::Tensor multiply_halves(const FloatLinear& linear, const at::Tensor& x) {
+  if (x.size(0) > kMaxHalfProductRows) {
+    return multiply_in_blocks(x, linear.weight.size(0), linear.bias.defined() ? linear.bias.to(at::kFloat) : linear.bias,
+                              [&](int64_t begin, int64_t end) { return linear.weight.narrow(0, begin, end - begin).to(at::kFloat); });
+  }
+  const at::Tensor output = quant::half_product(linear.weight.contiguous(), x);
+  return linear.bias.defined() ? output.add_(linear.bias) : output;
+}
+
+bool is_half(const at::Tensor& weight) { return weight.scalar_type() == at::kHalf || weight.scalar_type() == at::kBFloat16; }
 
 void check_codes(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, int64_t group_size) {
   if (codes.dim() != 2 || codes.scalar_type() != at::kByte || zeros.scalar_type() != at::kByte) {
@@ -150,14 +182,14 @@ void check_codes(const at::Tensor& codes, const at::Tensor& zeros, const at::Ten
 }
 
 // x: [..., in_features]; multiply: [rows, in_features] -> [rows, out_features]
-template <typename Codes, typename Multiply>
-at::Tensor forward_rows(const Codes& linear, const at::Tensor& x, Multiply multiply) {
-  if (x.size(-1) != linear.in_features) {
-    fail(ErrorKind::kInternal, "packed linear: the input has {} features, expected {}", x.size(-1), linear.in_features);
+template <typename Multiply>
+at::Tensor forward_rows(int64_t in_features, int64_t out_features, const at::Tensor& x, Multiply multiply) {
+  if (x.size(-1) != in_features) {
+    fail(ErrorKind::kInternal, "linear: the input has {} features, expected {}", x.size(-1), in_features);
   }
   std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = linear.out_features;
-  return multiply(x.reshape({-1, linear.in_features})).view(shape);
+  shape.back() = out_features;
+  return multiply(x.reshape({-1, in_features})).view(shape);
 }
 
 }  // namespace
@@ -206,14 +238,43 @@ Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, c
 
 bool is_quantized(const Linear& linear) { return !std::holds_alternative<FloatLinear>(linear); }
 
+Linear with_int8_activations(const Linear& linear) {
+  const auto interleaved = [&](const auto& coded, const at::Tensor& codes) -> Linear {
+    return IntegerLinear{quant::interleave(codes, coded.zeros, coded.scales, coded.group_size), coded.bias};
+  };
+  if (const auto* packed = std::get_if<PackedLinear>(&linear)) {
+    if (is_on_cpu(*packed) && packed->group_size <= quant::kMaxIntegerGroup) return interleaved(*packed, natural_codes(*packed, 0, packed->out_features));
+  } else if (const auto* bytes = std::get_if<ByteLinear>(&linear)) {
+    if (is_on_cpu(*bytes) && bytes->group_size <= quant::kMaxIntegerGroup) return interleaved(*bytes, bytes->codes);
+  }
+  return linear;
+}
+
+Linear with_float_activations(const Linear& linear) {
+  const auto* integer = std::get_if<IntegerLinear>(&linear);
+  if (integer == nullptr) return linear;
+  const quant::InterleavedWeight& weight = integer->weight;
+  const at::ScalarType dtype = integer->bias.defined() ? integer->bias.scalar_type() : at::kFloat;
+  return make_quantized_linear(quant::natural_codes(weight), quant::natural_zeros(weight), quant::natural_scales(weight), integer->bias, weight.group_size,
+                               dtype);
+}
+
 at::Tensor forward(const Linear& linear, const at::Tensor& x) {
   const at::NoGradGuard no_grad;
-  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return float_product(x, plain->weight, plain->bias);
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) {
+    const bool mixed = x.is_cpu() && x.scalar_type() == at::kFloat && plain->weight.defined() && is_half(plain->weight);
+    if (!mixed) return float_product(x, plain->weight, plain->bias);
+    return forward_rows(plain->weight.size(1), plain->weight.size(0), x, [&](const at::Tensor& rows) { return multiply_halves(*plain, rows); });
+  }
   if (const auto* bytes = std::get_if<ByteLinear>(&linear)) {
-    return forward_rows(*bytes, x, [&](const at::Tensor& rows) { return multiply_in_blocks(*bytes, rows); });
+    return forward_rows(bytes->in_features, bytes->out_features, x, [&](const at::Tensor& rows) { return multiply_in_blocks(*bytes, rows); });
+  }
+  if (const auto* integer = std::get_if<IntegerLinear>(&linear)) {
+    return forward_rows(integer->weight.in_features, integer->weight.out_features, x,
+                        [&](const at::Tensor& rows) { return multiply_integers(*integer, rows); });
   }
   const auto& packed = std::get<PackedLinear>(linear);
-  return forward_rows(packed, x, [&](const at::Tensor& rows) {
+  return forward_rows(packed.in_features, packed.out_features, x, [&](const at::Tensor& rows) {
     const bool in_registers = rows.is_cpu() && rows.size(0) <= max_register_rows(x.scalar_type());
     return in_registers ? multiply_in_registers(packed, rows) : multiply_in_blocks(packed, rows);
   });
@@ -223,6 +284,7 @@ at::Tensor dense_weight(const Linear& linear) {
   const at::NoGradGuard no_grad;
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return plain->weight.to(at::kFloat);
   if (const auto* bytes = std::get_if<ByteLinear>(&linear)) return dequantize_with_operators(*bytes, 0, bytes->out_features);
+  if (std::holds_alternative<IntegerLinear>(linear)) return dense_weight(with_float_activations(linear));
   const auto& packed = std::get<PackedLinear>(linear);
   return dequantize_with_operators(packed, 0, packed.out_features);
 }
@@ -233,6 +295,7 @@ uint64_t memory_bytes(const Linear& linear) {
   if (const auto* coded = std::get_if<ByteLinear>(&linear)) {
     return bytes(coded->codes) + bytes(coded->scales) + bytes(coded->zeros) + bytes(coded->bias);
   }
+  if (const auto* integer = std::get_if<IntegerLinear>(&linear)) return quant::memory_bytes(integer->weight) + bytes(integer->bias);
   const auto& packed = std::get<PackedLinear>(linear);
   return bytes(packed.packed) + bytes(packed.scales) + bytes(packed.zeros) + bytes(packed.bias);
 }
@@ -245,6 +308,7 @@ Linear to_device(const Linear& linear, at::Device device) {
     for (at::Tensor* tensor : {&moved.codes, &moved.scales, &moved.zeros, &moved.bias}) *tensor = move(*tensor);
     return moved;
   }
+  if (std::holds_alternative<IntegerLinear>(linear)) return device.is_cpu() ? linear : to_device(with_float_activations(linear), device);
   PackedLinear packed = std::get<PackedLinear>(linear);
   for (at::Tensor* tensor : {&packed.packed, &packed.scales, &packed.zeros, &packed.bias}) *tensor = move(*tensor);
   return packed;

@@ -1,4 +1,4 @@
-// A linear layer, in float or from codes of 2 to 8 bits.
+// A linear layer, in float or from codes of 2 to 8 bits, with inputs as they are or in 8 bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <variant>
 
+#include "quant/kernels/interleaved_weight.h"
+
 namespace salient::models {
 
 struct FloatLinear {
-  at::Tensor weight;  // float [out_features, in_features]
+  at::Tensor weight;  // float [out_features, in_features]; float16 and bfloat16 also go with an input in float32, on the CPU
   at::Tensor bias;    // float [out_features], or undefined
 };
 
@@ -42,7 +44,14 @@ struct ByteLinear {
   at::Tensor bias;    // compute dtype [out_features], or undefined
 };
 
-using Linear = std::variant<FloatLinear, PackedLinear, ByteLinear>;
+// The same codes on the CPU, for inputs that are rounded to 8 bits with a scale for each row: quant/kernels/integer_product.h. Summed as integers, in an order
+// that depends neither on the processor nor on the other rows.
+struct IntegerLinear {
+  quant::InterleavedWeight weight;
+  at::Tensor bias;  // compute dtype [out_features], or undefined
+};
+
+using Linear = std::variant<FloatLinear, PackedLinear, ByteLinear, IntegerLinear>;
 
 // codes: uint8 [out, in] in 0..15; zeros: uint8 [out, groups]; scales: float [out, groups]; all on one device.
 // bias: float [out] or undefined, converted to `compute_dtype`. Errors: invalid argument for shapes that do not fit, a group size
@@ -57,7 +66,13 @@ Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, c
 // Whether the weight is in codes.
 bool is_quantized(const Linear& linear);
 
-// x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights are dequantized in float32; beyond a few rows of x in
+// A linear in codes on the CPU as an IntegerLinear, whose own memory replaces the codes'; any other, or one with groups of more than quant::kMaxIntegerGroup
+// channels, as it is.
+Linear with_int8_activations(const Linear& linear);
+// The way back, which loses nothing: an IntegerLinear as make_quantized_linear makes it; any other as it is.
+Linear with_float_activations(const Linear& linear);
+
+// x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights, except for 8-bit activations, are dequantized in float32; beyond a few rows of x in
 // blocks of output channels, so that at most kDequantizedElements of them are in memory at a time.
 at::Tensor forward(const Linear& linear, const at::Tensor& x);
 inline constexpr int64_t kDequantizedElements = int64_t{1} << 21;
@@ -65,7 +80,7 @@ inline constexpr int64_t kDequantizedElements = int64_t{1} << 21;
 // The weight in float32, [out_features, in_features]: for references and tests.
 at::Tensor dense_weight(const Linear& linear);
 uint64_t memory_bytes(const Linear& linear);
-// The same layer with all tensors on `device`.
+// The same layer with all tensors on `device`. An IntegerLinear becomes with_float_activations of it on other devices than the CPU.
 Linear to_device(const Linear& linear, at::Device device);
 
 }  // namespace salient::models

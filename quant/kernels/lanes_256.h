@@ -1,0 +1,65 @@
+// 16 lanes in two registers of 256 bits, for quant/kernels/tile_template.h. AVX2, FMA, F16C.
+#pragma once
+
+#include <immintrin.h>
+
+#include "quant/kernels/tile_template.h"
+
+namespace salient::quant {
+namespace {
+
+struct Lanes256 {
+  struct Int {
+    __m256i low, high;
+  };
+  struct Float {
+    __m256 low, high;
+  };
+  static constexpr int64_t kPanelRows = 4;
+  static constexpr int kPanelTiles = 1;
+  static constexpr int kHalfChannels = 1;
+  static constexpr int64_t kBlockRows = 64;
+
+  static __m256i load_half_line(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+  static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0); }
+  static __m128i load_128(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  // 4 bytes in every lane
+  static __m256i splat_word(const int8_t* from) {
+    int32_t word = 0;
+    __builtin_memcpy(&word, from, sizeof word);
+    return _mm256_set1_epi32(word);
+  }
+
+  static Int load_zeros(const uint8_t* bytes) {
+    const __m128i all = load_128(bytes);
+    return {_mm256_cvtepu8_epi32(all), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(all, all))};
+  }
+  static Int negative_product(Int lanes, int32_t value) {
+    const __m256i factor = _mm256_set1_epi32(-value);
+    return {_mm256_mullo_epi32(lanes.low, factor), _mm256_mullo_epi32(lanes.high, factor)};
+  }
+  static Float to_float(Int lanes) { return {_mm256_cvtepi32_ps(lanes.low), _mm256_cvtepi32_ps(lanes.high)}; }
+  static Float no_floats() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static Float splat(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+  static Float load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
+  static Float load_float16(const uint16_t* from) { return {_mm256_cvtph_ps(load_128(from)), _mm256_cvtph_ps(load_128(from + 8))}; }
+  static Float load_bfloat16(const uint16_t* from) {
+    const auto widen = [](__m128i values) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(values), 16)); };
+    return {widen(load_128(from)), widen(load_128(from + 8))};
+  }
+  static void store(Float values, float* to) {
+    _mm256_storeu_ps(to, values.low);
+    _mm256_storeu_ps(to + 8, values.high);
+  }
+  static Float add(Float a, Float b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+  static Float multiply(Float a, Float b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+  static Float multiply_add(Float a, Float b, Float c) { return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)}; }
+  static float total(Float values) {
+    float lanes[8];
+    _mm256_storeu_ps(lanes, _mm256_add_ps(values.low, values.high));
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+  }
+};
+
+}  // namespace
+}  // namespace salient::quant

@@ -1,0 +1,79 @@
+// The innermost loops of the products in quant/kernels, once for each instruction set, and the plain structs they work on.
+//
+// This header and quant/kernels/tile_template.h are included by sources that are compiled for processors which this one need not be. They must not bring in
+// inline functions of the standard library or of libtorch: the linker keeps one copy of those, and it could be the one with the wrong instructions.
+#pragma once
+
+#include <cstdint>
+
+namespace salient::quant {
+
+inline constexpr int64_t kTileChannels = 16;  // output channels that are interleaved
+inline constexpr int64_t kLineBytes = 64;     // kTileChannels words of 4 bytes
+inline constexpr int64_t kGroupAlign = 8;     // input channels: what a line holds of 4-bit codes
+// Bytes of a weight that few_rows asks for before it reads them: the processor's own prefetching ends with each page of 4 KB. Measured with AVX-512 on two cores
+// that read 33 GB/s: 4 rows at 53 % of it without, 65 % with 1024, 77 % with 8192; one row at 82, 75 and 85 %.
+inline constexpr int64_t kPrefetchBytes = 8192;
+inline constexpr int64_t kPrefetchGroups = 16;
+inline constexpr int64_t kFewRows = 4;        // most rows that few_rows takes
+inline constexpr int64_t kMaxHalfRows = 4;    // and half_rows
+
+enum class ScaleType : uint8_t { kFloat16, kBfloat16, kFloat32 };
+
+// A weight in the layout of quant/kernels/interleaved_weight.h.
+struct WeightView {
+  int64_t out_features = 0;
+  int64_t groups = 0;
+  int64_t padded_group = 0;        // input channels of a group, rounded up to kGroupAlign
+  int bits = 4;                    // of storage: 4 or 8
+  const uint8_t* codes = nullptr;  // [tiles, groups, padded_group * kTileChannels * bits / 8]
+  const uint8_t* zeros = nullptr;  // [tiles, groups, kTileChannels]
+  const void* scales = nullptr;    // the same
+  ScaleType scale_type = ScaleType::kFloat16;
+};
+
+// Rows of activations in 8 bits.
+struct RowsView {
+  int64_t rows = 0;
+  const int8_t* codes = nullptr;  // [rows, groups, padded_group], 0 in the padding
+  const float* scales = nullptr;  // [rows]
+  const int32_t* sums = nullptr;  // [rows, groups], of the codes
+};
+
+// The same rows, panel_rows of them together, 4 input channels of each next to each other. The last panel is filled with zeros.
+struct PanelsView {
+  int64_t rows = 0;
+  const int8_t* codes = nullptr;  // [panels, groups, padded_group / 4, panel_rows, 4]
+  const float* scales = nullptr;  // [rows]
+  const int32_t* sums = nullptr;  // [panels, groups, panel_rows]
+};
+
+struct HalfView {
+  int64_t in_features = 0;
+  int64_t out_features = 0;
+  const uint16_t* values = nullptr;  // [out_features, in_features], float16 or bfloat16 bits
+  bool is_bfloat16 = false;
+};
+
+struct TileKernels {
+  int64_t panel_rows;  // rows that many_rows works on at a time
+  int64_t panel_tiles;
+  int64_t block_rows;  // rows for which one group of weights is unpacked once; a multiple of panel_rows
+
+  // Output channels of the tiles [begin, end) for x.rows <= kFewRows. y: [rows, out_features].
+  void (*few_rows)(const WeightView& weight, const RowsView& x, int64_t begin, int64_t end, float* y);
+  // The same for any number of rows. totals: scratch of block_rows * panel_tiles * kTileChannels; unpacked: scratch of
+  // padded_group * panel_tiles * kTileChannels bytes, both aligned to 64 bytes.
+  void (*many_rows)(const WeightView& weight, const PanelsView& x, int64_t begin, int64_t end, float* totals, uint8_t* unpacked, float* y);
+  // y[r, n] = sum over k of x[r, k] * weight[n, k] for the output channels n in [begin, end) and rows <= kMaxHalfRows.
+  void (*half_rows)(const HalfView& weight, const float* x, int64_t rows, int64_t begin, int64_t end, float* y);
+};
+
+extern const TileKernels kPortableTiles;
+#if defined(__x86_64__)
+extern const TileKernels kAvx2Tiles;
+extern const TileKernels kAvxVnniTiles;
+extern const TileKernels kAvx512VnniTiles;
+#endif
+
+}  // namespace salient::quant
