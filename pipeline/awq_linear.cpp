@@ -153,7 +153,7 @@ bool is_searched(const models::LinearSpec& spec, const AwqOptions& options) {
 }
 
 bool is_quantized(const models::LinearSpec& spec, const AwqOptions& options) {
-  return options.format != WeightFormat::kFloat && is_searched(spec, options);
+  return row_of(options.format).rounds && is_searched(spec, options);
 }
 
 UntouchedWeight measure_untouched(const models::LinearSpec& spec, const at::Tensor& weight, const quant::InputStatistics& input,
@@ -192,7 +192,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
   const at::Tensor gram = quant::divided_gram(input.gram, columns);
   const bool sound = gram.isfinite().all().item<bool>();  // squares of finite inputs may not be
   const bool search = wanted && sound;
-  const bool only_clamp = options.format == WeightFormat::kFloat;
+  const bool only_clamp = !row_of(options.format).rounds;
   std::vector<at::Tensor> salient;  // of each linear
   std::vector<at::Tensor> blocks;   // of each linear in a GGUF file, before the codes are chosen anew
   std::vector<quant::WeightToRound> weights;

@@ -26,6 +26,9 @@ enum class WeightFormat : uint8_t {
   kCompressedTensors,  // compressed-tensors "pack-quantized": 2 to 8 bits, mixed within a model
   kDequantized,        // rounded weights written as floats in the source's layout and dtype: any engine runs them, nothing gets smaller
   kFloat,              // smoothed only: the same function in the source's layout and dtype, for quantizers that follow
+  // One GGUF file, smoothed only: linears in float16 or bfloat16, for llama.cpp's own quantizer
+  kGgufF16,
+  kGgufBF16,
   // One GGUF file with llama.cpp's mixture of this name (models/gguf/gguf_mixture.h): each linear has a type of its own
   kGgufQ8_0,
   kGgufQ4_0,

@@ -95,7 +95,8 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Config& c) { return Json(c.awq.propagate_error); }},
     {"format", "", Form::kWord, "NAME",
      "awq-gemm (default), awq-gemv, awq-gemv-fast, awq-marlin (no zero points), compressed-tensors, dequantized (rounded weights as "
-     "floats), smoothed (scaled, not rounded), a GGUF file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, gguf-q8_0,\n"
+     "floats), smoothed (scaled, not rounded), a GGUF file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, gguf-q8_0, "
+     "or smoothed only: gguf-f16, gguf-bf16,\n"
      "or awq-search (what the searches find, alone, in a file)",
      "", read_format, [](const Config& c) { return Json(c.awq.search_only ? kSearchFormat : to_string(c.awq.format)); }},
     {"search", "load_awq", Form::kText, "FILE",

@@ -71,7 +71,7 @@ std::vector<std::vector<models::TokenId>> openings(const std::filesystem::path& 
 // Only compensated rounding fits errors to the text.
 bool wants_own_rows(const QuantizeJob& job) {
   const AwqOptions& awq = job.model.awq;
-  return job.self_generated > 0 && awq.format != WeightFormat::kFloat && !awq.export_compatible &&
+  return job.self_generated > 0 && row_of(awq.format).rounds && !awq.export_compatible &&
          awq.rounding.kind != quant::RoundingKind::kNearest;
 }
 

@@ -234,7 +234,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   for (int64_t expert = 0; expert < layout.experts; ++expert) {
     const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
     check_linears(specs, options);
-    if (row_of(options.format).packed || !specs.front().fused) {
+    if (!row_of(options.format).keeps_layout() || !specs.front().fused) {
       for (const LinearSpec& spec : specs) add_linear(spec);
     } else if (expert == 0) {
       std::map<std::string, std::vector<int64_t>> tensors;
@@ -380,7 +380,7 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   // The block before and after scaling, its packed tensors, and five temporaries of the largest linear; the Gram matrices, twice where rows are
   // held back, and of the largest what rounding makes of it (scaled, of all and of held-back rows; trusted; reversed, its factor); the embeddings, one of
   // which is converted as a whole.
-  const bool compensated = options.format != WeightFormat::kFloat && options.rounding.kind == quant::RoundingKind::kGram;
+  const bool compensated = row_of(options.format).rounds && options.rounding.kind == quant::RoundingKind::kGram;
   const uint64_t curve_copies = options.rows_curve ? 3 : 0;
   const uint64_t gram_copies = (compensated && !options.rounding.off_diagonal ? 2 : 1) + curve_copies;
   const uint64_t block_floats = 2 * most.floats + most.floats / 4 + 5 * most.largest_linear + gram_copies * most.grams +
