@@ -57,6 +57,8 @@ struct ModuleOverride {
 // holds all linears of a group (attention, MLP), run with every candidate, as AutoAWQ and llm-compressor do.
 enum class Objective : uint8_t { kGram, kBlock };
 
+inline constexpr int64_t kPadAuto = -1;
+
 struct SearchResult;
 
 struct AwqOptions {
@@ -90,6 +92,9 @@ struct AwqOptions {
   // Scales and clip ranges that were searched before, instead of searching (pipeline/search_result.h); null = search. `scale` and
   // `clip` say which are used.
   std::shared_ptr<const SearchResult> search = nullptr;
+  // Widths of gated MLPs are raised to a multiple of it by zeros (pipeline/pad_intermediate.h); 0 = they stay, kPadAuto = to what the format and its
+  // engines take.
+  int64_t pad_intermediate = 0;
   bool search_only = false;        // nothing but the search's result is stored; searched as for compressed-tensors
   bool export_compatible = false;  // scales and clipping are applied, weights stay floats in the source's layout: for quantizers that follow (AutoAWQ)
 };

@@ -12,6 +12,7 @@
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/engine_notes.h"
+#include "pipeline/pad_intermediate.h"
 #include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_plan.h"
 #include "pipeline/reached.h"
@@ -180,7 +181,7 @@ QuantizeJobResult run_quantize_job(QuantizeJob job) {
   refuse_gguf(job.model.model_folder);
   check_quantization(job.model);
   if (job.model.on_message) {
-    const models::DecoderConfig config = models::load_decoder_config(job.model.model_folder);
+    const models::DecoderConfig config = models::load_decoder_config(open_source(job.model.model_folder, job.model.awq));
     for (const std::string& line : engine_warnings(config, job.model.awq)) job.model.on_message(line);
   }
   const bool calibrates = !job.calibration_file.empty() || !job.sources.empty() || needs_calibration(job.model.awq);

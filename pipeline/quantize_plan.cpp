@@ -26,12 +26,23 @@ using models::PlannedTensor;
 constexpr uint64_t kProcessBytes = 200'000'000;
 
 // What is searched must have a group size that divides, whether it is rounded or only smoothed; what is rounded must fit the format.
+void check_linear_fits(const LinearSpec& spec, const AwqOptions& options) {
+  if (is_quantized(spec, options)) {
+    check_linear(options.format, options.spec, spec, setting_of(options, spec.name));
+  } else if (is_searched(spec, options)) {
+    with_context(spec.name, [&] { quant::resolve_group_size(setting_of(options, spec.name).group_size, spec.in_features); });
+  }
+}
+
 void check_linears(const std::vector<LinearSpec>& linears, const AwqOptions& options) {
   for (const LinearSpec& spec : linears) {
-    if (is_quantized(spec, options)) {
-      check_linear(options.format, options.spec, spec, setting_of(options, spec.name));
-    } else if (is_searched(spec, options)) {
-      with_context(spec.name, [&] { quant::resolve_group_size(setting_of(options, spec.name).group_size, spec.in_features); });
+    try {
+      check_linear_fits(spec, options);
+    } catch (Error& error) {
+      const bool by_width = error.kind() == ErrorKind::kInvalidArgument && spec.input.slot == models::InputSlot::kMlpHidden;
+      if (by_width && options.pad_intermediate == 0)
+        error.with_hint(fmt::format("{}{}--pad-intermediate auto makes the MLP wider by zeros", error.hint(), error.hint().empty() ? "" : "; or "));
+      throw;
     }
   }
 }
