@@ -81,6 +81,14 @@ TEST(ModelCard, EachFormatHasItsReaders) {
   EXPECT_FALSE(header_of(gguf).contains("library_name"));
   EXPECT_THAT(model_card(metadata(), "torchscript"), HasSubstr("torch.jit.load"));
   EXPECT_THAT(model_card(metadata(), "compressed-tensors"), HasSubstr("package compressed-tensors"));
+  // Kernels of AutoAWQ that rearrange the GEMM layout when they load it.
+  EXPECT_THAT(model_card(metadata(), "awq-gemm"), AllOf(HasSubstr("use_exllama_v2=True"), HasSubstr("use_ipex=True")));
+  for (const char* other : {"awq-gemv", "awq-gemv-fast", "awq-marlin"})
+    EXPECT_THAT(model_card(metadata(), other), AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("exllama")), Not(HasSubstr("ipex")), Not(HasSubstr("vllm"))));
+  Json smoothed = metadata();
+  smoothed["format"] = smoothed["search"]["format"] = "gguf-f16";
+  EXPECT_THAT(model_card(smoothed), AllOf(HasSubstr("smoothed for quantizers that follow"), HasSubstr("llama-quantize")));
+  EXPECT_THAT(gguf, Not(HasSubstr("llama-quantize")));
   const std::string marlin = model_card(metadata(), "awq-marlin");
   EXPECT_THAT(marlin, AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("vllm"))));
 }
