@@ -38,11 +38,12 @@ at::Tensor clamp_to_range(const at::Tensor& weight, const quant::ClipRange& clip
   return at::clamp(groups, low, high).view(weight.sizes()).contiguous();
 }
 
-void describe_input(LinearReport& report, const quant::InputStatistics& input) {
+void describe_input(LinearReport& report, const quant::InputStatistics& input, const at::Tensor& weight) {
   const at::Tensor salience = quant::mean_abs(input);
   report.salience_quantiles = quant::salience_quantiles(salience);
   report.salience_top_share = quant::salience_top_share(salience);
-  report.dead_channels = (salience == 0).sum().item<int64_t>();
+  const at::Tensor read = weight.abs().amax(0) > 0;  // not those of padding
+  report.dead_channels = (salience == 0).logical_and(read).sum().item<int64_t>();
   if (input.skipped_rows > 0) {
     report.warnings.push_back(fmt::format("{} calibration tokens with NaN or infinite inputs were left out", input.skipped_rows));
   }
@@ -209,7 +210,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
     report.salience_correlation = job.untouched.salience_correlation;
     report.scale_kind = job.applied.kind;
     report.scale_ratio = job.applied.ratio;
-    describe_input(report, input);
+    describe_input(report, input, job.linear->weight);
     if (!job.applied.note.empty()) report.warnings.push_back(job.applied.note);
     if (!sound) report.warnings.push_back("the squares of its inputs overflow float32: rounded to nearest, nothing searched");
     if (salient.back().defined()) {

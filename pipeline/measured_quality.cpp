@@ -142,10 +142,10 @@ std::string model_index(std::string_view model_name, const Json& figures) {
   for (const Json& figure : figures) {
     if (!is_figure(figure) || !is_headline(figure)) continue;
     const Json dataset = {{"type", text_of(figure, "task")}, {"name", text_of(figure, "data")}};
-    const auto known = std::find_if(results.begin(), results.end(), [&](const Json& result) { return result.at("dataset") == dataset; });
-    if (known == results.end()) results.push_back({{"task", {{"type", "text-generation"}}}, {"dataset", dataset}, {"metrics", Json::array()}});
-    Json& metrics = (known == results.end() ? results.back() : *known)["metrics"];
-    metrics.push_back({{"type", text_of(figure, "metric")}, {"value", figure.at("value")}});
+    const bool known = std::any_of(results.begin(), results.end(), [&](const Json& result) { return result.at("dataset") == dataset; });
+    if (!known) results.push_back({{"task", {{"type", "text-generation"}}}, {"dataset", dataset}, {"metrics", Json::array()}});
+    const auto result = std::find_if(results.begin(), results.end(), [&](const Json& one) { return one.at("dataset") == dataset; });
+    (*result)["metrics"].push_back({{"type", text_of(figure, "metric")}, {"value", figure.at("value")}});
   }
   if (results.empty()) return "";
   const Json index = {{{"name", std::string(model_name)}, {"results", results}}};

@@ -62,7 +62,7 @@ TEST(ModelCard, PartsFollowFromTheMetadata) {
   EXPECT_THAT(card, AllOf(HasSubstr("| group size | 128 |"), HasSubstr("| rounding | gram |"), HasSubstr("| tokens | 4321 |"),
                           HasSubstr("| seed | 7 |"), HasSubstr("| math | 64 | 4000 |")));
   EXPECT_THAT(card, AllOf(HasSubstr("| down\\_proj | 2 | 0.38 |"), HasSubstr("| q\\_proj | 1 | 1 |")));  // (1/2 + 1/4) / 2
-  EXPECT_THAT(card, AllOf(HasSubstr("AutoAWQForCausalLM"), HasSubstr("vllm serve"), HasSubstr("sglang"), Not(HasSubstr("llama"))));
+  EXPECT_THAT(card, AllOf(HasSubstr("AutoAWQForCausalLM"), HasSubstr("vllm serve"), HasSubstr("sglang"), Not(HasSubstr("llama.cpp"))));
   EXPECT_THAT(card, AllOf(HasSubstr("salient eval"), HasSubstr("damping of 0.1")));
   EXPECT_EQ(card, model_card(metadata()));
 

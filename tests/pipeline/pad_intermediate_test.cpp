@@ -102,7 +102,7 @@ TEST_F(PadTiny, ScalesFoundAreThoseOfTheModel) {
   const std::string down = "model.layers.0.mlp.down_proj";
   EXPECT_EQ(wide.report(down).scale_kind, narrow.report(down).scale_kind);
   EXPECT_DOUBLE_EQ(wide.report(down).scale_ratio, narrow.report(down).scale_ratio);
-  EXPECT_EQ(wide.report(down).dead_channels, narrow.report(down).dead_channels + 240 - kWidth);
+  EXPECT_EQ(wide.report(down).dead_channels, narrow.report(down).dead_channels) << "padding is no gap in the calibration";
   EXPECT_NEAR(wide.sum(&LinearReport::error), narrow.sum(&LinearReport::error), 0.02 * narrow.sum(&LinearReport::error));
 }
 
