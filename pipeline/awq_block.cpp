@@ -137,7 +137,7 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
       for_each_balance([&](const Balance& linear, bool none_worse) { run.add_error(linear.weight, linear.affine, none_worse); });
     }
   } while (run.refine());
-  if (gguf_format_of(options.format) == nullptr || module_error) return run.finish();
+  if (options.ggml_types.empty() || module_error) return run.finish();
   quant::GgmlScaleChoice choice(input, run.finalists(kBlockCandidates));
   for_each_balance([&](const Balance& linear, bool none_worse) {
     choice.add_error(linear.weight, options.ggml_types.at(linear.spec->name), none_worse);
@@ -179,7 +179,7 @@ at::Tensor stored_expert_reach(const models::DecoderConfig& config, const models
   for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
     std::optional<MlpWeights> weights;
     for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      const bool whole = spec.fused && !row_of(options.format).packed;
+      const bool whole = spec.fused && row_of(options.format).keeps_layout();
       if (!(spec.input == group.input) || is_quantized(spec, options)) continue;
       if (stored(whole ? spec.fused->tensor : spec.name + ".weight") != at::kHalf) continue;
       if (!weights) weights = load_expert(expert);
@@ -439,7 +439,7 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
   }
   QuantizedExpert result;
   // Written back into the tensor of all experts where the format keeps the source's layout.
-  const bool fused = specs.front().fused && !row_of(options.format).packed;
+  const bool fused = specs.front().fused && row_of(options.format).keeps_layout();
   const TensorSink nowhere{[](const std::string&, const at::Tensor&) {}, {}, sink.found};
   for (const models::InputSlot slot : {models::InputSlot::kMlpInput, models::InputSlot::kMlpHidden}) {
     std::vector<LinearJob> jobs;

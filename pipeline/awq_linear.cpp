@@ -38,11 +38,12 @@ at::Tensor clamp_to_range(const at::Tensor& weight, const quant::ClipRange& clip
   return at::clamp(groups, low, high).view(weight.sizes()).contiguous();
 }
 
-void describe_input(LinearReport& report, const quant::InputStatistics& input) {
+void describe_input(LinearReport& report, const quant::InputStatistics& input, const at::Tensor& weight) {
   const at::Tensor salience = quant::mean_abs(input);
   report.salience_quantiles = quant::salience_quantiles(salience);
   report.salience_top_share = quant::salience_top_share(salience);
-  report.dead_channels = (salience == 0).sum().item<int64_t>();
+  const at::Tensor read = weight.abs().amax(0) > 0;  // not those of padding
+  report.dead_channels = (salience == 0).logical_and(read).sum().item<int64_t>();
   if (input.skipped_rows > 0) {
     report.warnings.push_back(fmt::format("{} calibration tokens with NaN or infinite inputs were left out", input.skipped_rows));
   }
@@ -153,7 +154,7 @@ bool is_searched(const models::LinearSpec& spec, const AwqOptions& options) {
 }
 
 bool is_quantized(const models::LinearSpec& spec, const AwqOptions& options) {
-  return options.format != WeightFormat::kFloat && is_searched(spec, options);
+  return row_of(options.format).rounds && is_searched(spec, options);
 }
 
 UntouchedWeight measure_untouched(const models::LinearSpec& spec, const at::Tensor& weight, const quant::InputStatistics& input,
@@ -192,7 +193,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
   const at::Tensor gram = quant::divided_gram(input.gram, columns);
   const bool sound = gram.isfinite().all().item<bool>();  // squares of finite inputs may not be
   const bool search = wanted && sound;
-  const bool only_clamp = options.format == WeightFormat::kFloat;
+  const bool only_clamp = !row_of(options.format).rounds;
   std::vector<at::Tensor> salient;  // of each linear
   std::vector<at::Tensor> blocks;   // of each linear in a GGUF file, before the codes are chosen anew
   std::vector<quant::WeightToRound> weights;
@@ -209,7 +210,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
     report.salience_correlation = job.untouched.salience_correlation;
     report.scale_kind = job.applied.kind;
     report.scale_ratio = job.applied.ratio;
-    describe_input(report, input);
+    describe_input(report, input, job.linear->weight);
     if (!job.applied.note.empty()) report.warnings.push_back(job.applied.note);
     if (!sound) report.warnings.push_back("the squares of its inputs overflow float32: rounded to nearest, nothing searched");
     if (salient.back().defined()) {

@@ -26,6 +26,9 @@ enum class WeightFormat : uint8_t {
   kCompressedTensors,  // compressed-tensors "pack-quantized": 2 to 8 bits, mixed within a model
   kDequantized,        // rounded weights written as floats in the source's layout and dtype: any engine runs them, nothing gets smaller
   kFloat,              // smoothed only: the same function in the source's layout and dtype, for quantizers that follow
+  // One GGUF file, smoothed only: linears in float16 or bfloat16, for llama.cpp's own quantizer
+  kGgufF16,
+  kGgufBF16,
   // One GGUF file with llama.cpp's mixture of this name (models/gguf/gguf_mixture.h): each linear has a type of its own
   kGgufQ8_0,
   kGgufQ4_0,
@@ -53,6 +56,8 @@ struct ModuleOverride {
 // The measure of the scale search: the error of each linear's own output from the Gram matrix of its input, or that of the smallest module that
 // holds all linears of a group (attention, MLP), run with every candidate, as AutoAWQ and llm-compressor do.
 enum class Objective : uint8_t { kGram, kBlock };
+
+inline constexpr int64_t kPadAuto = -1;
 
 struct SearchResult;
 
@@ -87,6 +92,9 @@ struct AwqOptions {
   // Scales and clip ranges that were searched before, instead of searching (pipeline/search_result.h); null = search. `scale` and
   // `clip` say which are used.
   std::shared_ptr<const SearchResult> search = nullptr;
+  // Widths of gated MLPs are raised to a multiple of it by zeros (pipeline/pad_intermediate.h); 0 = they stay, kPadAuto = to what the format and its
+  // engines take.
+  int64_t pad_intermediate = 0;
   bool search_only = false;        // nothing but the search's result is stored; searched as for compressed-tensors
   bool export_compatible = false;  // scales and clipping are applied, weights stay floats in the source's layout: for quantizers that follow (AutoAWQ)
 };

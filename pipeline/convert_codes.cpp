@@ -196,6 +196,7 @@ void write_metadata(const Checkpoint& checkpoint, const Survey& survey, WeightFo
   }
   metadata["converted_from"] = survey.format;
   metadata["format"] = to_string(target);
+  metadata["readers"] = row_of(target).readers;
   metadata["files_sha256"] =
       hash_files(folder, [](const std::string& name) { return name.ends_with(".safetensors") || name.ends_with(".index.json"); });
   metadata["files_sha256"]["config.json"] = sha256_hex(config_text);

@@ -1,11 +1,13 @@
 #include "pipeline/engine_notes.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 
 #include "common/error.h"
 #include "models/decoder/block_layout.h"
 #include "pipeline/awq_linear.h"
+#include "pipeline/pad_intermediate.h"
 
 namespace salient::pipeline {
 namespace {
@@ -37,8 +39,10 @@ bool four_or_eight(const LinearSpec&, const LinearSetting& setting) { return set
 constexpr std::string_view kMarlin = "vLLM's and SGLang's Marlin kernels";
 constexpr std::string_view kPlain = "the plain AWQ kernel (AutoAWQ, vLLM without Marlin)";
 constexpr std::string_view kAutoAwq = "AutoAWQ's kernels";
+constexpr std::string_view kKQuants = "llama.cpp's K-quants";  // other rows get a larger type (models/gguf/gguf_mixture.h)
+constexpr std::string_view kBlocks = "llama.cpp's blocks";     // other rows stay in float
 
-constexpr std::array<EngineRule, 17> kRules = {{
+constexpr std::array<EngineRule, 23> kRules = {{
     {WeightFormat::kAwqGemm, kMarlin, "output channels in multiples of 64", out_multiple<64>},
     {WeightFormat::kAwqGemm, kMarlin, "input channels in multiples of 128", in_multiple<128>},
     {WeightFormat::kAwqGemm, kMarlin, "groups of 32, 64 or 128, or one group a channel", groups_of<true, 32, 64, 128>},
@@ -57,7 +61,28 @@ constexpr std::array<EngineRule, 17> kRules = {{
     {WeightFormat::kCompressedTensors, kMarlin, "output channels in multiples of 64", out_multiple<64>},
     {WeightFormat::kCompressedTensors, kMarlin, "input channels in multiples of 128", in_multiple<128>},
     {WeightFormat::kCompressedTensors, kMarlin, "groups of 32, 64 or 128, or one group a channel", groups_of<true, 32, 64, 128>},
+    {WeightFormat::kGgufQ8_0, kBlocks, "input channels in multiples of 32", in_multiple<32>},
+    {WeightFormat::kGgufQ4_0, kBlocks, "input channels in multiples of 32", in_multiple<32>},
+    {WeightFormat::kGgufQ4_K_S, kKQuants, "input channels in multiples of 256", in_multiple<256>},
+    {WeightFormat::kGgufQ4_K_M, kKQuants, "input channels in multiples of 256", in_multiple<256>},
+    {WeightFormat::kGgufQ5_K_M, kKQuants, "input channels in multiples of 256", in_multiple<256>},
+    {WeightFormat::kGgufQ6_K, kKQuants, "input channels in multiples of 256", in_multiple<256>},
 }};
+
+// The widths of MLPs that would break fewer rules with zeros behind them, "4864 becomes 5120".
+std::vector<std::string> better_widths(const models::DecoderConfig& config, const AwqOptions& options) {
+  std::vector<std::string> better;
+  const auto add = [&](int64_t width) {
+    const int64_t fitting = width > 0 ? fitting_width(width, config.hidden_size, options) : width;
+    if (fitting != width) better.push_back(fmt::format("{} becomes {}", width, fitting));
+  };
+  const auto has = [&](bool moe) {
+    return std::any_of(config.layers.begin(), config.layers.end(), [moe](const models::LayerConfig& layer) { return layer.moe == moe; });
+  };
+  if (has(false)) add(config.intermediate_size);
+  if (has(true)) add(config.moe.intermediate_size);
+  return better;
+}
 
 }  // namespace
 
@@ -102,6 +127,9 @@ std::vector<std::string> engine_warnings(const models::DecoderConfig& config, co
     lines.push_back(fmt::format("{}: {} take {}: {} of {} linears do not fit, such as {}", to_string(options.format), rule->engine,
                                 rule->wants, entry.linears, total, entry.example));
   }
+  if (lines.empty() || options.pad_intermediate != 0) return lines;
+  if (const std::vector<std::string> better = better_widths(config, options); !better.empty())
+    lines.push_back(fmt::format("--pad-intermediate auto makes MLPs wider by zeros: {}", fmt::join(better, ", ")));
   return lines;
 }
 

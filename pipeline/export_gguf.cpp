@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <map>
+#include <optional>
 
 #include "common/error.h"
 #include "common/memory.h"
@@ -57,6 +58,37 @@ class Values {
   std::map<std::string, LinearSpec> linears_;
 };
 
+// What lies in a source that is a GGUF file already, as it lies there: encoding the values of its blocks anew could give others.
+class Blocks {
+ public:
+  Blocks(const Checkpoint& checkpoint, const models::GgufFormat& format) {
+    if (checkpoint.gguf() == nullptr) return;
+    file_.emplace(checkpoint.gguf()->path());
+    const auto type = models::find_gguf_value<uint32_t>(file_->header(), "general.file_type");
+    same_format_ = type && *type == format.file_type_id;
+  }
+
+  bool same_format() const { return same_format_; }
+
+  // A file of this format has the mixture that it has: it may have been chosen with an importance matrix.
+  void take_types(GgufContents& contents) const {
+    for (size_t i = 0; same_format_ && i < contents.types.size(); ++i) {
+      if (const models::GgufTensor* tensor = file_->find(contents.plan.tensors[i].name)) contents.types[i] = tensor->type;
+    }
+  }
+
+  // The stored bytes, rows of blocks; undefined where there are none of this type and shape.
+  at::Tensor find(const models::GgufTensorPlan& plan, quant::GgmlType type) const {
+    const models::GgufTensor* tensor = file_ ? file_->find(plan.name) : nullptr;
+    if (tensor == nullptr || tensor->type != type || tensor->shape != plan.shape) return {};
+    return file_->view(plan.name);
+  }
+
+ private:
+  std::optional<models::GgufFile> file_;
+  bool same_format_ = false;
+};
+
 // AutoAWQ's divisors of an activation have no place in the file.
 void refuse_activation_scales(const Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.names()) {
@@ -73,11 +105,13 @@ GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& f
   const DecoderConfig config = models::load_decoder_config(checkpoint);
   refuse_activation_scales(checkpoint);
   GgufContents contents = plan_gguf_contents(checkpoint, config, format, name);
+  const Blocks blocks(checkpoint, format);
+  blocks.take_types(contents);
   const models::GgufPlan& plan = contents.plan;
   const std::vector<quant::GgmlType>& types = contents.types;
   GgufExport result;
   result.notes = contents.notes;
-  if (checkpoint.config().contains("quantization_config")) {
+  if (checkpoint.config().contains("quantization_config") && !blocks.same_format()) {
     result.notes.emplace_back("the model is quantized already, and is quantized again: a GGUF file made from the float model loses less");
   }
   models::GgufHeader header = contents.header();
@@ -85,6 +119,10 @@ GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& f
   const Values values(checkpoint, config);
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     const models::GgufTensorPlan& tensor = plan.tensors[i];
+    if (const at::Tensor stored = blocks.find(tensor, types[i]); stored.defined()) {
+      writer.append(tensor.name, stored);
+      continue;
+    }
     const auto append = [&](const at::Tensor& source) {
       const at::Tensor stored = models::to_gguf(tensor, source).to(at::kFloat).contiguous();
       writer.append(tensor.name, types[i] == quant::GgmlType::kF32 ? stored : quant::quantize_ggml(stored.view({-1, stored.size(-1)}), types[i]));

@@ -1,4 +1,5 @@
-// A model folder as one GGUF file, without calibration: float weights by llama.cpp's own block quantizers, packed ones dequantized first.
+// A model folder as one GGUF file, without calibration: float weights by llama.cpp's own block quantizers, packed ones dequantized first. Of a
+// GGUF file, tensors that have their type already are copied as they lie; one of the same format keeps the types that it has.
 #pragma once
 
 #include <cstdint>

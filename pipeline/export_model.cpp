@@ -6,10 +6,12 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "models/gguf/gguf_mixture.h"
+#include "models/gguf/gguf_summary.h"
 #include "models/io/checkpoint.h"
 #include "models/io/checkpoint_writer.h"
 #include "models/io/model_folder.h"
 #include "models/torchscript/export.h"
+#include "models/torchscript/script_decoder.h"
 #include "pipeline/artifact_files.h"
 #include "pipeline/convert_codes.h"
 #include "pipeline/export_float.h"
@@ -123,6 +125,10 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
   if (fs::exists(options.output)) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: exists already", options.output.string()))
         .with_hint("choose another output folder, or remove that one");
+  }
+  if (!models::find_gguf_model(options.model_folder) && models::holds_script_model(options.model_folder)) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: is a TorchScript module, code and weights in one: it has no other format", options.model_folder.string()))
+        .with_hint("export the model that it was made from");
   }
   if (!writer.extension.empty() && options.output.extension() == writer.extension) return writer.write(options.output);
   const std::string card = export_card(options.model_folder, format);

@@ -32,7 +32,7 @@ struct ExportOptions {
 std::vector<std::string> export_formats();
 
 // Into a folder the tokenizer's files, chat template and generation config come along. Errors: invalid argument: an unknown format (with the list), an output that exists;
-// those of the format, before anything is written where they can be told.
+// unsupported: a TorchScript module; those of the format, before anything is written where they can be told.
 ExportResult export_model(const ExportOptions& options, std::string_view format);
 
 }  // namespace salient::pipeline

@@ -26,15 +26,16 @@ const models::GgufFormat* gguf_format_of(WeightFormat format) { return models::f
 void apply_gguf_format(AwqOptions& options) {
   const models::GgufFormat* format = gguf_format_of(options.format);
   if (format == nullptr) return;
+  options.clip = false;
+  if (!row_of(options.format).rounds) return;
   const LinearSetting setting = ggml_setting(format->type);
   options.spec.weight_bits = setting.bits;
   options.spec.group_size = setting.group_size;
   options.spec.zero_point = setting.zero_point;
-  options.clip = false;
 }
 
 void check_gguf_settings(const AwqOptions& options) {
-  if (gguf_format_of(options.format) == nullptr) return;
+  if (gguf_format_of(options.format) == nullptr || !row_of(options.format).rounds) return;
   for (const ModuleOverride& override : options.overrides) {
     const bool only_float = override.bits == kFloatBits && !override.group_size && !override.zero_point;
     if (only_float) continue;
@@ -47,7 +48,8 @@ void check_gguf_settings(const AwqOptions& options) {
 
 std::map<std::string, quant::GgmlType> ggml_types(const models::DecoderConfig& config, const AwqOptions& options) {
   std::map<std::string, quant::GgmlType> by_module;
-  if (const models::GgufFormat* format = gguf_format_of(options.format)) {
+  const models::GgufFormat* format = gguf_format_of(options.format);
+  if (format != nullptr && row_of(options.format).rounds) {
     for_each_tensor(config, *format, [&](const models::GgufTensorPlan& tensor, quant::GgmlType type) {
       if (!tensor.quantizable) return;
       for (const std::string& source : tensor.sources) by_module[source.substr(0, source.size() - kWeight.size())] = type;

@@ -16,16 +16,16 @@
 
 namespace salient::pipeline {
 
-// Null for formats that are no GGUF files.
+// Null for formats that are no GGUF files. `F16` and `BF16` among them, which round nothing.
 const models::GgufFormat* gguf_format_of(WeightFormat format);
 
-// What a GGUF format says itself: bits, group size and zero points of most linears, and that nothing is clipped. Other formats:
-// nothing changes.
+// What a GGUF format says itself: bits, group size and zero points of most linears, and that nothing is clipped. Those in float say
+// that nothing is clipped: bits and groups are what the search assumes that will follow. Other formats: nothing changes.
 void apply_gguf_format(AwqOptions& options);
 // Errors: unsupported, for settings that a GGUF file has no place for: overrides other than 16 bits.
 void check_gguf_settings(const AwqOptions& options);
 
-// The type of every linear, by module; empty for other formats. Errors: unsupported (models::plan_gguf_tensors).
+// The type of every linear, by module; empty for other formats, and for those that round nothing. Errors: unsupported (models::plan_gguf_tensors).
 std::map<std::string, quant::GgmlType> ggml_types(const models::DecoderConfig& config, const AwqOptions& options);
 
 // Bytes of all tensors of such a file. Errors: as above.

@@ -10,8 +10,11 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "common/yaml.h"
+#include "pipeline/markdown.h"
+#include "pipeline/measured_quality.h"
 #include "pipeline/quantize_progress.h"
 #include "pipeline/warning_digest.h"
+#include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
 
 namespace salient::pipeline {
@@ -35,21 +38,30 @@ constexpr Engine kSglang = {"SGLang", "sh", "python -m sglang.launch_server --mo
 constexpr Engine kAutoAwq = {"AutoAWQ", "python",
                              "from awq import AutoAWQForCausalLM\n"
                              "model = AutoAWQForCausalLM.from_quantized(\"MODEL\", fuse_layers=False)"};
+// Kernels of AutoAWQ that are run on this layout and rearrange it when it is loaded.
+constexpr Engine kAutoAwqExllama = {"AutoAWQ with ExLlama's kernels", "python",
+                                    "from awq import AutoAWQForCausalLM\n"
+                                    "model = AutoAWQForCausalLM.from_quantized(\"MODEL\", fuse_layers=False, use_exllama_v2=True)"};
+constexpr Engine kAutoAwqIpex = {"AutoAWQ with IPEX, on Intel CPUs and GPUs", "python",
+                                 "from awq import AutoAWQForCausalLM\n"
+                                 "model = AutoAWQForCausalLM.from_quantized(\"MODEL\", fuse_layers=False, use_ipex=True)"};
 constexpr Engine kCompressedTensors = {"transformers (with the package compressed-tensors)", "python", kTransformers.code};
 constexpr Engine kLlamaCpp = {"llama.cpp", "sh", "llama-cli -m MODEL/FILE.gguf -p \"Once\""};
 constexpr Engine kLlamaCppPython = {"llama-cpp-python", "python",
                                     "from llama_cpp import Llama\n"
                                     "model = Llama(\"MODEL/FILE.gguf\")"};
+constexpr Engine kLlamaQuantize = {"llama.cpp's quantizer", "sh", "llama-quantize MODEL/FILE.gguf MODEL/Q4_K_M.gguf Q4_K_M"};
 constexpr Engine kTorch = {"torch.jit", "python",
                            "import torch\n"
                            "model = torch.jit.load(\"MODEL/model.pt\")\n"
                            "logits = model(torch.tensor([[1, 2, 3]]))"};
 
-constexpr std::array kGemmEngines = {kTransformers, kVllm, kSglang, kAutoAwq};
+constexpr std::array kGemmEngines = {kTransformers, kVllm, kSglang, kAutoAwq, kAutoAwqExllama, kAutoAwqIpex};
 constexpr std::array kAwqEngines = {kAutoAwq};
 constexpr std::array kCompressedEngines = {kCompressedTensors, kVllm, kSglang};
 constexpr std::array kFloatEngines = {kTransformers, kVllm, kSglang};
 constexpr std::array kGgufEngines = {kLlamaCpp, kLlamaCppPython};
+constexpr std::array kGgufFloatEngines = {kLlamaCpp, kLlamaCppPython, kLlamaQuantize};
 constexpr std::array kTorchEngines = {kTorch};
 
 struct FormatRow {
@@ -62,6 +74,8 @@ constexpr std::array kFormats = {
     FormatRow{"awq-gemm", "transformers", "awq", kGemmEngines},
     FormatRow{"awq-", "transformers", "awq", kAwqEngines},
     FormatRow{"compressed-tensors", "transformers", "compressed-tensors", kCompressedEngines},
+    FormatRow{"gguf-f16", "", "gguf", kGgufFloatEngines},
+    FormatRow{"gguf-bf16", "", "gguf", kGgufFloatEngines},
     FormatRow{"gguf", "", "gguf", kGgufEngines},
     FormatRow{"torchscript", "", "torchscript", kTorchEngines},
     FormatRow{"", "transformers", "", kFloatEngines},  // floats
@@ -82,43 +96,13 @@ std::string text_of(const Json& json, std::string_view key) {
   return json.at(key).get<std::string>();
 }
 
-// Names of others in Markdown: nothing of them is markup.
-std::string plain(std::string_view text) {
-  std::string escaped;
-  for (const char c : one_line(text)) {
-    if (std::string_view("\\`*_{}[]<>()#+!|~&").find(c) != std::string_view::npos) escaped += '\\';
-    escaped += c;
-  }
-  return escaped;
-}
-
-std::string value_text(const Json& value) {
-  if (value.is_string()) return plain(value.get<std::string>());
-  if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
-  if (value.is_number_float()) return fmt::format("{:.4g}", value.get<double>());
-  return plain(dump_json(value));
-}
-
-std::string table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows) {
-  std::string text = fmt::format("| {} |\n|", fmt::join(head, " | "));
-  for (size_t i = 0; i < head.size(); ++i) text += " --- |";
-  text += "\n";
-  for (const std::vector<std::string>& row : rows) text += fmt::format("| {} |\n", fmt::join(row, " | "));
-  return text;
-}
-
 // "model.layers.3.mlp.experts.7.down_proj" -> "down_proj".
 std::string kind_of(const std::string& linear) { return linear.substr(linear.rfind('.') + 1); }
 
 bool is_quantized(const Json& metadata) { return metadata.is_object() && metadata.contains("method"); }
 
-std::string name_of(const Json& metadata) {
-  const std::string name = text_of(part(metadata, "source"), "name");
-  return name.empty() ? "model" : name;
-}
-
 // Scalars as JSON: YAML reads those.
-std::string header(const Json& metadata, const FormatRow& row) {
+std::string header(const Json& metadata, const FormatRow& row, const Json& figures) {
   const Json& source = part(metadata, "source");
   std::string text = "---\n";
   const auto add = [&](std::string_view key, const Json& value) { text += fmt::format("{}: {}\n", key, dump_json(value)); };
@@ -138,32 +122,33 @@ std::string header(const Json& metadata, const FormatRow& row) {
     if (row.tag == "awq" && spec.contains("weight_bits")) tags.push_back(fmt::format("{}-bit", dump_json(spec.at("weight_bits"))));
   }
   add("tags", tags);
-  return text + "---\n";
+  return text + model_index(model_name(metadata), figures) + "---\n";
 }
 
 std::string settings_section(const Json& metadata, std::string_view format) {
-  std::vector<std::vector<std::string>> rows = {{"format", plain(format)}};
+  std::vector<std::vector<std::string>> rows = {{"format", markdown_text(format)}};
   const Json& spec = part(metadata, "spec");
   const Json& search = part(metadata, "search");
   const auto add = [&](const char* label, const Json& from, std::string_view key) {
-    if (from.is_object() && from.contains(key) && !from.at(key).is_null()) rows.push_back({label, value_text(from.at(key))});
+    if (from.is_object() && from.contains(key) && !from.at(key).is_null()) rows.push_back({label, markdown_value(from.at(key))});
   };
   if (const std::string base = text_of(part(metadata, "source"), "base_model"); !base.empty())
-    rows.push_back({"made from", plain(base)});
+    rows.push_back({"made from", markdown_text(base)});
   add("method", metadata, "method");
   add("bits of a weight", search, "bits");
   add("mean bits of a weight", metadata, "mean_bits");
   add("group size", search, "group_size");
   add("zero points", search, "zero_point");
   add("lm_head", search, "lm_head");
+  if (search.value("pad_intermediate", Json(0)) != 0) add("width of MLPs padded to", search, "pad_intermediate");
   add("scales", search, "scale");
   add("clipping", search, "clip");
   add("rounding", search, "rounding");
   if (const std::string file = text_of(search, "search"); !file.empty())
-    rows.push_back({"search result from", plain(fs::path(file).filename().string())});
+    rows.push_back({"search result from", markdown_text(fs::path(file).filename().string())});
   if (spec.is_object() && search.empty()) add("specification", metadata, "spec");
   add("Salient", part(metadata, "versions"), "salient");
-  return "## Quantization\n\n" + table({"Setting", "Value"}, rows);
+  return "## Quantization\n\n" + markdown_table({"Setting", "Value"}, rows);
 }
 
 std::string calibration_section(const Json& metadata) {
@@ -172,7 +157,7 @@ std::string calibration_section(const Json& metadata) {
   if (record.empty()) return "## Calibration\n\nNone: scales and clip ranges were given.\n";
   std::vector<std::vector<std::string>> rows;
   const auto add = [&](const char* label, const Json& from, std::string_view key) {
-    if (from.contains(key) && !from.at(key).is_null()) rows.push_back({label, value_text(from.at(key))});
+    if (from.contains(key) && !from.at(key).is_null()) rows.push_back({label, markdown_value(from.at(key))});
   };
   add("file", record, "file");
   if (record.contains("sources") && record.at("sources").is_array()) {
@@ -183,13 +168,13 @@ std::string calibration_section(const Json& metadata) {
   add("blocks", metadata, "calibration_blocks");
   add("tokens of a block", record, "max_seq_len");
   add("seed", metadata, "seed");
-  std::string text = "## Calibration\n\n" + table({"", ""}, rows);
+  std::string text = "## Calibration\n\n" + markdown_table({"", ""}, rows);
   if (!coverage.contains("domains") || !coverage.at("domains").is_array() || coverage.at("domains").empty()) return text;
   std::vector<std::vector<std::string>> domains;
   for (const Json& domain : coverage.at("domains"))
     domains.push_back(
-        {plain(text_of(domain, "name")), value_text(domain.value("rows", Json())), value_text(domain.value("tokens", Json()))});
-  return text + "\n" + table({"Domain", "Rows", "Tokens"}, domains);
+        {markdown_text(text_of(domain, "name")), markdown_value(domain.value("rows", Json())), markdown_value(domain.value("tokens", Json()))});
+  return text + "\n" + markdown_table({"Domain", "Rows", "Tokens"}, domains);
 }
 
 std::string error_section(const std::vector<LinearReport>& reports) {
@@ -209,29 +194,12 @@ std::string error_section(const std::vector<LinearReport>& reports) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& [kind, sum] : sums) {
     const double mean = sum.counted > 0 ? sum.ratios / static_cast<double>(sum.counted) : 1.0;
-    rows.push_back({plain(kind), std::to_string(sum.linears), fmt::format("{:.2g}", mean)});
+    rows.push_back({markdown_text(kind), std::to_string(sum.linears), fmt::format("{:.2g}", mean)});
   }
   return "## Error of the linears\n\nThe mean squared change of a linear's output on the calibration tokens, as a share of what "
          "rounding to nearest leaves; the mean over\n"
          "the linears of a kind.\n\n" +
-         table({"Linear", "Count", "Error / rounding to nearest"}, rows);
-}
-
-std::string quality_section(const Json& metadata) {
-  std::string text = "## Measured quality\n\n";
-  std::vector<std::vector<std::string>> rows;
-  if (metadata.is_object() && metadata.contains("evaluation") && metadata.at("evaluation").is_array()) {
-    for (const Json& figure : metadata.at("evaluation")) {
-      if (!figure.is_object() || !figure.contains("value")) continue;
-      rows.push_back({plain(text_of(figure, "task")), plain(text_of(figure, "metric")), value_text(figure.at("value")),
-                      figure.contains("base") && !figure.at("base").is_null() ? value_text(figure.at("base")) : ""});
-    }
-  }
-  if (!rows.empty()) return text + table({"Task", "Metric", "This model", "Original"}, rows);
-  return text +
-         "Not measured yet. To compare this model with the original, on a text of your own:\n\n```sh\nsalient eval MODEL "
-         "--compare-with ORIGINAL --tasks "
-         "perplexity --data perplexity=heldout.txt\n```\n";
+         markdown_table({"Linear", "Count", "Error / rounding to nearest"}, rows);
 }
 
 std::string loading_section(const FormatRow& row) {
@@ -247,7 +215,7 @@ std::string warning_section(const std::vector<LinearReport>& reports) {
   std::string text = "## Warnings\n\n";
   constexpr std::string_view kWord = "warning, ";
   for (const std::string_view line : lines)
-    text += fmt::format("- {}\n", plain(line.starts_with(kWord) ? line.substr(kWord.size()) : line));
+    text += fmt::format("- {}\n", markdown_text(line.starts_with(kWord) ? line.substr(kWord.size()) : line));
   return text;
 }
 
@@ -256,6 +224,12 @@ std::vector<LinearReport> reports_of(const Json& metadata) {
   if (!metadata.is_object() || !metadata.contains("layers") || !metadata.at("layers").is_array()) return reports;
   for (const Json& layer : metadata.at("layers")) reports.push_back(linear_report_from_json(layer, "layers"));
   return reports;
+}
+
+// Nothing was rounded.
+bool only_smoothed(const Json& metadata) {
+  const auto made = parse_weight_format(text_of(part(metadata, "search"), "format"));
+  return made && !row_of(*made).rounds;
 }
 
 // As quantize_model names what it stores.
@@ -286,6 +260,11 @@ std::string hub_name(const fs::path& folder) {
 
 }  // namespace
 
+std::string model_name(const Json& metadata) {
+  const std::string name = text_of(part(metadata, "source"), "name");
+  return name.empty() ? "model" : name;
+}
+
 Json describe_source(const fs::path& model_folder) {
   const fs::path folder = fs::absolute(model_folder).lexically_normal();
   const std::string hub = hub_name(folder);
@@ -309,18 +288,19 @@ std::string model_card(const Json& metadata, std::string_view given_format) {
   const std::string format = given_format.empty() ? format_of(metadata) : std::string(given_format);
   const FormatRow& row = row_of_format(format);
   const std::vector<LinearReport> reports = reports_of(metadata);
-  const std::string name = name_of(metadata);
-  std::string text = header(metadata, row);
-  text += fmt::format("\n# {}, {}\n\n", plain(name), plain(format.empty() ? "float" : format));
-  text += is_quantized(metadata) ? fmt::format("{}, {} by Salient.\n\n", plain(name),
-                                               format == "smoothed" ? "smoothed for quantizers that follow" : "quantized")
-                                 : fmt::format("{}, in another format, written by Salient.\n\n", plain(name));
+  const std::string name = model_name(metadata);
+  const Json figures = metadata.is_object() ? metadata.value("evaluation", Json()) : Json();
+  std::string text = header(metadata, row, figures);
+  text += fmt::format("\n# {}, {}\n\n", markdown_text(name), markdown_text(format.empty() ? "float" : format));
+  text += is_quantized(metadata) ? fmt::format("{}, {} by Salient.\n\n", markdown_text(name),
+                                               only_smoothed(metadata) ? "smoothed for quantizers that follow" : "quantized")
+                                 : fmt::format("{}, in another format, written by Salient.\n\n", markdown_text(name));
   if (is_quantized(metadata)) {
     text += settings_section(metadata, format) + "\n";
     text += calibration_section(metadata) + "\n";
     if (!reports.empty() && !part(metadata, "calibration").empty()) text += error_section(reports) + "\n";
   }
-  text += quality_section(metadata) + "\n" + loading_section(row);
+  text += quality_section(figures) + "\n" + loading_section(row);
   if (const std::string warnings = warning_section(reports); !warnings.empty()) text += "\n" + warnings;
   return text;
 }
@@ -329,6 +309,9 @@ std::string export_card(const fs::path& model_folder, std::string_view format) {
   const fs::path metadata_file = model_folder / kMetadataFile;
   Json metadata = fs::exists(metadata_file) ? read_json_file(metadata_file) : Json::object();
   if (!metadata.contains("source")) metadata["source"] = describe_source(model_folder);
+  // Of other weights than these, unless the same codes are only arranged otherwise.
+  const auto target = parse_weight_format(format);
+  if (!target || !row_of(*target).convertible()) metadata.erase("evaluation");
   return model_card(metadata, format);
 }
 

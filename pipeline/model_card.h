@@ -18,8 +18,11 @@ inline constexpr const char* kModelCard = "README.md";
 // has them; a header that cannot be read counts as none.
 Json describe_source(const std::filesystem::path& model_folder);
 
+// "source"'s name in the metadata, "model" where there is none.
+std::string model_name(const Json& metadata);
+
 // `format`: the artifact's, "awq-gemm" or "gguf-q4_k_m"; empty = as the metadata says. Parts whose keys the metadata does not have
-// are left out; figures that were measured stand under "evaluation": [{"task", "metric", "value", "base"}, ...].
+// are left out; figures that were measured stand under "evaluation" (pipeline/measured_quality.h).
 std::string model_card(const Json& metadata, std::string_view format = "");
 
 // The card of an export, from the metadata of what it was made from: of a model without any, from describe_source.

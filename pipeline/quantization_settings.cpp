@@ -95,7 +95,8 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Config& c) { return Json(c.awq.propagate_error); }},
     {"format", "", Form::kWord, "NAME",
      "awq-gemm (default), awq-gemv, awq-gemv-fast, awq-marlin (no zero points), compressed-tensors, dequantized (rounded weights as "
-     "floats), smoothed (scaled, not rounded), a GGUF file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, gguf-q8_0,\n"
+     "floats), smoothed (scaled, not rounded), a GGUF file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, gguf-q8_0, "
+     "or smoothed only: gguf-f16, gguf-bf16,\n"
      "or awq-search (what the searches find, alone, in a file)",
      "", read_format, [](const Config& c) { return Json(c.awq.search_only ? kSearchFormat : to_string(c.awq.format)); }},
     {"search", "load_awq", Form::kText, "FILE",
@@ -112,6 +113,10 @@ constexpr QuantizationSetting kSettings[] = {
     {"export_compatible", "", Form::kSwitch, "", "scales and clipping are applied, weights stay floats, for quantizers that follow",
      "", [](const Node& n, Config& c) { c.awq.export_compatible = n.as_bool(); },
      [](const Config& c) { return Json(c.awq.export_compatible); }},
+    {"pad_intermediate", "", Form::kWord, "MULTIPLE",
+     "make MLPs wider by zeros, so that the group size divides them and engines take them: auto, or a multiple (for tensor "
+     "parallelism on n GPUs n x group size); default 0: off",
+     "", read_pad_intermediate, print_pad_intermediate},
     {"ignore", "", Form::kTexts, "NAME", "modules that stay in float: a name (down_proj) or an expression (re:.*layers\\.0\\..*)",
      "", [](const Node& n, Config& c) { c.awq.ignore = read_texts(n); }, [](const Config& c) { return Json(c.awq.ignore); }},
     {"modules_to_not_convert", "", Form::kTexts, "TEXT",

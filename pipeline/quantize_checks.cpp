@@ -14,6 +14,7 @@
 #include "models/io/checkpoint.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/mappings.h"
+#include "pipeline/pad_intermediate.h"
 #include "pipeline/quantization_config.h"
 #include "pipeline/rows_curve.h"
 #include "pipeline/search_file.h"
@@ -102,8 +103,8 @@ void check_quantization(const QuantizeModelOptions& given) {
     fail(ErrorKind::kInvalidArgument, "format awq-search: no file is named for what the searches find");
   const bool ours = fs::exists(options.output) && load_finished(options.output).has_value();
   if (fs::exists(options.output) && !(ours && (options.reuse_output || options.replace_output))) fail_exists(options);
-  const Checkpoint checkpoint(options.model_folder);
-  check_source(checkpoint);
+  check_source(Checkpoint(options.model_folder));
+  const Checkpoint checkpoint = open_source(options.model_folder, options.awq);
   const DecoderConfig config = models::load_decoder_config(checkpoint);
   check_mappings(config, options.awq.mappings);
   check_ignore(config, options.awq.ignore, options.awq.ignore_may_miss);
@@ -123,6 +124,7 @@ std::vector<std::string> quantization_notes(const QuantizeWork& job) {
   std::vector<std::string> notes;
   const auto append = [&](const std::vector<std::string>& more) { notes.insert(notes.end(), more.begin(), more.end()); };
   append(check_tensors(job.checkpoint, job.config));
+  append(job.padding_notes);
   if (job.gguf) append(job.gguf->notes());
   append(check_ignore(job.config, job.options.awq.ignore, job.options.awq.ignore_may_miss));
   append(check_overrides(job.config, job.options.awq.overrides));

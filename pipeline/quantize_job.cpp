@@ -11,6 +11,7 @@
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/engine_notes.h"
+#include "pipeline/pad_intermediate.h"
 #include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_plan.h"
 #include "pipeline/reached.h"
@@ -69,7 +70,7 @@ std::vector<std::vector<models::TokenId>> openings(const std::filesystem::path& 
 // Only compensated rounding fits errors to the text.
 bool wants_own_rows(const QuantizeJob& job) {
   const AwqOptions& awq = job.model.awq;
-  return job.self_generated > 0 && awq.format != WeightFormat::kFloat && !awq.export_compatible &&
+  return job.self_generated > 0 && row_of(awq.format).rounds && !awq.export_compatible &&
          awq.rounding.kind != quant::RoundingKind::kNearest;
 }
 
@@ -166,7 +167,7 @@ QuantizeJobResult run_quantize_job(QuantizeJob job) {
   const FreedMemoryKept kept;
   check_quantization(job.model);
   if (job.model.on_message) {
-    const models::DecoderConfig config = models::load_decoder_config(job.model.model_folder);
+    const models::DecoderConfig config = models::load_decoder_config(open_source(job.model.model_folder, job.model.awq));
     for (const std::string& line : engine_warnings(config, job.model.awq)) job.model.on_message(line);
   }
   const bool calibrates = !job.calibration_file.empty() || !job.sources.empty() || needs_calibration(job.model.awq);

@@ -45,7 +45,8 @@ Json metadata_json(const QuantizeWork& job, const Json& mean_bits, const Quantiz
   Json layers = Json::array();
   for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
   Json metadata = {
-      {"format", row_of(options.awq.format).packed ? to_string(options.awq.format) : "float"},
+      {"format", row_of(options.awq.format).keeps_layout() ? "float" : to_string(options.awq.format)},
+      {"readers", row_of(options.awq.format).readers},
       {"fingerprint", progress.fingerprint},
       {"method", to_upper(options.awq.method)},
       {"spec", models::spec_to_json(options.awq.spec)},

@@ -26,12 +26,23 @@ using models::PlannedTensor;
 constexpr uint64_t kProcessBytes = 200'000'000;
 
 // What is searched must have a group size that divides, whether it is rounded or only smoothed; what is rounded must fit the format.
+void check_linear_fits(const LinearSpec& spec, const AwqOptions& options) {
+  if (is_quantized(spec, options)) {
+    check_linear(options.format, options.spec, spec, setting_of(options, spec.name));
+  } else if (is_searched(spec, options)) {
+    with_context(spec.name, [&] { quant::resolve_group_size(setting_of(options, spec.name).group_size, spec.in_features); });
+  }
+}
+
 void check_linears(const std::vector<LinearSpec>& linears, const AwqOptions& options) {
   for (const LinearSpec& spec : linears) {
-    if (is_quantized(spec, options)) {
-      check_linear(options.format, options.spec, spec, setting_of(options, spec.name));
-    } else if (is_searched(spec, options)) {
-      with_context(spec.name, [&] { quant::resolve_group_size(setting_of(options, spec.name).group_size, spec.in_features); });
+    try {
+      check_linear_fits(spec, options);
+    } catch (Error& error) {
+      const bool by_width = error.kind() == ErrorKind::kInvalidArgument && spec.input.slot == models::InputSlot::kMlpHidden;
+      if (by_width && options.pad_intermediate == 0)
+        error.with_hint(fmt::format("{}{}--pad-intermediate auto makes the MLP wider by zeros", error.hint(), error.hint().empty() ? "" : "; or "));
+      throw;
     }
   }
 }
@@ -234,7 +245,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   for (int64_t expert = 0; expert < layout.experts; ++expert) {
     const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
     check_linears(specs, options);
-    if (row_of(options.format).packed || !specs.front().fused) {
+    if (!row_of(options.format).keeps_layout() || !specs.front().fused) {
       for (const LinearSpec& spec : specs) add_linear(spec);
     } else if (expert == 0) {
       std::map<std::string, std::vector<int64_t>> tensors;
@@ -380,7 +391,7 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   // The block before and after scaling, its packed tensors, and five temporaries of the largest linear; the Gram matrices, twice where rows are
   // held back, and of the largest what rounding makes of it (scaled, of all and of held-back rows; trusted; reversed, its factor); the embeddings, one of
   // which is converted as a whole.
-  const bool compensated = options.format != WeightFormat::kFloat && options.rounding.kind == quant::RoundingKind::kGram;
+  const bool compensated = row_of(options.format).rounds && options.rounding.kind == quant::RoundingKind::kGram;
   const uint64_t curve_copies = options.rows_curve ? 3 : 0;
   const uint64_t gram_copies = (compensated && !options.rounding.off_diagonal ? 2 : 1) + curve_copies;
   const uint64_t block_floats = 2 * most.floats + most.floats / 4 + 5 * most.largest_linear + gram_copies * most.grams +

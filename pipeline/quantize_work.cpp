@@ -10,6 +10,7 @@
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_files.h"
 #include "pipeline/gguf_linear.h"
+#include "pipeline/pad_intermediate.h"
 #include "pipeline/quantization_settings.h"
 #include "pipeline/search_result.h"
 #include "pipeline/weight_formats.h"
@@ -42,7 +43,7 @@ std::string hash_tensor(const at::Tensor& tensor) {
 QuantizeWork::QuantizeWork(const QuantizeModelOptions& given, const calibration::TokenBlocks& calibration_tokens)
     : options(normalized(given)),
       tokens(calibration_tokens),
-      checkpoint(options.model_folder),
+      checkpoint(open_source(options.model_folder, options.awq, &padding_notes)),
       config(models::load_decoder_config(checkpoint)),
       kept(plan_kept(checkpoint, config)),
       source_hashes(hash_source_files(checkpoint.folder())),

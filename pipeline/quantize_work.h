@@ -41,7 +41,8 @@ struct QuantizeWork {
 
   QuantizeModelOptions options;
   const calibration::TokenBlocks& tokens;
-  models::Checkpoint checkpoint;
+  std::vector<std::string> padding_notes;
+  models::Checkpoint checkpoint;  // as pad_intermediate shows it
   models::DecoderConfig config;
   std::vector<models::PlannedTensor> kept;
   Json source_hashes;

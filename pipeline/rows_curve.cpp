@@ -4,13 +4,14 @@
 #include <map>
 
 #include "common/error.h"
+#include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
 
 void check_rows_curve(const AwqOptions& options) {
   if (!options.rows_curve) return;
   const bool compensated =
-      options.rounding.kind == quant::RoundingKind::kGram && !options.export_compatible && options.format != WeightFormat::kFloat;
+      options.rounding.kind == quant::RoundingKind::kGram && !options.export_compatible && row_of(options.format).rounds;
   if (compensated && !options.rounding.off_diagonal) return;
   fail(ErrorKind::kInvalidArgument,
        "rows_curve: no calibration rows are held back to measure on; it needs rounding gram with off_diagonal auto, and weights "

@@ -15,11 +15,13 @@
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_name.h"
 #include "pipeline/evaluation_records.h"
-#include "pipeline/gguf_linear.h"
+#include "pipeline/measured_quality.h"
+#include "pipeline/model_card.h"
 #include "pipeline/quantize_job.h"
 #include "pipeline/search_result.h"
 #include "pipeline/torch_options.h"
 #include "pipeline/weight_formats.h"
+#include "pipeline/work_folder.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -109,6 +111,9 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
   return stage;
 }
 
+// What measurements are added to.
+std::set<std::string> measured_files() { return {kModelCard, kMetadataFile}; }
+
 Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder, const std::string& name,
                      const RunObserver& observer) {
   with_context("quantization", [&] { check_stored(config.quantization.awq); });
@@ -179,7 +184,8 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
     if (own_calibration) artifact.calibration_id = context.value("calibrate", "calibration_id").get<int64_t>();
     artifact.bytes = static_cast<int64_t>(result.model.bytes);
     for (const auto& entry : fs::directory_iterator(result.model.folder)) {
-      artifact.files[entry.path().filename().string()] = context.store().file_sha256(entry.path());
+      const std::string file = entry.path().filename().string();
+      if (!measured_files().contains(file)) artifact.files[file] = context.store().file_sha256(entry.path());
     }
     artifact.metadata = read_json_file(result.model.folder / "quantization_metadata.json");
     context.store().put_artifact(artifact);
@@ -187,14 +193,15 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
     return StageOutputs{{{"artifact", result.model.folder}},
                         summary,
                         fmt::format("{} linears, {}, {:.0f} % of the rounding error left", result.model.reports.size(),
-                                    human_bytes(result.model.bytes), 100 * summary["error_ratio"].get<double>())};
+                                    human_bytes(result.model.bytes), 100 * summary["error_ratio"].get<double>()),
+                        measured_files()};
   };
   return stage;
 }
 
 Stage detect_stage(const AwqOptions& awq) {
   const quant::QuantizationSpec& wanted = awq.spec;
-  const bool packed = row_of(awq.format).packed && gguf_format_of(awq.format) == nullptr && !awq.export_compatible;
+  const bool packed = row_of(awq.format).convertible() && !awq.export_compatible;
   Stage stage;
   stage.name = "detect";
   stage.after = {"quantize"};
@@ -400,6 +407,7 @@ RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& obse
       eval::append(report.evaluation, eval::evaluation_from_json(outputs.values.at("evaluation"), stage.name));
     }
   }
+  if (const Json figures = quality_figures(report.evaluation.model); !figures.empty()) publish_figures(report.artifact, figures);
   return report;
 }
 

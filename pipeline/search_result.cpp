@@ -174,7 +174,7 @@ std::optional<quant::ScaleSearchResult> found_scales(const SearchResult& search,
 }
 
 bool needs_calibration(const AwqOptions& options) {
-  const bool rounds = options.format != WeightFormat::kFloat && !options.export_compatible;
+  const bool rounds = row_of(options.format).rounds && !options.export_compatible;
   const bool nearest = !rounds || options.rounding.kind == quant::RoundingKind::kNearest;
   return options.search == nullptr || !nearest || options.target_bits > 0 || options.salient_ratio > 0;
 }

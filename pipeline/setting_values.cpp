@@ -20,6 +20,7 @@ namespace {
 
 using Keys = std::vector<std::string>;
 
+constexpr int64_t kMostPadded = 1 << 20;           // a multiple that widths are padded to
 constexpr double kAutoSalientRatio = 0.02;         // the largest share that published mixed-precision variants of AWQ use
 constexpr int kWeightBits[] = {2, 3, 4, 5, 6, 8};  // as quant::validate has it
 constexpr int kFloatBits = 16;
@@ -249,6 +250,16 @@ void read_target_bits(const Node& node, Config& config) {
   const Json bits = node.to_json();
   if (!bits.is_number() || (bits != 0 && (bits < 2 || bits > 8))) node.reject("0 (off) or a mean from 2 to 8 bits");
   config.awq.target_bits = bits.get<double>();
+}
+
+void read_pad_intermediate(const Node& node, Config& config) {
+  const Json value = node.to_json();
+  if (value != "auto" && !value.is_number_integer()) node.reject("'auto', 0 (off) or a multiple such as 128");
+  config.awq.pad_intermediate = value == "auto" ? kPadAuto : node.as_int64(0, kMostPadded);
+}
+
+Json print_pad_intermediate(const Config& config) {
+  return config.awq.pad_intermediate == kPadAuto ? Json("auto") : Json(config.awq.pad_intermediate);
 }
 
 void read_chunk_memory(const Node& node, Config& config) {

@@ -50,6 +50,9 @@ Json print_salient_ratio(const QuantizationConfig& config);
 // [4, 8], or the word 4,8.
 void read_bit_choices(const ConfigNode& node, QuantizationConfig& config);
 void read_target_bits(const ConfigNode& node, QuantizationConfig& config);
+// "auto", 0 or a positive number.
+void read_pad_intermediate(const ConfigNode& node, QuantizationConfig& config);
+Json print_pad_intermediate(const QuantizationConfig& config);
 void read_chunk_memory(const ConfigNode& node, QuantizationConfig& config);
 
 // A list of {smooth_layer: ..., balance_layers: [...]}, or of [[balance_layers], smooth_layer] as older recipes have it. An

@@ -43,13 +43,14 @@ Json describe_file(Store& store, const fs::path& file) {
   return {{"bytes", fs::file_size(file)}, {"sha256", store.file_sha256(file)}};
 }
 
-// {"path": ..., "files": {relative path: {"bytes", "sha256"}}}; a plain file stands under "".
-Json describe_output(Store& store, const fs::path& path) {
+// {"path": ..., "files": {relative path: {"bytes", "sha256"}}}, {} for those that may change; a plain file stands under "".
+Json describe_output(Store& store, const fs::path& path, const std::set<std::string>& open) {
   Json files = Json::object();
   if (fs::is_directory(path)) {
     for (const auto& entry : fs::recursive_directory_iterator(path)) {
-      if (entry.is_regular_file())
-        files[entry.path().lexically_relative(path).generic_string()] = describe_file(store, entry.path());
+      if (!entry.is_regular_file()) continue;
+      const std::string name = entry.path().lexically_relative(path).generic_string();
+      files[name] = open.contains(name) ? Json::object() : describe_file(store, entry.path());
     }
   } else {
     files[""] = describe_file(store, path);
@@ -63,6 +64,7 @@ std::optional<std::string> find_damage(Store& store, const std::string& name, co
   for (const auto& [relative, recorded] : output.at("files").items()) {
     const fs::path file = relative.empty() ? root : root / relative;
     if (!fs::is_regular_file(file)) return fmt::format("output '{}' is missing: {}", name, file.string());
+    if (recorded.empty()) continue;
     const bool is_same = fs::file_size(file) == recorded.at("bytes") && store.file_sha256(file) == recorded.at("sha256");
     if (!is_same) return fmt::format("output '{}' was changed: {}", name, file.string());
   }
@@ -274,7 +276,7 @@ class StageEngine {
       Json record = {{"paths", Json::object()}, {"values", outputs.values}};
       for (const auto& [name, path] : outputs.paths) {
         if (!fs::exists(path)) fail(ErrorKind::kInternal, "output '{}' was not written: {}", name, path.string());
-        record["paths"][name] = describe_output(store_, path);
+        record["paths"][name] = describe_output(store_, path, outputs.open);
       }
       const double seconds = seconds_since(start);
       store_.finish_stage(id, "done", record, seconds, outputs.message);

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,8 @@ struct StageOutputs {
   std::map<std::string, std::filesystem::path> paths = {};  // name -> a file or a folder (all files in it, recursively)
   Json values = Json::object();                             // small results that later stages and listings read
   std::string message = {};                                 // one line for the listing: "108 texts, 12034 tokens"
+  // Names of files that may change afterwards, as what is measured of an artifact is added to them: they only have to be there.
+  std::set<std::string> open = {};
 };
 
 class StageContext;

@@ -65,7 +65,7 @@ std::string first_overflow(const models::ScalingGroup& group, const std::vector<
                            const StoredDtype& stored, const std::function<const models::FloatLinear&(models::LinearId)>& linear_of,
                            const models::Norm* smooth_norm) {
   const auto dtype_of = [&](const LinearSpec& spec, const char* part) {
-    if (!spec.fused || row_of(options.format).packed) return stored(spec.name + part);
+    if (!spec.fused || !row_of(options.format).keeps_layout()) return stored(spec.name + part);
     return stored(std::string_view(part) == ".bias" ? spec.fused->bias : spec.fused->tensor);
   };
   const auto overflow = [&](models::LinearId id, bool bias) -> std::string {
@@ -88,7 +88,7 @@ std::string first_overflow(const models::ScalingGroup& group, const std::vector<
 
 void check_stored_range(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
                         const StoredDtype& stored) {
-  if (!row_of(options.format).packed) return;  // float32, or each tensor's own dtype
+  if (row_of(options.format).keeps_layout()) return;  // float32, or each tensor's own dtype
   std::set<std::string> checked;
   const auto check = [&](const std::string& source, const std::string& name) {
     if (checkpoint.contains(source) && checked.insert(source).second)

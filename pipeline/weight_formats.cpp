@@ -24,26 +24,29 @@ constexpr std::array kSix = {6};
 constexpr std::array kEight = {8};
 constexpr std::string_view kGgufReaders = "llama.cpp and what is built on it (ollama, LM Studio)";
 
-constexpr std::array<WeightFormatRow, 13> kFormats = {{
-    // format                  name                 version      bits   mixed  head   packed zeros  functions                     readers
-    {WeightFormat::kAwqGemm, "awq-gemm", "gemm", kFour, false, false, true, true, &kAwqGemmFunctions,
-     "AutoAWQ, transformers, vLLM, SGLang, TGI"},
-    {WeightFormat::kAwqGemv, "awq-gemv", "gemv", kFour, false, false, true, true, &kAwqGemvFunctions, "AutoAWQ, GPTQModel"},
-    {WeightFormat::kAwqGemvFast, "awq-gemv-fast", "gemv_fast", kFour, false, false, true, true, &kAwqGemvFastFunctions,
+constexpr std::array<WeightFormatRow, 15> kFormats = {{
+    // format                  name                 version      bits   mixed  head   rounds packed zeros  functions                     readers
+    {WeightFormat::kAwqGemm, "awq-gemm", "gemm", kFour, false, false, true, true, true, &kAwqGemmFunctions,
+     "AutoAWQ (ExLlama's and IPEX's kernels, too), transformers, vLLM, SGLang, TGI"},
+    {WeightFormat::kAwqGemv, "awq-gemv", "gemv", kFour, false, false, true, true, true, &kAwqGemvFunctions, "AutoAWQ, GPTQModel"},
+    {WeightFormat::kAwqGemvFast, "awq-gemv-fast", "gemv_fast", kFour, false, false, true, true, true, &kAwqGemvFastFunctions,
      "AutoAWQ, GPTQModel"},
-    {WeightFormat::kAwqMarlin, "awq-marlin", "marlin", kFour, false, false, true, false, &kAwqMarlinFunctions, "AutoAWQ"},
-    {WeightFormat::kCompressedTensors, "compressed-tensors", "", kAll, true, true, true, true, &kCompressedTensorsFunctions,
+    {WeightFormat::kAwqMarlin, "awq-marlin", "marlin", kFour, false, false, true, true, false, &kAwqMarlinFunctions, "AutoAWQ"},
+    {WeightFormat::kCompressedTensors, "compressed-tensors", "", kAll, true, true, true, true, true, &kCompressedTensorsFunctions,
      "compressed-tensors, transformers; with 4 and 8 bits vLLM and SGLang"},
-    {WeightFormat::kDequantized, "dequantized", "", kAll, true, true, false, true, &kDequantizedFunctions,
+    {WeightFormat::kDequantized, "dequantized", "", kAll, true, true, true, false, true, &kDequantizedFunctions,
      "everything that reads the source"},
-    {WeightFormat::kFloat, "smoothed", "", kAll, true, true, false, true, &kSmoothedFunctions, "everything that reads the source"},
+    {WeightFormat::kFloat, "smoothed", "", kAll, true, true, false, false, true, &kSmoothedFunctions, "everything that reads the source"},
+    // bits: that the search assumes.
+    {WeightFormat::kGgufF16, "gguf-f16", "", kAll, true, false, false, false, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufBF16, "gguf-bf16", "", kAll, true, false, false, false, true, nullptr, kGgufReaders},
     // bits: of most linears; the mixture says which have more. Whole files are planned and written: pipeline/gguf_output.h.
-    {WeightFormat::kGgufQ8_0, "gguf-q8_0", "", kEight, false, false, true, true, nullptr, kGgufReaders},
-    {WeightFormat::kGgufQ4_0, "gguf-q4_0", "", kFour, false, false, true, true, nullptr, kGgufReaders},
-    {WeightFormat::kGgufQ4_K_S, "gguf-q4_k_s", "", kFour, false, false, true, true, nullptr, kGgufReaders},
-    {WeightFormat::kGgufQ4_K_M, "gguf-q4_k_m", "", kFour, false, false, true, true, nullptr, kGgufReaders},
-    {WeightFormat::kGgufQ5_K_M, "gguf-q5_k_m", "", kFive, false, false, true, true, nullptr, kGgufReaders},
-    {WeightFormat::kGgufQ6_K, "gguf-q6_k", "", kSix, false, false, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ8_0, "gguf-q8_0", "", kEight, false, false, true, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ4_0, "gguf-q4_0", "", kFour, false, false, true, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ4_K_S, "gguf-q4_k_s", "", kFour, false, false, true, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ4_K_M, "gguf-q4_k_m", "", kFour, false, false, true, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ5_K_M, "gguf-q5_k_m", "", kFive, false, false, true, true, true, nullptr, kGgufReaders},
+    {WeightFormat::kGgufQ6_K, "gguf-q6_k", "", kSix, false, false, true, true, true, nullptr, kGgufReaders},
 }};
 
 bool is_gguf(WeightFormat format) { return models::find_gguf_format(to_string(format)) != nullptr; }
@@ -133,7 +136,7 @@ void check_salient_channels(WeightFormat format) {
 }
 
 void check_mixed_bits(WeightFormat format) {
-  const auto fits = [](const WeightFormatRow& row) { return row.mixed && row.format != WeightFormat::kFloat; };
+  const auto fits = [](const WeightFormatRow& row) { return row.mixed && row.rounds; };
   if (fits(row_of(format))) return;
   throw Error(ErrorKind::kUnsupported, fmt::format("target_bits: bits chosen by module; format {} has no such thing", to_string(format)))
       .with_hint("formats that have: " + names_where(fits) + "; or target_bits 0");

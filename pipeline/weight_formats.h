@@ -10,6 +10,7 @@
 //                       quant/pack_quantized.h                                                       also vLLM and SGLang
 //   dequantized         P.weight, rounded to the values that the codes stand for                     everything
 //   smoothed            P.weight, scaled but not rounded                                             everything
+//   gguf-f16, gguf-bf16 the same in one GGUF file: pipeline/gguf_output.h                            llama.cpp, its llama-quantize
 //   gguf-q4_k_m, ...    rows of ggml's blocks in one GGUF file: pipeline/gguf_output.h               llama.cpp and what is built on it
 //
 // Which shapes the kernels of an engine take is in pipeline/engine_notes.h. A new format is a row in weight_formats.cpp and its functions, in a file pair of
@@ -68,6 +69,7 @@ struct WeightFormatRow {
   std::span<const int> bits;  // that a linear may have
   bool mixed;                 // linears of one model may differ in bits, group size and zero points
   bool int8_head;             // lm_head may be quantized
+  bool rounds;                // false: weights are scaled only
   bool packed;                // false: weights stay floats
   bool zero_points;           // false: symmetric only
   const WeightFormatFunctions* functions;  // nullptr: a linear has no tensors of its own, a whole file is planned (GGUF: pipeline/gguf_output.h)
@@ -75,6 +77,8 @@ struct WeightFormatRow {
 
   // Codes that other formats can take over.
   bool convertible() const { return packed && functions != nullptr; }
+  // Linears are stored as the source has them, experts of one tensor in one tensor.
+  bool keeps_layout() const { return !packed && functions != nullptr; }
 };
 std::span<const WeightFormatRow> weight_formats();
 const WeightFormatRow& row_of(WeightFormat format);

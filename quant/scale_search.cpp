@@ -40,7 +40,11 @@ at::Tensor candidate_scales(const std::string& kind, double ratio, const at::Ten
   at::Tensor s = x.pow(ratio);
   if (kind == "duo") s = s / (w.pow(1.0 - ratio) + kRatioEpsilon);
   s = s.clamp_min(kLeastScale);
-  s = s / (s.max() * s.min()).sqrt();
+  // Channels that nothing feeds and nothing reads, such as those of padding, have no say in the others' scales.
+  const at::Tensor absent = (x == 0).logical_and(w == 0);
+  const at::Tensor counted = absent.any().item<bool>() ? s.masked_select(absent.logical_not()) : s;
+  if (counted.numel() == 0) return at::ones_like(x);
+  s = (s / (counted.max() * counted.min()).sqrt()).masked_fill(absent, 1.0);
   return at::where(at::isfinite(s), s, at::ones_like(s)).contiguous();
 }
 

@@ -219,18 +219,23 @@ void add_generation_config(DecoderConfig& decoder, const Json& generation_config
   if (!decoder.pad_token_id) decoder.pad_token_id = read_id(config, "pad_token_id");
 }
 
-DecoderConfig load_decoder_config(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "config.json";
-  DecoderConfig config = parse_decoder_config(read_json_file(path), path.string());
+namespace {
+
+DecoderConfig read_folder(const Json& json, const std::filesystem::path& folder) {
+  DecoderConfig config = parse_decoder_config(json, (folder / "config.json").string());
   if (const std::filesystem::path generation = folder / "generation_config.json"; std::filesystem::exists(generation)) {
     add_generation_config(config, read_json_file(generation), generation.string());
   }
   return config;
 }
 
+}  // namespace
+
+DecoderConfig load_decoder_config(const std::filesystem::path& folder) { return read_folder(read_json_file(folder / "config.json"), folder); }
+
 DecoderConfig load_decoder_config(const Checkpoint& checkpoint) {
   if (checkpoint.gguf() != nullptr) return parse_decoder_config(checkpoint.config(), checkpoint.folder().string());
-  DecoderConfig config = load_decoder_config(checkpoint.folder());
+  DecoderConfig config = read_folder(checkpoint.config(), checkpoint.folder());
   if (config.wrapper != nullptr) {
     fit_wrapper(checkpoint, config);
   } else {

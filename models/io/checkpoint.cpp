@@ -1,5 +1,7 @@
 #include "models/io/checkpoint.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
@@ -117,6 +119,19 @@ std::optional<int64_t> find_non_finite(const at::Tensor& tensor) {
   }
 }
 
+// `dimension`: of `padding`, in a tensor that may be a part of the padded one.
+at::Tensor with_zeros(const at::Tensor& stored, const TensorPadding& padding, int64_t dimension) {
+  std::vector<int64_t> shape = stored.sizes().vec();
+  const auto at = static_cast<size_t>(dimension);
+  const int64_t given = shape[at] / padding.parts;
+  const int64_t shown = padding.size / padding.parts;
+  shape[at] = padding.size;
+  at::Tensor result = at::zeros(shape, stored.options());
+  for (int64_t part = 0; part < padding.parts; ++part)
+    result.narrow(dimension, part * shown, given).copy_(stored.narrow(dimension, part * given, given));
+  return result;
+}
+
 }  // namespace
 
 Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
@@ -193,6 +208,7 @@ size_t Checkpoint::location_of(const std::string& name) const {
 }
 
 const TensorInfo& Checkpoint::info(const std::string& name) const {
+  if (const auto padded = padded_.find(name); padded != padded_.end()) return padded->second.info;
   const size_t file = location_of(name);
   return gguf_ ? gguf_->tensors().at(name) : files_[file].info(name);
 }
@@ -202,9 +218,34 @@ const fs::path& Checkpoint::file_of(const std::string& name) const {
   return gguf_ ? gguf_->path() : files_[file].path();
 }
 
-at::Tensor Checkpoint::view(const std::string& name) const {
+at::Tensor Checkpoint::stored_view(const std::string& name) const {
   const size_t file = location_of(name);
   return gguf_ ? gguf_->load(name) : files_[file].view(name);
+}
+
+at::Tensor Checkpoint::view(const std::string& name) const {
+  const at::Tensor stored = stored_view(name);
+  const auto padded = padded_.find(name);
+  return padded == padded_.end() ? stored : with_zeros(stored, padded->second.padding, padded->second.padding.dimension);
+}
+
+void Checkpoint::pad(std::map<std::string, TensorPadding> tensors, Json config) {
+  if (gguf_) fail(ErrorKind::kInvalidArgument, "{}: a GGUF file is not padded", folder_.string());
+  if (!padded_.empty()) fail(ErrorKind::kInternal, "{}: is padded already", folder_.string());
+  std::map<std::string, Padded> padded;
+  for (const auto& [name, padding] : tensors) {
+    TensorInfo shown = info(name);
+    const auto rank = static_cast<int64_t>(shown.shape.size());
+    int64_t& size = shown.shape[static_cast<size_t>(std::min(padding.dimension, rank - 1))];
+    if (padding.dimension >= rank || size % padding.parts != 0 || padding.size % padding.parts != 0 || padding.size < size) {
+      fail(ErrorKind::kInternal, "{}: tensor '{}' of shape [{}] cannot become {} wide in dimension {}", folder_.string(), name,
+           fmt::join(info(name).shape, ", "), padding.size, padding.dimension);
+    }
+    size = padding.size;
+    padded.emplace(name, Padded{padding, std::move(shown)});
+  }
+  padded_ = std::move(padded);
+  config_ = std::move(config);
 }
 
 at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part,
@@ -219,19 +260,23 @@ at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<i
     fail(ErrorKind::kCorruption, "{}: dtype is {}, expected {} type", where, safetensors_dtype_name(info.dtype),
          at::isFloatingType(dtype) ? "a floating-point" : "an integer");
   }
-  const at::Tensor whole = view(name);
+  const at::Tensor whole = stored_view(name);
   const at::Tensor stored = part ? whole.select(0, *part) : whole;
   if (const auto bad = find_non_finite(stored)) {
     fail(ErrorKind::kCorruption, "{}: element {} (of {}) is {}, expected finite numbers", where, *bad, stored.numel(),
          stored.flatten()[*bad].item<double>());
   }
-  // A GGUF file's values are in memory of their own already.
-  at::Tensor copy = stored.to(at::TensorOptions().dtype(dtype), /*non_blocking=*/false, /*copy=*/!gguf_ || part.has_value());
+  const auto padded = padded_.find(name);
+  const bool own = padded != padded_.end() || (gguf_ && !part);  // in memory of their own already
+  const at::Tensor shown = padded == padded_.end()
+                               ? stored
+                               : with_zeros(stored, padded->second.padding, padded->second.padding.dimension - (part ? 1 : 0));
+  at::Tensor copy = shown.to(at::TensorOptions().dtype(dtype), /*non_blocking=*/false, /*copy=*/!own);
   const bool narrows = at::isFloatingType(dtype) && info.dtype != dtype && (info.dtype == at::kDouble || dtype == at::kHalf);
   if (narrows) {
     if (const auto bad = find_non_finite(copy)) {
       throw Error(ErrorKind::kUnsupported, fmt::format("{}: element {} is {}, which does not fit into {}", where, *bad,
-                                                       stored.flatten()[*bad].item<double>(), c10::toString(dtype)))
+                                                       shown.flatten()[*bad].item<double>(), c10::toString(dtype)))
           .with_hint("AutoAWQ checkpoints are float16; this model needs a format that keeps bfloat16");
     }
   }

@@ -18,6 +18,13 @@ namespace salient::models {
 
 class GgufCheckpoint;
 
+// Zeros behind a tensor's own elements in one dimension, as if they stood in the file.
+struct TensorPadding {
+  int64_t dimension = 0;
+  int64_t parts = 1;  // of the dimension, equal ones, each of which ends in zeros: 2 where gate and up lie in one tensor
+  int64_t size = 0;   // of the dimension with the zeros, divisible by `parts`
+};
+
 // Opens every shard's mapping; reads no tensor data until asked. Like transformers, model.safetensors goes before an index.
 class Checkpoint {
  public:
@@ -51,9 +58,13 @@ class Checkpoint {
   // Lets go of the mapped pages that a view of this tensor has brought into memory.
   void release(const std::string& name) const;
   uint64_t total_bytes() const;  // of all tensors on disk
+  // From here on these tensors are shown larger, in their shapes and values, and `config` in the place of config.json. Once. Errors: as
+  // info(); invalid argument for a GGUF file.
+  void pad(std::map<std::string, TensorPadding> tensors, Json config);
 
  private:
   at::Tensor copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part, at::ScalarType dtype) const;
+  at::Tensor stored_view(const std::string& name) const;  // without padding
   // Into files_. Errors: as info().
   size_t location_of(const std::string& name) const;
 
@@ -61,6 +72,11 @@ class Checkpoint {
   Json config_;
   std::vector<SafetensorsFile> files_;
   std::shared_ptr<const GgufCheckpoint> gguf_;
+  struct Padded {
+    TensorPadding padding;
+    TensorInfo info;  // with the shape as shown
+  };
+  std::map<std::string, Padded> padded_;
   std::map<std::string, size_t> location_;  // tensor name -> index in files_; of a GGUF file 0
 };
 

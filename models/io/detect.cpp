@@ -307,7 +307,9 @@ std::vector<Claim> method_claims(const std::vector<Claim>& claims, const Claim& 
       result.front().method != "gptq") {
     result.resize(1);
   }
-  result.push_back(weights);
+  // Floats do not tell what smoothed them: "none" only where nothing says more.
+  const bool told = std::any_of(result.begin(), result.end(), [](const Claim& claim) { return !claim.method.empty(); });
+  if (!told || weights.method != "none") result.push_back(weights);
   result.push_back(name);
   return result;
 }

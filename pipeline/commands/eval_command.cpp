@@ -10,6 +10,7 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/measured_quality.h"
 #include "pipeline/online_calibration.h"
 #include "pipeline/store.h"
 #include "pipeline/torch_options.h"
@@ -33,6 +34,7 @@ const std::vector<OptionRow> kRows = {
     {"dtype", "TYPE", "float32 (default) or bfloat16: of activations and float weights"},
     {"device", "DEVICE", "cpu (default) or cuda"},
     {"store", "FILE", "database for the results; default runs/salient.db"},
+    {"update-card", "", "write the figures into the README.md and quantization_metadata.json of MODEL, a folder that Salient made"},
     {"no-store", "", "do not store the results"},
     {"json", "", "print the results as JSON"},
 };
@@ -87,6 +89,9 @@ void eval_command(const std::vector<std::string>& words) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: --record with {} models", arguments.positional().size()))
         .with_hint("record one model at a time; --compare-with does not count, the original is not recorded");
   }
+  if (arguments.flag("update-card")) {
+    for (const std::string& name : arguments.positional()) check_card(models::resolve_model(name));
+  }
   const std::vector<eval::TaskRequest> requests = task_requests(arguments);
   eval::LanguageModelOptions model_options;
   model_options.decoder = {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu"))};
@@ -129,6 +134,7 @@ void eval_command(const std::vector<std::string>& words) {
       if (base) stored_base = EvaluatedModel{base_folder, model_hash(*store, base_folder)};
       record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
     }
+    if (arguments.flag("update-card")) publish_figures(folder, quality_figures(evaluation.model));
     if (arguments.flag("json")) {
       output.push_back(eval::to_json(evaluation));
     } else {

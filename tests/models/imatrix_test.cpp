@@ -41,6 +41,8 @@ TEST(ImatrixTest, WhatIsWrittenIsRead) {
   EXPECT_THAT(read.datasets, testing::ElementsAre("rows.jsonl"));
   EXPECT_EQ(read.chunk_count, 3);
   EXPECT_EQ(read.chunk_size, 512);
+  write_imatrix(folder.path() / "again.gguf", read);
+  EXPECT_TRUE(read_text_file(folder.path() / "again.gguf") == read_text_file(folder.path() / "imatrix.gguf"));
 }
 
 TEST(ImatrixTest, TheFileHasLlamaCppsKeysAndTensors) {

@@ -166,11 +166,23 @@ TEST(KillAndResume, DamagedArtifactIsMadeAgain) {
   const TemporaryFolder folder;
   write_demo_config(folder.path());
   ASSERT_EQ(run_program({"run", "run.yaml", "--set", "evaluation.tasks=[]"}, folder.path()).exit_code, 0);
+  fs::copy(folder.path() / "artifacts", folder.path() / "before", fs::copy_options::recursive);
   fs::remove_all(folder.path() / "artifacts" / kDemoArtifact);
   const ProgramResult result = run_program({"run", "run.yaml", "--set", "evaluation.tasks=[]"}, folder.path());
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.err, HasSubstr("is missing"));
-  expect_same_files(folder.path() / "artifacts", undisturbed() / "artifacts");
+  expect_same_files(folder.path() / "artifacts", folder.path() / "before");
+}
+
+// What a run measured stands in the artifact's card, and the artifact is still what it was.
+TEST(KillAndResume, FiguresStandInTheCard) {
+  const fs::path artifact = undisturbed() / "artifacts" / kDemoArtifact;
+  const std::string card = file_bytes(artifact / "README.md");
+  EXPECT_THAT(card, testing::AllOf(HasSubstr("\nmodel-index: [{"), HasSubstr("| perplexity | perplexity | "), HasSubstr("| arc | acc | "),
+                                   HasSubstr("heldout.txt"), Not(HasSubstr("Not measured"))));
+  const Json metadata = parse_json(file_bytes(artifact / "quantization_metadata.json"), "metadata");
+  EXPECT_GT(metadata.at("evaluation").size(), 4u);
+  EXPECT_THAT(dump_json(metadata.at("evaluation")), Not(HasSubstr(SALIENT_SOURCE_DIR)));
 }
 
 TEST(KillAndResume, QuantizeCommandGoesOnWhenGivenAgain) {

@@ -62,7 +62,7 @@ TEST(ModelCard, PartsFollowFromTheMetadata) {
   EXPECT_THAT(card, AllOf(HasSubstr("| group size | 128 |"), HasSubstr("| rounding | gram |"), HasSubstr("| tokens | 4321 |"),
                           HasSubstr("| seed | 7 |"), HasSubstr("| math | 64 | 4000 |")));
   EXPECT_THAT(card, AllOf(HasSubstr("| down\\_proj | 2 | 0.38 |"), HasSubstr("| q\\_proj | 1 | 1 |")));  // (1/2 + 1/4) / 2
-  EXPECT_THAT(card, AllOf(HasSubstr("AutoAWQForCausalLM"), HasSubstr("vllm serve"), HasSubstr("sglang"), Not(HasSubstr("llama"))));
+  EXPECT_THAT(card, AllOf(HasSubstr("AutoAWQForCausalLM"), HasSubstr("vllm serve"), HasSubstr("sglang"), Not(HasSubstr("llama.cpp"))));
   EXPECT_THAT(card, AllOf(HasSubstr("salient eval"), HasSubstr("damping of 0.1")));
   EXPECT_EQ(card, model_card(metadata()));
 
@@ -81,6 +81,14 @@ TEST(ModelCard, EachFormatHasItsReaders) {
   EXPECT_FALSE(header_of(gguf).contains("library_name"));
   EXPECT_THAT(model_card(metadata(), "torchscript"), HasSubstr("torch.jit.load"));
   EXPECT_THAT(model_card(metadata(), "compressed-tensors"), HasSubstr("package compressed-tensors"));
+  // Kernels of AutoAWQ that rearrange the GEMM layout when they load it.
+  EXPECT_THAT(model_card(metadata(), "awq-gemm"), AllOf(HasSubstr("use_exllama_v2=True"), HasSubstr("use_ipex=True")));
+  for (const char* other : {"awq-gemv", "awq-gemv-fast", "awq-marlin"})
+    EXPECT_THAT(model_card(metadata(), other), AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("exllama")), Not(HasSubstr("ipex")), Not(HasSubstr("vllm"))));
+  Json smoothed = metadata();
+  smoothed["format"] = smoothed["search"]["format"] = "gguf-f16";
+  EXPECT_THAT(model_card(smoothed), AllOf(HasSubstr("smoothed for quantizers that follow"), HasSubstr("llama-quantize")));
+  EXPECT_THAT(gguf, Not(HasSubstr("llama-quantize")));
   const std::string marlin = model_card(metadata(), "awq-marlin");
   EXPECT_THAT(marlin, AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("vllm"))));
 }

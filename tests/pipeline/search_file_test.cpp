@@ -146,10 +146,14 @@ TEST_F(Search, AStoppedJobLosesNothingOfIt) {
   EXPECT_TRUE(test::file_bytes(path("stopped.search")) == test::file_bytes(path("whole.search")));
 }
 
-// A mixture: experts have groups and clip ranges of their own; nothing reaches an expert without tokens but what is given.
-TEST_F(Search, AMixtureToo) {
+// A mixture: experts have groups and clip ranges of their own; nothing reaches an expert without tokens but what is given. Experts are
+// linears of their own in qwen3_moe, one 3-D tensor in granitemoe; "dequantized" keeps that, packed they become linears.
+class SearchMixture : public Search, public ::testing::WithParamInterface<std::pair<const char*, const char*>> {};
+
+TEST_P(SearchMixture, AppliedAgainGivesTheSameBytes) {
+  const auto& [model_type, format] = GetParam();
   const fs::path source = path("mixture");
-  test::write_golden_checkpoint(read_json_file(test::golden_file("qwen3_moe")).at("cases").at(0), source);
+  test::write_golden_checkpoint(read_json_file(test::golden_file(model_type)).at("cases").at(0), source);
   const int64_t vocab = read_json_file(source / "config.json").at("vocab_size").get<int64_t>();
   std::string text;
   for (int64_t row = 0; row < 16; ++row) {
@@ -161,9 +165,7 @@ TEST_F(Search, AMixtureToo) {
   const auto run = [&](const std::string& name, const std::string& settings, bool calibration) {
     const QuantizationConfig config = make_quantization_config(
         given_settings(ConfigNode::parse(
-            "{group_size: 8, format: dequantized, rounding: nearest, n_grid: 4, clip_steps: 4, self_generated: 0, " + settings +
-                "}",
-            "test")),
+            "{group_size: 8, bits: 3, rounding: nearest, n_grid: 4, clip_steps: 4, self_generated: 0, " + settings + "}", "test")),
         "test");
     QuantizeJob job;
     if (calibration) job.calibration_file = path("rows.jsonl");
@@ -172,13 +174,32 @@ TEST_F(Search, AMixtureToo) {
     apply_to_job(config, job);
     run_quantize_job(std::move(job));
   };
-  run("searched", save_to("found.search"), true);
-  run("free", load_from("found.search"), false);
+  const std::string as = fmt::format("format: {}, ", format);
+  run("searched", as + save_to("found.search"), true);
+  run("free", as + load_from("found.search"), false);
+  run("unclipped", as + "clip: false, " + load_from("found.search"), false);
   const SearchResult found = read_search(path("found.search"));
   EXPECT_TRUE(std::any_of(found.scales.begin(), found.scales.end(),
                           [](const auto& group) { return group.first.find(".experts.") != std::string::npos; }));
+  const auto clipped = [](const auto& clip) { return clip.first.find(".experts.") != std::string::npos; };
+  EXPECT_TRUE(std::any_of(found.clips.begin(), found.clips.end(), clipped)) << "no expert was clipped: the test shows less than it says";
   EXPECT_TRUE(weights("free") == weights("searched"));
+  // It is the experts that clips change.
+  const models::Checkpoint with(path("searched")), without(path("unclipped"));
+  const auto changed = [&](const std::string& name) {
+    const bool expert = name.find(".experts.") != std::string::npos || name.find("_linear.") != std::string::npos;
+    return expert && !at::equal(with.view(name), without.view(name));
+  };
+  const std::vector<std::string> names = with.names();
+  EXPECT_TRUE(std::any_of(names.begin(), names.end(), changed));
 }
+
+INSTANTIATE_TEST_SUITE_P(Layouts, SearchMixture,
+                         ::testing::Values(std::pair{"qwen3_moe", "dequantized"}, std::pair{"granitemoe", "dequantized"},
+                                           std::pair{"granitemoe", "compressed-tensors"}),
+                         [](const auto& each) {
+                           return fmt::format("{}_{}", each.param.first, each.param.second[0] == 'd' ? "floats" : "packed");
+                         });
 
 // The reference in float64 (llm-awq d6e797a, awq/quantize/auto_scale.py: scale_ln_fcs, scale_fc_fc; auto_clip.py: apply_clip).
 class Reference {

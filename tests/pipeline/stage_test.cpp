@@ -57,7 +57,8 @@ class StageTest : public ::testing::Test {
       write_file(root_ / "artifact/config.json", "{}");
       if (kill_at_block_ == 3) ::raise(SIGKILL);
       if (throw_) fail(ErrorKind::kCorruption, "layer 3 has NaN weights");
-      return StageOutputs{.paths = {{"artifact", root_ / "artifact"}}};
+      write_file(root_ / "artifact/README.md", "made");
+      return StageOutputs{.paths = {{"artifact", root_ / "artifact"}}, .open = {"README.md"}};
     };
     Stage evaluate{.name = "evaluate", .after = {"quantize"}, .body = {}};
     evaluate.body = [this](StageContext& context) {
@@ -102,6 +103,18 @@ class StageTest : public ::testing::Test {
   int kill_at_block_ = -1;
   bool throw_ = false;
 };
+
+// Such as a card, to which what was measured is added.
+TEST_F(StageTest, OpenFilesMayChangeButMustBeThere) {
+  run();
+  write_file(root_ / "artifact/README.md", "made, and measured");
+  EXPECT_THAT(reasons(), ElementsAre("up to date", "up to date", "up to date"));
+  fs::remove(root_ / "artifact/README.md");
+  EXPECT_THAT(reasons()[1], HasSubstr("is missing"));
+  write_file(root_ / "artifact/README.md", "");
+  write_file(root_ / "artifact/config.json", "{1}");
+  EXPECT_THAT(reasons()[1], HasSubstr("was changed"));
+}
 
 TEST_F(StageTest, RunsOnceThenSkips) {
   const RunOutcome first = run();

@@ -48,7 +48,7 @@ TEST(WeightFormats, NamesAndBack) {
     EXPECT_EQ(parse_weight_format(row.name), row.format);
     EXPECT_EQ(to_string(row.format), row.name);
   }
-  EXPECT_EQ(weight_formats().size(), 13u);
+  EXPECT_EQ(weight_formats().size(), 15u);
   EXPECT_FALSE(parse_weight_format("gguf"));
 }
 
