@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "models/decoder/float_product.h"
 #include "models/decoder/packed_kernel.h"
+#include "quant/int8_rows.h"
 
 namespace salient::models {
 namespace {
@@ -206,8 +207,16 @@ Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, c
 
 bool is_quantized(const Linear& linear) { return !std::holds_alternative<FloatLinear>(linear); }
 
-at::Tensor forward(const Linear& linear, const at::Tensor& x) {
+bool set_activation_bits(Linear& linear, int bits) {
+  if (const auto* plain = std::get_if<FloatLinear>(&linear); plain != nullptr && !plain->from_codes) return false;
+  std::visit([&](auto& kind) { kind.activation_bits = bits; }, linear);
+  return true;
+}
+
+at::Tensor forward(const Linear& linear, const at::Tensor& given) {
   const at::NoGradGuard no_grad;
+  const bool rounded = std::visit([](const auto& kind) { return kind.activation_bits == 8; }, linear);
+  const at::Tensor x = rounded ? quant::round_to_int8_rows(given) : given;
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return float_product(x, plain->weight, plain->bias);
   if (const auto* bytes = std::get_if<ByteLinear>(&linear)) {
     return forward_rows(*bytes, x, [&](const at::Tensor& rows) { return multiply_in_blocks(*bytes, rows); });
@@ -239,7 +248,9 @@ uint64_t memory_bytes(const Linear& linear) {
 
 Linear to_device(const Linear& linear, at::Device device) {
   const auto move = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
-  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return FloatLinear{move(plain->weight), move(plain->bias)};
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) {
+    return FloatLinear{move(plain->weight), move(plain->bias), plain->from_codes, plain->activation_bits};
+  }
   if (const auto* coded = std::get_if<ByteLinear>(&linear)) {
     ByteLinear moved = *coded;
     for (at::Tensor* tensor : {&moved.codes, &moved.scales, &moved.zeros, &moved.bias}) *tensor = move(*tensor);

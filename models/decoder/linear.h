@@ -8,9 +8,14 @@
 
 namespace salient::models {
 
+// `activation_bits` of all three: 16 = the input is multiplied as it is, 8 = it is rounded to int8 first, each row (token) with a scale of its own
+// (quant/int8_rows.h).
+
 struct FloatLinear {
   at::Tensor weight;  // float [out_features, in_features]
   at::Tensor bias;    // float [out_features], or undefined
+  bool from_codes = false;  // stored in codes whose order no layout below has (GPTQ's), dequantized when it was loaded
+  int activation_bits = 16;
 };
 
 // y = x W^T + b with W[n, k] = (code[n, k] - zero[n, k / group_size]) * scale[n, k / group_size].
@@ -29,6 +34,7 @@ struct PackedLinear {
   at::Tensor scales;       // float32 [out_features, in_features / group_size]
   at::Tensor zeros;        // uint8, the same shape, 0..15
   at::Tensor bias;         // compute dtype [out_features], or undefined
+  int activation_bits = 16;
 };
 
 // The same function, one code in a byte: for codes of more than 4 bits and odd group sizes. Always dequantized before the product.
@@ -40,6 +46,7 @@ struct ByteLinear {
   at::Tensor scales;  // float32 [out_features, in_features / group_size]
   at::Tensor zeros;   // uint8, the same shape
   at::Tensor bias;    // compute dtype [out_features], or undefined
+  int activation_bits = 16;
 };
 
 using Linear = std::variant<FloatLinear, PackedLinear, ByteLinear>;
@@ -56,6 +63,9 @@ Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, c
 
 // Whether the weight is in codes.
 bool is_quantized(const Linear& linear);
+
+// Sets activation_bits (8 or 16) of a linear that is in codes or was; leaves others as they are. Returns whether it was set.
+bool set_activation_bits(Linear& linear, int bits);
 
 // x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights are dequantized in float32; beyond a few rows of x in
 // blocks of output channels, so that at most kDequantizedElements of them are in memory at a time.

@@ -32,6 +32,8 @@ const std::vector<OptionRow> kRows = {
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"dtype", "TYPE", "float32 (default) or bfloat16: of activations and float weights"},
     {"device", "DEVICE", "cpu (default) or cuda"},
+    {"activation-bits", "N", "8: inputs of quantized linears as int8, a scale for each token; 16: as computed. Default: as the model's files say, else 16"},
+    {"kv-bits", "N", "8: keys and values as int8; 16: as computed. Default: as the model's files say, else 16"},
     {"store", "FILE", "database for the results; default runs/salient.db"},
     {"no-store", "", "do not store the results"},
     {"json", "", "print the results as JSON"},
@@ -90,6 +92,8 @@ void eval_command(const std::vector<std::string>& words) {
   const std::vector<eval::TaskRequest> requests = task_requests(arguments);
   eval::LanguageModelOptions model_options;
   model_options.decoder = {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu"))};
+  model_options.decoder.activation_bits = arguments.runtime_bits("activation-bits");
+  model_options.decoder.kv_bits = arguments.runtime_bits("kv-bits");
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
 
   ProgressLine progress;
@@ -108,7 +112,10 @@ void eval_command(const std::vector<std::string>& words) {
   std::filesystem::path base_folder;
   if (arguments.has("compare-with")) {
     base_folder = models::resolve_model(arguments.text("compare-with"));
-    base.emplace(eval::load_language_model(base_folder, model_options));
+    eval::LanguageModelOptions as_stored = model_options;  // the bits that are asked for are the model's, not the original's
+    as_stored.decoder.activation_bits = std::nullopt;
+    as_stored.decoder.kv_bits = std::nullopt;
+    base.emplace(eval::load_language_model(base_folder, as_stored));
   }
   Json output = Json::array();
   std::optional<eval::ModelResult> known_base;

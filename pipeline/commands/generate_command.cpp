@@ -37,6 +37,8 @@ const std::vector<OptionRow> kRows = {
     {"bos", "POLICY", "auto (default: as the tokenizer does), always or never"},
     {"dtype", "TYPE", "float32 (default) or bfloat16: of activations and float weights"},
     {"device", "DEVICE", "cpu (default) or cuda"},
+    {"activation-bits", "N", "8: inputs of quantized linears as int8, a scale for each token; 16: as computed. Default: as the model's files say, else 16"},
+    {"kv-bits", "N", "8: keys and values as int8; 16: as computed. Default: as the model's files say, else 16"},
     {"record", "FILE.jsonl", "online calibration: add prompts and answers to this calibration record, for the next quantization"},
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"json", "", "print a list of {prompt, text, prompt_tokens, new_tokens, finish}"},
@@ -211,6 +213,8 @@ void generate_command(const std::vector<std::string>& words) {
   options.stop_strings = arguments.values("stop");
   eval::LanguageModelOptions model_options;
   model_options.decoder = {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu"))};
+  model_options.decoder.activation_bits = arguments.runtime_bits("activation-bits");
+  model_options.decoder.kv_bits = arguments.runtime_bits("kv-bits");
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
 
   const eval::LanguageModel model =
