@@ -12,6 +12,7 @@
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/engine_notes.h"
+#include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_plan.h"
 #include "pipeline/reached.h"
 #include "pipeline/search_result.h"

@@ -56,10 +56,7 @@ struct QuantizeModelResult {
   uint64_t bytes = 0;  // tensors on disk
 };
 
-// What can be known to be wrong before any work; quantize_model begins with it. Errors: as there, but for those of memory, disk and
-// damaged weights.
-void check_quantization(const QuantizeModelOptions& options);
-
+// Begins with check_quantization (pipeline/quantize_checks.h).
 // Errors: invalid argument (output exists; a group size that does not divide, naming the layers and the sizes that do), unsupported
 // (already quantized source, architecture), out of memory (as io, code OUT_OF_MEMORY: the estimate and what is free), corruption
 // (NaN weights, by name), io (disk full; what was done is kept).

@@ -23,9 +23,11 @@
 #include "pipeline/gguf_head.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/quantization_settings.h"
+#include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_model.h"
 #include "quant/ggml_types.h"
 #include "support/golden_checkpoint.h"
+#include "support/stopped_quantization.h"
 #include "support/temporary_folder.h"
 #include "support/thrown_error.h"
 
@@ -57,12 +59,6 @@ QuantizeModelOptions demo_options(const fs::path& output, WeightFormat format = 
   return options;
 }
 
-std::map<std::string, std::string> folder_bytes(const fs::path& folder) {
-  std::map<std::string, std::string> bytes;
-  for (const auto& entry : fs::directory_iterator(folder)) bytes[entry.path().filename()] = read_text_file(entry.path());
-  return bytes;
-}
-
 // The values that the file holds, as a float checkpoint with the source's config.
 void write_dense(const fs::path& gguf, const fs::path& source, const fs::path& folder) {
   const models::GgufFile file(gguf);
@@ -74,8 +70,6 @@ void write_dense(const fs::path& gguf, const fs::path& source, const fs::path& f
   writer.finish();
   write_file(folder / "config.json", read_text_file(source / "config.json"));
 }
-
-struct Stopped {};
 
 TEST(GgufQuantize, FileHoldsTheMixtureAndNoLinearIsWorseThanGgml) {
   at::set_num_threads(1);
@@ -155,23 +149,11 @@ TEST(GgufQuantize, StoppedAfterAnyBlockItGivesTheSameBytes) {
   const calibration::TokenBlocks tokens = demo_tokens();
   QuantizeModelOptions options = demo_options(folder.path() / "whole");
   quantize_model(options, tokens);
-  const auto expected = folder_bytes(options.output);
+  const auto expected = test::folder_bytes(options.output);
   ASSERT_TRUE(expected.contains("model-Q4_K_M.gguf"));
 
   options.output = folder.path() / "stopped";
-  for (const int64_t stop : {0, 2, 4}) {  // after the last one the head is still to come
-    options.on_progress = [&](int64_t done, int64_t) {
-      if (done == stop) throw Stopped{};
-    };
-    EXPECT_THROW(quantize_model(options, tokens), Stopped);
-    EXPECT_FALSE(fs::exists(options.output));
-  }
-  options.on_progress = nullptr;
-  const QuantizeModelResult resumed = quantize_model(options, tokens);
-  EXPECT_EQ(resumed.resumed_blocks, 4);
-  const auto found = folder_bytes(resumed.folder);
-  ASSERT_EQ(found.size(), expected.size());
-  for (const auto& [name, bytes] : expected) EXPECT_TRUE(found.at(name) == bytes) << name;
+  test::expect_same_bytes_when_stopped(options, tokens, {0, 2, 4}, expected);  // after the last block the head is still to come
 }
 
 TEST(GgufQuantize, IgnoredModulesStayInTheSourcesDtype) {

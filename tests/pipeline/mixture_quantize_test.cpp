@@ -32,6 +32,7 @@
 #include "pipeline/quantize_model.h"
 #include "quant/affine.h"
 #include "quant/awq_gemm.h"
+#include "support/folder_bytes.h"
 #include "support/golden_checkpoint.h"
 #include "support/temporary_folder.h"
 
@@ -77,12 +78,6 @@ calibration::TokenBlocks random_tokens() {
   return tokens;
 }
 constexpr int64_t kRealTokens = 5 * 12 + 7;
-
-std::map<std::string, std::string> folder_bytes(const fs::path& folder) {
-  std::map<std::string, std::string> bytes;
-  for (const auto& entry : fs::directory_iterator(folder)) bytes[entry.path().filename()] = read_text_file(entry.path());
-  return bytes;
-}
 
 at::Tensor packed_weight(const models::Checkpoint& checkpoint, const std::string& module) {
   const auto load = [&](const std::string& part, at::ScalarType dtype) {
@@ -284,7 +279,7 @@ TEST_F(Mixture, KilledInTheMiddleOfABlockItResumesToTheSameBytes) {
     options_.awq.format = format;
     options_.output = folder_.path() / fmt::format("whole{}", static_cast<int>(format));
     quantize_model(options_, tokens_);
-    const auto expected = folder_bytes(options_.output);
+    const auto expected = test::folder_bytes(options_.output);
     for (const auto& [name, bytes] : expected) EXPECT_THAT(name, Not(testing::ContainsRegex("^(scratch|hidden|progress|\\.)"))) << name;
 
     int64_t in_the_middle = 0;
@@ -313,7 +308,7 @@ TEST_F(Mixture, KilledInTheMiddleOfABlockItResumesToTheSameBytes) {
       if (delay_us == 0) {
         EXPECT_EQ(resumed.resumed_blocks, 1);
       }
-      const auto found = folder_bytes(options_.output);
+      const auto found = test::folder_bytes(options_.output);
       ASSERT_EQ(found.size(), expected.size());
       for (const auto& [name, bytes] : expected) EXPECT_TRUE(found.at(name) == bytes) << name;
       EXPECT_FALSE(fs::exists(work));

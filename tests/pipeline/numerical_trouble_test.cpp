@@ -10,6 +10,7 @@
 #include "common/file.h"
 #include "models/io/checkpoint.h"
 #include "models/io/checkpoint_writer.h"
+#include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_model.h"
 #include "support/golden_checkpoint.h"
 #include "support/temporary_folder.h"

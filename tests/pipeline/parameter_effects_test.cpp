@@ -1,5 +1,5 @@
-// What each parameter of a quantization does, seen in an artifact: every row of the table of settings, every key of a run's
-// `calibration:` section, and the keys of llm-compressor's recipes. A new parameter without an entry here fails.
+// What each parameter of a quantization does, seen in an artifact: every row of the table of settings, and the keys of llm-compressor's recipes. A
+// new parameter without an entry here fails. Keys of a run's `calibration:` section: calibration_effects_test.cpp.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,19 +8,20 @@
 #include <functional>
 #include <set>
 
-#include "calibration/calibrate.h"
 #include "common/error.h"
 #include "models/text/dataset.h"
 #include "pipeline/recipe.h"
-#include "pipeline/run_config.h"
 #include "pipeline/search_file.h"
 #include "quant/clip_search.h"
+#include "support/demo_job.h"
+#include "support/parameter_effect.h"
 #include "support/tiny_quantization.h"
 
 namespace salient::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
+using test::ParameterEffect;
 using test::TinyArtifact;
 using ::testing::Contains;
 using ::testing::Each;
@@ -467,34 +468,22 @@ void check_split() {
   EXPECT_EQ(with("method: rtn, split: validation").metadata.at("calibration_tokens"), 20 * 33);
 }
 
-const fs::path kDemo = SALIENT_SOURCE_DIR "/models/demo";
-
-QuantizeJob demo_job() {
-  QuantizeJob job;
-  job.model.model_folder = kDemo;
-  job.calibration_file = kDemo / "data/calib_mixed.jsonl";
-  job.samples = 40;
-  job.max_seq_len = 128;
-  job.self_generated = 0;
-  return job;
-}
-
 // The texts in a field of another name give the same tokens; a wrong name is an error that says where and what is there.
 void check_text_column() {
   const test::TemporaryFolder folder;
   std::string lines;
-  for (const Json& row : models::read_dataset(kDemo / "data/calib_mixed.jsonl").rows) {
+  for (const Json& row : models::read_dataset(test::kDemo / "data/calib_mixed.jsonl").rows) {
     lines += dump_json(Json{{"content", row.at("text")}, {"text", "a decoy"}, {"id", 1}}) + "\n";
   }
   write_file(folder.path() / "c.jsonl", lines);
   const auto tokens = [&](const std::string& column) {
-    QuantizeJob job = demo_job();
+    QuantizeJob job = test::demo_job();
     job.calibration_file = folder.path() / "c.jsonl";
     const GivenSettings given = given_settings(ConfigNode::parse("{self_generated: 0, text_column: " + column + "}", "test"));
     apply_to_job(make_quantization_config(given, "test"), job);
     return prepare_calibration(job).blocks.ids;
   };
-  EXPECT_TRUE(at::equal(tokens("content"), prepare_calibration(demo_job()).blocks.ids));
+  EXPECT_TRUE(at::equal(tokens("content"), prepare_calibration(test::demo_job()).blocks.ids));
   try {
     tokens("body");
     ADD_FAILURE() << "no error";
@@ -527,12 +516,6 @@ void check_max_memory() {
   }
 }
 
-struct Effect {
-  std::string key;
-  void (*check)();
-};
-void PrintTo(const Effect& effect, std::ostream* out) { *out << effect.key; }
-
 // llm-awq's result names three groups of the first block and nothing of the second.
 void check_search_given() {
   const std::string file = std::string(SALIENT_SOURCE_DIR) + "/tests/data/search/llm_awq.pt";
@@ -549,7 +532,7 @@ void check_save_search() {
   EXPECT_EQ(read_search(file).scales.size(), 8u);
 }
 
-const std::vector<Effect> kSettingEffects = {
+const std::vector<test::Effect> kSettingEffects = {
     {"method", check_method},
     {"bits", check_bits},
     {"group_size", check_group_size},
@@ -598,158 +581,12 @@ const std::vector<Effect> kSettingEffects = {
     {"max_memory", check_max_memory},
 };
 
-// Keys of `calibration:`, by what the calibrate and quantize stages do with them.
+INSTANTIATE_TEST_SUITE_P(Setting, ParameterEffect, ::testing::ValuesIn(kSettingEffects), test::kEffectName);
 
-CalibrationInput calibrated(const std::function<void(QuantizeJob&)>& change) {
-  QuantizeJob job = demo_job();
-  change(job);
-  return prepare_calibration(job);
-}
-
-calibration::CalibrationRecord drawn(const std::function<void(calibration::CalibrateOptions&)>& change,
-                                     std::string* text = nullptr) {
-  const test::TemporaryFolder folder;
-  calibration::CalibrateOptions options;
-  options.source = kDemo / "data/openmath_train.jsonl";
-  options.samples = 20;
-  options.model_folder = kDemo;
-  options.output_folder = folder.path();
-  change(options);
-  const calibration::CalibrateResult result = calibration::calibrate(options);
-  if (text != nullptr) *text = read_text_file(result.texts_file);
-  return result.record;
-}
-std::string drawn_text(const std::function<void(calibration::CalibrateOptions&)>& change) {
-  std::string text;
-  drawn(change, &text);
-  return text;
-}
-
-void check_samples() {
-  EXPECT_EQ(drawn([](auto&) {}).samples, 20);
-  EXPECT_EQ(drawn([](auto& options) { options.samples.reset(); }).samples, 128) << "auto";
-}
-
-void check_seed() {
-  const std::string text = drawn_text([](auto&) {});
-  EXPECT_EQ(text, drawn_text([](auto&) {}));
-  EXPECT_NE(text, drawn_text([](auto& options) { options.seed = 1; }));
-}
-
-void check_content() {
-  const std::string prompts = drawn_text([](auto& options) { options.render.content = calibration::parse_content_mode("prompt"); });
-  EXPECT_LT(prompts.size(), drawn_text([](auto&) {}).size()) << "without the answers";
-  EXPECT_THAT(prompts, HasSubstr("<|im_start|>assistant\\n\"")) << "but for their opening";
-}
-
-void check_system_prompt() {
-  EXPECT_THAT(drawn_text([](auto& options) { options.render.system_prompt = "Speak in rhymes."; }), HasSubstr("Speak in rhymes."));
-}
-
-void check_max_seq_len() {
-  EXPECT_EQ(calibrated([](auto&) {}).blocks.ids.size(1), 128);
-  EXPECT_EQ(calibrated([](auto& job) { job.max_seq_len = 96; }).blocks.ids.size(1), 96);
-}
-
-void check_packing() {
-  const CalibrationInput rows = calibrated([](auto& job) { job.packing = calibration::parse_packing("rows"); });
-  const CalibrationInput joined = calibrated([](auto& job) { job.packing = calibration::parse_packing("concat"); });
-  EXPECT_GE(rows.blocks.ids.size(0), 40) << "a row a block at least";
-  EXPECT_LT(joined.blocks.ids.size(0), rows.blocks.ids.size(0));
-}
-
-void check_file() {
-  const CalibrationInput other = calibrated([](auto& job) { job.calibration_file = kDemo / "data/squad_train.jsonl"; });
-  EXPECT_EQ(other.record.at("file"), "squad_train.jsonl");
-  EXPECT_FALSE(at::equal(other.blocks.ids, calibrated([](auto&) {}).blocks.ids));
-}
-
-void check_sources() {
-  const CalibrationInput mixed = calibrated([](auto& job) {
-    job.calibration_file.clear();
-    job.samples = 0;
-    job.sources = {{kDemo / "data/openmath_train.jsonl", 3.0, 30, "math"}, {kDemo / "data/squad_train.jsonl", 1.0, 0, "prose"}};
-  });
-  ASSERT_EQ(mixed.coverage.domains.size(), 2u);
-  EXPECT_EQ(mixed.coverage.domains[0].name, "math");
-  EXPECT_LE(mixed.coverage.domains[0].rows, 30);
-  const double share =
-      static_cast<double>(mixed.coverage.domains[0].tokens) / static_cast<double>(mixed.coverage.domains[1].tokens);
-  EXPECT_NEAR(share, 3, 0.6);
-}
-
-void check_long_rows() {
-  const auto kept = [](const char* kind) {
-    return calibrated([&](auto& job) {
-             job.max_seq_len = 64;
-             job.long_rows = calibration::parse_long_rows(kind);
-           })
-        .coverage.tokens;
-  };
-  EXPECT_GT(kept("split"), kept("cut"));
-  EXPECT_GT(kept("cut"), kept("discard"));
-}
-
-void check_loss_mask() {
-  const CalibrationInput answers = calibrated([](auto& job) {
-    job.samples = 60;
-    job.loss_mask = calibration::parse_loss_mask("response");
-  });
-  EXPECT_GT(answers.coverage.masked_tokens, 0);
-  EXPECT_EQ(calibrated([](auto&) {}).coverage.masked_tokens, 0);
-}
-
-void check_text_rows() {
-  const test::TemporaryFolder folder;
-  std::string text;
-  for (int i = 0; i < 60; ++i) text += "The first line of a paragraph,\nand its second line.\n\n";
-  write_file(folder.path() / "t.txt", text);
-  const auto rows = [&](const char* kind) {
-    return calibrated([&](auto& job) {
-             job.calibration_file = folder.path() / "t.txt";
-             job.samples = 0;
-             job.text_rows = calibration::parse_text_rows(kind);
-           })
-        .coverage.rows;
-  };
-  EXPECT_EQ(rows("file"), 1);
-  EXPECT_EQ(rows("paragraphs"), 60);
-  EXPECT_EQ(rows("lines"), 120);
-}
-
-const std::vector<Effect> kCalibrationEffects = {
-    {"samples", check_samples},
-    {"seed", check_seed},
-    {"content", check_content},
-    {"system_prompt", check_system_prompt},
-    {"max_seq_len", check_max_seq_len},
-    {"packing", check_packing},
-    {"file", check_file},
-    {"sources", check_sources},
-    {"long_rows", check_long_rows},
-    {"loss_mask", check_loss_mask},
-    {"text_rows", check_text_rows},
-};
-
-class ParameterEffect : public ::testing::TestWithParam<Effect> {};
-TEST_P(ParameterEffect, IsSeen) { GetParam().check(); }
-const auto kName = [](const auto& effect) { return effect.param.key; };
-INSTANTIATE_TEST_SUITE_P(Setting, ParameterEffect, ::testing::ValuesIn(kSettingEffects), kName);
-INSTANTIATE_TEST_SUITE_P(Calibration, ParameterEffect, ::testing::ValuesIn(kCalibrationEffects), kName);
-
-TEST(ParameterEffects, EveryParameterHasOne) {
-  const auto keys = [](const std::vector<Effect>& effects) {
-    std::set<std::string> names;
-    for (const Effect& effect : effects) EXPECT_TRUE(names.insert(effect.key).second) << effect.key << " twice";
-    return names;
-  };
+TEST(ParameterEffects, EverySettingHasOne) {
   std::set<std::string> settings;
   for (const QuantizationSetting& setting : quantization_settings()) settings.insert(std::string(setting.key));
-  EXPECT_EQ(keys(kSettingEffects), settings);
-  std::set<std::string> calibration;
-  const Json defaults = to_json(RunConfig());
-  for (const auto& [key, value] : defaults.at("calibration").items()) calibration.insert(key);
-  EXPECT_EQ(keys(kCalibrationEffects), calibration);
+  EXPECT_EQ(test::keys_of(kSettingEffects), settings);
 }
 
 // A recipe gives the weights of the settings that it stands for.

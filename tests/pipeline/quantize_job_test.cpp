@@ -9,6 +9,7 @@
 #include "models/io/checkpoint_writer.h"
 #include "models/text/tokenizer.h"
 #include "support/golden_checkpoint.h"
+#include "support/stopped_quantization.h"
 #include "support/temporary_folder.h"
 
 namespace salient::pipeline {
@@ -84,8 +85,6 @@ QuantizeJob mixture_job(const fs::path& folder, const std::function<void(const s
   return job;
 }
 
-struct Stopped {};
-
 TEST(RunQuantizeJob, WhatWasNotReachedIsReportedAndRecorded) {
   const test::TemporaryFolder folder;
   QuantizeJob job = mixture_job(folder.path(), [](const std::string& name, at::Tensor& tensor) {
@@ -112,9 +111,9 @@ TEST(RunQuantizeJob, WhatWasNotReachedIsReportedAndRecorded) {
   // The same when the job is stopped and goes on, and when its result is there already.
   job.model.output = folder.path() / "stopped";
   job.model.on_progress = [](int64_t done, int64_t) {
-    if (done == 1) throw Stopped{};
+    if (done == 1) throw test::Stopped{};
   };
-  EXPECT_THROW(run_quantize_job(job), Stopped);
+  EXPECT_THROW(run_quantize_job(job), test::Stopped);
   job.model.on_progress = nullptr;
   EXPECT_EQ(run_quantize_job(job).model.resumed_blocks, 1);
   EXPECT_TRUE(read_text_file(job.model.output / "quantization_metadata.json") == metadata);

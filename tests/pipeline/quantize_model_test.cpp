@@ -14,6 +14,7 @@
 #include "models/text/dataset.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/quantize_progress.h"
+#include "support/stopped_quantization.h"
 #include "support/temporary_folder.h"
 
 namespace salient::pipeline {
@@ -42,39 +43,18 @@ QuantizeModelOptions demo_options(const fs::path& output) {
   return options;
 }
 
-std::map<std::string, std::string> folder_bytes(const fs::path& folder) {
-  std::map<std::string, std::string> bytes;
-  for (const auto& entry : fs::directory_iterator(folder)) bytes[entry.path().filename()] = read_text_file(entry.path());
-  return bytes;
-}
-
-struct Stopped {};
-
 TEST(QuantizeModel, StoppedAfterAnyBlockItGivesTheSameBytes) {
   const test::TemporaryFolder folder;
   const calibration::TokenBlocks tokens = demo_tokens(12);
   QuantizeModelOptions options = demo_options(folder.path() / "whole");
   options.max_shard_bytes = 1'000'000;  // several shards
   const QuantizeModelResult whole = quantize_model(options, tokens);
-  const auto expected = folder_bytes(whole.folder);
+  const auto expected = test::folder_bytes(whole.folder);
   EXPECT_GT(expected.size(), 6U);
   EXPECT_TRUE(expected.contains("model.safetensors.index.json"));
 
   options.output = folder.path() / "stopped";
-  for (int64_t stop = 0; stop <= 4; ++stop) {
-    options.on_progress = [&](int64_t done, int64_t) {
-      if (done == stop) throw Stopped{};
-    };
-    EXPECT_THROW(quantize_model(options, tokens), Stopped);
-    EXPECT_FALSE(fs::exists(options.output));
-  }
-  options.on_progress = nullptr;
-  const QuantizeModelResult resumed = quantize_model(options, tokens);
-  EXPECT_EQ(resumed.resumed_blocks, 4);
-  const auto found = folder_bytes(resumed.folder);
-  ASSERT_EQ(found.size(), expected.size());
-  for (const auto& [name, bytes] : expected) EXPECT_TRUE(found.at(name) == bytes) << name;
-  EXPECT_FALSE(fs::exists(folder.path() / "stopped.partial"));
+  test::expect_same_bytes_when_stopped(options, tokens, {0, 1, 2, 3, 4}, expected);
 }
 
 // Between the last file and the rename the progress is gone already.
@@ -83,12 +63,12 @@ TEST(QuantizeModel, StoppedBeforeTheRenameItOnlyRenames) {
   const calibration::TokenBlocks tokens = demo_tokens(12);
   const QuantizeModelOptions options = demo_options(folder.path() / "out");
   const size_t linears = quantize_model(options, tokens).reports.size();
-  const auto expected = folder_bytes(options.output);
+  const auto expected = test::folder_bytes(options.output);
   fs::rename(options.output, folder.path() / "out.partial");
   const QuantizeModelResult again = quantize_model(options, tokens);
   EXPECT_EQ(again.resumed_blocks, 4);
   EXPECT_EQ(again.reports.size(), linears);
-  EXPECT_TRUE(folder_bytes(options.output) == expected);
+  EXPECT_TRUE(test::folder_bytes(options.output) == expected);
 }
 
 TEST(QuantizeModel, WorkOfOtherSettingsIsNotTakenOver) {
@@ -96,9 +76,9 @@ TEST(QuantizeModel, WorkOfOtherSettingsIsNotTakenOver) {
   const calibration::TokenBlocks tokens = demo_tokens(12);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   options.on_progress = [](int64_t done, int64_t) {
-    if (done == 2) throw Stopped{};
+    if (done == 2) throw test::Stopped{};
   };
-  EXPECT_THROW(quantize_model(options, tokens), Stopped);
+  EXPECT_THROW(quantize_model(options, tokens), test::Stopped);
   options.on_progress = nullptr;
   options.awq.spec.group_size = 64;
   EXPECT_EQ(quantize_model(options, tokens).resumed_blocks, 0);
@@ -140,7 +120,7 @@ TEST(QuantizeModel, ADamagedArtifactIsNotReused) {
   const calibration::TokenBlocks tokens = demo_tokens(12);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   quantize_model(options, tokens);
-  const auto expected = folder_bytes(options.output);
+  const auto expected = test::folder_bytes(options.output);
   write_file(options.output / "tokenizer.json", "{}");
   options.reuse_output = true;
   try {
@@ -152,20 +132,20 @@ TEST(QuantizeModel, ADamagedArtifactIsNotReused) {
   }
   options.replace_output = true;
   quantize_model(options, tokens);
-  EXPECT_TRUE(folder_bytes(options.output) == expected);
+  EXPECT_TRUE(test::folder_bytes(options.output) == expected);
 }
 
 TEST(QuantizeModel, AnotherJobsArtifactIsReplacedOnlyWhenAskedFor) {
   const test::TemporaryFolder folder;
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   quantize_model(options, demo_tokens(12));
-  const auto old = folder_bytes(options.output);
+  const auto old = test::folder_bytes(options.output);
   options.reuse_output = true;
   EXPECT_THROW(quantize_model(options, demo_tokens(13)), Error);
-  EXPECT_TRUE(folder_bytes(options.output) == old);
+  EXPECT_TRUE(test::folder_bytes(options.output) == old);
   options.replace_output = true;
   quantize_model(options, demo_tokens(13));
-  EXPECT_FALSE(folder_bytes(options.output) == old);
+  EXPECT_FALSE(test::folder_bytes(options.output) == old);
   EXPECT_FALSE(fs::exists(folder.path() / "out.replaced"));
 }
 
@@ -243,7 +223,7 @@ TEST(QuantizeModel, ASecondJobInTheSameWorkFolderIsRefused) {
   const QuantizeModelOptions second = options;
   int64_t refused = 0;
   const auto try_second = [&](int64_t, int64_t) {
-    const auto before = folder_bytes(folder.path() / "out.partial");
+    const auto before = test::folder_bytes(folder.path() / "out.partial");
     try {
       quantize_model(second, tokens);
       ADD_FAILURE() << "two jobs at once";
@@ -253,7 +233,7 @@ TEST(QuantizeModel, ASecondJobInTheSameWorkFolderIsRefused) {
       EXPECT_THAT(error.hint(), testing::HasSubstr("wait for it"));
       ++refused;
     }
-    EXPECT_TRUE(folder_bytes(folder.path() / "out.partial") == before);
+    EXPECT_TRUE(test::folder_bytes(folder.path() / "out.partial") == before);
   };
   options.on_planning = try_second;
   options.on_progress = try_second;
@@ -329,15 +309,15 @@ TEST(QuantizeModel, TargetBitsChoosesBitsByModule) {
   int64_t planned = 0;
   options.on_planning = [&](int64_t, int64_t) { ++planned; };
   options.on_progress = [](int64_t done, int64_t) {
-    if (done == 2) throw Stopped{};
+    if (done == 2) throw test::Stopped{};
   };
-  EXPECT_THROW(quantize_model(options, tokens), Stopped);
+  EXPECT_THROW(quantize_model(options, tokens), test::Stopped);
   EXPECT_GT(planned, 0);
   planned = 0;
   options.on_progress = {};
   quantize_model(options, tokens);
   EXPECT_EQ(planned, 0) << "measured again";
-  EXPECT_EQ(folder_bytes(options.output), folder_bytes(whole.folder));
+  EXPECT_EQ(test::folder_bytes(options.output), test::folder_bytes(whole.folder));
 
   options.output = folder.path() / "packed4";
   options.awq.format = WeightFormat::kAwqGemm;

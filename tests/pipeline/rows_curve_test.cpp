@@ -10,7 +10,9 @@
 #include "models/text/dataset.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/explanation.h"
+#include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_model.h"
+#include "support/stopped_quantization.h"
 #include "support/temporary_folder.h"
 
 namespace salient::pipeline {
@@ -41,8 +43,6 @@ QuantizeModelOptions demo_options(const fs::path& output) {
 }
 
 std::string weights_of(const fs::path& folder) { return read_text_file(folder / "model.safetensors"); }
-
-struct Stopped {};
 
 TEST(RowsCurve, TheErrorFallsWithTheRowsAndNothingStoredChanges) {
   const test::TemporaryFolder folder;
@@ -84,9 +84,9 @@ TEST(RowsCurve, TheErrorFallsWithTheRowsAndNothingStoredChanges) {
   const std::string expected = read_text_file(options.output / "quantization_metadata.json");
   options.output = folder.path() / "stopped";
   options.on_progress = [](int64_t done, int64_t) {
-    if (done == 2) throw Stopped{};
+    if (done == 2) throw test::Stopped{};
   };
-  EXPECT_THROW(quantize_model(options, tokens), Stopped);
+  EXPECT_THROW(quantize_model(options, tokens), test::Stopped);
   options.on_progress = nullptr;
   EXPECT_EQ(quantize_model(options, tokens).resumed_blocks, 2);
   EXPECT_TRUE(read_text_file(options.output / "quantization_metadata.json") == expected);

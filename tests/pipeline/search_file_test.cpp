@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "models/io/safetensors.h"
 #include "support/run_program.h"
+#include "support/stopped_quantization.h"
 #include "support/thrown_error.h"
 #include "support/tiny_quantization.h"
 
@@ -115,14 +116,12 @@ TEST_F(Search, TheFormatOfThatNameLeavesTheFileAlone) {
               HasSubstr("found.search"));
 }
 
-struct Stopped {};
-
 TEST_F(Search, AStoppedJobLosesNothingOfIt) {
   quantize("whole.search", "bits: 3, format: awq-search");
   on_progress_ = [](int64_t done, int64_t) {
-    if (done == 1) throw Stopped{};
+    if (done == 1) throw test::Stopped{};
   };
-  EXPECT_THROW(quantize("stopped.search", "bits: 3, format: awq-search"), Stopped);
+  EXPECT_THROW(quantize("stopped.search", "bits: 3, format: awq-search"), test::Stopped);
   EXPECT_FALSE(fs::exists(path("stopped.search")));
   on_progress_ = nullptr;
   EXPECT_EQ(quantize("stopped.search", "bits: 3, format: awq-search").model.resumed_blocks, 1);

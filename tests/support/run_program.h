@@ -13,11 +13,12 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "support/folder_bytes.h"
 
 namespace salient::test {
 
@@ -139,27 +140,6 @@ inline std::function<bool(const std::string&)> after(std::chrono::milliseconds d
   return [started = std::chrono::steady_clock::now(), delay](const std::string&) {
     return std::chrono::steady_clock::now() - started >= delay;
   };
-}
-
-// The whole file; empty when it is not there (any more).
-inline std::string file_bytes(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
-// {path relative to the folder: bytes} of all files below it.
-inline std::map<std::string, std::string> folder_bytes(const std::filesystem::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file()) files[entry.path().lexically_relative(folder).generic_string()] = file_bytes(entry.path());
-  }
-  return files;
-}
-
-inline std::vector<std::string> names_of(const std::map<std::string, std::string>& files) {
-  std::vector<std::string> names;
-  for (const auto& [name, bytes] : files) names.push_back(name);
-  return names;
 }
 
 inline void write_text(const std::filesystem::path& path, const std::string& text) {

@@ -1,0 +1,28 @@
+// What is known to be wrong before a quantization begins, and what the user should know of it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "pipeline/quantize_model.h"
+#include "pipeline/quantize_work.h"
+
+namespace salient::pipeline {
+
+// What can be known to be wrong before any work; quantize_model begins with it. Errors: as there, but for those of memory, disk and
+// damaged weights.
+void check_quantization(const QuantizeModelOptions& options);
+
+// Worth telling the user before the work begins, a line each.
+std::vector<std::string> quantization_notes(const QuantizeWork& job);
+
+// Says what will be needed and refuses what is not there. `disk`: also what the disk has free, which work in progress has taken
+// already. Errors: io (codes OUT_OF_MEMORY, DISK_FULL).
+void check_needs(const QuantizeWork& job, bool disk);
+
+// Errors: invalid argument when options.search_output exists and is not of this job.
+void check_search_output(const QuantizeWork& job);
+
+[[noreturn]] void fail_exists(const QuantizeModelOptions& options);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,119 @@
+#include "pipeline/quantize_output.h"
+
+#include <ATen/ops/sum.h>
+#include <torch/version.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/hash.h"
+#include "common/text.h"
+#include "models/io/spec_json.h"
+#include "pipeline/artifact_files.h"
+#include "pipeline/gguf_linear.h"
+#include "pipeline/model_card.h"
+#include "pipeline/quantize_checks.h"
+#include "pipeline/reached.h"
+#include "pipeline/rows_curve.h"
+#include "pipeline/search_file.h"
+#include "pipeline/weight_formats.h"
+#include "pipeline/work_folder.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+using models::Checkpoint;
+using models::DecoderConfig;
+
+Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, const AwqOptions& options,
+                   const std::vector<models::PlannedTensor>& kept) {
+  if (options.format == WeightFormat::kFloat || gguf_format_of(options.format) != nullptr) return checkpoint.config();
+  if (options.format == WeightFormat::kDequantized) return artifact_config(checkpoint.config(), Json(), "float32");
+  const Json quantization =
+      quantization_config(options.format, options.spec, quantized_modules(config, options), float_modules(config, options, kept));
+  const bool bfloat16 = packed_dtype(config, options.format) == at::kBFloat16;
+  return artifact_config(checkpoint.config(), quantization, bfloat16 ? "bfloat16" : "float16", quantizes_head(options));
+}
+
+Json metadata_json(const QuantizeWork& job, const Json& mean_bits, const QuantizeProgress& progress, const Json& file_hashes) {
+  const QuantizeModelOptions& options = job.options;
+  const calibration::TokenBlocks& tokens = job.tokens;
+  Json layers = Json::array();
+  for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
+  Json metadata = {
+      {"format", row_of(options.awq.format).packed ? to_string(options.awq.format) : "float"},
+      {"fingerprint", progress.fingerprint},
+      {"method", to_upper(options.awq.method)},
+      {"spec", models::spec_to_json(options.awq.spec)},
+      {"mean_bits", mean_bits},
+      {"search", settings_json(options.awq)},
+      {"calibration", with_reached(options.calibration_record, progress.reports)},
+      {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
+      {"calibration_blocks", tokens.ids.size(0)},
+      {"calibration_ids_sha256", hash_tensor(tokens.ids)},
+      {"seed", options.seed},
+      {"source", describe_source(job.checkpoint.folder())},
+      {"source_sha256", job.source_hashes},
+      {"files_sha256", file_hashes},
+      {"layers", layers},
+      {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
+  if (Json curve = rows_curve_json(progress.reports); !curve.empty()) metadata["rows_curve"] = std::move(curve);
+  return metadata;
+}
+
+}  // namespace
+
+std::optional<QuantizeProgress> reusable_output(const QuantizeWork& job) {
+  const QuantizeModelOptions& options = job.options;
+  if (!fs::exists(options.output)) return std::nullopt;
+  const std::optional<QuantizeProgress> finished = options.reuse_output ? load_finished(options.output) : std::nullopt;
+  if (!finished || finished->fingerprint != job.fingerprint) {
+    if (!options.replace_output) fail_exists(options);
+    return std::nullopt;
+  }
+  const std::string changed = find_changed_file(options.output);
+  if (changed.empty()) return finished;
+  if (options.replace_output) return std::nullopt;
+  throw Error(ErrorKind::kCorruption, fmt::format("{}: {} is not as it was made", options.output.string(), changed))
+      .with_hint("remove the folder, then the same command makes it again; or: " + options.exists_hint);
+}
+
+std::optional<QuantizeProgress> finished_work(const QuantizeWork& job) {
+  std::optional<QuantizeProgress> finished = load_finished(job.work);
+  if (!finished || finished->fingerprint != job.fingerprint || !find_changed_file(job.work).empty()) return std::nullopt;
+  return finished;
+}
+
+void write_other_files(const QuantizeWork& job, const AwqOptions& awq, const std::optional<BitPlan>& bits,
+                       const QuantizeProgress& progress) {
+  copy_side_files(job.checkpoint.folder(), job.work);
+  const std::string new_config = dump_json(output_config(job.checkpoint, job.config, awq, job.kept), 2) + "\n";
+  Json file_hashes = hash_files(job.work, [](const std::string& name) {
+    return !name.starts_with(".") && !is_progress_file(name) && name != kMetadataFile && name != kModelCard;
+  });
+  file_hashes["config.json"] = sha256_hex(new_config);
+  const Json metadata = metadata_json(job, bits ? Json(bits->mean_bits) : Json(), progress, file_hashes);
+  write_file(job.work / kModelCard, model_card(metadata));  // not among the hashes: users add to it
+  write_file(job.work / kMetadataFile, dump_json(metadata, 2) + "\n");
+  write_file(job.work / "config.json", new_config);
+}
+
+void save_search(const QuantizeWork& job) {
+  SearchResult whole;
+  whole.model_type = job.config.model_type;
+  whole.fingerprint = weights_fingerprint(job.source_hashes);
+  whole.settings = settings_json(job.options.awq);
+  join_search_parts(job.options.search_output, job.work, job.blocks(), whole, job.fingerprint);
+}
+
+void publish(const QuantizeWork& job) {
+  // It came while this job was at work, and nobody said that it may be replaced.
+  if (fs::exists(job.options.output) && !job.options.replace_output) fail_exists(job.options);
+  publish_folder(job.work, job.options.output);
+}
+
+}  // namespace salient::pipeline

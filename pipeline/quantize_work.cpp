@@ -1,0 +1,73 @@
+#include "pipeline/quantize_work.h"
+
+#include <torch/version.h>
+
+#include <cstddef>
+#include <span>
+
+#include "common/error.h"
+#include "common/hash.h"
+#include "models/io/spec_json.h"
+#include "pipeline/artifact_files.h"
+#include "pipeline/gguf_linear.h"
+#include "pipeline/quantization_settings.h"
+#include "pipeline/search_result.h"
+#include "pipeline/weight_formats.h"
+#include "pipeline/work_folder.h"
+
+namespace salient::pipeline {
+
+QuantizeModelOptions normalized(QuantizeModelOptions options) {
+  options.output = options.output.lexically_normal();
+  if (!options.output.has_filename()) options.output = options.output.parent_path();  // "out/"
+  if (options.output.empty() || options.output == ".") fail(ErrorKind::kInvalidArgument, "the output folder has no name");
+  if (options.awq.export_compatible) options.awq.format = WeightFormat::kFloat;
+  apply_gguf_format(options.awq);
+  return options;
+}
+
+Json settings_json(const AwqOptions& awq) {
+  QuantizationConfig config;
+  config.awq = awq;
+  return to_json(config);
+}
+
+std::string hash_tensor(const at::Tensor& tensor) {
+  const at::Tensor data = tensor.contiguous();
+  Sha256 hash;
+  hash.update(std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()));
+  return hash.hex();
+}
+
+QuantizeWork::QuantizeWork(const QuantizeModelOptions& given, const calibration::TokenBlocks& calibration_tokens)
+    : options(normalized(given)),
+      tokens(calibration_tokens),
+      checkpoint(options.model_folder),
+      config(models::load_decoder_config(checkpoint)),
+      kept(plan_kept(checkpoint, config)),
+      source_hashes(hash_source_files(checkpoint.folder())),
+      work(work_folder_of(options.output)) {
+  options.awq.scale_dtype = packed_dtype(config, options.awq.format);
+  options.awq.ggml_types = ggml_types(config, options.awq);
+  if (gguf_format_of(options.awq.format) != nullptr) {
+    gguf.emplace(checkpoint, config, options.awq);
+    kept.clear();  // a file of its own, for llama.cpp
+  }
+  stored = gguf ? gguf->stored() : stored_dtypes(checkpoint, config, options.awq);
+  fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
+                                      {"source", source_hashes},
+                                      {"spec", models::spec_to_json(options.awq.spec)},
+                                      {"search", settings_json(options.awq)},
+                                      {"given_search", options.awq.search ? options.awq.search->sha256 : ""},
+                                      {"save_search", !options.search_output.empty()},
+                                      {"ids", hash_tensor(tokens.ids)},
+                                      {"lengths", hash_tensor(tokens.lengths)},
+                                      {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
+                                      {"calibration", options.calibration_record},
+                                      {"seed", options.seed},
+                                      {"libtorch", TORCH_VERSION},
+                                      {"device", options.device.str()},
+                                      {"batch_tokens", options.batch_tokens},
+                                      {"max_shard_bytes", options.max_shard_bytes}}));
+}
+}  // namespace salient::pipeline

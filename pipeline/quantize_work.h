@@ -1,0 +1,54 @@
+// What one call of quantize_model works on: its options in full, the source's configuration and hashes, the work folder and the
+// fingerprint of everything that decides the result's bytes.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "calibration/token_blocks.h"
+#include "common/json.h"
+#include "models/io/checkpoint.h"
+#include "pipeline/gguf_output.h"
+#include "pipeline/quantize_model.h"
+#include "pipeline/quantize_plan.h"
+
+namespace salient::pipeline {
+
+// An output folder without a trailing slash, and what the format decides: export_compatible and GGUF set others of the options.
+// Errors: invalid argument (no name), those of apply_gguf_format.
+QuantizeModelOptions normalized(QuantizeModelOptions options);
+
+// The options as a quantization configuration in YAML has them (to_json of QuantizationConfig).
+Json settings_json(const AwqOptions& awq);
+
+// SHA-256 of a tensor's elements, in hexadecimal.
+std::string hash_tensor(const at::Tensor& tensor);
+
+// Nothing of it changes while the call runs.
+struct QuantizeWork {
+  // Reads headers and configuration, hashes the source's files. Errors: those of Checkpoint, load_decoder_config, GgufOutput.
+  QuantizeWork(const QuantizeModelOptions& given, const calibration::TokenBlocks& calibration_tokens);
+  QuantizeWork(const QuantizeWork&) = delete;  // `stored` refers to `checkpoint` or `gguf`
+  QuantizeWork& operator=(const QuantizeWork&) = delete;
+
+  int64_t blocks() const { return config.num_hidden_layers; }
+  std::vector<int64_t> hidden_shape() const { return {tokens.ids.size(0), tokens.ids.size(1), config.hidden_size}; }
+  void say(const std::string& line) const {
+    if (options.on_message) options.on_message(line);
+  }
+
+  QuantizeModelOptions options;
+  const calibration::TokenBlocks& tokens;
+  models::Checkpoint checkpoint;
+  models::DecoderConfig config;
+  std::vector<models::PlannedTensor> kept;
+  Json source_hashes;
+  std::filesystem::path work;
+  std::optional<GgufOutput> gguf;  // where that is the format
+  StoredDtype stored;
+  std::string fingerprint;  // of everything that decides the result's bytes
+};
+
+}  // namespace salient::pipeline
