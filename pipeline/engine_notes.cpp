@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "models/decoder/block_layout.h"
 #include "pipeline/awq_linear.h"
+#include "pipeline/runtime_scheme.h"
 
 namespace salient::pipeline {
 namespace {
@@ -101,6 +102,12 @@ std::vector<std::string> engine_warnings(const models::DecoderConfig& config, co
   for (const auto& [rule, entry] : found) {
     lines.push_back(fmt::format("{}: {} take {}: {} of {} linears do not fit, such as {}", to_string(options.format), rule->engine,
                                 rule->wants, entry.linears, total, entry.example));
+  }
+  const models::RuntimeBits runtime = written_runtime_bits(options);
+  if (runtime.activation_bits || runtime.kv_bits) {
+    lines.push_back(fmt::format("{}: transformers with compressed-tensors computes with {}; vLLM has no kernels for packed weights with int8 activations, "
+                                "and a KV cache in float8 only: leave write_runtime_bits out for it",
+                                to_string(options.format), runtime_text(runtime)));
   }
   return lines;
 }

@@ -81,6 +81,11 @@ TEST(ModelCard, EachFormatHasItsReaders) {
   EXPECT_FALSE(header_of(gguf).contains("library_name"));
   EXPECT_THAT(model_card(metadata(), "torchscript"), HasSubstr("torch.jit.load"));
   EXPECT_THAT(model_card(metadata(), "compressed-tensors"), HasSubstr("package compressed-tensors"));
+  EXPECT_THAT(model_card(metadata(), "compressed-tensors"), AllOf(HasSubstr("vllm serve"), Not(HasSubstr("kv_cache_scheme"))));
+  Json rounds = metadata();
+  rounds["search"]["write_runtime_bits"] = true;
+  EXPECT_THAT(model_card(rounds, "compressed-tensors"), AllOf(HasSubstr("kv_cache_scheme"), Not(HasSubstr("vllm serve"))));
+  EXPECT_THAT(model_card(rounds, "awq-gemm"), Not(HasSubstr("kv_cache_scheme")));
   const std::string marlin = model_card(metadata(), "awq-marlin");
   EXPECT_THAT(marlin, AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("vllm"))));
 }

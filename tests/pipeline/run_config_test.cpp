@@ -68,7 +68,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
     "dataset": {"name": "d", "train_file": "t.csv", "question_field": "q", "answer_field": "a"},
     "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "max_seq_len": 64, "packing": "rows", "file": "c.txt",
       "sources": [], "long_rows": "cut", "loss_mask": "response", "text_rows": "paragraphs"},
-    "quantization": {"method": "gptq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "group_size": -1, "zero_point": false,
+    "quantization": {"method": "gptq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "write_runtime_bits": false, "group_size": -1, "zero_point": false,
       "lm_head": "int8", "scale": true, "n_grid": 10, "duo_scaling": "off", "refine": false, "objective": "block", "clip": true, "clip_steps": 5,
       "max_shrink": 0.25, "rounding": "adaround", "column_order": "natural", "damping": 0.1, "off_diagonal": 0.5, "sweeps": 7, "rows_curve": false, "propagate_error": false,
       "format": "compressed-tensors", "export_compatible": true, "overrides": [{"pattern": "down_proj", "bits": 8, "group_size": 32, "zero_point": true},
