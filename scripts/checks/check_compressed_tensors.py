@@ -4,7 +4,8 @@
 A compressed-tensors folder in transformers with compressed-tensors (CPU, float32) against `salient logits`: as the files say, and with the inputs of linears,
 or keys and values, left as computed where the files round them. transformers rounds both while it runs (compressed-tensors' hooks on linears and on the
 cache), but only when it is not told to dequantize: then it forgets what was said of activations and the KV cache. Packed zero points it can load only
-dequantized (5.23); for such a folder the hooks are put on afterwards, from the same configuration.
+dequantized (5.23), with products in the scales' dtype; for such a folder the codes are unpacked by compressed-tensors and multiplied in float32 here, and the
+hooks put on a float model, from the same configuration.
 
 Rounding is a step: where a sum lies on its edge, the order of additions decides. Such a number changes what follows by a step, so that two correct programs
 differ by more than float rounding, but by much less than rounding itself changes. So the mean difference must be at most 5 % of what leaving the rounding
@@ -21,21 +22,48 @@ import tempfile
 import numpy
 import torch
 import transformers
+from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
 from safetensors import safe_open
 
 ALL = {"activations": True, "kv_cache": True}
 
 
-def stored_tensors(folder, names):
+def stored_tensors(folder):
     found = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as handle:
-            found |= {name: handle.get_tensor(name) for name in handle.keys() if name.endswith(names)}
+            found |= {name: handle.get_tensor(name) for name in handle.keys()}
     return found
 
 
-def with_hooks(model, folder, config):
+def float_model(folder, tensors):
+    """The same weights as floats; of one width and group size."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    scheme = next(iter(config.quantization_config["config_groups"].values()))["weights"]
+    del config.quantization_config
+    weights = {}
+    for name, tensor in tensors.items():
+        module, part = name.rsplit(".", 1)
+        if part == "weight_packed":
+            shape = torch.Size(tensors[module + ".weight_shape"].tolist())
+            scale = tensors[module + ".weight_scale"].float()
+            codes = unpack_from_int32(tensor, scheme["num_bits"], shape).float()
+            zeros = unpack_from_int32(tensors[module + ".weight_zero_point"], scheme["num_bits"], torch.Size([shape[0], scale.shape[1]]), packed_dim=0).float()
+            wide = [part.repeat_interleave(shape[1] // scale.shape[1], 1) for part in (zeros, scale)]
+            weights[module + ".weight"] = (codes - wide[0]) * wide[1]
+        elif part == "weight" or part == "bias":
+            weights[name] = tensor.float()
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not (name == "lm_head.weight" and config.tie_word_embeddings)]
+    if missing or unexpected:
+        sys.exit(f"{folder}: missing {missing}, unexpected {unexpected}")
+    model.tie_weights()
+    return model
+
+
+def with_hooks(model, tensors, config):
     """Rounding as the configuration says, on a model in float."""
     fields = copy.deepcopy({key: value for key, value in config.items() if key not in ("quant_method", "version", "sparsity_config", "transform_config")})
     for group in fields["config_groups"].values():
@@ -44,9 +72,10 @@ def with_hooks(model, folder, config):
     fields["format"] = "dense"
     apply_quantization_config(model, QuantizationConfig.model_validate(fields), show_progress=False)
     modules = dict(model.named_modules())
-    for name, tensor in stored_tensors(folder, ("k_scale", "v_scale")).items():
-        module, parameter = name.rsplit(".", 1)
-        getattr(modules[module], parameter).data = tensor.float()
+    for name, tensor in tensors.items():
+        if name.endswith((".k_scale", ".v_scale")):
+            module, parameter = name.rsplit(".", 1)
+            getattr(modules[module], parameter).data = tensor.float()
     return model
 
 
@@ -54,9 +83,8 @@ def load(folder, config):
     asymmetric = any(not group["weights"]["symmetric"] for group in config["config_groups"].values())
     if not asymmetric:
         return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    options = transformers.CompressedTensorsConfig(dequantize=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=options).eval()
-    return with_hooks(model, folder, config)
+    tensors = stored_tensors(folder)
+    return with_hooks(float_model(folder, tensors).eval(), tensors, config)
 
 
 @torch.inference_mode()
