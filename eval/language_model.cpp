@@ -169,11 +169,20 @@ Json describe(const LanguageModel& model) {
                  {"bos_policy", std::string(to_string(model.bos))},
                  {"adds_bos", adds_bos(model)},
                  {"max_length", model.max_length}};
+  if (options.activation_bits.value_or(16) != 16) result["activation_bits"] = *options.activation_bits;
+  if (options.kv_bits.value_or(16) != 16) result["kv_bits"] = *options.kv_bits;
   if (gguf) {
     result["gguf"] = model.quantization;
     result["gguf"].erase("quant_method");
   }
   return result;
+}
+
+std::string runtime_text(const Json& description) {
+  std::string text;
+  if (description.contains("activation_bits")) text = fmt::format("a{}", description["activation_bits"].get<int>());
+  if (description.contains("kv_bits")) text += fmt::format("{}kv{}", text.empty() ? "" : " ", description["kv_bits"].get<int>());
+  return text;
 }
 
 }  // namespace salient::eval

@@ -64,8 +64,11 @@ std::vector<models::TokenId> encode_text(const LanguageModel& model, std::string
 // Whether encode_text puts BOS in front of ordinary text.
 bool adds_bos(const LanguageModel& model);
 
-// {"name", "model_type", "dtype", "device", "quantized", "bos_policy", "adds_bos", "max_length"}: what a figure depends on. Of a GGUF file also
+// {"name", "model_type", "dtype", "device", "quantized", "bos_policy", "adds_bos", "max_length"}: what a figure depends on. Where they are not 16 also
+// "activation_bits" and "kv_bits"; of a GGUF file also
 // "gguf": {"file_type", "bits_per_weight", "tensor_types"}.
 Json describe(const LanguageModel& model);
+// "a8 kv8", "kv8", "": the bits in a description that are not 16.
+std::string runtime_text(const Json& description);
 
 }  // namespace salient::eval

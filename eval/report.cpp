@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/table.h"
+#include "eval/language_model.h"
 
 namespace salient::eval {
 namespace {
@@ -66,8 +67,9 @@ std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_c
 
 std::string throughput_table(const Evaluation& evaluation) {
   std::vector<std::vector<std::string>> rows;
-  const auto add = [&](const ModelResult& model, const char* role) {
+  const auto add = [&](const ModelResult& model, std::string role) {
     if (!model.throughput) return;
+    if (const std::string bits = runtime_text(model.description); !bits.empty()) role += fmt::format(" ({})", bits);
     const Throughput& t = *model.throughput;
     rows.push_back({role, megabytes(t.disk_bytes), megabytes(t.memory_bytes), megabytes(t.peak_rss_bytes),
                     fmt::format("{:.0f}", t.prompt_tokens_per_second), fmt::format("{:.0f}", t.generation_tokens_per_second),
@@ -92,6 +94,12 @@ std::string join(const std::vector<std::string>& parts, std::string_view separat
   return fmt::format("{}", fmt::join(parts, separator));
 }
 
+// "demo_awq", "demo_awq (a8 kv8)".
+std::string with_bits(const ModelResult& model) {
+  const std::string bits = runtime_text(model.description);
+  return bits.empty() ? model.model : fmt::format("{} ({})", model.model, bits);
+}
+
 std::string verdict_alone(const ModelResult& model) {
   std::vector<std::string> parts;
   for (const TaskResult& task : model.tasks) {
@@ -100,7 +108,7 @@ std::string verdict_alone(const ModelResult& model) {
       if (metric.headline) parts.push_back(fmt::format("{} {} {}", task.task, metric.metric, number(metric.value.value)));
     }
   }
-  return parts.empty() ? model.model + ": nothing was measured." : fmt::format("{}: {}.", model.model, join(parts, ", "));
+  return parts.empty() ? with_bits(model) + ": nothing was measured." : fmt::format("{}: {}.", with_bits(model), join(parts, ", "));
 }
 
 }  // namespace
@@ -151,6 +159,8 @@ Json to_json(const Evaluation& evaluation) {
 
 std::string to_table(const Evaluation& evaluation) {
   std::vector<std::string> titles = {"task", "metric", "value", "stderr", "n"};
+  const std::string bits = runtime_text(evaluation.model.description);
+  if (!bits.empty()) titles[2] += fmt::format(" ({})", bits);
   if (evaluation.base) titles.insert(titles.end(), {"base", "difference", "retained"});
   std::vector<std::vector<std::string>> rows;
   std::string left_out;
@@ -192,15 +202,15 @@ std::string verdict(const Evaluation& evaluation) {
       distribution.push_back(fmt::format("mean KL {:.3g} nats, the same top token at {:.1f} % of positions", kl->value.value, 100 * top->value.value));
     }
   }
-  std::string out = evaluation.model.model;
+  std::string out = with_bits(evaluation.model);
   if (!kept.empty()) {
     double sum = 0;
     for (const double k : kept) sum += k;
     out += fmt::format(" keeps {:.1f} % of the scores of {} on average over {} task{}", 100 * sum / static_cast<double>(kept.size()),
-                       evaluation.base->model, kept.size(), kept.size() == 1 ? "" : "s");
+                       with_bits(*evaluation.base), kept.size(), kept.size() == 1 ? "" : "s");
     out += losses.empty() ? "; no loss is larger than chance explains (95 %)" : "; real losses (95 %): " + join(losses, ", ");
   } else {
-    out += " against " + evaluation.base->model;
+    out += " against " + with_bits(*evaluation.base);
   }
   if (!distribution.empty()) out += (kept.empty() ? ": " : "; ") + join(distribution, "; ");
   return out + ".";

@@ -96,6 +96,9 @@ struct AwqOptions {
   // engines take.
   int64_t pad_intermediate = 0;
   bool search_only = false;        // nothing but the search's result is stored; searched as for compressed-tensors
+  // compressed-tensors: the specification's bits of activations and KV cache stand in config.json too, where 8, so that engines round while they run
+  // (pipeline/runtime_scheme.h). false: in the metadata alone.
+  bool write_runtime_bits = false;
   bool export_compatible = false;  // scales and clipping are applied, weights stay floats in the source's layout: for quantizers that follow (AutoAWQ)
 };
 

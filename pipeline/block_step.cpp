@@ -12,6 +12,7 @@
 #include "models/decoder/mlp.h"
 #include "models/decoder/router.h"
 #include "pipeline/block_objective.h"
+#include "pipeline/runtime_scheme.h"
 #include "pipeline/uncalibrated_step.h"
 
 namespace salient::pipeline {
@@ -87,6 +88,7 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
   return_free_memory();
   QuantizedBlock quantized = quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options,
                                             step.stored, step.sink, step.linears, objective.get());
+  store_kv_scales(step.config, layout.block, step.options, pass, quantized.weights, input, step.stored, step.sink);
   if (!step.options.propagate_error || !step.needs_output) return std::move(quantized.reports);
   const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
   const models::BlockObserver nobody;
@@ -125,6 +127,7 @@ class MixtureStep {
     if (!step_.options.propagate_error) prepare_experts(weights);
     QuantizedBlock quantized = quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options,
                                               step_.stored, step_.sink, step_.linears, objective_.get());
+    store_kv_scales(step_.config, layout_.block, step_.options, step_.pass, quantized.weights, input_, step_.stored, step_.sink);
     if (step_.options.propagate_error) prepare_experts(quantized.weights);
 
     std::vector<LinearReport> reports = std::move(quantized.reports);

@@ -163,9 +163,10 @@ at::ScalarType scale_dtype(const Checkpoint& checkpoint, const models::DecoderCo
          kRequantize);
 }
 
-// By file and place in it.
+// By file and place in it; without scales of a KV cache, which no other format has a place for.
 std::vector<std::string> stored_order(const Checkpoint& checkpoint) {
   std::vector<std::string> names = checkpoint.names();
+  std::erase_if(names, [](const std::string& name) { return name.ends_with(".k_scale") || name.ends_with(".v_scale"); });
   const auto place = [&](const std::string& name) {
     return std::tuple(checkpoint.file_of(name), checkpoint.info(name).begin, name);
   };

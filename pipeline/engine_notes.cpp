@@ -8,6 +8,7 @@
 #include "models/decoder/block_layout.h"
 #include "pipeline/awq_linear.h"
 #include "pipeline/pad_intermediate.h"
+#include "pipeline/runtime_scheme.h"
 
 namespace salient::pipeline {
 namespace {
@@ -127,7 +128,13 @@ std::vector<std::string> engine_warnings(const models::DecoderConfig& config, co
     lines.push_back(fmt::format("{}: {} take {}: {} of {} linears do not fit, such as {}", to_string(options.format), rule->engine,
                                 rule->wants, entry.linears, total, entry.example));
   }
-  if (lines.empty() || options.pad_intermediate != 0) return lines;
+  const models::RuntimeBits runtime = written_runtime_bits(options);
+  if (runtime.activation_bits || runtime.kv_bits) {
+    lines.push_back(fmt::format("{}: transformers with compressed-tensors computes with {}; vLLM has no kernels for packed weights with int8 activations, "
+                                "and a KV cache in float8 only: leave write_runtime_bits out for it",
+                                to_string(options.format), runtime_text(runtime)));
+  }
+  if (found.empty() || options.pad_intermediate != 0) return lines;
   if (const std::vector<std::string> better = better_widths(config, options); !better.empty())
     lines.push_back(fmt::format("--pad-intermediate auto makes MLPs wider by zeros: {}", fmt::join(better, ", ")));
   return lines;

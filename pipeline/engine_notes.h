@@ -31,8 +31,8 @@ std::vector<const EngineRule*> engine_notes(WeightFormat format, const models::L
 
 // All that will be quantized, one line for each rule: "awq-gemv: AutoAWQ's kernels take input channels in multiples of 1024: 14 of 28
 // linears do not fit, such as model.layers.0.mlp.down_proj (out 896, in 4864, group 128)". At the end, where wider MLPs would fit more
-// of them, what pad_intermediate would make of their widths. Empty when every engine takes every linear, and
-// for formats that stay floats.
+// of them, what pad_intermediate would make of their widths. Empty when every engine takes every linear, and for formats that stay
+// floats. Also which engines compute with what write_runtime_bits tells them (vLLM: issues 33480 of vllm, 1513 of llm-compressor).
 std::vector<std::string> engine_warnings(const models::DecoderConfig& config, const AwqOptions& options);
 
 }  // namespace salient::pipeline

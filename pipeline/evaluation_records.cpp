@@ -11,9 +11,12 @@ namespace fs = std::filesystem;
 namespace {
 
 // Speed and memory, as figures of the task "throughput".
-void record_throughput(Store& store, ResultRecord record, const eval::Throughput& throughput) {
+void record_throughput(Store& store, ResultRecord record, const eval::Throughput& throughput, const Json& description) {
   record.task = "throughput";
   record.config = {{"threads", throughput.threads}, {"prompt_tokens", throughput.prompt_tokens}, {"generated_tokens", throughput.generated_tokens}};
+  for (const char* bits : {"activation_bits", "kv_bits"}) {
+    if (description.contains(bits)) record.config[bits] = description.at(bits);
+  }
   record.n = throughput.repeats;
   const auto put = [&](const char* metric, double value) {
     record.metric = metric;
@@ -35,7 +38,7 @@ void record_model(Store& store, std::optional<int64_t> run_id, const eval::Model
     record.model_name = result.model;
     record.model_path = fs::absolute(model.folder).lexically_normal().string();
     record.model_hash = model.hash;
-    record_throughput(store, record, *result.throughput);
+    record_throughput(store, record, *result.throughput, result.description);
   }
   for (const eval::TaskResult& task : result.tasks) {
     for (const eval::MetricResult& metric : task.metrics) {

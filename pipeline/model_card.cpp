@@ -202,10 +202,17 @@ std::string error_section(const std::vector<LinearReport>& reports) {
          markdown_table({"Linear", "Count", "Error / rounding to nearest"}, rows);
 }
 
-std::string loading_section(const FormatRow& row) {
+// `rounds`: it tells engines to round activations or the KV cache, which few can.
+std::string loading_section(const FormatRow& row, bool rounds) {
   std::string text = "## How to load it\n\n`MODEL` stands for this folder or repository.\n";
-  for (const Engine& engine : row.engines)
-    text += fmt::format("\n{}:\n\n```{}\n{}\n```\n", engine.name, engine.language, engine.code);
+  for (const Engine& engine : row.engines) {
+    if (!rounds || &engine == &row.engines.front())
+      text += fmt::format("\n{}:\n\n```{}\n{}\n```\n", engine.name, engine.language, engine.code);
+  }
+  if (rounds) {
+    text += "\n`config.json` asks for 8-bit integers of activations or the KV cache (`input_activations`, `kv_cache_scheme`). transformers computes that while the "
+            "package decompresses weights as it runs, not with `dequantize=True`; vLLM and SGLang have no kernels for it.\n";
+  }
   return text;
 }
 
@@ -230,6 +237,11 @@ std::vector<LinearReport> reports_of(const Json& metadata) {
 bool only_smoothed(const Json& metadata) {
   const auto made = parse_weight_format(text_of(part(metadata, "search"), "format"));
   return made && !row_of(*made).rounds;
+}
+
+bool asks_for_runtime_bits(const Json& metadata, std::string_view format) {
+  const Json& search = part(metadata, "search");
+  return format == "compressed-tensors" && search.contains("write_runtime_bits") && search.at("write_runtime_bits") == Json(true);
 }
 
 // As quantize_model names what it stores.
@@ -300,7 +312,7 @@ std::string model_card(const Json& metadata, std::string_view given_format) {
     text += calibration_section(metadata) + "\n";
     if (!reports.empty() && !part(metadata, "calibration").empty()) text += error_section(reports) + "\n";
   }
-  text += quality_section(figures) + "\n" + loading_section(row);
+  text += quality_section(figures) + "\n" + loading_section(row, asks_for_runtime_bits(metadata, format));
   if (const std::string warnings = warning_section(reports); !warnings.empty()) text += "\n" + warnings;
   return text;
 }

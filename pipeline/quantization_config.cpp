@@ -2,6 +2,7 @@
 
 #include "common/error.h"
 #include "pipeline/gguf_linear.h"
+#include "pipeline/runtime_scheme.h"
 #include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
@@ -11,6 +12,7 @@ void check_stored(const AwqOptions& awq) {
   if (awq.search_only && (awq.search != nullptr || !(awq.scale || awq.clip)))
     fail(ErrorKind::kInvalidArgument, "format awq-search: nothing would be searched: {}",
          awq.search != nullptr ? "a search result is given with 'search'" : "'scale' and 'clip' are off");
+  check_runtime_scheme(awq);
   if (awq.export_compatible) return;
   check_format(awq.format, awq.spec);
   check_gguf_settings(awq);

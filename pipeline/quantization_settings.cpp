@@ -34,7 +34,7 @@ constexpr QuantizationSetting kSettings[] = {
     {"symmetric", "", Form::kSwitch, "", "no zero points", "zero_point",
      [](const Node& n, Config& c) { c.awq.spec.zero_point = !n.as_bool(); }, nullptr},
     {"activation_bits", "", Form::kWord, "N",
-     "bits that the runtime may quantize activations to; recorded, nothing else; default 8", "",
+     "bits that the runtime may quantize activations to; recorded, nothing else, but see write_runtime_bits; default 8", "",
      [](const Node& n, Config& c) {
        c.awq.spec.activation_bits = read_runtime_bits(n, {4, 8, 16});
      },
@@ -44,6 +44,11 @@ constexpr QuantizationSetting kSettings[] = {
        c.awq.spec.kv_cache_bits = read_runtime_bits(n, {2, 4, 8, 16});
      },
      [](const Config& c) { return Json(c.awq.spec.kv_cache_bits); }},
+    {"write_runtime_bits", "", Form::kSwitch, "",
+     "compressed-tensors: activation_bits and kv_cache_bits of 8 stand in config.json as input_activations and kv_cache_scheme, with measured k_scale\n"
+     "and v_scale: for engines that have such kernels",
+     "", [](const Node& n, Config& c) { c.awq.write_runtime_bits = n.as_bool(); },
+     [](const Config& c) { return Json(c.awq.write_runtime_bits); }},
     {"lm_head", "", Form::kWord, "DTYPE", "fp16 (default), or int8 where the format can hold it", "",
      [](const Node& n, Config& c) {
        c.awq.spec.lm_head = *quant::parse_head_dtype(n.as_choice(std::vector<std::string>{"fp16", "int8"}));

@@ -18,6 +18,7 @@
 #include "pipeline/quantize_checks.h"
 #include "pipeline/reached.h"
 #include "pipeline/rows_curve.h"
+#include "pipeline/runtime_scheme.h"
 #include "pipeline/search_file.h"
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
@@ -33,8 +34,8 @@ Json output_config(const Checkpoint& checkpoint, const DecoderConfig& config, co
                    const std::vector<models::PlannedTensor>& kept) {
   if (options.format == WeightFormat::kFloat || gguf_format_of(options.format) != nullptr) return checkpoint.config();
   if (options.format == WeightFormat::kDequantized) return artifact_config(checkpoint.config(), Json(), "float32");
-  const Json quantization =
-      quantization_config(options.format, options.spec, quantized_modules(config, options), float_modules(config, options, kept));
+  const Json quantization = quantization_config(options.format, options.spec, quantized_modules(config, options),
+                                                float_modules(config, options, kept), written_runtime_bits(options));
   const bool bfloat16 = packed_dtype(config, options.format) == at::kBFloat16;
   return artifact_config(checkpoint.config(), quantization, bfloat16 ? "bfloat16" : "float16", quantizes_head(options));
 }

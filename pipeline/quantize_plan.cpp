@@ -11,6 +11,7 @@
 #include "pipeline/awq_linear.h"
 #include "pipeline/bit_measurement.h"
 #include "pipeline/gguf_linear.h"
+#include "pipeline/runtime_scheme.h"
 #include "pipeline/weight_format_compressed.h"
 #include "quant/affine.h"
 
@@ -242,6 +243,7 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
     if (spec.optional && checkpoint != nullptr && !checkpoint->contains(spec.name)) continue;
     plan.push_back({spec.name, checkpoint == nullptr ? at::kFloat : checkpoint->info(spec.name).dtype, spec.shape});
   }
+  for (PlannedTensor& scale : plan_kv_scales(config, block, options, stored)) plan.push_back(std::move(scale));
   for (int64_t expert = 0; expert < layout.experts; ++expert) {
     const std::vector<LinearSpec> specs = models::expert_layout(config, block, expert);
     check_linears(specs, options);

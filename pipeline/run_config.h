@@ -60,6 +60,8 @@
 //     max_new_tokens: 0            # 0 = the task's own
 //     throughput: true
 //     compare_with_base: true
+//     activation_bits: 8           # 8 | 16: inputs of the artifact's quantized linears; default: what the artifact says, else 16
+//     kv_bits: 8                   # 8 | 16: its keys and values; the same default
 //     max_retention_loss: 0.05     # share of a headline score that may be lost, else ACCURACY_DEGRADATION; default: no bound
 //   output:
 //     folder: artifacts
@@ -113,6 +115,8 @@ struct EvaluationConfig {
   int64_t max_new_tokens = 0;
   bool throughput = true;
   bool compare_with_base = true;
+  std::optional<int> activation_bits;  // of the artifact; the base is computed as it is
+  std::optional<int> kv_bits;
   std::optional<double> max_retention_loss;
 };
 

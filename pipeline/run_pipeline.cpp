@@ -230,32 +230,36 @@ class EvaluatedPair {
   EvaluatedPair(const RunConfig& config, fs::path base_folder, std::string base_name, std::string name)
       : dtype_(parse_dtype(config.runtime.dtype)),
         device_(parse_device(config.runtime.device)),
+        activation_bits_(config.evaluation.activation_bits),
+        kv_bits_(config.evaluation.kv_bits),
         compare_(config.evaluation.compare_with_base),
         base_folder_(std::move(base_folder)),
         base_name_(std::move(base_name)),
         name_(std::move(name)) {}
 
   const eval::LanguageModel& model(const fs::path& artifact) {
-    if (!model_) model_.emplace(load(artifact, name_));
+    if (!model_) model_.emplace(load(artifact, name_, activation_bits_, kv_bits_));
     return *model_;
   }
   const eval::LanguageModel* base() {
     if (!compare_) return nullptr;
-    if (!base_) base_.emplace(load(base_folder_, base_name_));
+    if (!base_) base_.emplace(load(base_folder_, base_name_, {}, {}));
     return &*base_;
   }
   const fs::path& base_folder() const { return base_folder_; }
 
  private:
-  eval::LanguageModel load(const fs::path& folder, const std::string& name) const {
+  eval::LanguageModel load(const fs::path& folder, const std::string& name, std::optional<int> activation_bits, std::optional<int> kv_bits) const {
     eval::LanguageModelOptions options;
-    options.decoder = {dtype_, device_};
+    options.decoder = {dtype_, device_, activation_bits, kv_bits};
     options.name = name;
     return eval::load_language_model(folder, options);
   }
 
   at::ScalarType dtype_;
   at::Device device_;
+  std::optional<int> activation_bits_;
+  std::optional<int> kv_bits_;
   bool compare_;
   fs::path base_folder_;
   std::string base_name_;
@@ -276,6 +280,12 @@ eval::EvaluationOptions evaluation_options(const EvaluationConfig& config, const
     };
   }
   return options;
+}
+
+// Only where they are chosen: what an artifact says itself is part of it.
+void add_runtime_bits(Json& settings, const EvaluationConfig& config) {
+  if (config.activation_bits) settings["activation_bits"] = *config.activation_bits;
+  if (config.kv_bits) settings["kv_bits"] = *config.kv_bits;
 }
 
 // "acc 0.6475 (base 0.6475), acc_norm 0.5300 (base 0.5225)"
@@ -327,6 +337,7 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
                       {"compare_with_base", evaluation.compare_with_base},
                       {"dtype", config.runtime.dtype},
                       {"device", config.runtime.device}};
+    add_runtime_bits(stage.settings, evaluation);
     stage.input_files = {{"data", task.file}};
     stage.body = [pair, request = eval::TaskRequest{task_name, task.file, task.limit, task.window},
                   options = evaluation_options(evaluation, observer)](StageContext& context) {
@@ -342,6 +353,7 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
                       {"device", config.runtime.device},
                       {"threads", config.runtime.threads},
                       {"compare_with_base", evaluation.compare_with_base}};
+    add_runtime_bits(stage.settings, evaluation);
     eval::EvaluationOptions options = evaluation_options(evaluation, observer);
     options.throughput = true;
     stage.body = [pair, options](StageContext& context) {

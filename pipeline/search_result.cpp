@@ -15,6 +15,7 @@
 #include "pipeline/awq_block.h"
 #include "pipeline/awq_linear.h"
 #include "pipeline/gguf_linear.h"
+#include "pipeline/runtime_scheme.h"
 
 namespace salient::pipeline {
 namespace {
@@ -176,7 +177,8 @@ std::optional<quant::ScaleSearchResult> found_scales(const SearchResult& search,
 bool needs_calibration(const AwqOptions& options) {
   const bool rounds = row_of(options.format).rounds && !options.export_compatible;
   const bool nearest = !rounds || options.rounding.kind == quant::RoundingKind::kNearest;
-  return options.search == nullptr || !nearest || options.target_bits > 0 || options.salient_ratio > 0;
+  const bool kv_scales = written_runtime_bits(options).kv_bits.has_value();
+  return options.search == nullptr || !nearest || options.target_bits > 0 || options.salient_ratio > 0 || kv_scales;
 }
 
 std::vector<std::string> check_search(const models::DecoderConfig& config, const AwqOptions& options) {

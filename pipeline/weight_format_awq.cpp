@@ -99,7 +99,7 @@ NamedTensors pack_marlin(const std::string& module, const QuantizedWeight& weigh
 
 template <WeightFormat Format>
 Json config(const QuantizationSpec& spec, const std::map<std::string, LinearSetting>&,
-            const std::vector<std::string>& float_modules) {
+            const std::vector<std::string>& float_modules, const models::RuntimeBits&) {
   const WeightFormatRow& row = row_of(Format);
   return {{"quant_method", "awq"},         {"zero_point", row.zero_points},
           {"group_size", spec.group_size}, {"bits", spec.weight_bits},

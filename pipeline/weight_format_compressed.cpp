@@ -94,10 +94,16 @@ std::map<LinearSetting, std::vector<std::string>> find_targets(const std::map<st
   return targets;
 }
 
-Json config_group(const LinearSetting& setting, const std::vector<std::string>& targets) {
+// Symmetric int8: QuantizationArgs as llm-compressor writes them.
+Json int8_args(std::string_view strategy, bool dynamic) {
+  return {{"num_bits", 8},          {"type", "int"},      {"symmetric", true},  {"strategy", strategy},
+          {"group_size", nullptr},  {"block_structure", nullptr}, {"actorder", nullptr}, {"dynamic", dynamic}};
+}
+
+Json config_group(const LinearSetting& setting, const std::vector<std::string>& targets, const models::RuntimeBits& runtime) {
   const bool channel = setting.group_size == -1;
   return {{"targets", targets},
-          {"input_activations", nullptr},
+          {"input_activations", runtime.activation_bits ? int8_args("token", true) : Json()},
           {"output_activations", nullptr},
           {"format", "pack-quantized"},
           {"weights",
@@ -111,8 +117,8 @@ Json config_group(const LinearSetting& setting, const std::vector<std::string>& 
             {"dynamic", false}}}};
 }
 
-Json config_of(const quant::QuantizationSpec&, const std::map<std::string, LinearSetting>& quantized,
-               const std::vector<std::string>& float_modules) {
+Json config_of(const quant::QuantizationSpec&, const std::map<std::string, LinearSetting>& quantized, const std::vector<std::string>& float_modules,
+               const models::RuntimeBits& runtime) {
   if (quantized.empty()) fail(ErrorKind::kInvalidArgument, "compressed-tensors: no linear is quantized");
   std::vector<std::string> ignore = float_modules;
   const bool head =
@@ -129,14 +135,14 @@ Json config_of(const quant::QuantizationSpec&, const std::map<std::string, Linea
   const auto targets = uniform ? std::map<LinearSetting, std::vector<std::string>>{{most_first.front().first, {"Linear"}}}
                                : find_targets(quantized, ignore);
   for (const auto& [setting, count] : most_first)
-    groups[fmt::format("group_{}", groups.size())] = config_group(setting, targets.at(setting));
+    groups[fmt::format("group_{}", groups.size())] = config_group(setting, targets.at(setting), runtime);
   return {{"quant_method", "compressed-tensors"},
           {"format", "pack-quantized"},
           {"quantization_status", "compressed"},
           {"version", kCompressedTensorsVersion},
           {"config_groups", groups},
           {"ignore", ignore},
-          {"kv_cache_scheme", nullptr},
+          {"kv_cache_scheme", runtime.kv_bits ? int8_args("tensor", false) : Json()},
           {"global_compression_ratio", nullptr}};
 }
 

@@ -187,9 +187,10 @@ NamedTensors packed_tensors(WeightFormat format, const std::string& module, cons
 }
 
 Json quantization_config(WeightFormat format, const quant::QuantizationSpec& spec,
-                         const std::map<std::string, LinearSetting>& quantized, const std::vector<std::string>& float_modules) {
+                         const std::map<std::string, LinearSetting>& quantized, const std::vector<std::string>& float_modules,
+                         const models::RuntimeBits& runtime) {
   const WeightFormatFunctions* functions = row_of(format).functions;
-  return functions == nullptr || functions->config == nullptr ? Json() : functions->config(spec, quantized, float_modules);
+  return functions == nullptr || functions->config == nullptr ? Json() : functions->config(spec, quantized, float_modules, runtime);
 }
 
 }  // namespace salient::pipeline

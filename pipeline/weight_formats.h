@@ -30,6 +30,7 @@
 
 #include "common/json.h"
 #include "models/decoder/block_layout.h"
+#include "models/io/compressed_config.h"
 #include "models/io/safetensors_header.h"
 #include "pipeline/awq_options.h"
 #include "quant/affine.h"
@@ -59,7 +60,7 @@ struct WeightFormatFunctions {
   NamedTensors (*pack)(const std::string& module, const quant::QuantizedWeight& weight, const LinearSetting& setting, at::ScalarType dtype);
   // As quantization_config. nullptr: config.json says nothing.
   Json (*config)(const quant::QuantizationSpec& spec, const std::map<std::string, LinearSetting>& quantized,
-                 const std::vector<std::string>& float_modules);
+                 const std::vector<std::string>& float_modules, const models::RuntimeBits& runtime);
 };
 
 struct WeightFormatRow {
@@ -116,8 +117,9 @@ NamedTensors packed_tensors(WeightFormat format, const std::string& module, cons
 // `quantized`: every quantized module, lm_head among them when it is, by its name in the checkpoint. `float_modules`: names of linears that are not quantized,
 // or of parts (part_pattern for compressed-tensors); lm_head need not be named.
 // compressed-tensors: one config_group for each distinct setting, the most frequent first; with one group its target is the class "Linear", else targets are
-// module names, experts of a layer with the same setting as one expression.
+// module names, experts of a layer with the same setting as one expression. `runtime`: input_activations of every group and kv_cache_scheme; other formats have
+// no place for it.
 Json quantization_config(WeightFormat format, const quant::QuantizationSpec& spec, const std::map<std::string, LinearSetting>& quantized,
-                         const std::vector<std::string>& float_modules);
+                         const std::vector<std::string>& float_modules, const models::RuntimeBits& runtime = {});
 
 }  // namespace salient::pipeline

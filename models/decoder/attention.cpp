@@ -17,6 +17,7 @@
 
 #include "common/error.h"
 #include "models/decoder/decode_attention.h"
+#include "quant/int8_rows.h"
 
 namespace salient::models {
 namespace {
@@ -61,6 +62,94 @@ at::Tensor explicit_attention(const DecoderConfig& config, const at::Tensor& sin
     parts.push_back(at::matmul(share, wide_values));
   }
   return parts.size() == 1 ? parts.front() : at::cat(parts, 2);
+}
+
+// What attention adds to keys and values.
+struct AttentionTerms {
+  at::Tensor sinks;  // [heads], or undefined
+  BlockMask mask;
+  double scale = 1.0;
+};
+
+// keys, values: float.
+at::Tensor attend_float(const DecoderConfig& config, const AttentionTerms& terms, const at::Tensor& query, const at::Tensor& keys,
+                        const at::Tensor& values) {
+  const int64_t batch = query.size(0);
+  const int64_t tokens = query.size(2);
+  const int64_t past_length = keys.size(2) - tokens;
+  const auto joined = [&](const at::Tensor& output) { return output.transpose(1, 2).reshape({batch, tokens, -1}); };
+  if (config.attention_softcap > 0.0 || terms.sinks.defined()) {
+    const BlockMask open = terms.mask.causal ? BlockMask{causal_mask(tokens, past_length, query.scalar_type(), query.device())} : terms.mask;
+    return joined(explicit_attention(config, terms.sinks, query, keys, values, open, terms.scale));
+  }
+  const at::Tensor& mask = terms.mask.mask;
+  const std::optional<at::Tensor> given = mask.defined() ? std::optional(mask) : std::nullopt;
+  const int64_t group = query.size(1) / keys.size(1);
+  const bool same_for_heads = !given || given->size(1) == 1;
+  if (tokens == 1 && group > 1 && same_for_heads) {
+    // One new token: the query heads of a key head become its queries, which avoids copying the cache for each of them.
+    const at::Tensor grouped = query.reshape({batch, keys.size(1), group, query.size(3)});
+    return at::scaled_dot_product_attention(grouped, keys, values, given, 0.0, false, terms.scale).reshape({batch, 1, -1});
+  }
+  return joined(at::scaled_dot_product_attention(query, keys, values, given, /*dropout_p=*/0.0, terms.mask.causal, terms.scale,
+                                                 /*enable_gqa=*/group > 1));
+}
+
+// Of a size of 1 that stands for all, itself.
+at::Tensor part_of(const at::Tensor& x, int64_t dimension, int64_t begin, int64_t count) {
+  return !x.defined() || x.size(dimension) == 1 ? x : x.narrow(dimension, begin, count);
+}
+
+// keys, values: int8 with scales.
+at::Tensor attend_codes(const DecoderConfig& config, const AttentionTerms& terms, const at::Tensor& query, const KeysAndValues& seen) {
+  const int64_t batch = query.size(0);
+  const int64_t kv_heads = seen.keys.size(1);
+  const int64_t group = query.size(1) / kv_heads;
+  const int64_t head_elements = seen.keys.size(2) * std::max(seen.keys.size(3), seen.values.size(3));
+  const int64_t row_step = std::clamp<int64_t>(kUnpackedElements / head_elements, 1, batch);
+  const int64_t head_step = std::clamp<int64_t>(kUnpackedElements / (head_elements * row_step), 1, kv_heads);
+  const int64_t width = group * seen.values.size(3);
+  at::Tensor output = at::empty({batch, query.size(2), kv_heads * width}, query.options());
+  for (int64_t row = 0; row < batch; row += row_step) {
+    const int64_t rows = std::min(row_step, batch - row);
+    for (int64_t head = 0; head < kv_heads; head += head_step) {
+      const int64_t heads = std::min(head_step, kv_heads - head);
+      const auto unpacked = [&](const at::Tensor& codes, const at::Tensor& scales) {
+        const auto of_part = [&](const at::Tensor& x) { return x.narrow(0, row, rows).narrow(1, head, heads); };
+        return quant::from_int8_rows({of_part(codes), of_part(scales)}, query.scalar_type());
+      };
+      AttentionTerms part = terms;
+      if (part.sinks.defined()) part.sinks = part.sinks.narrow(0, head * group, heads * group);
+      if (part.mask.mask.defined()) part.mask.mask = part_of(part_of(part.mask.mask, 0, row, rows), 1, head * group, heads * group);
+      const at::Tensor result = attend_float(config, part, query.narrow(0, row, rows).narrow(1, head * group, heads * group),
+                                             unpacked(seen.keys, seen.key_scales), unpacked(seen.values, seen.value_scales));
+      output.narrow(0, row, rows).narrow(2, head * width, heads * width).copy_(result);
+    }
+  }
+  return output;
+}
+
+// Of 8 bits: what is written and what attention sees are the same numbers. Of a prompt without a past they are at hand in float.
+KeysAndValues with_codes(const AttentionCall& call, const at::Tensor& keys, const at::Tensor& values) {
+  const quant::Int8Rows key_rows = quant::to_int8_rows(keys, quant::kStableHalfRange, call.kv.key_scale);
+  const quant::Int8Rows value_rows = quant::to_int8_rows(values, quant::kStableHalfRange, call.kv.value_scale);
+  const int64_t total = call.past_length + keys.size(2);
+  if (call.cache != nullptr) {
+    const auto write = [&](const at::Tensor& to, const at::Tensor& from) {
+      if (to.defined()) to.narrow(2, call.past_length, from.size(2)).copy_(from);
+    };
+    write(call.cache->keys, key_rows.codes);
+    write(call.cache->values, value_rows.codes);
+    write(call.cache->key_scales, key_rows.scales);
+    write(call.cache->value_scales, value_rows.scales);
+  }
+  if (call.cache == nullptr || call.past_length == 0)
+    return {quant::from_int8_rows(key_rows, keys.scalar_type()), quant::from_int8_rows(value_rows, values.scalar_type())};
+  const auto scales = [&](const at::Tensor& own, const at::Tensor& stored) {
+    return own.defined() ? own.narrow(2, 0, total) : stored.expand({keys.size(0), keys.size(1), total});
+  };
+  return {call.cache->keys.narrow(2, 0, total), call.cache->values.narrow(2, 0, total), scales(call.cache->key_scales, call.kv.key_scale),
+          scales(call.cache->value_scales, call.kv.value_scale)};
 }
 
 struct Projected {
@@ -109,7 +198,7 @@ at::Tensor normalize_heads(const DecoderConfig& config, const Norm& norm, const 
 }  // namespace
 
 KvCacheLayer make_cache_layer(const DecoderConfig& config, int64_t block, int64_t batch, int64_t capacity, at::ScalarType dtype,
-                              at::Device device) {
+                              at::Device device, const KvScheme& scheme) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   KvCacheLayer layer;
   if (config.layers[static_cast<size_t>(block)].attention == AttentionKind::kLinear) {
@@ -121,19 +210,28 @@ KvCacheLayer make_cache_layer(const DecoderConfig& config, int64_t block, int64_
     return layer;
   }
   const HeadSizes sizes = cached_heads(config);
-  layer.keys = at::empty({batch, sizes.heads, capacity, sizes.key}, options);
-  layer.values = at::empty({batch, sizes.heads, capacity, sizes.value}, options);
+  const bool codes = scheme.bits == 8;
+  layer.keys = at::empty({batch, sizes.heads, capacity, sizes.key}, options.dtype(codes ? at::kChar : dtype));
+  layer.values = at::empty({batch, sizes.heads, capacity, sizes.value}, options.dtype(codes ? at::kChar : dtype));
+  const auto own_scales = [&](const at::Tensor& stored) {
+    return codes && !stored.defined() ? at::empty({batch, sizes.heads, capacity}, options.dtype(at::kFloat)) : at::Tensor();
+  };
+  layer.key_scales = own_scales(scheme.key_scale);
+  layer.value_scales = own_scales(scheme.value_scale);
   return layer;
 }
 
-uint64_t cache_bytes_per_token(const DecoderConfig& config, at::ScalarType dtype) {
+uint64_t cache_bytes_per_token(const DecoderConfig& config, at::ScalarType dtype, int kv_bits) {
   const HeadSizes sizes = cached_heads(config);
   uint64_t blocks = 0;
   for (const LayerConfig& layer : config.layers) blocks += layer.attention != AttentionKind::kLinear;
-  return blocks * static_cast<uint64_t>(sizes.heads * (sizes.key + sizes.value)) * c10::elementSize(dtype);
+  const uint64_t head_bytes = kv_bits == 8 ? static_cast<uint64_t>(sizes.key + sizes.value) + 2 * sizeof(float)
+                                           : static_cast<uint64_t>(sizes.key + sizes.value) * c10::elementSize(dtype);
+  return blocks * static_cast<uint64_t>(sizes.heads) * head_bytes;
 }
 
 KeysAndValues with_cache(const AttentionCall& call, const at::Tensor& keys, const at::Tensor& values) {
+  if (call.kv.bits == 8) return with_codes(call, keys, values);
   if (call.cache == nullptr) return {keys, values};
   const int64_t tokens = keys.size(2);
   call.cache->keys.narrow(2, call.past_length, tokens).copy_(keys);
@@ -143,32 +241,18 @@ KeysAndValues with_cache(const AttentionCall& call, const at::Tensor& keys, cons
 
 at::Tensor attend(const AttentionCall& call, const at::Tensor& query, const KeysAndValues& seen) {
   const DecoderConfig& config = call.config;
-  const int64_t batch = query.size(0);
   const int64_t tokens = query.size(2);
   const int64_t total = seen.keys.size(2);
-  const double scale = config.attention_scale > 0.0 ? config.attention_scale : 1.0 / std::sqrt(static_cast<double>(query.size(3)));
-  BlockMask mask = select_mask(call.context, call.layer(), tokens, total - tokens, query.scalar_type(), query.device());
-  const auto joined = [&](const at::Tensor& output) { return output.transpose(1, 2).reshape({batch, tokens, -1}); };
-
-  const at::Tensor& sinks = call.weights.at(ParameterSlot::kSinks);
-  if (config.attention_softcap > 0.0 || sinks.defined()) {
-    if (mask.causal) mask = {causal_mask(tokens, total - tokens, query.scalar_type(), query.device())};
-    return joined(explicit_attention(config, sinks, query, seen.keys, seen.values, mask, scale));
+  const AttentionTerms terms = {
+      call.weights.at(ParameterSlot::kSinks),
+      select_mask(call.context, call.layer(), tokens, total - tokens, query.scalar_type(), query.device()),
+      config.attention_scale > 0.0 ? config.attention_scale : 1.0 / std::sqrt(static_cast<double>(query.size(3)))};
+  const bool plain = config.attention_softcap <= 0.0 && !terms.sinks.defined();
+  if (tokens == 1 && plain) {
+    if (at::Tensor output = decode_attention(query, seen.keys, seen.values, terms.mask.mask, terms.scale, seen.key_scales, seen.value_scales);
+        output.defined()) return output;
   }
-  const std::optional<at::Tensor> given = mask.mask.defined() ? std::optional(mask.mask) : std::nullopt;
-  const int64_t group = query.size(1) / seen.keys.size(1);
-  const bool same_for_heads = !given || given->size(1) == 1;
-  if (tokens == 1) {
-    if (at::Tensor output = decode_attention(query, seen.keys, seen.values, mask.mask, scale); output.defined()) return output;
-  }
-  if (tokens == 1 && group > 1 && same_for_heads) {
-    // One new token: the query heads of a key head become its queries, which avoids copying the cache for each of them.
-    const at::Tensor grouped = query.reshape({batch, seen.keys.size(1), group, query.size(3)});
-    const at::Tensor output = at::scaled_dot_product_attention(grouped, seen.keys, seen.values, given, 0.0, false, scale);
-    return output.reshape({batch, 1, -1});
-  }
-  return joined(at::scaled_dot_product_attention(query, seen.keys, seen.values, given, /*dropout_p=*/0.0, mask.causal, scale,
-                                                 /*enable_gqa=*/group > 1));
+  return seen.key_scales.defined() ? attend_codes(config, terms, query, seen) : attend_float(config, terms, query, seen.keys, seen.values);
 }
 
 at::Tensor standard_attention(const AttentionCall& call, const at::Tensor& x) {

@@ -227,6 +227,13 @@ std::vector<LinearSpec> expert_layout(const DecoderConfig& config, int64_t block
   return LayoutBuilder(config, block).expert(expert);
 }
 
+std::string attention_module(const DecoderConfig& config, int64_t block) {
+  for (const LinearSpec& linear : block_layout(config, block).linears) {
+    if (linear.id.slot == LinearSlot::kOProj) return linear.name.substr(0, linear.name.rfind('.'));
+  }
+  fail(ErrorKind::kInternal, "block {} has no output projection", block);
+}
+
 std::vector<int64_t> value_rows(const DecoderConfig& config, LinearSlot slot) {
   std::vector<int64_t> rows;
   if (slot == LinearSlot::kKvBProj) {

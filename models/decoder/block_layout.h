@@ -95,6 +95,9 @@ BlockLayout block_layout(const DecoderConfig& config, int64_t block);
 // The linears of one expert of a block: gate_proj, up_proj, down_proj or what the architecture has in their place.
 std::vector<LinearSpec> expert_layout(const DecoderConfig& config, int64_t block, int64_t expert);
 
+// The module that a block's output projection is in, "model.layers.3.self_attn": what compressed-tensors names the scales of keys and values after.
+std::string attention_module(const DecoderConfig& config, int64_t block);
+
 // Output row of a linear that feeds each channel of attention's output, int64 [heads * value head_dim]: for v_proj, a fused qkv_proj or
 // kv_b_proj. Under grouped-query attention several channels share a row.
 std::vector<int64_t> value_rows(const DecoderConfig& config, LinearSlot slot);

@@ -18,7 +18,7 @@ Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const a
   const auto& [codes, zeros, scales] = stored.weight;
   if (stored.channel_groups.defined()) {
     const at::Tensor zero = zeros.to(at::kFloat).index_select(1, stored.channel_groups);
-    return FloatLinear{((codes.to(at::kFloat) - zero) * scales.index_select(1, stored.channel_groups)).to(dtype), bias};
+    return FloatLinear{((codes.to(at::kFloat) - zero) * scales.index_select(1, stored.channel_groups)).to(dtype), bias, /*from_codes=*/true};
   }
   return with_context(spec.name, [&] { return make_quantized_linear(codes, zeros, scales, bias, stored.layout.group_size, dtype); });
 }

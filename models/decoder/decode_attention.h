@@ -11,7 +11,11 @@ namespace salient::models {
 // softmax(query keys^T * scale + mask) values, for one token of each row.
 // query: [batch, heads, 1, head_dim]; keys: [batch, kv_heads, total, head_dim], values: [batch, kv_heads, total, value_dim], views of a cache; kv_heads divides heads (grouped-query attention:
 // query heads in order share a key head). mask: added to the logits, [batch or 1, 1, 1, total], or undefined.
-// Returns [batch, 1, heads * value_dim]; undefined where this way does not apply: only float32 on the CPU with contiguous channels does.
-at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale);
+// key_scales, value_scales: float32 [batch, kv_heads, total] with any strides where keys and values are int8 codes (quant/int8_rows.h), else undefined.
+// Codes become numbers in registers.
+// Returns [batch, 1, heads * value_dim]; undefined where this way does not apply: only the CPU with contiguous channels does, and float keys and values
+// only in float32.
+at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale,
+                            const at::Tensor& key_scales = {}, const at::Tensor& value_scales = {});
 
 }  // namespace salient::models

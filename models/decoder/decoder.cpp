@@ -33,6 +33,29 @@ void check_quantization(const Checkpoint& checkpoint) {
       .with_hint("for other methods (mxfp4, fp8, ...) dequantize the model first, or use a copy that is published in bfloat16");
 }
 
+// Nothing for a checkpoint that does not say.
+RuntimeBits stored_bits(const Checkpoint& checkpoint) {
+  const auto it = checkpoint.config().find("quantization_config");
+  if (it == checkpoint.config().end() || !it->is_object() || checkpoint.gguf() != nullptr) return {};
+  return read_runtime_bits(*it, (checkpoint.folder() / "config.json").string() + ": quantization_config");
+}
+
+int chosen_bits(std::string_view name, std::optional<int> wanted, std::optional<int> stored) {
+  const int bits = wanted.value_or(stored.value_or(16));
+  if (bits != 8 && bits != 16) fail(ErrorKind::kInvalidArgument, "{}: found {}, expected 8 or 16 (as computed)", name, bits);
+  return bits;
+}
+
+// `stored`: the checkpoint has scales.
+KvScheme load_kv_scheme(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int bits, bool stored, at::Device device) {
+  KvScheme scheme{bits, {}, {}};
+  if (bits == 16 || !stored || config.layers[static_cast<size_t>(block)].attention == AttentionKind::kLinear) return scheme;
+  const std::string module = attention_module(config, block);
+  scheme.key_scale = checkpoint.load(module + ".k_scale", {1}, at::kFloat, device).unsqueeze(0);
+  scheme.value_scale = checkpoint.load(module + ".v_scale", {1}, at::kFloat, device).unsqueeze(0);
+  return scheme;
+}
+
 uint64_t bytes_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; }
 
 // The places in the flattened batch that an observer is shown, int64 on `device`; undefined = all. `mask`: of this call's tokens, or undefined.
@@ -59,7 +82,7 @@ void grow_cache(KvCache& cache, int64_t capacity) {
   if (capacity < cache.length)
     fail(ErrorKind::kInternal, "key-value cache: capacity {} is below its length {}", capacity, cache.length);
   for (KvCacheLayer& layer : cache.layers) {
-    for (at::Tensor* tensor : {&layer.keys, &layer.values}) {
+    for (at::Tensor* tensor : {&layer.keys, &layer.values, &layer.key_scales, &layer.value_scales}) {
       if (!tensor->defined()) continue;
       std::vector<int64_t> shape = tensor->sizes().vec();
       shape[2] = capacity;
@@ -76,7 +99,7 @@ void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip) {
   if (skip < 0 || skip > cache.length)
     fail(ErrorKind::kInternal, "key-value cache: cannot drop {} of {} tokens", skip, cache.length);
   for (KvCacheLayer& layer : cache.layers) {
-    for (at::Tensor* tensor : {&layer.keys, &layer.values}) {
+    for (at::Tensor* tensor : {&layer.keys, &layer.values, &layer.key_scales, &layer.value_scales}) {
       if (tensor->defined()) *tensor = tensor->narrow(2, skip, cache.capacity - skip).index_select(0, rows.to(tensor->device()));
     }
     for (at::Tensor* tensor : {&layer.convolution, &layer.recurrent}) {
@@ -94,8 +117,11 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
     fail(ErrorKind::kUnsupported, "a decoder cannot run in {}, only in float32, bfloat16 or float16", c10::toString(options.dtype));
   }
   check_quantization(checkpoint);
+  const RuntimeBits stored = stored_bits(checkpoint);
   Decoder decoder;
   decoder.options_ = options;
+  decoder.options_.activation_bits = chosen_bits("activation_bits", options.activation_bits, stored.activation_bits);
+  decoder.options_.kv_bits = chosen_bits("kv_bits", options.kv_bits, stored.kv_bits);
   decoder.config_ = load_decoder_config(checkpoint);
   const DecoderConfig& config = decoder.config_;
   decoder.embedding_ = load_embedding(checkpoint, config, options.dtype, options.device);
@@ -115,14 +141,26 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   }
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device));
+    decoder.kv_.push_back(load_kv_scheme(checkpoint, config, block, *decoder.options_.kv_bits, stored.kv_bits.has_value(), options.device));
+  }
+  if (*decoder.options_.activation_bits == 8 && !decoder.round_activations() && options.activation_bits) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: 8-bit activations are wanted, but no linear is quantized", checkpoint.folder().string()))
+        .with_hint("activations are rounded for quantized weights only: leave --activation-bits out, or quantize the model first");
   }
   return decoder;
 }
 
 Decoder Decoder::of(ExternalModel model, DecoderConfig config, const DecoderOptions& options) {
+  for (const auto& [name, bits] : {std::pair{"activations", options.activation_bits}, std::pair{"a KV cache", options.kv_bits}}) {
+    if (bits.value_or(16) == 16) continue;
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} of {} bits cannot be chosen for a {} module", name, *bits, config.model_type))
+        .with_hint("the module computes as it was made; evaluate the folder that it was exported from");
+  }
   Decoder decoder;
   decoder.config_ = std::move(config);
   decoder.options_ = options;
+  decoder.options_.activation_bits = 16;
+  decoder.options_.kv_bits = 16;
   decoder.external_ = std::move(model);
   return decoder;
 }
@@ -137,13 +175,14 @@ KvCache Decoder::make_cache(int64_t batch, int64_t capacity) const {
     return cache;
   }
   for (int64_t block = 0; block < config_.num_hidden_layers; ++block) {
-    cache.layers.push_back(make_cache_layer(config_, block, batch, capacity, options_.dtype, options_.device));
+    cache.layers.push_back(
+        make_cache_layer(config_, block, batch, capacity, options_.dtype, options_.device, kv_[static_cast<size_t>(block)]));
   }
   return cache;
 }
 
 uint64_t Decoder::cache_bytes_per_token() const {
-  return external_.logits ? sizeof(int64_t) : models::cache_bytes_per_token(config_, options_.dtype);
+  return external_.logits ? sizeof(int64_t) : models::cache_bytes_per_token(config_, options_.dtype, *options_.kv_bits);
 }
 
 at::Tensor Decoder::external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache, const Observation& observation) const {
@@ -208,7 +247,7 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
   for (size_t block = 0; block < blocks_.size(); ++block) {
     KvCacheLayer* layer = cache != nullptr ? &cache->layers[block] : nullptr;
     running = static_cast<int64_t>(block);
-    hidden = block_forward({config_, blocks_[block], running, context, layer, past_length, observe}, hidden);
+    hidden = block_forward({config_, blocks_[block], running, context, layer, past_length, observe, kv_[block]}, hidden);
   }
   if (cache != nullptr) cache->length = total;
   return normalize(final_norm_, hidden);
@@ -228,6 +267,21 @@ uint64_t Decoder::weight_bytes() const {
                    bytes_of(final_norm_.bias) + (tied ? bytes_of(head->bias) : memory_bytes(lm_head_));
   for (const BlockWeights& block : blocks_) total += memory_bytes(block);
   return total;
+}
+
+bool Decoder::round_activations() {
+  bool any = set_activation_bits(lm_head_, 8);
+  const auto round = [&](Linear& linear) { any = set_activation_bits(linear, 8) || any; };
+  const auto round_all = [&](MlpWeights& mlp) {
+    for (Linear* linear : {&mlp.gate, &mlp.up, &mlp.gate_up, &mlp.down}) round(*linear);
+  };
+  for (BlockWeights& block : blocks_) {
+    for (Linear& linear : block.linears) round(linear);
+    round_all(block.mlp);
+    round_all(block.shared_expert);
+    for (MlpWeights& expert : block.experts) round_all(expert);
+  }
+  return any;
 }
 
 bool Decoder::is_quantized() const {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,12 @@ namespace salient::models {
 struct DecoderOptions {
   at::ScalarType dtype = at::kFloat;  // float32, bfloat16 or float16: of activations and float weights
   at::Device device = at::kCPU;
+  // 8: the inputs of quantized linears are rounded to int8, each token with a scale of its own (quant/int8_rows.h). 16: they stay as computed. Nothing:
+  // what quantization_config says (compressed-tensors' input_activations), else 16.
+  std::optional<int> activation_bits = {};
+  // 8: keys and values are kept, and read, as int8 (KvScheme). 16: as computed. Nothing: as quantization_config says (kv_cache_scheme), else 16. With 8 and a
+  // kv_cache_scheme its stored scales are used.
+  std::optional<int> kv_bits = {};
 };
 
 // Keys and values of all blocks. Tensors are shared when a KvCache value is copied; grow_cache and select_cache make new ones.
@@ -50,14 +57,16 @@ class Decoder {
  public:
   // Reads config.json (and the ids of generation_config.json), loads all weights. Linears are packed where the checkpoint's are;
   // other weights are converted to options.dtype. Errors: those of Checkpoint::load and parse_decoder_config; unsupported for a
-  // quantization_config other than AutoAWQ's 4-bit GEMM and compressed-tensors' pack-quantized, and for a dtype that is not float32, bfloat16 or float16.
+  // quantization_config other than AutoAWQ's 4-bit GEMM and compressed-tensors' pack-quantized, for a dtype that is not float32, bfloat16 or float16, and
+  // for 8-bit activations where no linear is quantized; invalid argument for other bits than 8 and 16.
   static Decoder load(const Checkpoint& checkpoint, const DecoderOptions& options);
 
   // An external model with the same interface. Of `config`, vocab_size, model_type, max_position_embeddings and the special ids are used.
-  // Observers are refused: unsupported.
+  // Observers and bits other than 16 are refused: unsupported.
   static Decoder of(ExternalModel model, DecoderConfig config, const DecoderOptions& options);
 
   const DecoderConfig& config() const { return config_; }
+  // With the bits that it runs with.
   const DecoderOptions& options() const { return options_; }
 
   KvCache make_cache(int64_t batch, int64_t capacity) const;
@@ -78,6 +87,7 @@ class Decoder {
   bool is_quantized() const;      // whether any linear is packed
 
  private:
+  bool round_activations();  // of the quantized linears; returns whether there are any
   at::Tensor external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache, const Observation& observation) const;
 
   DecoderConfig config_;
@@ -87,6 +97,7 @@ class Decoder {
   Norm final_norm_;
   Linear lm_head_;  // shares the embedding when tied
   std::vector<BlockWeights> blocks_;
+  std::vector<KvScheme> kv_;  // of each block
 };
 
 }  // namespace salient::models

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "models/decoder/float_product.h"
 #include "models/decoder/packed_kernel.h"
+#include "quant/int8_rows.h"
 #include "quant/kernels/activations.h"
 #include "quant/kernels/half_product.h"
 #include "quant/kernels/integer_product.h"
@@ -192,6 +193,16 @@ at::Tensor forward_rows(int64_t in_features, int64_t out_features, const at::Ten
   return multiply(x.reshape({-1, in_features})).view(shape);
 }
 
+// Whether the input is rounded before the product, which takes the rounded values as floats. An IntegerLinear rounds in its kernel.
+bool rounds_activations(const Linear& linear) {
+  return std::visit(
+      [](const auto& kind) {
+        if constexpr (requires { kind.activation_bits; }) return kind.activation_bits == 8;
+        return false;
+      },
+      linear);
+}
+
 }  // namespace
 
 PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
@@ -259,8 +270,20 @@ Linear with_float_activations(const Linear& linear) {
                                dtype);
 }
 
-at::Tensor forward(const Linear& linear, const at::Tensor& x) {
+bool set_activation_bits(Linear& linear, int bits) {
+  if (const auto* plain = std::get_if<FloatLinear>(&linear); plain != nullptr && !plain->from_codes) return false;
+  linear = bits == 8 ? with_int8_activations(linear) : with_float_activations(linear);
+  std::visit(
+      [&](auto& kind) {
+        if constexpr (requires { kind.activation_bits; }) kind.activation_bits = bits;
+      },
+      linear);
+  return true;
+}
+
+at::Tensor forward(const Linear& linear, const at::Tensor& given) {
   const at::NoGradGuard no_grad;
+  const at::Tensor x = rounds_activations(linear) ? quant::round_to_int8_rows(given) : given;
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) {
     const bool mixed = x.is_cpu() && x.scalar_type() == at::kFloat && plain->weight.defined() && is_half(plain->weight);
     if (!mixed) return float_product(x, plain->weight, plain->bias);
@@ -302,7 +325,9 @@ uint64_t memory_bytes(const Linear& linear) {
 
 Linear to_device(const Linear& linear, at::Device device) {
   const auto move = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
-  if (const auto* plain = std::get_if<FloatLinear>(&linear)) return FloatLinear{move(plain->weight), move(plain->bias)};
+  if (const auto* plain = std::get_if<FloatLinear>(&linear)) {
+    return FloatLinear{move(plain->weight), move(plain->bias), plain->from_codes, plain->activation_bits};
+  }
   if (const auto* coded = std::get_if<ByteLinear>(&linear)) {
     ByteLinear moved = *coded;
     for (at::Tensor* tensor : {&moved.codes, &moved.scales, &moved.zeros, &moved.bias}) *tensor = move(*tensor);

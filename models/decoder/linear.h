@@ -10,9 +10,14 @@
 
 namespace salient::models {
 
+// `activation_bits`: 16 = the input is multiplied as it is, 8 = it is rounded to int8 first, each row (token) with a scale of its own
+// (quant/int8_rows.h), and the product taken in floats: on other devices than the CPU, and for groups that IntegerLinear does not take.
+
 struct FloatLinear {
   at::Tensor weight;  // float [out_features, in_features]; float16 and bfloat16 also go with an input in float32, on the CPU
   at::Tensor bias;    // float [out_features], or undefined
+  bool from_codes = false;  // stored in codes whose order no layout below has (GPTQ's), dequantized when it was loaded
+  int activation_bits = 16;
 };
 
 // y = x W^T + b with W[n, k] = (code[n, k] - zero[n, k / group_size]) * scale[n, k / group_size].
@@ -31,6 +36,7 @@ struct PackedLinear {
   at::Tensor scales;       // float32 [out_features, in_features / group_size]
   at::Tensor zeros;        // uint8, the same shape, 0..15
   at::Tensor bias;         // compute dtype [out_features], or undefined
+  int activation_bits = 16;
 };
 
 // The same function, one code in a byte: for codes of more than 4 bits and odd group sizes. Always dequantized before the product.
@@ -42,6 +48,7 @@ struct ByteLinear {
   at::Tensor scales;  // float32 [out_features, in_features / group_size]
   at::Tensor zeros;   // uint8, the same shape
   at::Tensor bias;    // compute dtype [out_features], or undefined
+  int activation_bits = 16;
 };
 
 // The same codes on the CPU, for inputs that are rounded to 8 bits with a scale for each row: quant/kernels/integer_product.h. Summed as integers, in an order
@@ -71,6 +78,10 @@ bool is_quantized(const Linear& linear);
 Linear with_int8_activations(const Linear& linear);
 // The way back, which loses nothing: an IntegerLinear as make_quantized_linear makes it; any other as it is.
 Linear with_float_activations(const Linear& linear);
+
+// Sets the activation bits (8 or 16) of a linear that is in codes or was: an IntegerLinear for 8 bits where there can be one, else the field. Leaves others as
+// they are. Returns whether it was set.
+bool set_activation_bits(Linear& linear, int bits);
 
 // x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights, except for 8-bit activations, are dequantized in float32; beyond a few rows of x in
 // blocks of output channels, so that at most kDequantizedElements of them are in memory at a time.

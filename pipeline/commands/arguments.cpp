@@ -159,6 +159,14 @@ int64_t Arguments::integer_or(const std::string& name, int64_t fallback, int64_t
   return value;
 }
 
+std::optional<int> Arguments::runtime_bits(const std::string& name) const {
+  if (!has(name)) return std::nullopt;
+  const std::string found = text(name);
+  if (found == "8") return 8;
+  if (found == "16") return 16;
+  fail(ErrorKind::kInvalidArgument, "salient {}: --{}: found '{}', expected 8, or 16 (as computed)", command_, name, found);
+}
+
 std::vector<std::string> Arguments::values(const std::string& name) const {
   const auto* found = find(name);
   return found != nullptr ? *found : std::vector<std::string>();

@@ -40,6 +40,8 @@ class Arguments {
   std::string text(const std::string& name) const;  // required
   std::string text_or(const std::string& name, const std::string& fallback) const;
   int64_t integer_or(const std::string& name, int64_t fallback, int64_t least, int64_t most) const;
+  // 8 or 16; nothing where the option is not given.
+  std::optional<int> runtime_bits(const std::string& name) const;
   // As given; and split at commas.
   std::vector<std::string> values(const std::string& name) const;
   std::vector<std::string> list(const std::string& name) const;

@@ -16,8 +16,8 @@
 #include "models/text/tokenizer.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
+#include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
-#include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
 namespace {
@@ -54,19 +54,16 @@ std::string npy_bytes(const at::Tensor& matrix) {
 void logits_command(const std::vector<std::string>& words) {
   const Arguments arguments({"logits", "", "Float32 logits [tokens, vocabulary] of one sequence of token ids, as a NumPy file.",
                              "  salient logits --model models/demo --ids 1,2,3 --out logits.npy\n"},
-                            {{"model", "DIR", "model folder, GGUF file, or org/name in the Hugging Face cache"},
-                             {"ids", "LIST", "token ids: 1,2,3"},
-                             {"out", "FILE", "the .npy file to write"},
-                             {"dtype", "TYPE", "float32 (default) or bfloat16"},
-                             {"device", "DEVICE", "cpu (default) or cuda"}},
+                            with_runtime_rows({{"model", "DIR", "model folder, GGUF file, or org/name in the Hugging Face cache"},
+                                               {"ids", "LIST", "token ids: 1,2,3"},
+                                               {"out", "FILE", "the .npy file to write"}}),
                             words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const at::NoGradGuard no_grad;
   const models::Checkpoint checkpoint(models::resolve_model(arguments.text("model")));
   const std::vector<int64_t> ids = parse_ids(arguments.text("ids"));
-  const models::Decoder decoder =
-      models::Decoder::load(checkpoint, {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu"))});
+  const models::Decoder decoder = models::Decoder::load(checkpoint, decoder_options(arguments));
   for (const int64_t id : ids) {
     if (id < 0 || id >= decoder.config().vocab_size) {
       fail(ErrorKind::kInvalidArgument, "salient logits: --ids: {} is outside of the vocabulary of {}", id, decoder.config().vocab_size);

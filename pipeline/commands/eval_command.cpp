@@ -8,17 +8,17 @@
 #include "models/io/model_folder.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
+#include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/evaluation_records.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/online_calibration.h"
 #include "pipeline/store.h"
-#include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
 namespace {
 
-const std::vector<OptionRow> kRows = {
+const std::vector<OptionRow> kRows = with_runtime_rows({
     {"tasks", "LIST", "perplexity, openmath, gsm8k, arc, squad_v2: names separated by commas", true},
     {"data", "TASK=FILE", "the data file of a task; once for each task", true},
     {"compare-with", "MODEL", "the original: every metric is compared with it, on the same documents"},
@@ -31,13 +31,11 @@ const std::vector<OptionRow> kRows = {
     {"no-throughput", "", "do not measure speed"},
     {"record", "FILE.jsonl", "online calibration: add what the model runs to this calibration record, for the next quantization"},
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
-    {"dtype", "TYPE", "float32 (default) or bfloat16: of activations and float weights"},
-    {"device", "DEVICE", "cpu (default) or cuda"},
     {"store", "FILE", "database for the results; default runs/salient.db"},
     {"update-card", "", "write the figures into the README.md and quantization_metadata.json of MODEL, a folder that Salient made"},
     {"no-store", "", "do not store the results"},
     {"json", "", "print the results as JSON"},
-};
+});
 
 std::vector<eval::TaskRequest> task_requests(const Arguments& arguments) {
   std::map<std::string, std::string> files;  // by the task's own name
@@ -94,7 +92,7 @@ void eval_command(const std::vector<std::string>& words) {
   }
   const std::vector<eval::TaskRequest> requests = task_requests(arguments);
   eval::LanguageModelOptions model_options;
-  model_options.decoder = {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu"))};
+  model_options.decoder = decoder_options(arguments);
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
 
   ProgressLine progress;
@@ -113,7 +111,10 @@ void eval_command(const std::vector<std::string>& words) {
   std::filesystem::path base_folder;
   if (arguments.has("compare-with")) {
     base_folder = models::resolve_model(arguments.text("compare-with"));
-    base.emplace(eval::load_language_model(base_folder, model_options));
+    eval::LanguageModelOptions as_stored = model_options;  // the bits that are asked for are the model's, not the original's
+    as_stored.decoder.activation_bits = std::nullopt;
+    as_stored.decoder.kv_bits = std::nullopt;
+    base.emplace(eval::load_language_model(base_folder, as_stored));
   }
   Json output = Json::array();
   std::optional<eval::ModelResult> known_base;

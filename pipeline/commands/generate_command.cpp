@@ -12,9 +12,9 @@
 #include "models/text/text_stream.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
+#include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/online_calibration.h"
-#include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
 namespace {
@@ -23,7 +23,7 @@ constexpr int64_t kCacheBytes = int64_t{1} << 30;  // of keys and values of prom
 constexpr int64_t kMaxRows = 16;
 constexpr size_t kShownPrompt = 60;  // bytes in the line above an answer
 
-const std::vector<OptionRow> kRows = {
+const std::vector<OptionRow> kRows = with_runtime_rows({
     {"prompt", "TEXT", "a prompt; may be given several times", true},
     {"prompts", "FILE", "prompts from a file: the lines of a .txt, or rows with prompt, question, problem, text, or messages"},
     {"apply-chat-template", "", "put prompts into the model's chat template as the user's message"},
@@ -35,12 +35,10 @@ const std::vector<OptionRow> kRows = {
     {"seed", "N", "of the draws; default 0. Prompt i draws the same whatever the others are"},
     {"stop", "TEXT", "end an answer before this text; may be given several times", true},
     {"bos", "POLICY", "auto (default: as the tokenizer does), always or never"},
-    {"dtype", "TYPE", "float32 (default) or bfloat16: of activations and float weights"},
-    {"device", "DEVICE", "cpu (default) or cuda"},
     {"record", "FILE.jsonl", "online calibration: add prompts and answers to this calibration record, for the next quantization"},
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"json", "", "print a list of {prompt, text, prompt_tokens, new_tokens, finish}"},
-};
+});
 
 struct Prompt {
   std::string shown;  // as it was given
@@ -210,7 +208,7 @@ void generate_command(const std::vector<std::string>& words) {
   options.seed = static_cast<uint64_t>(arguments.integer_or("seed", 0, 0, INT64_MAX));
   options.stop_strings = arguments.values("stop");
   eval::LanguageModelOptions model_options;
-  model_options.decoder = {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu"))};
+  model_options.decoder = decoder_options(arguments);
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
 
   const eval::LanguageModel model =

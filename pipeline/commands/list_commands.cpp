@@ -2,6 +2,7 @@
 #include "common/error.h"
 #include "common/table.h"
 #include "common/text.h"
+#include "eval/language_model.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
@@ -114,7 +115,8 @@ void results_command(const std::vector<std::string>& words) {
                     {"metric", result.metric}, {"value", result.value}, {"stderr", result.standard_error ? Json(*result.standard_error) : Json()},
                     {"n", result.n}, {"config", result.config}, {"data_sha256", result.data_hash}, {"protocol", result.protocol},
                     {"compared_with", result.compared_with}, {"created", result.created}});
-    rows.push_back({result.model_name, result.task, result.metric, number(result.value),
+    const std::string bits = eval::runtime_text(result.config.contains("model") ? result.config.at("model") : result.config);
+    rows.push_back({result.model_name + (bits.empty() ? "" : fmt::format(" ({})", bits)), result.task, result.metric, number(result.value),
                     result.standard_error ? number(*result.standard_error) : "", std::to_string(result.n), result.compared_with, result.created});
   }
   if (arguments.flag("json")) return print_json(list);

@@ -2,7 +2,8 @@
 """usage: scripts/goldens/compressed_checkpoints.py  -- writes tests/data/compressed/<case>/ and tests/data/compressed/quantization_configs.json
 
 Tiny Llama checkpoints compressed by compressed-tensors 0.20.0 and read back by transformers 5.23 (CPU, float32). A folder holds config.json, model.safetensors,
-and logits.json: {"ids": [...], "logits": [[...] of every position]}, computed from what transformers loads.
+and logits.json: {"ids": [...], "logits": [[...] of every position]}, computed from what transformers loads. Where activations or the KV cache are quantized
+too, "without_activations", "without_kv_cache" and "neither" are the logits when that is left out.
 
 quantization_configs.json: configurations that compressed-tensors accepts, and with them, by its own matching of names, every module gets the scheme that
 "modules" says (bits, group size, zero points); "float_modules" get none.
@@ -16,6 +17,7 @@ import tempfile
 import torch
 import transformers
 from compressed_tensors.compressors import ModelCompressor
+from compressed_tensors.modeling import register_key_hook, register_value_hook
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme, apply_quantization_config
 from compressed_tensors.quantization.utils import calculate_qparams
 from safetensors.torch import load_file, save_file
@@ -31,15 +33,19 @@ def weights(bits, group, symmetric):
     return QuantizationArgs(num_bits=bits, symmetric=symmetric, **kind)
 
 
-def scheme(targets, *setting):
-    return QuantizationScheme(targets=targets, weights=weights(*setting), format="pack-quantized")
+def scheme(targets, *setting, activations=None):
+    return QuantizationScheme(targets=targets, weights=weights(*setting), input_activations=activations, format="pack-quantized")
 
+
+EACH_TOKEN = QuantizationArgs(num_bits=8, symmetric=True, strategy="token", dynamic=True)
+KV_CACHE = {"w4_a8_kv8": QuantizationArgs(num_bits=8, symmetric=True, strategy="tensor", dynamic=False)}
 
 # case: (groups, ignore, tied)
 CASES = {
     "w4_asym": ({"group_0": scheme(["Linear"], 4, 32, False)}, ["lm_head"], False),
     "w4_sym_channel": ({"group_0": scheme(["Linear"], 4, -1, True)}, ["lm_head"], True),
     "w3_sym": ({"group_0": scheme(["Linear"], 3, 32, True)}, ["lm_head"], False),
+    "w4_a8_kv8": ({"group_0": scheme(["Linear"], 4, 32, True, activations=EACH_TOKEN)}, ["lm_head"], False),
     "mixed_head": ({"group_0": scheme(["re:.*self_attn.*"], 3, 16, False), "group_1": scheme(["re:.*gate_proj", "re:.*up_proj"], 5, 32, False),
                     "group_2": scheme(["model.layers.0.mlp.down_proj"], 6, 48, True), "group_3": scheme(["model.layers.1.mlp.down_proj"], 2, 96, False),
                     "group_4": scheme(["lm_head"], 8, -1, True)}, [], False),
@@ -60,17 +66,54 @@ def quantize(model):
             module.weight_zero_point.data = zero.to(module.weight_zero_point.dtype)
 
 
+def calibrate_kv_cache(model):
+    """k_scale and v_scale from the largest magnitude that the ids give."""
+    attentions = [layer.self_attn for layer in model.model.layers]
+    largest = {}
+
+    def keep(kind):
+        def hook(module, states):
+            largest[module, kind] = states.abs().max()
+        return hook
+
+    hooks = [register(attention, keep(kind)) for attention in attentions
+             for kind, register in (("k_scale", register_key_hook), ("v_scale", register_value_hook))]
+    for attention in attentions:
+        attention.quantization_enabled = False
+    with torch.no_grad():
+        model(torch.tensor([IDS]))
+    for hook in hooks:
+        hook.remove()
+    for attention in attentions:
+        attention.quantization_enabled = True
+    for (module, kind), value in largest.items():
+        getattr(module, kind).data.fill_((value / 127.5).half().float())
+
+
+def logits_without(model, activations, kv_cache):
+    """What the model gives when the inputs of linears, or keys and values, are not rounded."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.quantization_enabled = not activations
+        elif hasattr(module, "quantization_scheme"):
+            module.quantization_enabled = not kv_cache
+    with torch.no_grad():
+        return model(torch.tensor([IDS])).logits[0].float()
+
+
 def make(name):
     groups, ignore, tied = CASES[name]
-    torch.manual_seed(list(CASES).index(name))
+    torch.manual_seed(3 if name == "mixed_head" else list(CASES).index(name))
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE, tie_word_embeddings=tied)).eval()
     for parameter in model.parameters():
         if parameter.dim() == 2:
             parameter.data.normal_(0, 0.15)
         parameter.data = parameter.data.half().float()  # stored in half the room
-    apply_quantization_config(model, QuantizationConfig(config_groups=groups, format="pack-quantized", ignore=ignore))
+    apply_quantization_config(model, QuantizationConfig(config_groups=groups, format="pack-quantized", ignore=ignore, kv_cache_scheme=KV_CACHE.get(name)))
     quantize(model)
-    compressor = ModelCompressor.from_pretrained_model(model, "pack-quantized")
+    if name in KV_CACHE:
+        calibrate_kv_cache(model)
+    compressor = ModelCompressor.from_pretrained_model(model, None if name in KV_CACHE else "pack-quantized")  # would be forced on attention modules, too
     compressor.compress_model(model)
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary)
@@ -86,14 +129,22 @@ def make(name):
         # without dequantize cannot load packed zero points, not even those that it wrote.
         read = None
         if len(groups) == 1:
-            options = transformers.CompressedTensorsConfig(dequantize=True)
-            read = transformers.AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.float32, quantization_config=options).eval()
+            # Dequantized, it forgets what was said of activations and the KV cache.
+            options = {} if name in KV_CACHE else {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)}
+            read = transformers.AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.float32, **options).eval()
     compressor.decompress_model(model)
     with torch.no_grad():
         logits = model(torch.tensor([IDS])).logits[0].float()
         assert read is None or torch.equal(read(torch.tensor([IDS])).logits[0], logits)
     assert logits.isfinite().all() and 0.3 < logits.std() < 10, logits.std()
-    (folder / "logits.json").write_text(json.dumps({"ids": IDS, "logits": [[round(v, 5) for v in row] for row in logits.tolist()]}) + "\n")
+    written = {"logits": logits}
+    if name in KV_CACHE:
+        written |= {"without_activations": logits_without(model, True, False), "without_kv_cache": logits_without(model, False, True),
+                    "neither": logits_without(model, True, True)}
+        for key, value in written.items():
+            print(key, f"mean difference {(value - logits).abs().mean():.1e}")
+    rounded = {key: [[round(v, 5) for v in row] for row in value.tolist()] for key, value in written.items()}
+    (folder / "logits.json").write_text(json.dumps({"ids": IDS, **rounded}) + "\n")
     print(name, f"std {logits.std():.2f}", sorted(set(k.rsplit(".", 1)[1] for k in tensors)))
 
 

@@ -77,6 +77,7 @@ TEST_P(CompressedCheckpoint, IsDetected) {
 INSTANTIATE_TEST_SUITE_P(Cases, CompressedCheckpoint,
                          ::testing::Values(Expected{"w4_asym", "w4 a16 kv16 g32 asym head-fp16", false},
                                            Expected{"w4_sym_channel", "w4 a16 kv16 gpc sym head-fp16", false},
+                                           Expected{"w4_a8_kv8", "w4 a8 kv8 g32 sym head-fp16", false},
                                            Expected{"w3_sym", "w3 a16 kv16 g32 sym head-fp16", false},
                                            Expected{"mixed_head", "w3 a16 kv16 g16 asym head-int8", true}),
                          [](const auto& param_info) { return std::string(param_info.param.name); });

@@ -11,6 +11,8 @@
 #include <array>
 #include <limits>
 
+#include "quant/int8_rows.h"
+
 namespace salient::models {
 namespace {
 
@@ -72,6 +74,40 @@ TEST(DecodeAttention, NaNStaysNaN) {
   const at::Tensor found = decode_attention(query, at::randn({1, 2, 9, 16}), at::randn({1, 2, 9, 16}), {}, 1.0);
   EXPECT_TRUE(found.flatten().narrow(0, 0, 16).isfinite().all().item<bool>());
   EXPECT_TRUE(found.flatten().narrow(0, 16, 16).isnan().all().item<bool>());
+}
+
+// Codes are read as the numbers that they stand for: no more than float32's rounding apart.
+TEST(DecodeAttention, ReadsCodesWithAScaleForEachTokenAndHead) {
+  for (const auto [heads, kv_heads, key_dim, value_dim, total] :
+       {std::array<int64_t, 5>{4, 2, 64, 64, 33}, {4, 4, 20, 24, 1}, {8, 1, 48, 16, 257}, {6, 2, 7, 5, 12}}) {
+    const at::Tensor query = at::randn({3, heads, 1, key_dim});
+    const quant::Int8Rows keys = quant::to_int8_rows(at::randn({3, kv_heads, total + 4, key_dim}), quant::kStableHalfRange);
+    const quant::Int8Rows values = quant::to_int8_rows(at::randn({3, kv_heads, total + 4, value_dim}), quant::kStableHalfRange);
+    const auto filled = [&](const at::Tensor& x) { return x.narrow(2, 0, total); };  // a view of a cache
+    at::Tensor mask = at::zeros({3, 1, 1, total});
+    mask.narrow(3, total / 2, 1).fill_(-0.7);
+    const at::Tensor found = decode_attention(query, filled(keys.codes), filled(values.codes), mask, 0.3, filled(keys.scales), filled(values.scales));
+    ASSERT_TRUE(found.defined());
+    const at::Tensor exact = reference(query, filled(quant::from_int8_rows(keys, at::kDouble)), filled(quant::from_int8_rows(values, at::kDouble)), mask, 0.3);
+    EXPECT_LT(largest_difference(found, exact), 2e-5) << heads << " heads, " << total << " tokens";
+    // Another type of query: the result is that of the rounded query, in its type.
+    const at::Tensor narrow = query.to(at::kBFloat16);
+    const at::Tensor in_bfloat =
+        decode_attention(narrow, filled(keys.codes), filled(values.codes), mask.to(at::kBFloat16), 0.3, filled(keys.scales), filled(values.scales));
+    EXPECT_EQ(in_bfloat.scalar_type(), at::kBFloat16);
+    EXPECT_LT(largest_difference(in_bfloat, exact), 0.05);
+  }
+}
+
+TEST(DecodeAttention, OneScaleMayStandForAllTokens) {
+  const at::Tensor query = at::randn({2, 4, 1, 16});
+  const at::Tensor scale = at::full({1, 1}, 0.02, at::kFloat);
+  const quant::Int8Rows keys = quant::to_int8_rows(at::randn({2, 2, 9, 16}), quant::kStableHalfRange, scale);
+  const quant::Int8Rows values = quant::to_int8_rows(at::randn({2, 2, 9, 16}), quant::kStableHalfRange, scale);
+  EXPECT_EQ(keys.scales.stride(2), 0);
+  const at::Tensor found = decode_attention(query, keys.codes, values.codes, {}, 1.0, keys.scales, values.scales);
+  const at::Tensor exact = reference(query, quant::from_int8_rows(keys, at::kDouble), quant::from_int8_rows(values, at::kDouble), {}, 1.0);
+  EXPECT_LT(largest_difference(found, exact), 1e-5);
 }
 
 TEST(DecodeAttention, LeavesWhatItCannotDoToTheLibrary) {

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "models/decoder/packed_kernel.h"
+#include "quant/int8_rows.h"
 
 namespace salient::models {
 namespace {
@@ -60,6 +61,46 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Packed,
                            return std::to_string(param_info.param.out) + "x" + std::to_string(param_info.param.in) + "g" +
                                   std::to_string(param_info.param.group_size);
                          });
+
+// With 8-bit activations the product is one of integers: sums of codes times codes, group by group, times both scales.
+TEST(Linear, EightBitActivationsAreAProductOfCodes) {
+  for (const int64_t group_size : {32, 25}) {  // half bytes; bytes
+    const int64_t in = 4 * group_size;
+    const Quantized q = make(24, in, group_size);
+    Linear linear = make_quantized_linear(q.codes, q.zeros, q.scales, q.bias, group_size, at::kFloat);
+    const Linear plain = linear;
+    EXPECT_TRUE(set_activation_bits(linear, 8));
+    EXPECT_EQ(std::visit([](const auto& kind) { return kind.activation_bits; }, to_device(linear, at::kCPU)), 8);
+    for (const int64_t rows : {1, 5, 40}) {
+      const at::Tensor x = at::randn({2, rows, in});
+      const at::Tensor step = x.abs().amax(-1, true) / 127.5;
+      const at::Tensor codes = (x / step).clamp(-128, 127).round().to(at::kDouble);
+      const at::Tensor weights = (q.codes.to(at::kDouble) - q.zeros.to(at::kDouble).repeat_interleave(group_size, 1));
+      at::Tensor exact = at::zeros({2, rows, 24}, at::kDouble);
+      for (int64_t group = 0; group < 4; ++group) {
+        const at::Tensor sums = at::matmul(codes.narrow(2, group * group_size, group_size), weights.narrow(1, group * group_size, group_size).t());
+        exact += sums * q.scales.select(1, group).to(at::kDouble);
+      }
+      exact = exact * step.to(at::kDouble) + q.bias.to(at::kDouble);
+      EXPECT_LT((forward(linear, x).to(at::kDouble) - exact).abs().max().item<double>(), 1e-4) << rows;
+      EXPECT_GT((forward(plain, x).to(at::kDouble) - exact).abs().max().item<double>(), 1e-2) << rows;
+    }
+    EXPECT_TRUE(set_activation_bits(linear, 16));
+    const at::Tensor x = at::randn({3, in});
+    EXPECT_TRUE(at::equal(forward(linear, x), forward(plain, x)));
+  }
+}
+
+TEST(Linear, FloatLinearsKeepTheirInputs) {
+  const Quantized q = make(8, 32, 32);
+  Linear linear = FloatLinear{q.dense, {}};
+  EXPECT_FALSE(set_activation_bits(linear, 8));
+  const at::Tensor x = at::randn({3, 32});
+  EXPECT_TRUE(at::equal(forward(linear, x), at::linear(x, q.dense)));
+  Linear dequantized = FloatLinear{q.dense, {}, /*from_codes=*/true};
+  EXPECT_TRUE(set_activation_bits(dequantized, 8));
+  EXPECT_TRUE(at::equal(forward(dequantized, x), forward(linear, quant::round_to_int8_rows(x))));
+}
 
 TEST(Linear, RowsDoNotDependOnTheBatch) {
   const Quantized q = make(64, 256, 128);

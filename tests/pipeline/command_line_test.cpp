@@ -231,6 +231,52 @@ TEST(CommandLine, EvalComparesWithTheBase) {
   EXPECT_EQ(stored.size(), 8U);  // acc and acc_norm of both models, and of the artifact their _difference and _retention
 }
 
+// The same artifact with other bits is another result, and says so.
+TEST(CommandLine, BitsOfActivationsAndKvCacheAreNamedAndKeptApart) {
+  const std::vector<std::string> call = {"eval",  kArtifactPath, "--compare-with", kDemoModel.string(), "--data", "perplexity=" + (kDemoModel / "data/heldout.txt").string(),
+                                         "--limit", "2", "--window", "128", "--store", "bits.db"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = call;
+    words.insert(words.end(), more.begin(), more.end());
+    return run_ok(words, finished_run()).out;
+  };
+  const auto perplexity = [](const Json& model) { return model.at("tasks").at(0).at("metrics").at(0).at("value").get<double>(); };
+  const Json plain = parse_json(with({"--no-throughput", "--json"}), "plain");
+  const Json coded = parse_json(with({"--activation-bits", "8", "--kv-bits", "8", "--json"}), "coded");
+  EXPECT_FALSE(plain.at("model").at("description").contains("kv_bits"));
+  EXPECT_EQ(coded.at("model").at("description").at("activation_bits"), 8);
+  EXPECT_EQ(coded.at("model").at("description").at("kv_bits"), 8);
+  EXPECT_FALSE(coded.at("base").at("description").contains("kv_bits")) << "the original is computed as it is";
+  EXPECT_EQ(perplexity(plain.at("base")), perplexity(coded.at("base")));
+  EXPECT_NE(perplexity(plain.at("model")), perplexity(coded.at("model")));
+  EXPECT_NEAR(perplexity(coded.at("model")) / perplexity(plain.at("model")), 1.0, 0.02);
+  EXPECT_THAT(coded.at("verdict").get<std::string>(), HasSubstr("(a8 kv8)"));
+  EXPECT_THAT(with({"--kv-bits", "8", "--no-throughput"}), HasSubstr("value (kv8)"));
+
+  const Json stored = parse_json(run_ok({"results", "--store", "bits.db", "--task", "perplexity", "--metric", "perplexity", "--json"}, finished_run()).out, "results");
+  EXPECT_EQ(stored.size(), 4U);  // a16 kv16, a8 kv8, kv8, and the base once
+  const std::string listed = run_ok({"results", "--store", "bits.db"}, finished_run()).out;
+  EXPECT_THAT(listed, AllOf(HasSubstr("(a8 kv8)"), HasSubstr("(kv8)")));
+  const Json speed = parse_json(run_ok({"results", "--store", "bits.db", "--task", "throughput", "--metric", "weights_memory_bytes", "--json"}, finished_run()).out, "speed");
+  ASSERT_EQ(speed.size(), 2U);
+  EXPECT_EQ(static_cast<int>(speed[0].at("config").contains("kv_bits")) + static_cast<int>(speed[1].at("config").contains("kv_bits")), 1);
+
+  // A finished evaluation with other bits does not stand for this one; the artifact does.
+  const Json plan = parse_json(run_ok({"run", "run.yaml", "--dry-run", "--json", "--set", "evaluation.kv_bits=8"}, finished_run()).out, "dry run");
+  ASSERT_EQ(plan.at("stages").size(), 5U);
+  for (size_t stage = 0; stage < 5; ++stage) EXPECT_EQ(plan.at("stages").at(stage).at("runs"), stage >= 3) << plan.at("stages").at(stage);
+}
+
+TEST(CommandLine, BitsThatCannotBeAreRefused) {
+  const ProgramResult four = run_program({"generate", kDemoModel.string(), "--prompt", "x", "--kv-bits", "4"}, finished_run());
+  EXPECT_NE(four.exit_code, 0);
+  EXPECT_THAT(four.err, HasSubstr("--kv-bits: found '4', expected 8, or 16"));
+  const ProgramResult floats = run_program({"generate", kDemoModel.string(), "--prompt", "x", "--activation-bits", "8"}, finished_run());
+  EXPECT_NE(floats.exit_code, 0);
+  EXPECT_THAT(floats.err, HasSubstr("no linear is quantized"));
+  EXPECT_NE(run_ok({"generate", kDemoModel.string(), "--prompt", "There are three", "--max-new-tokens", "4", "--kv-bits", "8"}, finished_run()).out, "");
+}
+
 TEST(CommandLine, ListingsShowTheRun) {
   const fs::path& folder = finished_run();
   const Json runs = parse_json(run_ok({"runs", "--json"}, folder).out, "runs --json");

@@ -198,6 +198,21 @@ TEST(ConvertReference, CompressedTensorsBecomeAutoAwqsAndBack) {
   }
 }
 
+// What is said of activations and the KV cache has no place in AutoAWQ's layouts: the codes are the same, the rest is left out and said.
+TEST(ConvertReference, RuntimeBitsStayBehind) {
+  const test::TemporaryFolder folder;
+  const models::Checkpoint source(kReference / "w4_a8_kv8");
+  const ConvertResult result = convert_codes(source, WeightFormat::kAwqGemm, folder.path() / "awq", uint64_t{1} << 30);
+  EXPECT_THAT(result.notes, ::testing::Contains(HasSubstr("kv_cache_scheme")));
+  for (const std::string& name : models::Checkpoint(folder.path() / "awq").names()) EXPECT_THAT(name, ::testing::Not(HasSubstr("_scale"))) << name;
+  const at::Tensor ids = at::arange(1, 10, at::kLong).unsqueeze(0);
+  const auto logits = [&](const models::Checkpoint& checkpoint) {
+    const models::Decoder decoder = models::Decoder::load(checkpoint, {.activation_bits = 16, .kv_bits = 16});
+    return decoder.logits(decoder.hidden_states(ids));
+  };
+  EXPECT_TRUE(at::equal(logits(models::Checkpoint(folder.path() / "awq")), logits(source)));
+}
+
 // Biases; experts that the source has fused, routers in float, a vision part.
 TEST(ConvertArchitectures, EveryPairThatFits) {
   for (const char* model_type : {"qwen2", "qwen3_vl_moe"}) {

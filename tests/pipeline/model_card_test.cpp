@@ -89,6 +89,11 @@ TEST(ModelCard, EachFormatHasItsReaders) {
   smoothed["format"] = smoothed["search"]["format"] = "gguf-f16";
   EXPECT_THAT(model_card(smoothed), AllOf(HasSubstr("smoothed for quantizers that follow"), HasSubstr("llama-quantize")));
   EXPECT_THAT(gguf, Not(HasSubstr("llama-quantize")));
+  EXPECT_THAT(model_card(metadata(), "compressed-tensors"), AllOf(HasSubstr("vllm serve"), Not(HasSubstr("kv_cache_scheme"))));
+  Json rounds = metadata();
+  rounds["search"]["write_runtime_bits"] = true;
+  EXPECT_THAT(model_card(rounds, "compressed-tensors"), AllOf(HasSubstr("kv_cache_scheme"), Not(HasSubstr("vllm serve"))));
+  EXPECT_THAT(model_card(rounds, "awq-gemm"), Not(HasSubstr("kv_cache_scheme")));
   const std::string marlin = model_card(metadata(), "awq-marlin");
   EXPECT_THAT(marlin, AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("vllm"))));
 }

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "models/io/compressed_config.h"
 #include "models/text/dataset.h"
 #include "pipeline/recipe.h"
 #include "pipeline/search_file.h"
@@ -139,6 +140,28 @@ void check_runtime_bits(const char* key) {
   EXPECT_EQ(recorded.metadata.at("spec").at(key), 16);
   EXPECT_EQ(with("method: rtn").metadata.at("spec").at(key), 8);
   EXPECT_TRUE(same_weights(recorded, with("method: rtn"))) << "recorded, nothing else";
+}
+
+// config.json says it, and each block has its measured scales.
+void check_write_runtime_bits() {
+  const TinyArtifact& off = with("method: rtn, format: compressed-tensors");
+  const TinyArtifact& on = with("method: rtn, format: compressed-tensors, write_runtime_bits: true");
+  const auto bits = [](const TinyArtifact& artifact) {
+    return models::read_runtime_bits(artifact.checkpoint().config().at("quantization_config"), "config.json");
+  };
+  EXPECT_EQ(bits(off).activation_bits, std::nullopt);
+  EXPECT_EQ(bits(off).kv_bits, std::nullopt);
+  EXPECT_FALSE(off.checkpoint().contains("model.layers.0.self_attn.k_scale"));
+  EXPECT_EQ(bits(on).activation_bits, 8);
+  EXPECT_EQ(bits(on).kv_bits, 8);
+  for (const char* tensor : {"model.layers.0.self_attn.k_scale", "model.layers.1.self_attn.v_scale"}) {
+    const at::Tensor scale = on.checkpoint().load(tensor, {1}, at::kFloat);
+    EXPECT_GT(scale.item<float>(), 1e-4f) << tensor;
+  }
+  const TinyArtifact& activations = with("method: rtn, format: compressed-tensors, write_runtime_bits: true, kv_cache_bits: 16");
+  EXPECT_EQ(bits(activations).kv_bits, std::nullopt);
+  EXPECT_FALSE(activations.checkpoint().contains("model.layers.0.self_attn.k_scale"));
+  EXPECT_THROW(with("method: rtn, write_runtime_bits: true"), Error);  // floats have no place for it
 }
 
 void check_lm_head() {
@@ -540,6 +563,7 @@ const std::vector<test::Effect> kSettingEffects = {
     {"symmetric", check_symmetric},
     {"activation_bits", [] { check_runtime_bits("activation_bits"); }},
     {"kv_cache_bits", [] { check_runtime_bits("kv_cache_bits"); }},
+    {"write_runtime_bits", check_write_runtime_bits},
     {"lm_head", check_lm_head},
     {"scale", check_scale},
     {"n_grid", check_n_grid},

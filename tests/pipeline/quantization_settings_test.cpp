@@ -60,6 +60,7 @@ const std::vector<Case> kCases = {
     {"symmetric", "true", {"--symmetric"}, "zero_point", false},
     {"activation_bits", "16", {"--activation-bits", "16"}, "activation_bits", 16},
     {"kv_cache_bits", "16", {"--kv-cache-bits", "16"}, "kv_cache_bits", 16},
+    {"write_runtime_bits", "true", {"--write-runtime-bits"}, "write_runtime_bits", true},
     {"lm_head", "int8", {"--lm-head", "int8"}, "lm_head", "int8"},
     {"scale", "false", {"--no-scale"}, "scale", false},
     {"n_grid", "7", {"--n-grid", "7"}, "n_grid", 7},

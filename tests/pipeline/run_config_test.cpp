@@ -59,7 +59,7 @@ quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, gr
                target_bits: 3.5, salient_ratio: auto, max_chunk_memory: 1MB, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB, text_column: t, split: s,
                ignore: [down_proj, "re:.*o_proj"], mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
-             max_new_tokens: 5, throughput: false, compare_with_base: true, max_retention_loss: 0.05}
+             max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, max_retention_loss: 0.05}
 output: {folder: o, store: s.db, overwrite: true}
 runtime: {threads: 2, device: cuda, dtype: bfloat16}
 )");
@@ -68,7 +68,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
     "dataset": {"name": "d", "train_file": "t.csv", "question_field": "q", "answer_field": "a"},
     "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "max_seq_len": 64, "packing": "rows", "file": "c.txt",
       "sources": [], "long_rows": "cut", "loss_mask": "response", "text_rows": "paragraphs"},
-    "quantization": {"method": "gptq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "group_size": -1, "zero_point": false,
+    "quantization": {"method": "gptq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "write_runtime_bits": false, "group_size": -1, "zero_point": false,
       "lm_head": "int8", "scale": true, "n_grid": 10, "duo_scaling": "off", "refine": false, "objective": "block", "clip": true, "clip_steps": 5,
       "max_shrink": 0.25, "rounding": "adaround", "column_order": "natural", "damping": 0.1, "off_diagonal": 0.5, "sweeps": 7, "rows_curve": false, "propagate_error": false,
       "format": "compressed-tensors", "export_compatible": true, "overrides": [{"pattern": "down_proj", "bits": 8, "group_size": 32, "zero_point": true},
@@ -78,7 +78,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
       "mappings": [{"smooth_layer": "up_proj", "balance_layers": ["down_proj"]}]},
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
       "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
-      "max_retention_loss": 0.05},
+      "activation_bits": 16, "kv_bits": 8, "max_retention_loss": 0.05},
     "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
   EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:13:27");
 }
@@ -129,6 +129,7 @@ TEST(RunConfig, RefusesWithPlace) {
   EXPECT_THAT(error_of(model + "evaluation: {tasks: arc}\n"), HasSubstr("expected a list"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: [{file: x}]}\n"), HasSubstr("'evaluation.tasks.0' has no name"));
   EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 2}\n"), HasSubstr("a number from 0 to 1"));
+  EXPECT_THAT(error_of(model + "evaluation: {kv_bits: 4}\n"), HasSubstr("'evaluation.kv_bits': found '4', expected one of 8, 16"));
   EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 0.1, compare_with_base: false}\n"),
               HasSubstr("nothing to compare with"));
   EXPECT_THAT(error_of(model + "runtime: {device: gpu}\n"), HasSubstr("expected 'cpu' or 'cuda'"));

@@ -222,6 +222,28 @@ TEST(WeightFormats, ConfigIsOneThatCompressedTensorsReads) {
   }
 }
 
+// As compressed-tensors itself writes them (tests/data/compressed/w4_a8_kv8), but for keys that it leaves out where they are null.
+TEST(WeightFormats, RuntimeBitsAreThoseOfCompressedTensors) {
+  const Json golden = read_json_file(std::string(SALIENT_SOURCE_DIR) + "/tests/data/compressed/w4_a8_kv8/config.json").at("quantization_config");
+  const auto without_null = [](Json args) {
+    for (auto it = args.begin(); it != args.end();) it = it->is_null() ? args.erase(it) : std::next(it);
+    return args;
+  };
+  const std::map<std::string, LinearSetting> modules = {{"a", {4, 32, false}}, {"b", {8, 64, false}}};
+  const Json config = quantization_config(WeightFormat::kCompressedTensors, {}, modules, {}, {8, 8});
+  ASSERT_EQ(config.at("config_groups").size(), 2u);
+  for (const auto& [name, group] : config.at("config_groups").items())
+    EXPECT_EQ(without_null(group.at("input_activations")), without_null(golden.at("config_groups").at("group_0").at("input_activations"))) << name;
+  EXPECT_EQ(without_null(config.at("kv_cache_scheme")), without_null(golden.at("kv_cache_scheme")));
+  const models::RuntimeBits read = models::read_runtime_bits(config, "here");
+  EXPECT_EQ(read.activation_bits, 8);
+  EXPECT_EQ(read.kv_bits, 8);
+  const Json activations = quantization_config(WeightFormat::kCompressedTensors, {}, modules, {}, {8, {}});
+  EXPECT_TRUE(activations.at("kv_cache_scheme").is_null());
+  EXPECT_FALSE(activations.at("config_groups").at("group_0").at("input_activations").is_null());
+  EXPECT_TRUE(quantization_config(WeightFormat::kCompressedTensors, {}, modules, {}).at("config_groups").at("group_0").at("input_activations").is_null());
+}
+
 TEST(WeightFormats, OneSettingTargetsTheClass) {
   const std::map<std::string, LinearSetting> modules = {{"model.layers.0.mlp.up_proj", {3, 128, false}},
                                                         {"model.layers.1.mlp.up_proj", {3, 128, false}}};
