@@ -16,6 +16,7 @@
 #include "pipeline/artifact_name.h"
 #include "pipeline/evaluation_records.h"
 #include "pipeline/measured_quality.h"
+#include "pipeline/gguf_linear.h"
 #include "pipeline/model_card.h"
 #include "pipeline/quantize_job.h"
 #include "pipeline/search_result.h"
