@@ -122,7 +122,7 @@ struct LinearReport {
   // held back, and has `held_back_error`.
   std::vector<std::pair<int64_t, double>> rows_curve;
   double off_diagonal = -1;       // factor of the Gram matrix's off-diagonal part in the rounding
-  int64_t dead_channels = 0;      // input channels that were 0 for every calibration token
+  int64_t dead_channels = 0;      // input channels that the weight reads and that were 0 for every calibration token
   int64_t salient_channels = 0;   // input channels kept in float
   double salience_correlation = -2;          // Spearman, over input channels, of mean |x| and the channel's own share of the rounding error; -2 = not measured
   std::vector<double> salience_quantiles;    // of mean |x|: 0, 25, 50, 75, 90, 99, 100 %
