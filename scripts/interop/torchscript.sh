@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . scripts/lib/say.sh
 . scripts/lib/interop.sh
 
-environment torchscript "torch==2.13.0" "transformers==5.23.0 accelerate compressed-tensors==0.20.0"
+environment torchscript "torch==2.13.0" "transformers==5.17.0 accelerate compressed-tensors==0.19.0"
 torch_dir=$("$python" -c 'import torch; print(torch.utils.cmake_prefix_path)')
 build="$interop_dir/torchscript_cpp"
 say "torchscript: building $build"
