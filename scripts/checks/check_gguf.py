@@ -21,11 +21,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from llama_engine import Engine
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts/goldens"))
+import architecture_cases  # noqa: E402
+
 # None begins with a space: SentencePiece and llama.cpp put another before it, tokenizers' Metaspace does not (salient notes it).
 TEXTS = ["Question: 12 + 30 = ?\nAnswer:", "Hello, world! It's 3.50.", "two  spaces\n\n\tand a tab", "Grüße aus 東京 🙂"]
 # Where a graph is known to differ after so many positions (sliding windows), or in its activation's precision.
@@ -46,7 +49,7 @@ def greedy(model, ids, count):
 
 def compare(name, path, folder, bound, tokens, window=None):
     """Prints a line; returns whether all is as it should be."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = architecture_cases.load(folder, allow_unused=True)
     engine = Engine(path)
     has_tokenizer = (folder / "tokenizer.json").exists()
     fine = True
@@ -82,9 +85,6 @@ def export(salient, folder, fmt, path):
 
 
 def check_architectures(salient, fmt, bound):
-    sys.path.insert(0, str(ROOT / "scripts/goldens"))
-    import architecture_cases
-
     fine, written, refused = True, 0, 0
     with tempfile.TemporaryDirectory() as scratch:
         for file in sorted((ROOT / "tests/data/architectures").glob("*.json")):
