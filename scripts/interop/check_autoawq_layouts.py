@@ -75,7 +75,7 @@ def main():
     for name, version in (("awq-gemv", "GEMV"), ("awq-gemv-fast", "GEMV_FAST"), ("awq-marlin", "Marlin")):
         table.below(name, "written by AutoAWQ: Salient's logits against AutoAWQ's unpacking of Salient's conversion to GEMM", BOUND,
                     lambda: checks.converted(version))
-    sys.exit(table.close())
+    sys.exit(table.exit_status())
 
 
 main()

@@ -60,7 +60,7 @@ def main():
     for name in artifacts.GGUF_FORMATS:
         table.check(name, "layout of the file, values of all tensors", lambda: layout(table.artifacts.path(name)))
     table.check("imatrix.gguf", "sums of squares against transformers in float64", lambda: imatrix(table))
-    sys.exit(table.close())
+    sys.exit(table.exit_status())
 
 
 main()

@@ -128,7 +128,7 @@ def main():
         table.check(name, "perplexity", checks.perplexity)
         table.check(name, "greedy text", checks.greedy_texts)
         checks.engine.close()
-    sys.exit(table.close())
+    sys.exit(table.exit_status())
 
 
 main()

@@ -77,7 +77,7 @@ def main():
     for kind in KINDS:
         table.check(f"gguf-{kind.lower()}", "blocks of the same F16 file (salient export)", lambda: checks.blocks(kind))
     table.check("imatrix.gguf", "llama-quantize --imatrix on the smoothed F16 file", checks.importance)
-    sys.exit(table.close())
+    sys.exit(table.exit_status())
 
 
 main()

@@ -44,7 +44,7 @@ def main():
         script, source = table.artifacts.path(script), table.artifacts.path(source) if source else artifacts.DEMO
         table.check("torchscript", f"Python, {what}: forward, cache and greedy text against transformers", lambda: in_python(table, script, source))
         table.check("torchscript", f"C++, {what}: forward and cache against Salient's logits", lambda: in_cpp(table, script, source, ids))
-    sys.exit(table.close())
+    sys.exit(table.exit_status())
 
 
 main()

@@ -88,7 +88,7 @@ def main():
                 continue
             what, how = what + "; dequantize=True", {"quantization_config": CompressedTensorsConfig(dequantize=True)}
         table.check("compressed-tensors", what, lambda: checks.compressed(name, **how))
-    sys.exit(table.close())
+    sys.exit(table.exit_status())
 
 
 main()

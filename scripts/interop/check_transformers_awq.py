@@ -33,7 +33,7 @@ def main():
 
     for name in ("awq-gemm", "awq-gemm-symmetric"):
         table.check(name, "Salient's logits against its packed layers in float16", lambda: compare(table.artifacts.path(name)))
-    sys.exit(table.close())
+    sys.exit(table.exit_status())
 
 
 main()

@@ -13,7 +13,7 @@ OK, FAIL, SKIPPED = "ok", "FAIL", "skipped"
 
 
 class Rows:
-    """Runs the comparisons of a client, prints each as it ends, and writes them as JSON when it is closed."""
+    """Runs the comparisons of a client, prints each as it ends, and keeps rows/CLIENT.json up to it."""
 
     def __init__(self, description, version):
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -32,6 +32,9 @@ class Rows:
         row = dict(client=self.client, version=self.version, format=artifact_format, compared=compared, difference=difference, status=status)
         self.rows.append(row)
         print(f"{status:7} {self.client}  {artifact_format}: {compared}: {difference}", flush=True)
+        folder = self.options.work / "rows"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.client}.json").write_text(json.dumps(self.rows, indent=1, ensure_ascii=False) + "\n")
 
     def check(self, artifact_format, compared, function):
         """One row: function() gives the difference as text and whether it is small enough. An exception is a row that failed."""
@@ -63,11 +66,7 @@ class Rows:
             self.salient("logits", "--model", model, "--ids", ",".join(map(str, ids)), "--out", out)
             return numpy.load(out)
 
-    def close(self):
-        """Writes the rows; the exit status."""
-        folder = self.options.work / "rows"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.client}.json").write_text(json.dumps(self.rows, indent=1, ensure_ascii=False) + "\n")
+    def exit_status(self):
         return 1 if any(row["status"] == FAIL for row in self.rows) or not self.rows else 0
 
 
