@@ -20,6 +20,6 @@ def load_model(folder):
     return AutoAWQForCausalLM.from_pretrained(folder, device_map="cpu", torch_dtype=torch.float32, safetensors=True)
 
 
-def quantize(model, tokenizer, texts, rows, block_tokens, group_size, bits, **how):
-    config = {"zero_point": True, "q_group_size": group_size, "w_bit": bits, "version": "GEMM"}
+def quantize(model, tokenizer, texts, rows, block_tokens, group_size, bits, version="GEMM", **how):
+    config = {"zero_point": version != "Marlin", "q_group_size": group_size, "w_bit": bits, "version": version}
     model.quantize(tokenizer, quant_config=config, calib_data=texts, max_calib_samples=rows, max_calib_seq_len=block_tokens, **how)

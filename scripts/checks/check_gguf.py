@@ -10,7 +10,6 @@ written (they have no tokenizer: ids are compared). Compared are logits at every
 by more than the bound (relative to the largest one) or ids or texts differ.
 """
 import argparse
-import ctypes
 import json
 import os
 import pathlib
@@ -20,62 +19,20 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import llama_cpp
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
+
+from llama_engine import Engine
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts/goldens"))
+import architecture_cases  # noqa: E402
+
 # None begins with a space: SentencePiece and llama.cpp put another before it, tokenizers' Metaspace does not (salient notes it).
 TEXTS = ["Question: 12 + 30 = ?\nAnswer:", "Hello, world! It's 3.50.", "two  spaces\n\n\tand a tab", "Grüße aus 東京 🙂"]
 # Where a graph is known to differ after so many positions (sliding windows), or in its activation's precision.
 WINDOWED = {"mistral", "mixtral", "qwen2", "qwen3", "phi3", "starcoder2"}
-LOG = []
-
-
-@llama_cpp.llama_log_callback
-def keep_log(_level, text, _data):
-    LOG.append(text.decode(errors="replace"))
-
-
-class Engine:
-    def __init__(self, path, n_ctx=256):
-        params = llama_cpp.llama_model_default_params()
-        params.use_mmap = False
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        if not self.model:
-            raise SystemExit(f"{path}: llama.cpp does not load it:\n{''.join(LOG)[-2000:]}")
-        options = llama_cpp.llama_context_default_params()
-        options.n_ctx = options.n_batch = options.n_ubatch = n_ctx
-        options.type_k = options.type_v = 0  # float32 keys and values
-        options.flash_attn_type = 0
-        self.context = llama_cpp.llama_init_from_model(self.model, options)
-        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
-        self.size = llama_cpp.llama_vocab_n_tokens(self.vocab)
-
-    def close(self):
-        llama_cpp.llama_free(self.context)
-        llama_cpp.llama_model_free(self.model)
-
-    def logits(self, ids):
-        """float32 [len(ids), vocabulary]."""
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
-        batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
-        batch.n_tokens = len(ids)
-        for i, token in enumerate(ids):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
-            batch.seq_id[i][0] = 0
-        if llama_cpp.llama_decode(self.context, batch) != 0:
-            raise SystemExit("llama_decode failed")
-        rows = [np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self.context, i), shape=(self.size,)).copy() for i in range(len(ids))]
-        llama_cpp.llama_batch_free(batch)
-        return np.stack(rows)
-
-    def encode(self, text):
-        data = text.encode()
-        room = (llama_cpp.llama_token * (len(data) + 8))()
-        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), room, len(room), True, True)
-        return list(room[:count])
 
 
 def reference_logits(model, ids):
@@ -83,16 +40,16 @@ def reference_logits(model, ids):
         return model(torch.tensor([ids])).logits[0].float().numpy()
 
 
-def greedy(logits, ids, count):
+def greedy(model, ids, count):
     ids = list(ids)
     for _ in range(count):
-        ids.append(int(logits(ids)[-1].argmax()))
+        ids.append(int(reference_logits(model, ids)[-1].argmax()))
     return ids
 
 
 def compare(name, path, folder, bound, tokens, window=None):
     """Prints a line; returns whether all is as it should be."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = architecture_cases.load(folder, allow_unused=True)
     engine = Engine(path)
     has_tokenizer = (folder / "tokenizer.json").exists()
     fine = True
@@ -108,7 +65,7 @@ def compare(name, path, folder, bound, tokens, window=None):
         ids = np.random.default_rng(0).integers(0, engine.size, window or 24).tolist()
     expected, found = reference_logits(model, ids), engine.logits(ids)
     difference = float(np.abs(expected - found).max() / np.abs(expected).max())
-    ours, theirs = greedy(lambda i: reference_logits(model, i), ids, tokens), greedy(engine.logits, ids, tokens)
+    ours, theirs = greedy(model, ids, tokens), engine.greedy(ids, tokens)
     same = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), len(ours)) - len(ids)
     if window is None and same < tokens:
         # Equal logits may be told apart by rounding: a token counts as different where the reference prefers its own clearly.
@@ -128,9 +85,6 @@ def export(salient, folder, fmt, path):
 
 
 def check_architectures(salient, fmt, bound):
-    sys.path.insert(0, str(ROOT / "scripts/goldens"))
-    import architecture_cases
-
     fine, written, refused = True, 0, 0
     with tempfile.TemporaryDirectory() as scratch:
         for file in sorted((ROOT / "tests/data/architectures").glob("*.json")):
@@ -165,8 +119,6 @@ def main():
     if args.architectures == (args.folder is not None):
         parser.error("give a folder, or --architectures")
     torch.set_num_threads(1)
-    llama_cpp.llama_log_set(keep_log, ctypes.c_void_p())
-    llama_cpp.llama_backend_init()
     if args.architectures:
         return 0 if check_architectures(args.salient, args.format, args.bound) else 1
     with tempfile.TemporaryDirectory() as scratch:

@@ -61,14 +61,12 @@ def compare(reader, other):
 
 
 def load_errors(path):
-    import llama_cpp
+    from llama_engine import Engine
 
-    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(lambda level, text, data: sys.stderr.write(text.decode(errors="replace")) if level >= 3 else None), None)
-    llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
-    if not model:
-        return ["llama.cpp does not load the file"]
-    llama_cpp.llama_model_free(model)
+    try:
+        Engine(path).close()
+    except SystemExit as error:
+        return [str(error)]
     return []
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A folder in AutoAWQ's GEMV, GEMV_FAST or Marlin layout against AutoAWQ's own packing of the same codes; check_autoawq.py runs it.
+"""A folder in one of AutoAWQ's layouts against AutoAWQ's own packing of the same codes; check_autoawq.py and scripts/interop run it.
 
 usage: packed_layouts.py GEMM_FOLDER FOLDER   (an environment with autoawq 0.2.9)
 
@@ -17,13 +17,14 @@ warnings.filterwarnings("ignore")
 import awq.models.base
 import torch
 from awq import AutoAWQForCausalLM
+from awq.modules.linear.gemm import WQLinear_GEMM
 from awq.modules.linear.gemv import WQLinear_GEMV
 from awq.modules.linear.gemv_fast import WQLinear_GEMVFast
 from awq.modules.linear.marlin import WQLinear_Marlin
 from awq.utils.packing_utils import reverse_awq_order, unpack_awq
 from safetensors.torch import load_file
 
-LAYOUTS = {"gemv": WQLinear_GEMV, "gemv_fast": WQLinear_GEMVFast, "marlin": WQLinear_Marlin}
+LAYOUTS = {"gemm": WQLinear_GEMM, "gemv": WQLinear_GEMV, "gemv_fast": WQLinear_GEMVFast, "marlin": WQLinear_Marlin}
 
 
 def tensors_of(folder):
@@ -43,7 +44,8 @@ def packed_by_autoawq(kind, gemm, name, group_size):
     marlin = kind is WQLinear_Marlin
     if marlin and not bool((zeros == 8).all()):
         sys.exit(f"{name}: zero points are not all 8")
-    return kind.from_linear(linear, 4, group_size, False, scales.t().contiguous(), None if marlin else zeros.t().float().contiguous())
+    scales, zeros = (part if kind is WQLinear_GEMM else part.t().contiguous() for part in (scales, zeros.float()))
+    return kind.from_linear(linear, 4, group_size, False, scales, None if marlin else zeros)
 
 
 def differing(found, expected):

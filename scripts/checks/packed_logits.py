@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Logits of an AutoAWQ folder by the packed layers of AutoAWQ 0.2.9 on the CPU, as a .npy file; check_autoawq.py runs it.
+"""Logits of an AutoAWQ folder by the packed layers of AutoAWQ 0.2.9 on the CPU, as a .npy file; check_autoawq.py and
+scripts/interop run it.
 
 usage: packed_logits.py autoawq|transformers FOLDER IDS OUT.npy
 
