@@ -140,6 +140,7 @@ std::string settings_section(const Json& metadata, std::string_view format) {
   add("group size", search, "group_size");
   add("zero points", search, "zero_point");
   add("lm_head", search, "lm_head");
+  add("then rounded again to", metadata, "rounded_again");
   if (search.value("pad_intermediate", Json(0)) != 0) add("width of MLPs padded to", search, "pad_intermediate");
   add("scales", search, "scale");
   add("clipping", search, "clip");
@@ -202,12 +203,26 @@ std::string error_section(const std::vector<LinearReport>& reports) {
          markdown_table({"Linear", "Count", "Error / rounding to nearest"}, rows);
 }
 
-// `rounds`: it tells engines to round activations or the KV cache, which few can.
-std::string loading_section(const FormatRow& row, bool rounds) {
+bool asks_for_runtime_bits(const Json& metadata, std::string_view format) {
+  const Json& search = part(metadata, "search");
+  return format == "compressed-tensors" && search.contains("write_runtime_bits") && search.at("write_runtime_bits") == Json(true);
+}
+
+bool packs_zero_points(const Json& metadata, std::string_view format) {
+  const Json& search = part(metadata, "search");
+  return format == "compressed-tensors" && search.contains("zero_point") && search.at("zero_point") == Json(true);
+}
+
+std::string loading_section(const FormatRow& row, const Json& metadata, std::string_view format) {
+  const bool rounds = asks_for_runtime_bits(metadata, format);  // activations or the KV cache, which few engines can
   std::string text = "## How to load it\n\n`MODEL` stands for this folder or repository.\n";
   for (const Engine& engine : row.engines) {
     if (!rounds || &engine == &row.engines.front())
       text += fmt::format("\n{}:\n\n```{}\n{}\n```\n", engine.name, engine.language, engine.code);
+  }
+  if (packs_zero_points(metadata, format)) {
+    text += "\nPacked zero points load in transformers 5.17 with compressed-tensors 0.19. transformers 5.23 with 0.20 wants, for a folder with one scheme, "
+            "`quantization_config=CompressedTensorsConfig(dequantize=True)`.\n";
   }
   if (rounds) {
     text += "\n`config.json` asks for 8-bit integers of activations or the KV cache (`input_activations`, `kv_cache_scheme`). transformers computes that while the "
@@ -237,11 +252,6 @@ std::vector<LinearReport> reports_of(const Json& metadata) {
 bool only_smoothed(const Json& metadata) {
   const auto made = parse_weight_format(text_of(part(metadata, "search"), "format"));
   return made && !row_of(*made).rounds;
-}
-
-bool asks_for_runtime_bits(const Json& metadata, std::string_view format) {
-  const Json& search = part(metadata, "search");
-  return format == "compressed-tensors" && search.contains("write_runtime_bits") && search.at("write_runtime_bits") == Json(true);
 }
 
 // As quantize_model names what it stores.
@@ -312,7 +322,7 @@ std::string model_card(const Json& metadata, std::string_view given_format) {
     text += calibration_section(metadata) + "\n";
     if (!reports.empty() && !part(metadata, "calibration").empty()) text += error_section(reports) + "\n";
   }
-  text += quality_section(figures) + "\n" + loading_section(row, asks_for_runtime_bits(metadata, format));
+  text += quality_section(figures) + "\n" + loading_section(row, metadata, format);
   if (const std::string warnings = warning_section(reports); !warnings.empty()) text += "\n" + warnings;
   return text;
 }
@@ -320,11 +330,16 @@ std::string model_card(const Json& metadata, std::string_view given_format) {
 std::string export_card(const fs::path& model_folder, std::string_view format) {
   const fs::path metadata_file = model_folder / kMetadataFile;
   Json metadata = fs::exists(metadata_file) ? read_json_file(metadata_file) : Json::object();
+  if (!metadata.is_object()) fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", metadata_file.string(), metadata.type_name());
   if (!metadata.contains("source")) metadata["source"] = describe_source(model_folder);
   // Of other weights than these, unless the same codes are only arranged otherwise.
   const auto target = parse_weight_format(format);
   if (!target || !row_of(*target).convertible()) metadata.erase("evaluation");
-  return model_card(metadata, format);
+  if (target && row_of(*target).rounds && !row_of(*target).convertible() && metadata.contains("layers")) {
+    metadata.erase("layers");  // errors of other codes than these
+    metadata["rounded_again"] = format;
+  }
+  return with_context(metadata_file.string(), [&] { return model_card(metadata, format); });
 }
 
 }  // namespace salient::pipeline

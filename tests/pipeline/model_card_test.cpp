@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "common/yaml.h"
 #include "support/temporary_folder.h"
+#include "support/thrown_error.h"
 
 namespace salient::pipeline {
 namespace {
@@ -96,6 +97,26 @@ TEST(ModelCard, EachFormatHasItsReaders) {
   EXPECT_THAT(model_card(rounds, "awq-gemm"), Not(HasSubstr("kv_cache_scheme")));
   const std::string marlin = model_card(metadata(), "awq-marlin");
   EXPECT_THAT(marlin, AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("vllm"))));
+}
+
+TEST(ModelCard, ZeroPointsInCompressedTensorsSayWhoLoadsThem) {
+  Json zeros = metadata();
+  zeros["search"]["zero_point"] = true;
+  EXPECT_THAT(model_card(zeros, "compressed-tensors"), HasSubstr("CompressedTensorsConfig(dequantize=True)"));
+  EXPECT_THAT(model_card(zeros, "awq-gemm"), Not(HasSubstr("dequantize=True")));
+  zeros["search"]["zero_point"] = false;
+  EXPECT_THAT(model_card(zeros, "compressed-tensors"), Not(HasSubstr("dequantize=True")));
+}
+
+// Errors of the codes that were are not those of the codes that are.
+TEST(ModelCard, WhatIsRoundedAgainSaysSo) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "quantization_metadata.json", dump_json(metadata()));
+  EXPECT_THAT(export_card(folder.path(), "gguf-q4_k_m"), AllOf(HasSubstr("| then rounded again to | gguf"), Not(HasSubstr("Error of the linears"))));
+  for (const char* same : {"awq-gemv", "gguf-f16"})
+    EXPECT_THAT(export_card(folder.path(), same), AllOf(Not(HasSubstr("rounded again")), HasSubstr("Error of the linears"))) << same;
+  write_file(folder.path() / "quantization_metadata.json", "[]");
+  EXPECT_THAT(test::message_of([&] { export_card(folder.path(), "awq-gemv"); }, ErrorKind::kCorruption), HasSubstr("quantization_metadata.json"));
 }
 
 TEST(ModelCard, HostileNamesStayText) {
