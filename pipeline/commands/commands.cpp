@@ -26,6 +26,7 @@ constexpr std::array kCommands = {
     Command{"export", "write a model in another format, without calibration", export_command},
     Command{"imatrix", "measure llama.cpp's importance matrix of a model", imatrix_command},
     Command{"generate", "continue prompts, on the terminal or as JSON", generate_command},
+    Command{"bench", "measure speed and memory of a model, and the share of the memory's bandwidth", bench_command},
     Command{"inspect", "say what a model folder holds, and from which evidence", inspect_command},
     Command{"architectures", "list the architectures that can be quantized", architectures_command},
     Command{"runs", "list the runs in the store", runs_command},

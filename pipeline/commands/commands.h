@@ -18,6 +18,7 @@ struct Command {
 std::span<const Command> commands();
 
 void architectures_command(const std::vector<std::string>& words);
+void bench_command(const std::vector<std::string>& words);
 void calibrate_command(const std::vector<std::string>& words);
 void eval_command(const std::vector<std::string>& words);
 void generate_command(const std::vector<std::string>& words);

@@ -14,6 +14,7 @@
 
 #include "quant/kernels/half_product.h"
 #include "quant/kernels/integer_product.h"
+#include "quant/kernels/read_memory.h"
 
 namespace salient::quant {
 namespace {
@@ -42,19 +43,6 @@ InterleavedWeight random_weight(const Matrix& m) {
                     (at::rand({m.out, m.in / m.group_size}) * 0.1 + 0.001).to(at::kHalf), m.group_size);
 }
 
-// All of it once, each thread its own part in order.
-void read(const at::Tensor& memory) {
-  const auto* words = memory.const_data_ptr<int64_t>();
-  static volatile int64_t kept = 0;  // so that the reads are not left out
-  at::parallel_for(0, memory.numel(), 1, [&](int64_t begin, int64_t end) {
-    int64_t parts[32] = {};
-    for (int64_t i = begin; i + 32 <= end; i += 32) {
-      for (int64_t k = 0; k < 32; ++k) parts[k] ^= words[i + k];
-    }
-    for (const int64_t part : parts) kept = kept ^ part;
-  });
-}
-
 struct Rates {
   double work, reading;  // bytes/s
 };
@@ -65,7 +53,7 @@ Rates rates_of(uint64_t bytes, const std::function<void()>& work) {
   double best_work = 1e9;
   double best_reading = 1e9;
   for (int i = 0; i < 6; ++i) {
-    best_reading = std::min(best_reading, seconds_of([&] { read(memory); }));
+    best_reading = std::min(best_reading, seconds_of([&] { read_memory(memory); }));
     best_work = std::min(best_work, seconds_of(work));
   }
   return {static_cast<double>(bytes) / best_work, static_cast<double>(memory.nbytes()) / best_reading};

@@ -70,7 +70,14 @@ TEST(Linear, EightBitActivationsAreAProductOfCodes) {
     Linear linear = make_quantized_linear(q.codes, q.zeros, q.scales, q.bias, group_size, at::kFloat);
     const Linear plain = linear;
     EXPECT_TRUE(set_activation_bits(linear, 8));
-    EXPECT_EQ(std::visit([](const auto& kind) { return kind.activation_bits; }, to_device(linear, at::kCPU)), 8);
+    EXPECT_TRUE(std::holds_alternative<IntegerLinear>(to_device(linear, at::kCPU)));
+    // Where there is no kernel of integers, the same product of rounded values.
+    Linear in_floats = plain;
+    std::visit(
+        [](auto& kind) {
+          if constexpr (requires { kind.activation_bits; }) kind.activation_bits = 8;
+        },
+        in_floats);
     for (const int64_t rows : {1, 5, 40}) {
       const at::Tensor x = at::randn({2, rows, in});
       const at::Tensor step = x.abs().amax(-1, true) / 127.5;
@@ -82,7 +89,8 @@ TEST(Linear, EightBitActivationsAreAProductOfCodes) {
         exact += sums * q.scales.select(1, group).to(at::kDouble);
       }
       exact = exact * step.to(at::kDouble) + q.bias.to(at::kDouble);
-      EXPECT_LT((forward(linear, x).to(at::kDouble) - exact).abs().max().item<double>(), 1e-4) << rows;
+      for (const Linear& rounding : {linear, in_floats})
+        EXPECT_LT((forward(rounding, x).to(at::kDouble) - exact).abs().max().item<double>(), 1e-4) << rows;
       EXPECT_GT((forward(plain, x).to(at::kDouble) - exact).abs().max().item<double>(), 1e-2) << rows;
     }
     EXPECT_TRUE(set_activation_bits(linear, 16));
