@@ -360,6 +360,17 @@ void check_modules_to_not_convert() {
   EXPECT_THROW(with("method: rtn, ignore: ['re:.*visual']"), Error);
 }
 
+// 192 channels, of which groups of 128 leave 64 over.
+void check_pad_intermediate() {
+  EXPECT_EQ(with("method: rtn, group_size: 128, pad_intermediate: auto").checkpoint().config().at("intermediate_size"), 256);
+  const TinyArtifact& padded = with("method: rtn, format: dequantized, group_size: 16, pad_intermediate: 80");
+  EXPECT_EQ(padded.checkpoint().config().at("intermediate_size"), 240);
+  const at::Tensor down = padded.checkpoint().view(kDown + ".weight");
+  EXPECT_EQ(down.size(1), 240);
+  EXPECT_EQ(down.narrow(1, 192, 48).abs().max().item<float>(), 0);
+  EXPECT_GT(down.narrow(1, 160, 32).abs().max().item<float>(), 0);
+}
+
 void check_mappings() {
   const TinyArtifact& artifact = with(kScaleOnly + ", mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]");
   for (const LinearReport& report : artifact.result.model.reports) {
@@ -583,6 +594,7 @@ const std::vector<test::Effect> kSettingEffects = {
     {"version", check_version},
     {"smooth_only", check_smooth_only},
     {"export_compatible", check_export_compatible},
+    {"pad_intermediate", check_pad_intermediate},
     {"ignore", check_ignore},
     {"modules_to_not_convert", check_modules_to_not_convert},
     {"mappings", check_mappings},

@@ -81,6 +81,7 @@ const std::vector<Case> kCases = {
     {"version", "GEMM", {"--version", "GEMM"}, "format", "awq-gemm"},
     {"smooth_only", "true", {"--smoothing-only"}, "format", "smoothed"},
     {"export_compatible", "true", {"--export-compatible"}, "export_compatible", true},
+    {"pad_intermediate", "256", {"--pad-intermediate", "256"}, "pad_intermediate", 256},
     {"ignore", "[o_proj, '*x']", {"--ignore", "o_proj", "--ignore", "*x"}, "ignore", Json::array({"o_proj", "*x"})},
     {"modules_to_not_convert",
      "[visual]",

@@ -56,7 +56,7 @@ quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, gr
                duo_scaling: off, refine: false, objective: block, clip: true, clip_steps: 5, max_shrink: 0.25, rounding: adaround, column_order: natural,
                damping: 0.1, off_diagonal: 0.5, sweeps: 7, propagate_error: false, format: compressed-tensors, export_compatible: true, self_generated: 0.2,
                overrides: [{pattern: down_proj, bits: 8, group_size: 32, zero_point: true}, {pattern: "re:.*o_proj", bits: 16}],
-               target_bits: 3.5, salient_ratio: auto, max_chunk_memory: 1MB, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB, text_column: t, split: s,
+               target_bits: 3.5, salient_ratio: auto, max_chunk_memory: 1MB, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB, pad_intermediate: auto, text_column: t, split: s,
                ignore: [down_proj, "re:.*o_proj"], mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
              max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, max_retention_loss: 0.05}
@@ -74,7 +74,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
       "format": "compressed-tensors", "export_compatible": true, "overrides": [{"pattern": "down_proj", "bits": 8, "group_size": 32, "zero_point": true},
       {"pattern": "re:.*o_proj", "bits": 16}], "target_bits": 3.5, "salient_ratio": "auto", "max_chunk_memory": 1000000, "max_shard_size": 1073741824,
       "batch_tokens": 99, "max_memory": 2147483648, "n_parallel_calib_samples": null, "max_calib_samples": null, "max_calib_seq_len": null,
-      "text_column": "t", "split": "s", "self_generated": 0.2, "search": null, "save_search": null, "bit_choices": [2, 3, 4, 5, 6, 8], "ignore": ["down_proj", "re:.*o_proj"],
+      "pad_intermediate": "auto", "text_column": "t", "split": "s", "self_generated": 0.2, "search": null, "save_search": null, "bit_choices": [2, 3, 4, 5, 6, 8], "ignore": ["down_proj", "re:.*o_proj"],
       "mappings": [{"smooth_layer": "up_proj", "balance_layers": ["down_proj"]}]},
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
       "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
