@@ -41,10 +41,12 @@ TEST(ResponseSpans, MasksAreThoseOfTransformers) {
   finders.emplace("smol", ResponseFinder::from_source(read_text_file(kRoot / "tests/data/templates/smol.jinja"), "smol"));
   finders.emplace("demo", ResponseFinder::from_folder(kRoot / "models/demo"));
   ASSERT_EQ(golden["cases"].size(), 20u);
+  models::ChatRenderOptions options;
+  options.variables["strftime_now"] = "2026-11-21";  // the day on which transformers rendered them
   for (const OrderedJson& item : golden["cases"]) {
     const auto name = item["template"].get<std::string>();
     SCOPED_TRACE(name + " " + item["messages"].dump());
-    const RenderedConversation rendered = finders.at(name).render(item["messages"], {}, "case");
+    const RenderedConversation rendered = finders.at(name).render(item["messages"], options, "case");
     ASSERT_EQ(rendered.text, item["text"].get<std::string>());
     const auto ids = tokenizer().encode(rendered.text, false);
     ASSERT_EQ(ids, item["ids"].get<std::vector<models::TokenId>>());
