@@ -59,20 +59,9 @@ Int8Rows on_cpu(const at::Tensor& x, float half_range, const at::Tensor& given) 
   float* own = given.defined() ? nullptr : result.scales.mutable_data_ptr<float>();
   at::parallel_for(0, rows, std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, width)), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const float* values = from + row * width;
-      float scale = 0.0f;
-      if (stored != nullptr) {
-        scale = stored[row];
-      } else {
-        scale = largest_magnitude(values, width) / half_range;
-        if (scale == 0.0f) scale = kScaleOfZeros;
-        own[row] = scale;
-      }
-      if (std::isfinite(scale)) {
-        round_row(values, width, scale, codes + row * width);
-      } else {
-        std::fill_n(codes + row * width, width, int8_t{0});
-      }
+      const std::optional<float> fixed = stored == nullptr ? std::nullopt : std::optional(stored[row]);
+      const float scale = to_int8_row(from + row * width, width, half_range, fixed, codes + row * width);
+      if (own != nullptr) own[row] = scale;
     }
   });
   return result;
@@ -90,6 +79,17 @@ Int8Rows with_operators(const at::Tensor& x, float half_range, const at::Tensor&
 }
 
 }  // namespace
+
+float to_int8_row(const float* x, int64_t n, float half_range, std::optional<float> stored, int8_t* codes) {
+  float scale = stored ? *stored : largest_magnitude(x, n) / half_range;
+  if (!stored && scale == 0.0f) scale = kScaleOfZeros;
+  if (std::isfinite(scale)) {
+    round_row(x, n, scale, codes);
+  } else {
+    std::fill_n(codes, n, int8_t{0});
+  }
+  return scale;
+}
 
 Int8Rows to_int8_rows(const at::Tensor& x, float half_range, const at::Tensor& scale) {
   const at::NoGradGuard no_grad;

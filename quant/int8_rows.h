@@ -10,6 +10,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <optional>
+
 namespace salient::quant {
 
 inline constexpr float kCompressedTensorsHalfRange = 127.5f;
@@ -24,6 +27,9 @@ struct Int8Rows {
 // -128 and 127 of its steps, and `scales` is a view of it. Undefined: every row its own, from `half_range`. A row that is not finite gives a scale that is
 // not finite.
 Int8Rows to_int8_rows(const at::Tensor& x, float half_range, const at::Tensor& scale = {});
+
+// One row of n numbers in this thread, as the above. `stored`: the scale, where there is one. Returns the scale.
+float to_int8_row(const float* x, int64_t n, float half_range, std::optional<float> stored, int8_t* codes);
 
 // code * scale, [..., n] in `dtype`.
 at::Tensor from_int8_rows(const Int8Rows& rows, at::ScalarType dtype);

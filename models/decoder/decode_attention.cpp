@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "quant/clones.h"
+#include "quant/exponential.h"
 
 namespace salient::models {
 namespace {
@@ -17,36 +18,100 @@ namespace {
 constexpr int64_t kParallelElements = 16384;  // of the cache that are worth a thread
 constexpr int64_t kLanes = 16;                // independent sums, because the compiler must not reorder one
 
-SALIENT_CLONES float inner_product(const float* a, const float* b, int64_t n) {
-  float lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
+[[gnu::always_inline]] inline float total_of(float* lanes) {
+  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
+    for (int64_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
   }
-  float sum = 0.0f;
-  for (; i < n; ++i) sum += a[i] * b[i];
-  for (const float lane : lanes) sum += lane;
-  return sum;
+  return lanes[0];
 }
 
-SALIENT_CLONES float inner_product(const float* a, const int8_t* b, int64_t n) {
+template <typename Element>
+[[gnu::always_inline]] inline float inner_product(const float* a, const Element* b, int64_t n) {
   float lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * static_cast<float>(b[i + lane]);
   }
-  float sum = 0.0f;
-  for (; i < n; ++i) sum += a[i] * static_cast<float>(b[i]);
-  for (const float lane : lanes) sum += lane;
-  return sum;
+  float rest = 0.0f;
+  for (; i < n; ++i) rest += a[i] * static_cast<float>(b[i]);
+  return total_of(lanes) + rest;
 }
 
-SALIENT_CLONES void add_multiple(float* to, const float* x, float factor, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] += factor * x[i];
+// logits: [group, total]
+template <typename Element>
+[[gnu::always_inline]] inline void find_logits(const float* queries, int64_t query_stride, int64_t group, const Element* key, const CachedHead& keys,
+                                               int64_t total, float scale, float* logits) {
+  for (int64_t token = 0; token < total; ++token, key += keys.stride) {
+    const float factor = keys.scales == nullptr ? scale : scale * keys.scales[token * keys.scale_stride];
+    for (int64_t i = 0; i < group; ++i) logits[i * total + token] = inner_product(queries + i * query_stride, key, keys.dim) * factor;
+  }
 }
 
-SALIENT_CLONES void add_multiple(float* to, const int8_t* x, float factor, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] += factor * static_cast<float>(x[i]);
+SALIENT_CLONES void find_logits_of_numbers(const float* queries, int64_t query_stride, int64_t group, const CachedHead& keys, int64_t total, float scale,
+                                           float* logits) {
+  find_logits(queries, query_stride, group, keys.numbers, keys, total, scale, logits);
+}
+
+SALIENT_CLONES void find_logits_of_codes(const float* queries, int64_t query_stride, int64_t group, const CachedHead& keys, int64_t total, float scale,
+                                         float* logits) {
+  find_logits(queries, query_stride, group, keys.codes, keys, total, scale, logits);
+}
+
+// out += the values' sum, weighted with the shares, in order. Four tokens at a time: a quarter of the reads and writes of `out`.
+template <typename Element>
+[[gnu::always_inline]] inline void add_values(const float* shares, const Element* value, const CachedHead& values, int64_t total, float* out) {
+  constexpr int64_t kTokens = 4;
+  const auto factor_of = [&](int64_t token) {
+    return values.scales == nullptr ? shares[token] : shares[token] * values.scales[token * values.scale_stride];
+  };
+  int64_t token = 0;
+  for (; token + kTokens <= total; token += kTokens, value += kTokens * values.stride) {
+    const float f0 = factor_of(token);
+    const float f1 = factor_of(token + 1);
+    const float f2 = factor_of(token + 2);
+    const float f3 = factor_of(token + 3);
+    const Element* v1 = value + values.stride;
+    const Element* v2 = v1 + values.stride;
+    const Element* v3 = v2 + values.stride;
+    for (int64_t i = 0; i < values.dim; ++i) {
+      float sum = out[i] + f0 * static_cast<float>(value[i]);
+      sum += f1 * static_cast<float>(v1[i]);
+      sum += f2 * static_cast<float>(v2[i]);
+      out[i] = sum + f3 * static_cast<float>(v3[i]);
+    }
+  }
+  for (; token < total; ++token, value += values.stride) {
+    const float factor = factor_of(token);
+    for (int64_t i = 0; i < values.dim; ++i) out[i] += factor * static_cast<float>(value[i]);
+  }
+}
+
+SALIENT_CLONES void add_numbers(const float* shares, const CachedHead& values, int64_t total, float* out) {
+  add_values(shares, values.numbers, values, total, out);
+}
+
+SALIENT_CLONES void add_codes(const float* shares, const CachedHead& values, int64_t total, float* out) { add_values(shares, values.codes, values, total, out); }
+
+// logits -> e^(logit - largest), and their sum in independent parts.
+SALIENT_CLONES float exponentials(float* logits, int64_t n, float largest) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      logits[i + lane] = quant::exponential(logits[i + lane] - largest);
+      lanes[lane] += logits[i + lane];
+    }
+  }
+  float rest = 0.0f;
+  for (; i < n; ++i) {
+    logits[i] = quant::exponential(logits[i] - largest);
+    rest += logits[i];
+  }
+  return total_of(lanes) + rest;
+}
+
+SALIENT_CLONES void divide(float* x, int64_t n, float by) {
+  for (int64_t i = 0; i < n; ++i) x[i] /= by;
 }
 
 // Logits become shares of 1. What is masked altogether stays 0, as a row without any key does.
@@ -57,74 +122,21 @@ void softmax(float* logits, int64_t n) {
     std::fill_n(logits, n, 0.0f);
     return;
   }
-  float sum = 0.0f;
-  for (int64_t i = 0; i < n; ++i) {
-    logits[i] = std::exp(logits[i] - largest);
-    sum += logits[i];
-  }
-  for (int64_t i = 0; i < n; ++i) logits[i] /= sum;
+  divide(logits, n, exponentials(logits, n, largest));
 }
 
-// Keys or values of a cache, float32 or int8.
-template <typename Element>
-struct CacheView {
-  explicit CacheView(const at::Tensor& cache, const at::Tensor& scales)
-      : data(cache.const_data_ptr<Element>()), row(cache.stride(0)), head(cache.stride(1)), token(cache.stride(2)), dim(cache.size(3)) {
-    if (!scales.defined()) return;
-    scale = scales.const_data_ptr<float>();
-    scale_row = scales.stride(0);
-    scale_head = scales.stride(1);
-    scale_token = scales.stride(2);
+// Of one cache, float32 or int8; scales as decode_attention takes them.
+CachedHead head_of(const at::Tensor& cache, const at::Tensor& scales, int64_t row, int64_t head) {
+  CachedHead view{.stride = cache.stride(2), .dim = cache.size(3)};
+  const int64_t first = row * cache.stride(0) + head * cache.stride(1);
+  if (!scales.defined()) {
+    view.numbers = cache.const_data_ptr<float>() + first;
+    return view;
   }
-  const Element* at(int64_t r, int64_t h, int64_t t) const { return data + r * row + h * head + t * token; }
-  float scale_at(int64_t r, int64_t h, int64_t t) const { return scale == nullptr ? 1.0f : scale[r * scale_row + h * scale_head + t * scale_token]; }
-
-  const Element* data;
-  int64_t row, head, token, dim;  // strides, and numbers of a head
-  const float* scale = nullptr;
-  int64_t scale_row = 0, scale_head = 0, scale_token = 0;
-};
-
-// query: float32; mask: float32 or undefined.
-template <typename Element>
-at::Tensor attend_to(const at::Tensor& query, const CacheView<Element>& keys, const CacheView<Element>& values, int64_t kv_heads, int64_t total,
-                     const at::Tensor& mask, double scale) {
-  const int64_t batch = query.size(0);
-  const int64_t heads = query.size(1);
-  const int64_t group = heads / kv_heads;
-  const int64_t value_dim = values.dim;
-  const at::Tensor result = at::empty({batch, 1, heads * value_dim}, query.options());
-  const float* q = query.const_data_ptr<float>();
-  const float* added = mask.defined() ? mask.const_data_ptr<float>() : nullptr;
-  float* out = result.mutable_data_ptr<float>();
-  const int64_t grain = std::max<int64_t>(1, kParallelElements / (total * (keys.dim + value_dim)));
-  at::parallel_for(0, batch * kv_heads, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> shares(static_cast<size_t>(group * total));
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t row = item / kv_heads;
-      const int64_t head = item % kv_heads;
-      const float* row_mask = added == nullptr ? nullptr : added + (mask.size(0) == 1 ? 0 : row * mask.stride(0));
-      for (int64_t token = 0; token < total; ++token) {
-        const Element* key = keys.at(row, head, token);
-        const float factor = static_cast<float>(scale) * keys.scale_at(row, head, token);
-        for (int64_t i = 0; i < group; ++i) {
-          const float* one = q + row * query.stride(0) + (head * group + i) * query.stride(1);
-          const float logit = inner_product(one, key, keys.dim) * factor;
-          shares[static_cast<size_t>(i * total + token)] = row_mask == nullptr ? logit : logit + row_mask[token];
-        }
-      }
-      for (int64_t i = 0; i < group; ++i) softmax(shares.data() + i * total, total);
-      float* sums = out + (row * heads + head * group) * value_dim;
-      std::fill_n(sums, group * value_dim, 0.0f);
-      for (int64_t token = 0; token < total; ++token) {
-        const Element* value = values.at(row, head, token);
-        const float factor = values.scale_at(row, head, token);
-        for (int64_t i = 0; i < group; ++i)
-          add_multiple(sums + i * value_dim, value, shares[static_cast<size_t>(i * total + token)] * factor, value_dim);
-      }
-    }
-  });
-  return result;
+  view.codes = cache.const_data_ptr<int8_t>() + first;
+  view.scales = scales.const_data_ptr<float>() + row * scales.stride(0) + head * scales.stride(1);
+  view.scale_stride = scales.stride(2);
+  return view;
 }
 
 // Layouts of query and cache.
@@ -142,16 +154,50 @@ bool applies(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& 
 
 }  // namespace
 
+void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const CachedHead& keys, const CachedHead& values, int64_t total,
+                    const float* mask, float scale, float* shares, float* out) {
+  const auto find = keys.codes == nullptr ? find_logits_of_numbers : find_logits_of_codes;
+  const auto add = values.codes == nullptr ? add_numbers : add_codes;
+  find(queries, query_stride, group, keys, total, scale, shares);
+  std::fill_n(out, group * values.dim, 0.0f);
+  for (int64_t i = 0; i < group; ++i) {
+    float* own = shares + i * total;
+    if (mask != nullptr) {
+      for (int64_t token = 0; token < total; ++token) own[token] += mask[token];
+    }
+    softmax(own, total);
+    add(own, values, total, out + i * values.dim);
+  }
+}
+
 at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale,
                             const at::Tensor& key_scales, const at::Tensor& value_scales) {
   if (!applies(query, keys, values, mask)) return {};
-  const int64_t kv_heads = keys.size(1);
-  const int64_t total = keys.size(2);
-  if (!key_scales.defined())
-    return attend_to(query, CacheView<float>(keys, {}), CacheView<float>(values, {}), kv_heads, total, mask, scale);
+  const at::Tensor wide_query = query.to(at::kFloat);
   const at::Tensor wide_mask = mask.defined() ? mask.to(at::kFloat) : mask;
-  return attend_to(query.to(at::kFloat), CacheView<int8_t>(keys, key_scales), CacheView<int8_t>(values, value_scales), kv_heads, total, wide_mask, scale)
-      .to(query.scalar_type());
+  const int64_t batch = query.size(0);
+  const int64_t heads = query.size(1);
+  const int64_t kv_heads = keys.size(1);
+  const int64_t group = heads / kv_heads;
+  const int64_t total = keys.size(2);
+  const int64_t value_dim = values.size(3);
+  const at::Tensor result = at::empty({batch, 1, heads * value_dim}, wide_query.options());
+  const float* q = wide_query.const_data_ptr<float>();
+  const float* added = mask.defined() ? wide_mask.const_data_ptr<float>() : nullptr;
+  float* out = result.mutable_data_ptr<float>();
+  const int64_t grain = std::max<int64_t>(1, kParallelElements / (total * (keys.size(3) + value_dim)));
+  at::parallel_for(0, batch * kv_heads, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> shares(static_cast<size_t>(group * total));
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t row = item / kv_heads;
+      const int64_t head = item % kv_heads;
+      attend_to_head(q + row * wide_query.stride(0) + head * group * wide_query.stride(1), wide_query.stride(1), group, head_of(keys, key_scales, row, head),
+                     head_of(values, value_scales, row, head), total,
+                     added == nullptr ? nullptr : added + (wide_mask.size(0) == 1 ? 0 : row * wide_mask.stride(0)), static_cast<float>(scale), shares.data(),
+                     out + (row * heads + head * group) * value_dim);
+    }
+  });
+  return result.to(query.scalar_type());
 }
 
 }  // namespace salient::models

@@ -147,6 +147,7 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: 8-bit activations are wanted, but no linear is quantized", checkpoint.folder().string()))
         .with_hint("activations are rounded for quantized weights only: leave --activation-bits out, or quantize the model first");
   }
+  if (options.dtype == at::kFloat && options.device.is_cpu()) decoder.step_ = TokenStep::make(config, decoder.blocks_, decoder.kv_);
   return decoder;
 }
 
@@ -244,6 +245,11 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
     };
   }
   at::Tensor hidden = embed(config_, embedding_, ids.to(options_.device), positions, options_.dtype);
+  if (step_ != nullptr && tokens == 1 && batch <= TokenStep::kMaxRows && cache != nullptr && !observe) {
+    step_->run(context, past_length, cache->layers, cache->step, hidden);
+    cache->length = total;
+    return normalize(final_norm_, hidden);
+  }
   for (size_t block = 0; block < blocks_.size(); ++block) {
     KvCacheLayer* layer = cache != nullptr ? &cache->layers[block] : nullptr;
     running = static_cast<int64_t>(block);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "models/decoder/block.h"
 #include "models/decoder/embedding.h"
 #include "models/decoder/external_model.h"
+#include "models/decoder/token_step.h"
 
 namespace salient::models {
 
@@ -33,6 +35,7 @@ struct KvCache {
   int64_t rows = 0;      // of the batch
   int64_t length = 0;    // tokens that are filled, padding included
   int64_t capacity = 0;  // tokens that fit
+  std::shared_ptr<TokenStepMemory> step;  // of TokenStep
 };
 
 // The same content with room for `capacity` tokens (at least its length). One layer is copied at a time, the old one freed.
@@ -98,6 +101,7 @@ class Decoder {
   Linear lm_head_;  // shares the embedding when tied
   std::vector<BlockWeights> blocks_;
   std::vector<KvScheme> kv_;  // of each block
+  std::shared_ptr<const TokenStep> step_;  // nullptr where there is none
 };
 
 }  // namespace salient::models

@@ -18,6 +18,12 @@
 #include "quant/kernels/integer_product.h"
 
 namespace salient::models {
+
+PackedView view_of(const PackedLinear& linear) {
+  return {linear.in_features, linear.group_size, linear.packed.const_data_ptr<uint8_t>(), linear.scales.const_data_ptr<float>(),
+          linear.zeros.const_data_ptr<uint8_t>()};
+}
+
 namespace {
 
 // Up to this many rows of x are multiplied with codes unpacked in registers; for more, blocks of the weight are dequantized and
@@ -35,11 +41,6 @@ int64_t max_register_rows(at::ScalarType dtype) { return dtype == at::kFloat ? 8
 constexpr int64_t kMaxHalfProductRows = 12;  // beyond them a float16 weight is converted in blocks
 constexpr int kHighestHalf = 15;  // code in half a byte
 constexpr int64_t kGrainElements = 1 << 15;
-
-PackedView view_of(const PackedLinear& linear) {
-  return {linear.in_features, linear.group_size, linear.packed.const_data_ptr<uint8_t>(), linear.scales.const_data_ptr<float>(),
-          linear.zeros.const_data_ptr<uint8_t>()};
-}
 
 ByteView view_of(const ByteLinear& linear) {
   return {linear.in_features, linear.group_size, linear.codes.const_data_ptr<uint8_t>(), linear.scales.const_data_ptr<float>(),

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <variant>
 
+#include "models/decoder/packed_kernel.h"
 #include "quant/kernels/interleaved_weight.h"
 
 namespace salient::models {
@@ -69,6 +70,9 @@ PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros
 // The same for codes of any width in 0..255 and any group size that divides: packed where they fit into 4 bits.
 Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
                              int64_t group_size, at::ScalarType compute_dtype);
+
+// Of a linear on the CPU, whose memory it reads.
+PackedView view_of(const PackedLinear& linear);
 
 // Whether the weight is in codes.
 bool is_quantized(const Linear& linear);

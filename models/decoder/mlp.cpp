@@ -1,6 +1,8 @@
 #include "models/decoder/mlp.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/expm1.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
@@ -16,9 +18,13 @@
 #include <vector>
 
 #include "common/error.h"
+#include "quant/clones.h"
+#include "quant/exponential.h"
 
 namespace salient::models {
 namespace {
+
+constexpr int64_t kParallelElements = 16384;  // that are worth a thread
 
 struct ActivationRow {
   std::string_view name;
@@ -60,7 +66,29 @@ at::Tensor clamped_swiglu(const at::Tensor& gate, const at::Tensor& up, double l
   return (up.clamp(-limit, limit) + 1.0) * (bounded * at::sigmoid(alpha * bounded));
 }
 
+// In one pass over memory. gate, up: float32 [..., width] -> the same.
+at::Tensor silu_product_rows(const at::Tensor& gate, const at::Tensor& up) {
+  const int64_t width = gate.size(-1);
+  const at::Tensor gates = gate.reshape({-1, width});
+  const at::Tensor ups = up.reshape({-1, width});
+  if (gates.stride(1) != 1 || ups.stride(1) != 1) return silu_product_rows(gate.contiguous(), up.contiguous());
+  at::Tensor hidden = at::empty(gate.sizes(), gate.options());
+  const float* from = gates.const_data_ptr<float>();
+  const float* by = ups.const_data_ptr<float>();
+  float* to = hidden.mutable_data_ptr<float>();
+  at::parallel_for(0, gates.size(0), std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, width)), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) silu_product(from + row * gates.stride(0), by + row * ups.stride(0), width, to + row * width);
+  });
+  return hidden;
+}
+
 }  // namespace
+
+SALIENT_CLONES void silu_product(const float* gate, const float* up, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = gate[i] / (1.0F + quant::exponential(-gate[i])) * up[i];
+}
+
+bool is_silu(std::string_view hidden_act) { return hidden_act == "silu" || hidden_act == "swish"; }
 
 void check_activation(std::string_view hidden_act, const std::string& where) {
   if (find_activation(hidden_act) != nullptr) return;
@@ -99,6 +127,8 @@ at::Tensor mlp_hidden(const DecoderConfig& config, const MlpWeights& weights, co
     hidden = activate(config.hidden_act, up);
   } else if (config.moe.swiglu_limit > 0.0) {
     hidden = clamped_swiglu(gate, up, config.moe.swiglu_limit, config.moe.swiglu_alpha);
+  } else if (is_silu(config.hidden_act) && gate.is_cpu() && gate.scalar_type() == at::kFloat) {
+    hidden = silu_product_rows(gate, up);
   } else {
     hidden = activate(config.hidden_act, gate).mul_(up);
   }

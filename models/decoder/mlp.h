@@ -17,6 +17,10 @@ at::Tensor mlp_hidden(const DecoderConfig& config, const MlpWeights& weights, co
 // down_proj(mlp_hidden(x)). `mlp`: for the observer.
 at::Tensor mlp_forward(const DecoderConfig& config, const MlpWeights& weights, int64_t mlp, const at::Tensor& x, const BlockObserver& observer);
 
+// silu(gate) * up of n float32 numbers, in this thread: what mlp_hidden computes for float32 on the CPU. `to` may be one of the two.
+void silu_product(const float* gate, const float* up, int64_t n, float* to);
+bool is_silu(std::string_view hidden_act);
+
 // Names as config.json spells them. Errors of the first: unsupported, with the list.
 void check_activation(std::string_view hidden_act, const std::string& where);
 at::Tensor activate(std::string_view hidden_act, const at::Tensor& x);

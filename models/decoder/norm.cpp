@@ -39,11 +39,7 @@ at::Tensor normalize_rms_rows(const at::Tensor& x, const at::Tensor& weight, dou
   const float* w = weight.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
   at::parallel_for(0, x.numel() / std::max<int64_t>(1, features), std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, features)), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const float* values = from + row * features;
-      const double mean_square = quant::dot(values, values, features) / static_cast<double>(features);
-      multiply(to + row * features, values, static_cast<float>(1.0 / std::sqrt(mean_square + eps)), w, features);
-    }
+    for (int64_t row = begin; row < end; ++row) rms_norm_row(from + row * features, w, eps, features, to + row * features);
   });
   return result;
 }
@@ -59,6 +55,11 @@ at::Tensor to_float(const at::Tensor& x) { return x.defined() ? x.to(at::kFloat)
 std::optional<at::Tensor> optional_of(const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; }
 
 }  // namespace
+
+void rms_norm_row(const float* x, const float* weight, double eps, int64_t n, float* to) {
+  const double mean_square = quant::dot(x, x, n) / static_cast<double>(n);
+  multiply(to, x, static_cast<float>(1.0 / std::sqrt(mean_square + eps)), weight, n);
+}
 
 at::Tensor normalize(const Norm& norm, const at::Tensor& x) {
   if (!norm.present) return x;

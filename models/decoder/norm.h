@@ -30,4 +30,7 @@ struct Norm {
 // x's dtype, the others in float32, as transformers does. A norm that is not present returns x.
 at::Tensor normalize(const Norm& norm, const at::Tensor& x);
 
+// kRms of one row of n features in float32, in this thread: what normalize computes for float32 on the CPU. `to` may be `x`.
+void rms_norm_row(const float* x, const float* weight, double eps, int64_t n, float* to);
+
 }  // namespace salient::models

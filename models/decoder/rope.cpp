@@ -333,9 +333,7 @@ at::Tensor rotate_heads(const at::Tensor& x, const RotaryTable& table) {
       for (int64_t token = 0; token < tokens; ++token) {
         const float* values = from + batch * x.stride(0) + (row % heads) * x.stride(1) + token * x.stride(2);
         const int64_t angle = batch * table_stride + token * dim;
-        float* out = to + (row * tokens + token) * width;
-        rotate_halves(out, values, cos + angle, sin + angle, dim / 2);
-        std::copy(values + dim, values + width, out + dim);
+        rotate_head(values, cos + angle, sin + angle, dim, width, to + (row * tokens + token) * width);
       }
     }
   });
@@ -352,6 +350,11 @@ RotaryTable make_rotary_table(const RopeConfig& rope, const at::Tensor& position
       rope.pairs == RopePairs::kHalves ? at::cat({angles, angles}, -1) : angles.repeat_interleave(2, /*dim=*/-1);
   const at::Tensor all = twice.unsqueeze(1);
   return {(all.cos() * rope.attention_factor).to(dtype), (all.sin() * rope.attention_factor).to(dtype)};
+}
+
+void rotate_head(const float* x, const float* cos, const float* sin, int64_t dim, int64_t width, float* to) {
+  rotate_halves(to, x, cos, sin, dim / 2);
+  std::copy(x + dim, x + width, to + dim);
 }
 
 at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, RopePairs pairs) {

@@ -84,4 +84,7 @@ RotaryTable make_rotary_table(const RopeConfig& rope, const at::Tensor& position
 // then in x's.
 at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, RopePairs pairs);
 
+// The same of one head of one token in float32, for kHalves, in this thread. x, to: [width], not the same; cos, sin: [dim].
+void rotate_head(const float* x, const float* cos, const float* sin, int64_t dim, int64_t width, float* to);
+
 }  // namespace salient::models

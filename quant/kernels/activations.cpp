@@ -41,21 +41,23 @@ SALIENT_CLONES int32_t quantize_group(const float* x, int64_t count, float scale
 
 }  // namespace
 
+float quantize_row(const float* x, int64_t in_features, int64_t group_size, int8_t* codes, int32_t* sums) {
+  const int64_t padded = padded_group(group_size);
+  float scale = std::bit_cast<float>(largest_magnitude(x, in_features)) / kHalfRange;
+  if (scale == 0.0F) scale = std::numeric_limits<float>::epsilon();
+  for (int64_t g = 0; g < in_features / group_size; ++g) {
+    int8_t* to = codes + g * padded;
+    sums[g] = quantize_group(x + g * group_size, group_size, scale, to);
+    std::fill(to + group_size, to + padded, int8_t{0});
+  }
+  return scale;
+}
+
 void quantize_rows(const float* x, int64_t rows, int64_t in_features, int64_t group_size, int8_t* codes, float* scales, int32_t* sums) {
   const int64_t groups = in_features / group_size;
-  const int64_t padded = padded_group(group_size);
+  const int64_t width = groups * padded_group(group_size);
   at::parallel_for(0, rows, std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, in_features)), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const float* row = x + r * in_features;
-      float scale = std::bit_cast<float>(largest_magnitude(row, in_features)) / kHalfRange;
-      if (scale == 0.0F) scale = std::numeric_limits<float>::epsilon();
-      scales[r] = scale;
-      for (int64_t g = 0; g < groups; ++g) {
-        int8_t* to = codes + (r * groups + g) * padded;
-        sums[r * groups + g] = quantize_group(row + g * group_size, group_size, scale, to);
-        std::fill(to + group_size, to + padded, int8_t{0});
-      }
-    }
+    for (int64_t r = begin; r < end; ++r) scales[r] = quantize_row(x + r * in_features, in_features, group_size, codes + r * width, sums + r * groups);
   });
 }
 

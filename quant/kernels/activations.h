@@ -27,6 +27,9 @@ QuantizedRows quantize_rows(const at::Tensor& x, int64_t group_size);
 // The same into memory of the caller: codes [rows, in_features / group_size * padded_group], scales [rows], sums [rows, in_features / group_size]. Parallel.
 void quantize_rows(const float* x, int64_t rows, int64_t in_features, int64_t group_size, int8_t* codes, float* scales, int32_t* sums);
 
+// One row in this thread: codes [in_features / group_size * padded_group], sums [in_features / group_size]. Returns the scale.
+float quantize_row(const float* x, int64_t in_features, int64_t group_size, int8_t* codes, int32_t* sums);
+
 RowsView view_of(const QuantizedRows& rows);
 
 // The float32 values that the codes stand for, [rows, in_features]: for references and tests.

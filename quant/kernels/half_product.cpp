@@ -10,6 +10,10 @@
 
 namespace salient::quant {
 
+HalfView half_view_of(const at::Tensor& weight) {
+  return {weight.size(1), weight.size(0), static_cast<const uint16_t*>(weight.const_data_ptr()), weight.scalar_type() == at::kBFloat16};
+}
+
 at::Tensor half_product(const at::Tensor& weight, const at::Tensor& x, InstructionSet set) {
   const at::NoGradGuard no_grad;
   const bool half = weight.scalar_type() == at::kHalf || weight.scalar_type() == at::kBFloat16;
@@ -18,7 +22,7 @@ at::Tensor half_product(const at::Tensor& weight, const at::Tensor& x, Instructi
          fmt::join(weight.sizes(), ", "), fmt::join(x.sizes(), ", "));
   }
   constexpr int64_t kGrainElements = 1 << 14;
-  const HalfView view{weight.size(1), weight.size(0), static_cast<const uint16_t*>(weight.const_data_ptr()), weight.scalar_type() == at::kBFloat16};
+  const HalfView view = half_view_of(weight);
   const at::Tensor input = x.contiguous();
   const auto* in = input.const_data_ptr<float>();
   at::Tensor y = at::empty({x.size(0), weight.size(0)}, at::kFloat);

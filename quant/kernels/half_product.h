@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "quant/kernels/instruction_set.h"
+#include "quant/kernels/tile_kernels.h"
 
 namespace salient::quant {
 
@@ -11,5 +12,8 @@ namespace salient::quant {
 // instruction set. Reads the weight once for every kMaxHalfRows rows: for many rows a matrix product of converted blocks is faster.
 // weight: float16 or bfloat16 [out, in], contiguous; x: float32 [rows, in]. Returns float32 [rows, out].
 at::Tensor half_product(const at::Tensor& weight, const at::Tensor& x, InstructionSet set = best_instruction_set());
+
+// weight: as above.
+HalfView half_view_of(const at::Tensor& weight);
 
 }  // namespace salient::quant

@@ -1,0 +1,324 @@
+#include "models/decoder/token_step.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "models/decoder/decode_attention.h"
+#include "models/decoder/mlp.h"
+#include "quant/int8_rows.h"
+#include "quant/kernels/thread_team.h"
+
+namespace salient::models {
+namespace {
+
+using quant::TeamMember;
+
+// An RMS norm of rows in float32, or none.
+bool is_plain(const Norm& norm) {
+  if (!norm.present) return true;
+  const at::Tensor& weight = norm.weight;
+  return norm.kind == NormKind::kRms && !norm.bias.defined() && weight.defined() && weight.dim() == 1 && weight.scalar_type() == at::kFloat &&
+         weight.is_cpu() && weight.is_contiguous();
+}
+
+void normalize_row(const Norm& norm, const float* x, int64_t n, float* to) {
+  if (norm.present) return rms_norm_row(x, norm.weight.const_data_ptr<float>(), norm.eps, n, to);
+  std::copy(x, x + n, to);
+}
+
+// Products of one input, or nothing where a linear has none or they want the input prepared in several ways.
+std::vector<RowProduct> products_of(std::initializer_list<const Linear*> linears) {
+  std::vector<RowProduct> products;
+  for (const Linear* linear : linears) {
+    std::optional<RowProduct> product = RowProduct::of(*linear);
+    if (!product || (!products.empty() && product->group_size() != products.front().group_size())) return {};
+    products.push_back(*std::move(product));
+  }
+  return products;
+}
+
+int64_t total_width(const std::vector<RowProduct>& products) {
+  int64_t width = 0;
+  for (const RowProduct& product : products) width += product.out_features();
+  return width;
+}
+
+// Where the heads of queries, keys or values lie in a product's output.
+struct Heads {
+  float* data = nullptr;
+  int64_t row = 0;        // stride
+  int64_t dim = 0;
+  int64_t first = 0;      // head of the row
+  int64_t per_group = 1;  // neighbours
+  int64_t group = 0;      // heads from one group to the next
+
+  const float* at(int64_t r, int64_t head) const { return data + r * row + (first + head / per_group * group + head % per_group) * dim; }
+};
+
+}  // namespace
+
+struct TokenStepMemory {
+  TokenStepMemory(const DecoderConfig& config, int64_t row_count, int64_t token_count, int thread_count, int64_t qkv_width, int64_t gate_up_width)
+      : rows(row_count), capacity(token_count), threads(thread_count) {
+    const auto floats = [](int64_t count) { return std::vector<float>(static_cast<size_t>(count)); };
+    const int64_t attention_width = config.num_attention_heads * config.head_dim;
+    const int64_t group = config.num_attention_heads / config.num_key_value_heads;
+    qkv = floats(rows * qkv_width);
+    attention = floats(rows * attention_width);
+    gate_up = floats(rows * gate_up_width);
+    mlp_hidden = floats(rows * config.intermediate_size);
+    branch = floats(rows * config.hidden_size);
+    for (int t = 0; t < threads; ++t) {
+      own.push_back({RowInput(rows, std::max({attention_width, config.hidden_size, config.intermediate_size})), floats((group + 2) * config.head_dim),
+                     floats(group * capacity)});
+    }
+  }
+
+  int64_t rows, capacity;
+  int threads;
+  std::vector<float> qkv, attention, gate_up, mlp_hidden, branch;  // [rows, ...]
+  struct OfThread {
+    RowInput input;
+    std::vector<float> heads;   // the group's queries and two more
+    std::vector<float> shares;  // of attention
+  };
+  std::vector<OfThread> own;
+};
+
+// The work of one thread.
+class TokenStepRun {
+ public:
+  TokenStepRun(const TokenStep& step, const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches, TokenStepMemory& memory,
+               at::Tensor& hidden, const TeamMember& member)
+      : step_(step), config_(step.config_), context_(context), past_(past_length), caches_(caches), memory_(memory),
+        own_(memory.own[static_cast<size_t>(member.index)]), rows_(hidden.size(0)), hidden_(hidden.mutable_data_ptr<float>()), member_(member) {}
+
+  void run() {
+    for (size_t block = 0; block < step_.blocks_.size(); ++block) {
+      const TokenStep::Block& weights = step_.blocks_[block];
+      read_normalized(weights.attention_input, weights.qkv.front());
+      multiply(weights.qkv, memory_.qkv.data());
+      member_.meeting.wait();
+      attend(block);
+      member_.meeting.wait();
+      read(memory_.attention.data(), weights.output.front());
+      add_branch(weights.output);
+      member_.meeting.wait();
+      read_normalized(weights.mlp_input, weights.gate_up.front());
+      find_mlp_hidden(weights.gate_up);
+      member_.meeting.wait();
+      read(memory_.mlp_hidden.data(), weights.down.front());
+      add_branch(weights.down);
+      member_.meeting.wait();
+    }
+  }
+
+ private:
+  void read_normalized(const Norm& norm, const RowProduct& product) {
+    const int64_t width = config_.hidden_size;
+    for (int64_t row = 0; row < rows_; ++row) normalize_row(norm, hidden_ + row * width, width, own_.input.numbers() + row * width);
+    own_.input.prepare(rows_, width, product.group_size());
+  }
+
+  void read(const float* x, const RowProduct& product) {
+    std::copy(x, x + rows_ * product.in_features(), own_.input.numbers());
+    own_.input.prepare(rows_, product.in_features(), product.group_size());
+  }
+
+  // This thread's share of the output channels of all; the outputs lie one after the other.
+  void multiply(const std::vector<RowProduct>& products, float* y) {
+    int64_t tiles = 0;
+    for (const RowProduct& product : products) tiles += product.tiles();
+    const TeamMember::Part part = member_.part_of(tiles);
+    int64_t first = 0;
+    for (const RowProduct& product : products) {
+      product.multiply(own_.input, std::max<int64_t>(0, part.begin - first), std::min(product.tiles(), part.end - first), y);
+      first += product.tiles();
+      y += rows_ * product.out_features();
+    }
+  }
+
+  // hidden += the product, in this thread's channels.
+  void add_branch(const std::vector<RowProduct>& products) {
+    const RowProduct& product = products.front();
+    const TeamMember::Part part = member_.part_of(product.tiles());
+    product.multiply(own_.input, part.begin, part.end, memory_.branch.data());
+    const auto factor = static_cast<float>(config_.residual_multiplier);
+    const int64_t width = config_.hidden_size;
+    const int64_t last = std::min(part.end * quant::kTileChannels, width);
+    for (int64_t row = 0; row < rows_; ++row) {
+      float* to = hidden_ + row * width;
+      const float* from = memory_.branch.data() + row * width;
+      for (int64_t n = part.begin * quant::kTileChannels; n < last; ++n) to[n] += from[n] * factor;
+    }
+  }
+
+  // The same channels of gate and up, so that their product needs no other thread.
+  void find_mlp_hidden(const std::vector<RowProduct>& products) {
+    const int64_t width = config_.intermediate_size;
+    const int64_t tiles = (width + quant::kTileChannels - 1) / quant::kTileChannels;
+    const TeamMember::Part part = member_.part_of(tiles);
+    const bool fused = products.size() == 1;
+    float* gate = memory_.gate_up.data();
+    float* up = fused ? gate + width : gate + rows_ * width;
+    const int64_t stride = fused ? 2 * width : width;
+    products.front().multiply(own_.input, part.begin, part.end, gate);
+    if (fused) {
+      products.front().multiply(own_.input, tiles + part.begin, tiles + part.end, gate);
+    } else {
+      products.back().multiply(own_.input, part.begin, part.end, up);
+    }
+    const int64_t first = part.begin * quant::kTileChannels;
+    const int64_t count = std::min(part.end * quant::kTileChannels, width) - first;
+    for (int64_t row = 0; row < rows_; ++row)
+      silu_product(gate + row * stride + first, up + row * stride + first, count, memory_.mlp_hidden.data() + row * width + first);
+  }
+
+  struct QkvHeads {
+    Heads queries, keys, values;
+  };
+  QkvHeads qkv_heads(const std::vector<RowProduct>& products) const {
+    const int64_t queries = config_.num_attention_heads;
+    const int64_t keys = config_.num_key_value_heads;
+    const int64_t dim = config_.head_dim;
+    float* data = memory_.qkv.data();
+    if (products.size() == 3) {
+      float* key_data = data + rows_ * queries * dim;
+      return {{data, queries * dim, dim, 0, queries, 0}, {key_data, keys * dim, dim, 0, keys, 0}, {key_data + rows_ * keys * dim, keys * dim, dim, 0, keys, 0}};
+    }
+    const int64_t of_group = queries / config_.qkv_groups;
+    const int64_t keys_of_group = keys / config_.qkv_groups;
+    const int64_t group = of_group + 2 * keys_of_group;
+    const int64_t row = (queries + 2 * keys) * dim;
+    return {{data, row, dim, 0, of_group, group}, {data, row, dim, of_group, keys_of_group, group}, {data, row, dim, of_group + keys_of_group, keys_of_group, group}};
+  }
+
+  // Key heads are shared out: each thread finishes their queries, writes their new key and value, and attends.
+  void attend(size_t block) {
+    const TokenStep::Block& weights = step_.blocks_[block];
+    const LayerConfig& layer = config_.layers[block];
+    const QkvHeads heads = qkv_heads(weights.qkv);
+    const int64_t kv_heads = config_.num_key_value_heads;
+    const int64_t group = config_.num_attention_heads / kv_heads;
+    const int64_t dim = config_.head_dim;
+    const int64_t total = past_ + 1;
+    const at::Tensor mask = select_mask(context_, layer, 1, past_, at::kFloat, at::kCPU).mask;
+    const double scale = config_.attention_scale > 0.0 ? config_.attention_scale : 1.0 / std::sqrt(static_cast<double>(dim));
+    float* queries = own_.heads.data();
+    float* key = queries + group * dim;
+    float* normalized = key + dim;
+    const TeamMember::Part part = member_.part_of(rows_ * kv_heads);
+    for (int64_t item = part.begin; item < part.end; ++item) {
+      const int64_t row = item / kv_heads;
+      const int64_t head = item % kv_heads;
+      for (int64_t i = 0; i < group; ++i) place(weights.query, layer, row, heads.queries.at(row, head * group + i), normalized, queries + i * dim);
+      place(weights.key, layer, row, heads.keys.at(row, head), normalized, key);
+      const KvScheme& scheme = step_.kv_[block];
+      const KvCacheLayer& cache = caches_[block];
+      const CachedHead keys = write(key, cache.keys, cache.key_scales, scheme.key_scale, row, head);
+      const CachedHead values = write(heads.values.at(row, head), cache.values, cache.value_scales, scheme.value_scale, row, head);
+      const float* added = mask.defined() ? mask.const_data_ptr<float>() + (mask.size(0) == 1 ? 0 : row * mask.stride(0)) : nullptr;
+      attend_to_head(queries, dim, group, keys, values, total, added, static_cast<float>(scale), own_.shares.data(),
+                     memory_.attention.data() + (row * kv_heads + head) * group * dim);
+    }
+  }
+
+  // Norm, then rotation.
+  void place(const Norm& norm, const LayerConfig& layer, int64_t row, const float* x, float* normalized, float* to) const {
+    const int64_t width = config_.head_dim;
+    normalize_row(norm, x, width, layer.rope < 0 ? to : normalized);
+    if (layer.rope < 0) return;
+    const RotaryTable& table = context_.rotary[static_cast<size_t>(layer.rope)];
+    const int64_t dim = table.cos.size(3);
+    const int64_t angles = table.cos.size(0) == 1 ? 0 : row * dim;
+    rotate_head(normalized, table.cos.const_data_ptr<float>() + angles, table.sin.const_data_ptr<float>() + angles, dim, width, to);
+  }
+
+  // Writes x at past_ and returns all that is kept of this head.
+  CachedHead write(const float* x, const at::Tensor& cache, const at::Tensor& scales, const at::Tensor& stored, int64_t row, int64_t head) const {
+    CachedHead kept{.stride = cache.stride(2), .dim = cache.size(3)};
+    const int64_t first = row * cache.stride(0) + head * cache.stride(1);
+    if (cache.scalar_type() == at::kFloat) {
+      float* numbers = cache.mutable_data_ptr<float>() + first;
+      std::copy(x, x + kept.dim, numbers + past_ * kept.stride);
+      kept.numbers = numbers;
+      return kept;
+    }
+    int8_t* codes = cache.mutable_data_ptr<int8_t>() + first;
+    kept.codes = codes;
+    int8_t* to = codes + past_ * kept.stride;
+    if (stored.defined()) {
+      const float* scale = stored.const_data_ptr<float>() + (stored.size(0) == 1 ? 0 : head * stored.stride(0));
+      quant::to_int8_row(x, kept.dim, quant::kStableHalfRange, *scale, to);
+      kept.scales = scale;
+      return kept;
+    }
+    float* own = scales.mutable_data_ptr<float>() + row * scales.stride(0) + head * scales.stride(1);
+    own[past_ * scales.stride(2)] = quant::to_int8_row(x, kept.dim, quant::kStableHalfRange, std::nullopt, to);
+    kept.scales = own;
+    kept.scale_stride = scales.stride(2);
+    return kept;
+  }
+
+  const TokenStep& step_;
+  const DecoderConfig& config_;
+  const AttentionContext& context_;
+  const int64_t past_;
+  std::vector<KvCacheLayer>& caches_;
+  TokenStepMemory& memory_;
+  TokenStepMemory::OfThread& own_;
+  const int64_t rows_;
+  float* hidden_;
+  const TeamMember& member_;
+};
+
+std::optional<TokenStep::Block> TokenStep::plan(const DecoderConfig& config, const LayerConfig& layer, const BlockWeights& weights) {
+  const auto none = [](const auto& parts, auto... slots) { return (!parts[static_cast<size_t>(slots)].defined() && ...); };
+  const bool plain = layer.attention == AttentionKind::kStandard && !layer.moe && !has_weight(weights.at(LinearSlot::kOutputGate)) &&
+                     none(weights.parameters, ParameterSlot::kSinks, ParameterSlot::kOutputScale) && !weights.mlp.activation_scales.defined() &&
+                     !weights.mlp.xielu.alpha_p.defined() && !weights.at(NormSlot::kAttentionOutput).present && !weights.at(NormSlot::kMlpOutput).present;
+  if (!plain || (layer.rope >= 0 && config.ropes[static_cast<size_t>(layer.rope)].pairs != RopePairs::kHalves)) return std::nullopt;
+  Block block{weights.at(NormSlot::kAttentionInput), weights.at(NormSlot::kQuery), weights.at(NormSlot::kKey), weights.at(NormSlot::kMlpInput), {}, {}, {}, {}};
+  for (const Norm* norm : {&block.attention_input, &block.query, &block.key, &block.mlp_input}) {
+    if (!is_plain(*norm)) return std::nullopt;
+  }
+  const auto choose = [](const Linear& fused, std::initializer_list<const Linear*> parts) { return has_weight(fused) ? products_of({&fused}) : products_of(parts); };
+  block.qkv = choose(weights.at(LinearSlot::kQkvProj),
+                     {&weights.at(LinearSlot::kQProj), &weights.at(LinearSlot::kKProj), &weights.at(LinearSlot::kVProj)});
+  block.output = products_of({&weights.at(LinearSlot::kOProj)});
+  block.gate_up = choose(weights.mlp.gate_up, {&weights.mlp.gate, &weights.mlp.up});
+  block.down = products_of({&weights.mlp.down});
+  const bool cut_within_tile = block.gate_up.size() == 1 && config.intermediate_size % quant::kTileChannels != 0;
+  if (block.qkv.empty() || block.output.empty() || block.gate_up.empty() || block.down.empty() || cut_within_tile) return std::nullopt;
+  return block;
+}
+
+std::shared_ptr<const TokenStep> TokenStep::make(const DecoderConfig& config, const std::vector<BlockWeights>& blocks, std::vector<KvScheme> kv) {
+  const bool plain = config.gated_mlp && is_silu(config.hidden_act) && !config.parallel_residual && !config.residual_from_norm && !config.query_gate &&
+                     config.head_norm == HeadNorm::kEachHead && !config.head_norm_after_rope && config.attention_softcap == 0.0 &&
+                     config.query_growth.beta == 0.0 && config.qkv_clip == 0.0 && config.position == PositionKind::kRope && !blocks.empty();
+  if (!plain) return nullptr;
+  std::shared_ptr<TokenStep> step(new TokenStep(config));
+  step->kv_ = std::move(kv);
+  for (size_t block = 0; block < blocks.size(); ++block) {
+    std::optional<Block> planned = plan(config, config.layers[block], blocks[block]);
+    if (!planned) return nullptr;
+    step->blocks_.push_back(*std::move(planned));
+  }
+  return step;
+}
+
+void TokenStep::run(const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches, std::shared_ptr<TokenStepMemory>& memory,
+                    at::Tensor& hidden) const {
+  const int threads = at::get_num_threads();
+  const int64_t capacity = caches.front().keys.size(2);
+  if (memory == nullptr || memory->rows < hidden.size(0) || memory->capacity < capacity || memory->threads < threads) {
+    memory = std::make_shared<TokenStepMemory>(config_, hidden.size(0), capacity, threads, total_width(blocks_.front().qkv),
+                                               total_width(blocks_.front().gate_up));
+  }
+  quant::run_team(threads, [&](const TeamMember& member) { TokenStepRun(*this, context, past_length, caches, *memory, hidden, member).run(); });
+}
+
+}  // namespace salient::models

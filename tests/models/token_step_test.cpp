@@ -1,0 +1,200 @@
+// The step of one token against the blocks' general way, bit for bit: every architecture that has a step, with each kind of linear and cache.
+#include "models/decoder/token_step.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "models/decoder/block.h"
+#include "quant/kernels/thread_team.h"
+#include "support/golden_checkpoint.h"
+#include "support/temporary_folder.h"
+
+namespace salient::models {
+namespace {
+
+enum class Weights { kInt8Activations, kFloatActivations, kHalf };
+
+// The same layer in another form. Codes are rounded to nearest, in groups of half the input where that can be.
+Linear converted(const Linear& linear, Weights kind) {
+  if (!has_weight(linear)) return linear;
+  const auto& plain = std::get<FloatLinear>(linear);
+  if (kind == Weights::kHalf) return FloatLinear{plain.weight.to(at::kBFloat16), plain.bias};
+  const int64_t in = plain.weight.size(1);
+  const int64_t group = in % 32 == 0 ? in / 2 : in;
+  const at::Tensor groups = plain.weight.view({plain.weight.size(0), in / group, group});
+  const at::Tensor scales = ((groups.amax(2) - groups.amin(2)) / 15).clamp_min(1e-6);
+  const at::Tensor zeros = (-groups.amin(2) / scales).round().clamp(0, 15);
+  const at::Tensor codes = ((groups / scales.unsqueeze(2)).round() + zeros.unsqueeze(2)).clamp(0, 15).view(plain.weight.sizes());
+  Linear coded = make_quantized_linear(codes.to(at::kByte), zeros.to(at::kByte), scales, plain.bias, group, at::kFloat);
+  if (kind == Weights::kInt8Activations) set_activation_bits(coded, 8);
+  return coded;
+}
+
+struct Blocks {
+  DecoderConfig config;
+  std::vector<BlockWeights> weights;
+};
+
+Blocks load_blocks(const Checkpoint& checkpoint, Weights kind) {
+  Blocks blocks{load_decoder_config(checkpoint), {}};
+  for (int64_t block = 0; block < blocks.config.num_hidden_layers; ++block) {
+    BlockWeights weights = load_block(checkpoint, blocks.config, block, at::kFloat, at::kCPU);
+    for (Linear& linear : weights.linears) linear = converted(linear, kind);
+    for (Linear* linear : {&weights.mlp.gate, &weights.mlp.up, &weights.mlp.gate_up, &weights.mlp.down}) *linear = converted(*linear, kind);
+    blocks.weights.push_back(std::move(weights));
+  }
+  return blocks;
+}
+
+class Rows {
+ public:
+  Rows(const Blocks& blocks, int64_t rows, int kv_bits) : blocks_(blocks), kv_(blocks.weights.size(), KvScheme{kv_bits, {}, {}}) {
+    for (size_t block = 0; block < blocks.weights.size(); ++block) {
+      caches_.push_back(make_cache_layer(blocks.config, static_cast<int64_t>(block), rows, kTokens, at::kFloat, at::kCPU, kv_[block]));
+    }
+  }
+
+  at::Tensor general(const AttentionContext& context, int64_t past, at::Tensor hidden) {
+    const BlockObserver nobody;
+    for (size_t block = 0; block < blocks_.weights.size(); ++block) {
+      hidden = block_forward({blocks_.config, blocks_.weights[block], static_cast<int64_t>(block), context, &caches_[block], past, nobody, kv_[block]}, hidden);
+    }
+    return hidden;
+  }
+
+  at::Tensor step(const TokenStep& step, const AttentionContext& context, int64_t past, const at::Tensor& hidden) {
+    at::Tensor result = hidden.clone();
+    step.run(context, past, caches_, memory_, result);
+    return result;
+  }
+
+  const std::vector<KvScheme>& kv() const { return kv_; }
+  std::vector<KvCacheLayer>& caches() { return caches_; }
+  static constexpr int64_t kTokens = 24;
+
+ private:
+  const Blocks& blocks_;
+  std::vector<KvScheme> kv_;
+  std::vector<KvCacheLayer> caches_;
+  std::shared_ptr<TokenStepMemory> memory_;
+};
+
+// A prompt of some tokens, left-padded in its second row, then one token after the other, each way with a cache of its own.
+void expect_equal(const Blocks& blocks, int64_t rows, int kv_bits, const std::string& what) {
+  Rows one(blocks, rows, kv_bits);
+  Rows other(blocks, rows, kv_bits);
+  const std::shared_ptr<const TokenStep> step = TokenStep::make(blocks.config, blocks.weights, one.kv());
+  ASSERT_NE(step, nullptr) << what;
+  const int64_t prompt = 5;
+  const auto context_of = [&](int64_t past, int64_t tokens) {
+    at::Tensor real = at::ones({rows, past + tokens}, at::kBool);
+    if (rows > 1) real[1].narrow(0, 0, 2).fill_(false);
+    const at::Tensor positions = real.cumsum(1, at::kLong).sub_(1).clamp_min_(0).narrow(1, past, tokens);
+    return make_attention_context(blocks.config, positions, past, rows > 1 ? real : at::Tensor(), at::kFloat);
+  };
+  const auto input = [&](int64_t index, int64_t tokens) {
+    return test::golden_tensor(what + std::to_string(index), {rows, tokens, blocks.config.hidden_size}, 0.0, 1.0);
+  };
+  const at::Tensor first = input(0, prompt);
+  one.general(context_of(0, prompt), 0, first);
+  other.general(context_of(0, prompt), 0, first);
+  for (int64_t past = prompt; past < Rows::kTokens; ++past) {
+    const at::Tensor token = input(past, 1);
+    const AttentionContext context = context_of(past, 1);
+    ASSERT_TRUE(at::equal(one.general(context, past, token), other.step(*step, context, past, token))) << what << ", after " << past << " tokens";
+  }
+  for (size_t block = 0; block < blocks.weights.size(); ++block) {
+    EXPECT_TRUE(at::equal(one.caches()[block].keys, other.caches()[block].keys)) << what;
+    EXPECT_TRUE(at::equal(one.caches()[block].values, other.caches()[block].values)) << what;
+  }
+}
+
+TEST(TokenStep, GivesTheBitsOfTheGeneralWay) {
+  std::set<std::string> with_step;
+  for (const std::string& type : test::golden_model_types()) {
+    const Json file = read_json_file(test::golden_file(type));
+    for (const Json& golden : file.at("cases")) {
+      const test::TemporaryFolder folder;
+      const std::filesystem::path path = folder.path() / "model";
+      test::write_golden_checkpoint(golden, path);
+      const Checkpoint checkpoint(path);
+      for (const Weights kind : {Weights::kInt8Activations, Weights::kFloatActivations, Weights::kHalf}) {
+        const Blocks blocks = load_blocks(checkpoint, kind);
+        if (TokenStep::make(blocks.config, blocks.weights, std::vector<KvScheme>(blocks.weights.size())) == nullptr) continue;
+        with_step.insert(type);
+        const std::string name = golden.at("name").get<std::string>() + " " + std::to_string(static_cast<int>(kind));
+        expect_equal(blocks, 1, 16, name);
+        expect_equal(blocks, 2, 8, name);
+        if (::testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+  for (const char* type : {"llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3"}) EXPECT_TRUE(with_step.contains(type)) << type;
+}
+
+class FourRows : public ::testing::Test {
+ protected:
+  FourRows() {
+    test::write_golden_checkpoint(read_json_file(test::golden_file("qwen3")).at("cases").at(0), folder_.path() / "model");
+    blocks_ = load_blocks(Checkpoint(folder_.path() / "model"), Weights::kInt8Activations);
+  }
+  test::TemporaryFolder folder_;
+  Blocks blocks_;
+};
+
+TEST_F(FourRows, GiveThoseBitsToo) {
+  expect_equal(blocks_, 4, 8, "four rows");
+  expect_equal(blocks_, 4, 16, "four rows, float cache");
+}
+
+TEST_F(FourRows, WithoutTheNormsOrTheLinearsThereIsNoStep) {
+  const auto step = [&] { return TokenStep::make(blocks_.config, blocks_.weights, std::vector<KvScheme>(blocks_.weights.size())); };
+  ASSERT_NE(step(), nullptr);
+  blocks_.config.hidden_act = "gelu";
+  EXPECT_EQ(step(), nullptr);
+  blocks_.config.hidden_act = "silu";
+  blocks_.weights[0].at(NormSlot::kMlpInput).kind = NormKind::kLayer;
+  EXPECT_EQ(step(), nullptr);
+  blocks_.weights[0].at(NormSlot::kMlpInput).kind = NormKind::kRms;
+  ASSERT_NE(step(), nullptr);
+  blocks_.weights[0].mlp.down = FloatLinear{};
+  EXPECT_EQ(step(), nullptr);
+}
+
+TEST(ThreadTeam, MeetsAsOftenAsItIsAsked) {
+  constexpr int kRounds = 2000;
+  int64_t shared = 0;
+  std::vector<int> seen(3, 0);
+  int team = 0;
+  quant::run_team(3, [&](const quant::TeamMember& member) {
+    if (member.index == 0) team = member.threads;
+    for (int round = 0; round < kRounds; ++round) {
+      if (member.index == round % member.threads) shared += 1;  // a member at a time writes; the others read after they met
+      member.meeting.wait();
+      seen[static_cast<size_t>(member.index)] += shared == round + 1;
+      member.meeting.wait();
+    }
+  });
+  EXPECT_GE(team, 1);
+  EXPECT_EQ(shared, kRounds);
+  for (int member = 0; member < team; ++member) EXPECT_EQ(seen[static_cast<size_t>(member)], kRounds);
+}
+
+TEST(ThreadTeam, PartsCoverAllOnce) {
+  quant::MeetingPoint alone(1);
+  for (const int64_t count : {0, 1, 5, 64}) {
+    int64_t next = 0;
+    for (int index = 0; index < 7; ++index) {
+      const auto part = quant::TeamMember{index, 7, alone}.part_of(count);
+      EXPECT_EQ(part.begin, next);
+      next = part.end;
+    }
+    EXPECT_EQ(next, count);
+  }
+}
+
+}  // namespace
+}  // namespace salient::models
