@@ -126,19 +126,7 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   const DecoderConfig& config = decoder.config_;
   decoder.embedding_ = load_embedding(checkpoint, config, options.dtype, options.device);
   decoder.final_norm_ = load_final_norm(checkpoint, config, options.dtype, options.device);
-  const std::string head(config.names.lm_head);
-  if (config.tie_word_embeddings) {
-    const at::Tensor bias =
-        config.lm_head_bias ? checkpoint.load(head + ".bias", {config.vocab_size}, options.dtype, options.device) : at::Tensor();
-    decoder.lm_head_ = FloatLinear{decoder.embedding_.tokens, bias};
-  } else {
-    LinearSpec spec;
-    spec.name = head;
-    spec.out_features = config.vocab_size;
-    spec.in_features = config.hidden_size;
-    spec.bias = config.lm_head_bias;
-    decoder.lm_head_ = to_device(load_linear(checkpoint, spec, options.dtype), options.device);
-  }
+  decoder.lm_head_ = load_head(checkpoint, config, decoder.embedding_, options.dtype, options.device);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device));
     decoder.kv_.push_back(load_kv_scheme(checkpoint, config, block, *decoder.options_.kv_bits, stored.kv_bits.has_value(), options.device));
@@ -265,12 +253,15 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   return scale_logits(config_, forward(lm_head_, hidden).to(at::kFloat));
 }
 
-uint64_t Decoder::weight_bytes() const {
-  if (external_.logits) return external_.weight_bytes;
+uint64_t Decoder::lookup_bytes() const {
   const auto* head = std::get_if<FloatLinear>(&lm_head_);
   const bool tied = head != nullptr && head->weight.is_same(embedding_.tokens);
-  uint64_t total = bytes_of(embedding_.tokens) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) +
-                   bytes_of(final_norm_.bias) + (tied ? bytes_of(head->bias) : memory_bytes(lm_head_));
+  return tied ? 0 : bytes_of(embedding_.tokens);
+}
+
+uint64_t Decoder::weight_bytes() const {
+  if (external_.logits) return external_.weight_bytes;
+  uint64_t total = lookup_bytes() + memory_bytes(lm_head_) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) + bytes_of(final_norm_.bias);
   for (const BlockWeights& block : blocks_) total += memory_bytes(block);
   return total;
 }

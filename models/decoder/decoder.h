@@ -59,9 +59,10 @@ struct Observation {
 class Decoder {
  public:
   // Reads config.json (and the ids of generation_config.json), loads all weights. Linears are packed where the checkpoint's are;
-  // other weights are converted to options.dtype. Errors: those of Checkpoint::load and parse_decoder_config; unsupported for a
-  // quantization_config other than AutoAWQ's 4-bit GEMM and compressed-tensors' pack-quantized, for a dtype that is not float32, bfloat16 or float16, and
-  // for 8-bit activations where no linear is quantized; invalid argument for other bits than 8 and 16.
+  // other weights are converted to options.dtype, but for a token table and head that are stored in 16 bits (embedding.h). Errors:
+  // those of Checkpoint::load and parse_decoder_config; unsupported for a quantization_config other than AutoAWQ's 4-bit GEMM and
+  // compressed-tensors' pack-quantized, for a dtype that is not float32, bfloat16 or float16, and for 8-bit activations where no
+  // linear is quantized; invalid argument for other bits than 8 and 16.
   static Decoder load(const Checkpoint& checkpoint, const DecoderOptions& options);
 
   // An external model with the same interface. Of `config`, vocab_size, model_type, max_position_embeddings and the special ids are used.
@@ -87,6 +88,7 @@ class Decoder {
   at::Tensor logits(const at::Tensor& hidden) const;
 
   uint64_t weight_bytes() const;  // in memory: packed weights as they are, a tied head once
+  uint64_t lookup_bytes() const;  // of them, the token table that is not the head too: a token reads one row of it
   bool is_quantized() const;      // whether any linear is packed
 
  private:

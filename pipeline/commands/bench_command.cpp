@@ -47,11 +47,7 @@ double read_bandwidth() {
 uint64_t bytes_per_token(const eval::LanguageModel& model, int64_t generated) {
   const models::DecoderConfig& config = model.decoder.config();
   if (config.layers.empty() || std::any_of(config.layers.begin(), config.layers.end(), [](const auto& layer) { return layer.moe; })) return 0;
-  // Of an embedding that is not the head too, one row is read.
-  const uint64_t embedding =
-      config.tie_word_embeddings ? 0 : static_cast<uint64_t>(config.vocab_size * config.hidden_size) * c10::elementSize(model.decoder.options().dtype);
-  return model.decoder.weight_bytes() - std::min(embedding, model.decoder.weight_bytes()) +
-         model.decoder.cache_bytes_per_token() * static_cast<uint64_t>(generated / 2);
+  return model.decoder.weight_bytes() - model.decoder.lookup_bytes() + model.decoder.cache_bytes_per_token() * static_cast<uint64_t>(generated / 2);
 }
 
 }  // namespace
