@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -10,12 +11,15 @@
 #include <vector>
 
 #include "common/memory.h"
+#include "quant/kernels/read_memory.h"
 
 namespace salient::eval {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int64_t kShortPrompt = 8;
+constexpr int64_t kReadWords = int64_t{1} << 25;  // of 8 bytes: far beyond every cache
+constexpr int kReadPasses = 5;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -48,13 +52,49 @@ double generation_seconds(const LanguageModel& model, int64_t prompt, int64_t to
   return seconds_since(start);
 }
 
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
 template <typename Run>
 double median_seconds(int repeats, Run run) {
   run();
   std::vector<double> seconds;
-  for (int i = 0; i < std::max(1, repeats); ++i) seconds.push_back(run());
-  std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
-  return seconds[seconds.size() / 2];
+  for (int i = 0; i < repeats; ++i) seconds.push_back(run());
+  return median(std::move(seconds));
+}
+
+// Bytes a second over several passes: a mean, as a generation's speed is one.
+double read_bandwidth(const at::Tensor& memory) {
+  const auto start = Clock::now();
+  for (int i = 0; i < kReadPasses; ++i) quant::read_memory(memory);
+  return static_cast<double>(memory.nbytes()) * kReadPasses / seconds_since(start);
+}
+
+void measure_generation(const LanguageModel& model, int64_t prompt, const ThroughputOptions& options, Throughput& out) {
+  const auto generate = [&] { return generation_seconds(model, prompt, out.generated_tokens); };
+  const auto tokens = static_cast<double>(out.generated_tokens);
+  if (!options.read_bandwidth) {
+    out.generation_tokens_per_second = tokens / median_seconds(out.repeats, generate);
+    return;
+  }
+  const at::Tensor memory = at::ones({kReadWords}, at::kLong);
+  generate();
+  std::vector<double> speeds;
+  std::vector<double> bandwidths;
+  std::vector<double> ratios;
+  double before = read_bandwidth(memory);
+  for (int i = 0; i < out.repeats; ++i) {
+    speeds.push_back(tokens / generate());
+    const double after = read_bandwidth(memory);
+    bandwidths.push_back((before + after) / 2);
+    ratios.push_back(speeds.back() / bandwidths.back());
+    before = after;
+  }
+  out.generation_tokens_per_second = median(std::move(speeds));
+  out.read_bandwidth = median(std::move(bandwidths));
+  out.tokens_per_byte_read = median(std::move(ratios));
 }
 
 }  // namespace
@@ -68,9 +108,8 @@ Throughput measure_throughput(const LanguageModel& model, const ThroughputOption
   out.repeats = std::max(1, options.repeats);
   out.threads = at::get_num_threads();
   const double prompt_time = median_seconds(out.repeats, [&] { return prompt_seconds(model, out.prompt_tokens); });
-  const double generation_time = median_seconds(out.repeats, [&] { return generation_seconds(model, prompt, out.generated_tokens); });
   out.prompt_tokens_per_second = static_cast<double>(out.prompt_tokens) / prompt_time;
-  out.generation_tokens_per_second = static_cast<double>(out.generated_tokens) / generation_time;
+  measure_generation(model, prompt, options, out);
   out.disk_bytes = model.disk_bytes;
   out.memory_bytes = model.decoder.weight_bytes();
   out.peak_rss_bytes = peak_memory_bytes();

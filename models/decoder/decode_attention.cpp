@@ -11,6 +11,7 @@
 
 #include "quant/clones.h"
 #include "quant/exponential.h"
+#include "quant/kernels/instruction_set.h"
 
 namespace salient::models {
 namespace {
@@ -18,96 +19,14 @@ namespace {
 constexpr int64_t kParallelElements = 16384;  // of the cache that are worth a thread
 constexpr int64_t kLanes = 16;                // independent sums, because the compiler must not reorder one
 
-[[gnu::always_inline]] inline float total_of(float* lanes) {
-  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-  }
-  return lanes[0];
-}
-
-template <typename Element>
-[[gnu::always_inline]] inline float inner_product(const float* a, const Element* b, int64_t n) {
-  float lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * static_cast<float>(b[i + lane]);
-  }
-  float rest = 0.0f;
-  for (; i < n; ++i) rest += a[i] * static_cast<float>(b[i]);
-  return total_of(lanes) + rest;
-}
-
-// logits: [group, total]
-template <typename Element>
-[[gnu::always_inline]] inline void find_logits(const float* queries, int64_t query_stride, int64_t group, const Element* key, const CachedHead& keys,
-                                               int64_t total, float scale, float* logits) {
-  for (int64_t token = 0; token < total; ++token, key += keys.stride) {
-    const float factor = keys.scales == nullptr ? scale : scale * keys.scales[token * keys.scale_stride];
-    for (int64_t i = 0; i < group; ++i) logits[i * total + token] = inner_product(queries + i * query_stride, key, keys.dim) * factor;
-  }
-}
-
-SALIENT_CLONES void find_logits_of_numbers(const float* queries, int64_t query_stride, int64_t group, const CachedHead& keys, int64_t total, float scale,
-                                           float* logits) {
-  find_logits(queries, query_stride, group, keys.numbers, keys, total, scale, logits);
-}
-
-SALIENT_CLONES void find_logits_of_codes(const float* queries, int64_t query_stride, int64_t group, const CachedHead& keys, int64_t total, float scale,
-                                         float* logits) {
-  find_logits(queries, query_stride, group, keys.codes, keys, total, scale, logits);
-}
-
-// out += the values' sum, weighted with the shares, in order. Four tokens at a time: a quarter of the reads and writes of `out`.
-template <typename Element>
-[[gnu::always_inline]] inline void add_values(const float* shares, const Element* value, const CachedHead& values, int64_t total, float* out) {
-  constexpr int64_t kTokens = 4;
-  const auto factor_of = [&](int64_t token) {
-    return values.scales == nullptr ? shares[token] : shares[token] * values.scales[token * values.scale_stride];
-  };
-  int64_t token = 0;
-  for (; token + kTokens <= total; token += kTokens, value += kTokens * values.stride) {
-    const float f0 = factor_of(token);
-    const float f1 = factor_of(token + 1);
-    const float f2 = factor_of(token + 2);
-    const float f3 = factor_of(token + 3);
-    const Element* v1 = value + values.stride;
-    const Element* v2 = v1 + values.stride;
-    const Element* v3 = v2 + values.stride;
-    for (int64_t i = 0; i < values.dim; ++i) {
-      float sum = out[i] + f0 * static_cast<float>(value[i]);
-      sum += f1 * static_cast<float>(v1[i]);
-      sum += f2 * static_cast<float>(v2[i]);
-      out[i] = sum + f3 * static_cast<float>(v3[i]);
-    }
-  }
-  for (; token < total; ++token, value += values.stride) {
-    const float factor = factor_of(token);
-    for (int64_t i = 0; i < values.dim; ++i) out[i] += factor * static_cast<float>(value[i]);
-  }
-}
-
-SALIENT_CLONES void add_numbers(const float* shares, const CachedHead& values, int64_t total, float* out) {
-  add_values(shares, values.numbers, values, total, out);
-}
-
-SALIENT_CLONES void add_codes(const float* shares, const CachedHead& values, int64_t total, float* out) { add_values(shares, values.codes, values, total, out); }
-
 // logits -> e^(logit - largest), and their sum in independent parts.
 SALIENT_CLONES float exponentials(float* logits, int64_t n, float largest) {
+  for (int64_t i = 0; i < n; ++i) logits[i] = quant::exponential(logits[i] - largest);
   float lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      logits[i + lane] = quant::exponential(logits[i + lane] - largest);
-      lanes[lane] += logits[i + lane];
-    }
-  }
-  float rest = 0.0f;
-  for (; i < n; ++i) {
-    logits[i] = quant::exponential(logits[i] - largest);
-    rest += logits[i];
-  }
-  return total_of(lanes) + rest;
+  for (int64_t i = 0; i < n; ++i) lanes[i % kLanes] += logits[i];
+  float sum = 0.0f;
+  for (const float lane : lanes) sum += lane;
+  return sum;
 }
 
 SALIENT_CLONES void divide(float* x, int64_t n, float by) {
@@ -126,8 +45,8 @@ void softmax(float* logits, int64_t n) {
 }
 
 // Of one cache, float32 or int8; scales as decode_attention takes them.
-CachedHead head_of(const at::Tensor& cache, const at::Tensor& scales, int64_t row, int64_t head) {
-  CachedHead view{.stride = cache.stride(2), .dim = cache.size(3)};
+quant::CachedHead head_of(const at::Tensor& cache, const at::Tensor& scales, int64_t row, int64_t head) {
+  quant::CachedHead view{.stride = cache.stride(2), .dim = cache.size(3)};
   const int64_t first = row * cache.stride(0) + head * cache.stride(1);
   if (!scales.defined()) {
     view.numbers = cache.const_data_ptr<float>() + first;
@@ -154,19 +73,20 @@ bool applies(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& 
 
 }  // namespace
 
-void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const CachedHead& keys, const CachedHead& values, int64_t total,
+void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const quant::CachedHead& keys, const quant::CachedHead& values, int64_t total,
                     const float* mask, float scale, float* shares, float* out) {
-  const auto find = keys.codes == nullptr ? find_logits_of_numbers : find_logits_of_codes;
-  const auto add = values.codes == nullptr ? add_numbers : add_codes;
-  find(queries, query_stride, group, keys, total, scale, shares);
-  std::fill_n(out, group * values.dim, 0.0f);
-  for (int64_t i = 0; i < group; ++i) {
-    float* own = shares + i * total;
-    if (mask != nullptr) {
-      for (int64_t token = 0; token < total; ++token) own[token] += mask[token];
+  const quant::TileKernels& kernels = quant::tile_kernels(quant::best_instruction_set());
+  for (int64_t first = 0; first < group; first += quant::kMaxQueries) {
+    const int64_t count = std::min(quant::kMaxQueries, group - first);
+    kernels.find_logits(queries + first * query_stride, query_stride, count, keys, total, scale, shares);
+    for (int64_t i = 0; i < count; ++i) {
+      float* own = shares + i * total;
+      if (mask != nullptr) {
+        for (int64_t token = 0; token < total; ++token) own[token] += mask[token];
+      }
+      softmax(own, total);
     }
-    softmax(own, total);
-    add(own, values, total, out + i * values.dim);
+    kernels.sum_values(shares, count, values, total, out + first * values.dim);
   }
 }
 
@@ -187,7 +107,7 @@ at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, con
   float* out = result.mutable_data_ptr<float>();
   const int64_t grain = std::max<int64_t>(1, kParallelElements / (total * (keys.size(3) + value_dim)));
   at::parallel_for(0, batch * kv_heads, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> shares(static_cast<size_t>(group * total));
+    std::vector<float> shares(static_cast<size_t>(std::min(group, quant::kMaxQueries) * total));
     for (int64_t item = begin; item < end; ++item) {
       const int64_t row = item / kv_heads;
       const int64_t head = item % kv_heads;

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "quant/kernels/tile_kernels.h"
+
 namespace salient::models {
 
 // softmax(query keys^T * scale + mask) values, for one token of each row.
@@ -20,19 +22,9 @@ namespace salient::models {
 at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale,
                             const at::Tensor& key_scales = {}, const at::Tensor& value_scales = {});
 
-// Keys or values of one head of one row: `numbers`, or `codes` with `scales`.
-struct CachedHead {
-  const float* numbers = nullptr;
-  const int8_t* codes = nullptr;
-  int64_t stride = 0;  // of a token
-  int64_t dim = 0;     // numbers of a token
-  const float* scales = nullptr;
-  int64_t scale_stride = 0;  // of a token; 0 = one for all
-};
-
 // Of one key head, in this thread. queries: `group` rows of keys.dim numbers, `query_stride` apart; mask: [total] or nullptr; shares: scratch of
-// group * total; out: [group, values.dim].
-void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const CachedHead& keys, const CachedHead& values, int64_t total,
+// total for each of up to quant::kMaxQueries of the group; out: [group, values.dim].
+void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const quant::CachedHead& keys, const quant::CachedHead& values, int64_t total,
                     const float* mask, float scale, float* shares, float* out);
 
 }  // namespace salient::models

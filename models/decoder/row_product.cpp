@@ -61,6 +61,14 @@ std::optional<RowProduct> RowProduct::of(const Linear& linear) {
   return product;
 }
 
+quant::Ahead RowProduct::bytes_from(int64_t tile, int64_t most) const {
+  const auto* integer = std::get_if<quant::WeightView>(&view_);
+  if (integer == nullptr) return {};
+  const int64_t tile_bytes = integer->groups * integer->padded_group * quant::kTileChannels * integer->bits / 8;
+  const auto* from = reinterpret_cast<const char*>(integer->codes) + tile * tile_bytes;
+  return {from, from + std::min((tiles() - tile) * tile_bytes, most)};
+}
+
 void RowProduct::multiply(const RowInput& x, int64_t begin, int64_t end, float* y) const {
   if (begin >= end) return;
   const int64_t first = begin * quant::kTileChannels;

@@ -8,6 +8,7 @@
 
 #include "models/decoder/linear.h"
 #include "models/decoder/packed_kernel.h"
+#include "quant/kernels/thread_team.h"
 #include "quant/kernels/tile_kernels.h"
 
 namespace salient::models {
@@ -44,6 +45,9 @@ class RowProduct {
   int64_t tiles() const { return (out_features_ + quant::kTileChannels - 1) / quant::kTileChannels; }
   // Groups in which the input must be prepared; 0 = it is read as float32.
   int64_t group_size() const { return group_size_; }
+
+  // The weight's bytes from a tile on, at most `most`; empty for weights that are not stored in tiles.
+  quant::Ahead bytes_from(int64_t tile, int64_t most) const;
 
   // The output channels of the tiles [begin, end), bias included, with the bits that models::forward gives. y: float32 [rows, out_features].
   void multiply(const RowInput& x, int64_t begin, int64_t end, float* y) const;

@@ -15,6 +15,8 @@ namespace {
 
 using quant::TeamMember;
 
+constexpr int64_t kAheadBytes = 1 << 16;  // of the next product's weights, fetched while waiting: a part of the second level cache
+
 // An RMS norm of rows in float32, or none.
 bool is_plain(const Norm& norm) {
   if (!norm.present) return true;
@@ -45,6 +47,12 @@ int64_t total_width(const std::vector<RowProduct>& products) {
   return width;
 }
 
+int64_t total_tiles(const std::vector<RowProduct>& products) {
+  int64_t tiles = 0;
+  for (const RowProduct& product : products) tiles += product.tiles();
+  return tiles;
+}
+
 // Where the heads of queries, keys or values lie in a product's output.
 struct Heads {
   float* data = nullptr;
@@ -72,7 +80,7 @@ struct TokenStepMemory {
     branch = floats(rows * config.hidden_size);
     for (int t = 0; t < threads; ++t) {
       own.push_back({RowInput(rows, std::max({attention_width, config.hidden_size, config.intermediate_size})), floats((group + 2) * config.head_dim),
-                     floats(group * capacity)});
+                     floats(std::min(group, quant::kMaxQueries) * capacity)});
     }
   }
 
@@ -100,22 +108,37 @@ class TokenStepRun {
       const TokenStep::Block& weights = step_.blocks_[block];
       read_normalized(weights.attention_input, weights.qkv.front());
       multiply(weights.qkv, memory_.qkv.data());
-      member_.meeting.wait();
+      meet_before(weights.output);
       attend(block);
-      member_.meeting.wait();
+      member_.meeting.wait(ahead_);
       read(memory_.attention.data(), weights.output.front());
       add_branch(weights.output);
-      member_.meeting.wait();
+      meet_before(weights.gate_up, member_.part_of(mlp_tiles()).begin);
       read_normalized(weights.mlp_input, weights.gate_up.front());
       find_mlp_hidden(weights.gate_up);
-      member_.meeting.wait();
+      meet_before(weights.down);
       read(memory_.mlp_hidden.data(), weights.down.front());
       add_branch(weights.down);
-      member_.meeting.wait();
+      meet_before(step_.blocks_[std::min(block + 1, step_.blocks_.size() - 1)].qkv);
     }
   }
 
  private:
+  // Waits for the others, and fetches meanwhile what this thread reads first of its next products' weights: from tile `first` of all on.
+  void meet_before(const std::vector<RowProduct>& next, int64_t first) {
+    for (const RowProduct& product : next) {
+      if (first < product.tiles()) {
+        ahead_ = product.bytes_from(first, kAheadBytes);
+        break;
+      }
+      first -= product.tiles();
+    }
+    member_.meeting.wait(ahead_);
+  }
+  void meet_before(const std::vector<RowProduct>& next) { meet_before(next, member_.part_of(total_tiles(next)).begin); }
+
+  int64_t mlp_tiles() const { return (config_.intermediate_size + quant::kTileChannels - 1) / quant::kTileChannels; }
+
   void read_normalized(const Norm& norm, const RowProduct& product) {
     const int64_t width = config_.hidden_size;
     for (int64_t row = 0; row < rows_; ++row) normalize_row(norm, hidden_ + row * width, width, own_.input.numbers() + row * width);
@@ -129,9 +152,7 @@ class TokenStepRun {
 
   // This thread's share of the output channels of all; the outputs lie one after the other.
   void multiply(const std::vector<RowProduct>& products, float* y) {
-    int64_t tiles = 0;
-    for (const RowProduct& product : products) tiles += product.tiles();
-    const TeamMember::Part part = member_.part_of(tiles);
+    const TeamMember::Part part = member_.part_of(total_tiles(products));
     int64_t first = 0;
     for (const RowProduct& product : products) {
       product.multiply(own_.input, std::max<int64_t>(0, part.begin - first), std::min(product.tiles(), part.end - first), y);
@@ -158,7 +179,7 @@ class TokenStepRun {
   // The same channels of gate and up, so that their product needs no other thread.
   void find_mlp_hidden(const std::vector<RowProduct>& products) {
     const int64_t width = config_.intermediate_size;
-    const int64_t tiles = (width + quant::kTileChannels - 1) / quant::kTileChannels;
+    const int64_t tiles = mlp_tiles();
     const TeamMember::Part part = member_.part_of(tiles);
     const bool fused = products.size() == 1;
     float* gate = memory_.gate_up.data();
@@ -217,8 +238,8 @@ class TokenStepRun {
       place(weights.key, layer, row, heads.keys.at(row, head), normalized, key);
       const KvScheme& scheme = step_.kv_[block];
       const KvCacheLayer& cache = caches_[block];
-      const CachedHead keys = write(key, cache.keys, cache.key_scales, scheme.key_scale, row, head);
-      const CachedHead values = write(heads.values.at(row, head), cache.values, cache.value_scales, scheme.value_scale, row, head);
+      const quant::CachedHead keys = write(key, cache.keys, cache.key_scales, scheme.key_scale, row, head);
+      const quant::CachedHead values = write(heads.values.at(row, head), cache.values, cache.value_scales, scheme.value_scale, row, head);
       const float* added = mask.defined() ? mask.const_data_ptr<float>() + (mask.size(0) == 1 ? 0 : row * mask.stride(0)) : nullptr;
       attend_to_head(queries, dim, group, keys, values, total, added, static_cast<float>(scale), own_.shares.data(),
                      memory_.attention.data() + (row * kv_heads + head) * group * dim);
@@ -237,8 +258,8 @@ class TokenStepRun {
   }
 
   // Writes x at past_ and returns all that is kept of this head.
-  CachedHead write(const float* x, const at::Tensor& cache, const at::Tensor& scales, const at::Tensor& stored, int64_t row, int64_t head) const {
-    CachedHead kept{.stride = cache.stride(2), .dim = cache.size(3)};
+  quant::CachedHead write(const float* x, const at::Tensor& cache, const at::Tensor& scales, const at::Tensor& stored, int64_t row, int64_t head) const {
+    quant::CachedHead kept{.stride = cache.stride(2), .dim = cache.size(3)};
     const int64_t first = row * cache.stride(0) + head * cache.stride(1);
     if (cache.scalar_type() == at::kFloat) {
       float* numbers = cache.mutable_data_ptr<float>() + first;
@@ -272,6 +293,7 @@ class TokenStepRun {
   const int64_t rows_;
   float* hidden_;
   const TeamMember& member_;
+  quant::Ahead ahead_;
 };
 
 std::optional<TokenStep::Block> TokenStep::plan(const DecoderConfig& config, const LayerConfig& layer, const BlockWeights& weights) {

@@ -1,5 +1,3 @@
-#include <ATen/ops/ones.h>
-
 #include <algorithm>
 #include <chrono>
 
@@ -12,14 +10,11 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
-#include "quant/kernels/read_memory.h"
 
 namespace salient::pipeline {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr int64_t kReadWords = int64_t{1} << 25;  // of 8 bytes: far beyond every cache
-constexpr int kReadRepeats = 5;
 
 const std::vector<OptionRow> kRows = with_runtime_rows({
     {"prompt-tokens", "N", "of the prompt; default 512"},
@@ -27,20 +22,6 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"repeats", "N", "measurements of each, after one that is not counted; the median counts; default 3"},
     {"json", "", "print the figures as JSON"},
 });
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// Bytes a second, the best of several: what the machine gives when nothing else runs.
-double read_bandwidth() {
-  const at::Tensor memory = at::ones({kReadWords}, at::kLong);
-  double best = 1e9;
-  for (int i = 0; i < kReadRepeats; ++i) {
-    const auto start = Clock::now();
-    quant::read_memory(memory);
-    best = std::min(best, seconds_since(start));
-  }
-  return static_cast<double>(memory.nbytes()) / best;
-}
 
 // Weights that one generated token reads, and the KV cache in the middle of the measurement. 0 where that is not known: of a mixture of experts, which
 // reads what its router chooses, and of a module of others.
@@ -72,16 +53,16 @@ void bench_command(const std::vector<std::string>& words) {
   eval::ThroughputOptions measured;
   measured.prompt_tokens = arguments.integer_or("prompt-tokens", 512, 1, 1 << 20);
   measured.generated_tokens = arguments.integer_or("generation-tokens", 128, 1, 1 << 20);
+  measured.read_bandwidth = true;
   measured.repeats = static_cast<int>(arguments.integer_or("repeats", 3, 1, 1000));
 
   const auto start = Clock::now();
   const eval::LanguageModel model = eval::load_language_model(models::resolve_model(arguments.positional().front()), options);
-  const double load_seconds = seconds_since(start);
+  const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const uint64_t loaded_rss = peak_memory_bytes();
   const eval::Throughput found = eval::measure_throughput(model, measured);
-  const double bandwidth = read_bandwidth();
   const uint64_t bytes = options.decoder.device == at::kCPU ? bytes_per_token(model, found.generated_tokens) : 0;
-  const double share = static_cast<double>(bytes) * found.generation_tokens_per_second / bandwidth;
+  const double share = static_cast<double>(bytes) * found.tokens_per_byte_read;
 
   Json result = {{"model", eval::describe(model)},
                  {"threads", found.threads},
@@ -95,7 +76,7 @@ void bench_command(const std::vector<std::string>& words) {
                  {"kv_bytes_per_token", model.decoder.cache_bytes_per_token()},
                  {"peak_rss_after_load_bytes", loaded_rss},
                  {"peak_rss_bytes", found.peak_rss_bytes},
-                 {"read_bandwidth_bytes_per_second", bandwidth}};
+                 {"read_bandwidth_bytes_per_second", found.read_bandwidth}};
   if (bytes > 0) {
     result["bytes_per_token"] = bytes;
     result["bandwidth_share"] = share;
@@ -107,7 +88,7 @@ void bench_command(const std::vector<std::string>& words) {
   text += fmt::format("pp{:<5} {:>9.1f} tokens/s\n", found.prompt_tokens, found.prompt_tokens_per_second);
   text += fmt::format("tg{:<5} {:>9.1f} tokens/s", found.generated_tokens, found.generation_tokens_per_second);
   if (bytes > 0) {
-    text += fmt::format(", {} a token: {:.0f} % of the {:.1f} GB/s with which memory is read", human_bytes(bytes), 100 * share, bandwidth / 1e9);
+    text += fmt::format(", {} a token: {:.0f} % of the {:.1f} GB/s with which memory is read", human_bytes(bytes), 100 * share, found.read_bandwidth / 1e9);
   }
   print_text(text);
 }

@@ -19,9 +19,10 @@ struct Lanes256 {
   static constexpr int kPanelTiles = 1;
   static constexpr int kHalfChannels = 1;
   static constexpr int64_t kBlockRows = 64;
+  static constexpr int kValueSums = 4;
 
   static __m256i load_half_line(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
-  static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0); }
+  static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T1); }
   static __m128i load_128(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
   // 4 bytes in every lane
   static __m256i splat_word(const int8_t* from) {
@@ -43,6 +44,10 @@ struct Lanes256 {
   static Float splat(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
   static Float load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
   static Float load_float16(const uint16_t* from) { return {_mm256_cvtph_ps(load_128(from)), _mm256_cvtph_ps(load_128(from + 8))}; }
+  static Float load_codes(const int8_t* from) {
+    const __m128i all = load_128(from);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(all, all)))};
+  }
   static Float load_bfloat16(const uint16_t* from) {
     const auto widen = [](__m128i values) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(values), 16)); };
     return {widen(load_128(from)), widen(load_128(from + 8))};

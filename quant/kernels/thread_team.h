@@ -9,12 +9,31 @@
 
 namespace salient::quant {
 
+// Memory that will be read next: fetched into the cache by a thread that has to wait.
+struct Ahead {
+  const char* at = nullptr;
+  const char* end = nullptr;
+
+  // The next line of it, into the second level cache. False at the end.
+  bool fetch() {
+    if (at >= end) return false;
+    __builtin_prefetch(at, 0, 2);
+    at += 64;
+    return true;
+  }
+};
+
 // Where all threads of a team wait for the last one. What each wrote before is seen by all after.
 class MeetingPoint {
  public:
   explicit MeetingPoint(int threads) : threads_(threads) {}
 
   void wait() {
+    Ahead nothing;
+    wait(nothing);
+  }
+
+  void wait(Ahead& ahead) {
     if (threads_ == 1) return;
     const int round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
@@ -24,7 +43,7 @@ class MeetingPoint {
     }
     for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
       if (spins < kSpins) {
-        pause();
+        if (!ahead.fetch()) pause();
       } else {
         std::this_thread::yield();  // more threads than processors are running: let the one that is waited for run
       }

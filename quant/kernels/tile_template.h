@@ -9,6 +9,7 @@
 // Floats are multiplied, then added, never fused: an integer product has the same bits on every processor.
 #pragma once
 
+#include "quant/kernels/attention_template.h"
 #include "quant/kernels/tile_kernels.h"
 
 namespace salient::quant {
@@ -19,8 +20,8 @@ constexpr int64_t kLanes = kTileChannels;
 // What comes with the codes of the group that few_rows will have reached kPrefetchBytes later.
 inline void prefetch_group(const WeightView& w, int64_t index) {
   const int64_t first = (index + kPrefetchGroups) * kLanes;
-  __builtin_prefetch(w.zeros + first);
-  __builtin_prefetch(static_cast<const uint8_t*>(w.scales) + first * (w.scale_type == ScaleType::kFloat32 ? 4 : 2));
+  __builtin_prefetch(w.zeros + first, 0, 2);
+  __builtin_prefetch(static_cast<const uint8_t*>(w.scales) + first * (w.scale_type == ScaleType::kFloat32 ? 4 : 2), 0, 2);
 }
 
 template <typename I>
@@ -185,7 +186,7 @@ inline void half_channels(const HalfView& w, const float* x, int64_t n, float* y
     for (int c = 0; c < C; ++c) {
       for (int s = 0; s < S; ++s) {
         const uint16_t* from = rows + c * w.in_features + k + s * kLanes;
-        if (s % 2 == 0) __builtin_prefetch(from + ahead);
+        if (s % 2 == 0) __builtin_prefetch(from + ahead, 0, 2);
         const typename I::Float values = load_halves<I, IsBfloat16>(from);
         for (int r = 0; r < R; ++r) acc[c][s][r] = I::multiply_add(values, I::load(x + r * w.in_features + k + s * kLanes), acc[c][s][r]);
       }
@@ -238,7 +239,7 @@ void half_rows(const HalfView& w, const float* x, int64_t rows, int64_t begin, i
 
 template <typename I>
 constexpr TileKernels make_tiles() {
-  return {I::kPanelRows, I::kPanelTiles, I::kBlockRows, &few_rows<I>, &many_rows<I>, &half_rows<I>};
+  return {I::kPanelRows, I::kPanelTiles, I::kBlockRows, &few_rows<I>, &many_rows<I>, &half_rows<I>, &find_logits<I>, &sum_values<I>};
 }
 
 }  // namespace

@@ -13,8 +13,9 @@ struct Avx512Vnni {
   static constexpr int kPanelTiles = 2;
   static constexpr int kHalfChannels = 2;
   static constexpr int64_t kBlockRows = 128;
+  static constexpr int kValueSums = 8;
 
-  static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0); }
+  static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T1); }
   static __m512i load_line(const uint8_t* from) { return _mm512_loadu_si512(from); }
   static __m256i load_256(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   // 4 bytes in every lane
@@ -31,6 +32,7 @@ struct Avx512Vnni {
   static Float splat(float value) { return _mm512_set1_ps(value); }
   static Float load(const float* from) { return _mm512_loadu_ps(from); }
   static Float load_float16(const uint16_t* from) { return _mm512_cvtph_ps(load_256(from)); }
+  static Float load_codes(const int8_t* from) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))); }
   static Float load_bfloat16(const uint16_t* from) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(from)), 16));
   }

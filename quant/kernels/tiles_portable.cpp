@@ -18,6 +18,7 @@ struct Portable {
   static constexpr int kPanelTiles = 1;
   static constexpr int kHalfChannels = 1;
   static constexpr int64_t kBlockRows = 64;
+  static constexpr int kValueSums = 2;
 
   template <typename Of>
   static Float each(Of of) {
@@ -45,6 +46,9 @@ struct Portable {
   }
   static Float load(const float* from) {
     return each([&](int64_t i) { return from[i]; });
+  }
+  static Float load_codes(const int8_t* from) {
+    return each([&](int64_t i) { return static_cast<float>(from[i]); });
   }
   static Float load_float16(const uint16_t* from) {
     return each([&](int64_t i) { return static_cast<float>(c10::Half(from[i], c10::Half::from_bits())); });
