@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
@@ -118,11 +119,14 @@ at::Tensor multiply_in_registers(const PackedLinear& linear, const at::Tensor& x
   const at::Tensor input = x.to(at::kFloat).contiguous();
   at::Tensor output = at::empty({x.size(0), linear.out_features}, at::kFloat);
   const PackedView view = view_of(linear);
-  const auto* in = input.const_data_ptr<float>();
+  const at::Tensor numbers = at::empty_like(input);
+  const at::Tensor sums = at::empty({x.size(0), linear.in_features / linear.group_size}, at::kFloat);
+  prepare_packed_input(view, input.const_data_ptr<float>(), x.size(0), numbers.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>());
+  const PackedInput prepared{x.size(0), numbers.const_data_ptr<float>(), sums.const_data_ptr<float>()};
   auto* out = output.data_ptr<float>();
   const int64_t grain = std::max<int64_t>(1, kGrainElements / linear.in_features);
   at::parallel_for(0, linear.out_features, grain,
-                   [&](int64_t from, int64_t to) { packed_product(view, in, x.size(0), out, linear.out_features, from, to); });
+                   [&](int64_t from, int64_t to) { packed_product(view, prepared, out, linear.out_features, from, to); });
   output = output.to(x.scalar_type());
   return linear.bias.defined() ? output.add_(linear.bias) : output;
 }

@@ -1,6 +1,8 @@
 #include "models/decoder/packed_kernel.h"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 // Each entry point is compiled three times and chosen at start-up. The loops use the compilers' vector types of 16 lanes: one
@@ -35,73 +37,84 @@ SALIENT_INLINE void unpack(const IntLanes& words, int nibble, FloatLanes& codes)
   codes = __builtin_convertvector((words >> (4 * nibble)) & 15, FloatLanes);
 }
 
-SALIENT_INLINE float sum(const FloatLanes& lanes) {
-  float total = 0.0F;
-  for (int64_t i = 0; i < kWideLanes; ++i) total += lanes[i];
-  return total;
+// The same times 16^nibble, without a shift: PackedInput's numbers are divided by it, both exactly. The highest nibble is shifted, since it holds the sign.
+SALIENT_INLINE void unpack_in_place(const IntLanes& words, int nibble, FloatLanes& codes) {
+  if (nibble == kNibbles - 1) {
+    codes = __builtin_convertvector(WordLanes(words) >> (4 * nibble), FloatLanes);
+  } else {
+    codes = __builtin_convertvector(words & (15 << (4 * nibble)), FloatLanes);
+  }
 }
 
-// `Channels` output channels from n on, times `Rows` rows of x: unpacked codes are used for every row, loaded inputs for every
-// channel. `LargeGroups`: a chunk lies in one group, and the scale is multiplied once a group.
-template <int Channels, int Rows, bool LargeGroups>
-SALIENT_INLINE void product_tile(const PackedView& w, const float* x, float* y, int64_t out_features, int64_t n) {
+SALIENT_INLINE float sum(const FloatLanes& lanes) {
+  float parts[kWideLanes];
+  std::memcpy(parts, &lanes, sizeof parts);
+  for (int64_t width = kWideLanes / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) parts[i] += parts[i + width];
+  }
+  return parts[0];
+}
+
+// `Channels` output channels from n on, times `Rows` rows of x: unpacked codes are used for every row, loaded inputs for every channel. `Run`: nibbles of a
+// word that lie in one group; with all of them in one, a group may go on over several chunks. A group's sum of codes times inputs is multiplied with its scale,
+// its zero point with the sum of its inputs.
+template <int Channels, int Rows, int Run>
+SALIENT_INLINE void product_tile(const PackedView& w, const PackedInput& x, int64_t row, float* y, int64_t out_features, int64_t n) {
   const int64_t groups = w.in_features / w.group_size;
+  const float* inputs = x.numbers + row * w.in_features;
+  const float* sums = x.sums + row * groups;
   FloatLanes total[Channels][Rows] = {};
   FloatLanes partial[Channels][Rows] = {};
+  float of_zeros[Channels][Rows] = {};
   for (int64_t k = 0; k < w.in_features; k += kWideChunk) {
     IntLanes words[Channels];
-    float zero[Channels];
     for (int c = 0; c < Channels; ++c) {
-      load(w.packed + ((n + c) * w.in_features + k) / 2, words[c]);
-      zero[c] = static_cast<float>(w.zeros[(n + c) * groups + k / w.group_size]);
+      const uint8_t* from = w.packed + ((n + c) * w.in_features + k) / 2;
+      load(from, words[c]);
+      __builtin_prefetch(from + Channels * w.in_features / 2, 0, 2);  // the same place of the next tile
     }
-    for (int nibble = 0; nibble < kNibbles; ++nibble) {
-      FloatLanes values[Channels];
-      for (int c = 0; c < Channels; ++c) {
-        unpack(words[c], nibble, values[c]);
-        if constexpr (LargeGroups) {
-          values[c] -= zero[c];
-        } else {
-          const int64_t group = (n + c) * groups + (k + nibble * kWideLanes) / w.group_size;
-          values[c] = (values[c] - static_cast<float>(w.zeros[group])) * w.scales[group];
+    for (int first = 0; first < kNibbles; first += Run) {
+      for (int nibble = first; nibble < first + Run; ++nibble) {
+        FloatLanes values[Channels];
+        for (int c = 0; c < Channels; ++c) unpack_in_place(words[c], nibble, values[c]);
+        for (int r = 0; r < Rows; ++r) {
+          FloatLanes input;
+          load(inputs + r * w.in_features + k + nibble * kWideLanes, input);
+          for (int c = 0; c < Channels; ++c) partial[c][r] += values[c] * input;
         }
       }
-      for (int r = 0; r < Rows; ++r) {
-        FloatLanes input;
-        load(x + r * w.in_features + k + nibble * kWideLanes, input);
-        for (int c = 0; c < Channels; ++c) partial[c][r] += values[c] * input;
-      }
-    }
-    if (LargeGroups && (k + kWideChunk) % w.group_size == 0) {
+      if (Run == kNibbles && (k + kWideChunk) % w.group_size != 0) continue;
+      const int64_t group = (k + first * kWideLanes) / w.group_size;
       for (int c = 0; c < Channels; ++c) {
+        const float scale = w.scales[(n + c) * groups + group];
+        const float zero = static_cast<float>(w.zeros[(n + c) * groups + group]) * scale;
         for (int r = 0; r < Rows; ++r) {
-          total[c][r] += partial[c][r] * w.scales[(n + c) * groups + k / w.group_size];
+          total[c][r] += partial[c][r] * scale;
+          of_zeros[c][r] += zero * sums[r * groups + group];
           partial[c][r] = FloatLanes{};
         }
       }
     }
   }
   for (int c = 0; c < Channels; ++c) {
-    for (int r = 0; r < Rows; ++r) y[r * out_features + n + c] = sum(LargeGroups ? total[c][r] : partial[c][r]);
+    for (int r = 0; r < Rows; ++r) y[(row + r) * out_features + n + c] = sum(total[c][r]) - of_zeros[c][r];
   }
 }
 
-template <int Rows, bool LargeGroups>
-SALIENT_INLINE void product_rows(const PackedView& w, const float* x, float* y, int64_t out_features, int64_t begin, int64_t end) {
+template <int Rows, int Run>
+SALIENT_INLINE void product_rows(const PackedView& w, const PackedInput& x, int64_t row, float* y, int64_t out_features, int64_t begin, int64_t end) {
   constexpr int kChannels = Rows == 1 ? 4 : 2;
   int64_t n = begin;
-  for (; n + kChannels <= end; n += kChannels) product_tile<kChannels, Rows, LargeGroups>(w, x, y, out_features, n);
-  for (; n < end; ++n) product_tile<1, Rows, LargeGroups>(w, x, y, out_features, n);
+  for (; n + kChannels <= end; n += kChannels) product_tile<kChannels, Rows, Run>(w, x, row, y, out_features, n);
+  for (; n < end; ++n) product_tile<1, Rows, Run>(w, x, row, y, out_features, n);
 }
 
-template <bool LargeGroups>
-SALIENT_INLINE void product_wide(const PackedView& w, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin,
-                                 int64_t end) {
+template <int Run>
+SALIENT_INLINE void product_wide(const PackedView& w, const PackedInput& x, float* y, int64_t out_features, int64_t begin, int64_t end) {
   constexpr int kTile = 4;
-  int64_t r = 0;
-  for (; r + kTile <= rows; r += kTile)
-    product_rows<kTile, LargeGroups>(w, x + r * w.in_features, y + r * out_features, out_features, begin, end);
-  for (; r < rows; ++r) product_rows<1, LargeGroups>(w, x + r * w.in_features, y + r * out_features, out_features, begin, end);
+  int64_t row = 0;
+  for (; row + kTile <= x.rows; row += kTile) product_rows<kTile, Run>(w, x, row, y, out_features, begin, end);
+  for (; row < x.rows; ++row) product_rows<1, Run>(w, x, row, y, out_features, begin, end);
 }
 
 SALIENT_INLINE float pair_value(const PackedView& w, int64_t n, int64_t k) {
@@ -187,20 +200,38 @@ void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wi
   }
 }
 
-SALIENT_CLONES void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features,
-                                   int64_t begin, int64_t end) {
+void prepare_packed_input(const PackedView& weight, const float* x, int64_t rows, float* numbers, float* sums) {
+  const bool wide = is_wide(weight.in_features, weight.group_size);
+  for (int64_t r = 0; r < rows; ++r, x += weight.in_features, numbers += weight.in_features) {
+    for (int64_t g = 0; g < weight.in_features / weight.group_size; ++g) {
+      float total = 0.0F;
+      for (int64_t k = g * weight.group_size; k < (g + 1) * weight.group_size; ++k) total += x[k];
+      *sums++ = total;
+    }
+    for (int64_t first = 0; first < weight.in_features; first += kWideLanes) {
+      const int64_t nibble = first % kWideChunk / kWideLanes;
+      const float factor = wide && nibble < kNibbles - 1 ? std::ldexp(1.0F, static_cast<int>(-4 * nibble)) : 1.0F;
+      for (int64_t k = first; k < std::min(first + kWideLanes, weight.in_features); ++k) numbers[k] = x[k] * factor;
+    }
+  }
+}
+
+SALIENT_CLONES void packed_product(const PackedView& weight, const PackedInput& x, float* y, int64_t out_features, int64_t begin, int64_t end) {
   if (!is_wide(weight.in_features, weight.group_size)) {
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; r < x.rows; ++r) {
       for (int64_t n = begin; n < end; ++n) {
         float total = 0.0F;
-        for (int64_t k = 0; k < weight.in_features; ++k) total += pair_value(weight, n, k) * x[r * weight.in_features + k];
+        for (int64_t k = 0; k < weight.in_features; ++k) total += pair_value(weight, n, k) * x.numbers[r * weight.in_features + k];
         y[r * out_features + n] = total;
       }
     }
-  } else if (weight.group_size % kWideChunk == 0) {
-    product_wide<true>(weight, x, rows, y, out_features, begin, end);
-  } else {
-    product_wide<false>(weight, x, rows, y, out_features, begin, end);
+    return;
+  }
+  switch (weight.group_size) {
+    case 16: return product_wide<1>(weight, x, y, out_features, begin, end);
+    case 32: return product_wide<2>(weight, x, y, out_features, begin, end);
+    case 64: return product_wide<4>(weight, x, y, out_features, begin, end);
+    default: return product_wide<8>(weight, x, y, out_features, begin, end);
   }
 }
 

@@ -32,10 +32,18 @@ constexpr bool is_wide(int64_t in_features, int64_t group_size) {
 // codes: [rows, in_features], 0..15 -> packed: [rows, in_features / 2].
 void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed);
 
-// y[r, n] = sum over k of x[r, k] * W[n, k] for the channels n in [begin, end). x: [rows, in_features]; y: [rows, out_features].
-// The sum's order for one row does not depend on the others.
-void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features, int64_t begin,
-                    int64_t end);
+// Rows as packed_product reads them.
+struct PackedInput {
+  int64_t rows = 0;
+  const float* numbers = nullptr;  // [rows, in_features]; for the wide layout divided by 16 to the power of the nibble that a channel's codes are in
+  const float* sums = nullptr;     // [rows, in_features / group_size], of the numbers before that
+};
+// x: [rows, in_features] -> numbers and sums, in memory of the caller. A power of two changes no bit of a number unless it becomes smaller than 2^-126.
+void prepare_packed_input(const PackedView& weight, const float* x, int64_t rows, float* numbers, float* sums);
+
+// y[r, n] = sum over k of x[r, k] * W[n, k] for the channels n in [begin, end). y: [rows, out_features].
+// The sum's order for one row does not depend on the others, nor on `begin` and `end`.
+void packed_product(const PackedView& weight, const PackedInput& x, float* y, int64_t out_features, int64_t begin, int64_t end);
 
 // W[n, k] for the channels in [begin, end), to out: [end - begin, in_features].
 void packed_dequantize(const PackedView& weight, int64_t begin, int64_t end, float* out);

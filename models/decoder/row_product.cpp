@@ -13,16 +13,22 @@ RowInput::RowInput(int64_t rows, int64_t in_features)
     : numbers_(static_cast<size_t>(rows * in_features)),
       codes_(static_cast<size_t>(rows * in_features * quant::kGroupAlign)),  // groups of one channel are filled up to kGroupAlign
       scales_(static_cast<size_t>(rows)),
-      sums_(static_cast<size_t>(rows * in_features)) {}
+      sums_(static_cast<size_t>(rows * in_features)),
+      packed_numbers_(static_cast<size_t>(rows * in_features)),
+      packed_sums_(static_cast<size_t>(rows * in_features)) {}
 
-void RowInput::prepare(int64_t rows, int64_t in_features, int64_t group_size) {
+void RowInput::prepare(int64_t rows, const RowProduct& product) {
   rows_ = rows;
-  if (group_size == 0) return;
-  const int64_t groups = in_features / group_size;
-  const int64_t width = groups * quant::padded_group(group_size);
+  const int64_t in_features = product.in_features_;
+  if (const auto* packed = std::get_if<PackedView>(&product.view_)) {
+    return prepare_packed_input(*packed, numbers_.data(), rows, packed_numbers_.data(), packed_sums_.data());
+  }
+  if (product.group_size_ == 0) return;
+  const int64_t groups = in_features / product.group_size_;
+  const int64_t width = groups * quant::padded_group(product.group_size_);
   for (int64_t row = 0; row < rows; ++row) {
     scales_[static_cast<size_t>(row)] =
-        quant::quantize_row(numbers_.data() + row * in_features, in_features, group_size, codes_.data() + row * width, sums_.data() + row * groups);
+        quant::quantize_row(numbers_.data() + row * in_features, in_features, product.group_size_, codes_.data() + row * width, sums_.data() + row * groups);
   }
 }
 
@@ -42,6 +48,7 @@ std::optional<RowProduct> RowProduct::of(const Linear& linear) {
     product.view_ = view_of(*packed);
     product.in_features_ = packed->in_features;
     product.out_features_ = packed->out_features;
+    product.group_size_ = packed->group_size;
     bias = packed->bias;
   } else if (const auto* plain = std::get_if<FloatLinear>(&linear)) {
     const at::Tensor& weight = plain->weight;
@@ -79,7 +86,7 @@ void RowProduct::multiply(const RowInput& x, int64_t begin, int64_t end, float* 
   } else if (const auto* half = std::get_if<quant::HalfView>(&view_)) {
     kernels.half_rows(*half, x.numbers_.data(), x.rows_, first, last, y);
   } else {
-    packed_product(std::get<PackedView>(view_), x.numbers_.data(), x.rows_, y, out_features_, first, last);
+    packed_product(std::get<PackedView>(view_), {x.rows_, x.packed_numbers_.data(), x.packed_sums_.data()}, y, out_features_, first, last);
   }
   if (bias_ == nullptr) return;
   for (int64_t row = 0; row < x.rows_; ++row) {

@@ -35,7 +35,7 @@ std::vector<RowProduct> products_of(std::initializer_list<const Linear*> linears
   std::vector<RowProduct> products;
   for (const Linear* linear : linears) {
     std::optional<RowProduct> product = RowProduct::of(*linear);
-    if (!product || (!products.empty() && product->group_size() != products.front().group_size())) return {};
+    if (!product || (!products.empty() && !product->accepts_input_of(products.front()))) return {};
     products.push_back(*std::move(product));
   }
   return products;
@@ -142,12 +142,12 @@ class TokenStepRun {
   void read_normalized(const Norm& norm, const RowProduct& product) {
     const int64_t width = config_.hidden_size;
     for (int64_t row = 0; row < rows_; ++row) normalize_row(norm, hidden_ + row * width, width, own_.input.numbers() + row * width);
-    own_.input.prepare(rows_, width, product.group_size());
+    own_.input.prepare(rows_, product);
   }
 
   void read(const float* x, const RowProduct& product) {
     std::copy(x, x + rows_ * product.in_features(), own_.input.numbers());
-    own_.input.prepare(rows_, product.in_features(), product.group_size());
+    own_.input.prepare(rows_, product);
   }
 
   // This thread's share of the output channels of all; the outputs lie one after the other.
