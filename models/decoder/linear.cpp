@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "models/decoder/float_product.h"
 #include "models/decoder/packed_kernel.h"
+#include "quant/gemm_pieces.h"
 #include "quant/int8_rows.h"
 #include "quant/kernels/activations.h"
 #include "quant/kernels/half_product.h"
@@ -229,6 +230,30 @@ PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros
   linear.packed = packed.to(codes.device());
   linear.scales = scales.to(at::kFloat).contiguous();
   linear.zeros = zeros.contiguous();
+  if (bias.defined()) linear.bias = bias.to(compute_dtype);
+  return linear;
+}
+
+PackedLinear make_packed_linear(const quant::PackedGemm& packed, const at::Tensor& bias, at::ScalarType compute_dtype) {
+  const at::NoGradGuard no_grad;
+  quant::check_packed_gemm(packed);
+  PackedLinear linear;
+  linear.in_features = packed.qweight.size(0);
+  linear.out_features = packed.scales.size(1);
+  linear.group_size = linear.in_features / packed.scales.size(0);
+  if (!is_wide(linear.in_features, linear.group_size)) {
+    const quant::QuantizedWeight natural = quant::unpack_awq_gemm(packed.qweight, packed.qzeros, packed.scales);
+    return make_packed_linear(natural.codes, natural.zeros, natural.scales, bias, linear.group_size, compute_dtype);
+  }
+  const int64_t row_bytes = linear.in_features / 2;
+  linear.packed = at::empty({linear.out_features, row_bytes}, at::kByte);
+  auto* const to = linear.packed.data_ptr<uint8_t>();
+  static_assert(quant::kPiecePositions == kWideChunk);
+  quant::each_gemm_piece(packed.qweight, [&](const quant::GemmPiece& piece) {
+    pack_wide_chunk(piece.codes, quant::kPieceChannels, piece.channels, to + piece.channel * row_bytes + piece.position / 2, row_bytes);
+  });
+  linear.zeros = quant::unpack_awq_codes(packed.qzeros);
+  linear.scales = packed.scales.to(at::kFloat).t().contiguous();
   if (bias.defined()) linear.bias = bias.to(compute_dtype);
   return linear;
 }

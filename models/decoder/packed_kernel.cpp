@@ -187,6 +187,25 @@ void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wi
   }
 }
 
+SALIENT_CLONES void pack_wide_chunk(const uint8_t* codes, int64_t stride, int64_t channels, uint8_t* packed, int64_t row_bytes) {
+  constexpr int64_t kChannels = 8;  // at a time
+  for (int64_t n = 0; n < channels; n += kChannels) {
+    uint32_t words[kWideLanes][kChannels];
+    for (int64_t i = 0; i < kWideLanes; ++i) {
+      for (int64_t c = 0; c < kChannels; ++c) {
+        uint32_t word = 0;
+        for (int nibble = 0; nibble < kNibbles; ++nibble) word |= static_cast<uint32_t>(codes[(nibble * kWideLanes + i) * stride + n + c]) << (4 * nibble);
+        words[i][c] = word;
+      }
+    }
+    for (int64_t c = 0; c < kChannels; ++c) {
+      uint32_t row[kWideLanes];
+      for (int64_t i = 0; i < kWideLanes; ++i) row[i] = words[i][c];
+      std::memcpy(packed + (n + c) * row_bytes, row, sizeof row);
+    }
+  }
+}
+
 SALIENT_CLONES void packed_product(const PackedView& weight, const float* x, int64_t rows, float* y, int64_t out_features,
                                    int64_t begin, int64_t end) {
   if (!is_wide(weight.in_features, weight.group_size)) {
