@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -58,13 +59,26 @@ def output_of(*command):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def built_with(salient):
+    """Compiler and libtorch of the program, as far as the folder that it was built in tells."""
+    cache = salient.parent / "CMakeCache.txt"
+    if not cache.exists():
+        return []
+    entries = dict(re.findall(r"^(CMAKE_CXX_COMPILER|Torch_DIR):\w+=(.*)$", cache.read_text(), re.MULTILINE))
+    compiler = output_of(entries["CMAKE_CXX_COMPILER"], "--version").splitlines()[:1] if "CMAKE_CXX_COMPILER" in entries else []
+    root = pathlib.Path(entries.get("Torch_DIR", "")).parents[2:3]  # .../share/cmake/Torch
+    files = [file for folder in root for file in (folder / "version.py", folder / "build-version") if file.exists()]
+    found = re.search(r"\d+\.\d+\.\d+[+\w.]*", files[0].read_text()) if files else None
+    return compiler + ([f"libtorch {found[0]}"] if found else [])
+
+
 def machine(settings):
     """What the figures depend on, as lines."""
     facts = dict(line.split(":", 1) for line in output_of("lscpu").splitlines() if ":" in line)
     fact = lambda name: " ".join(facts.get(name, "unknown").split())
     memory = next((int(line.split()[1]) / 2**20 for line in pathlib.Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")), 0)
     changed = " with uncommitted changes" if output_of("git", "status", "--porcelain", "--untracked-files=no") else ""
-    versions = [output_of(settings.salient, "--version"), platform.platform()]
+    versions = [output_of(settings.salient, "--version"), *built_with(settings.salient), platform.platform()]
     packages = {"llama-cpp": "llama-cpp-python", "autoawq": "autoawq", "llm-compressor": "llmcompressor"}
     for name, python in settings.pythons:
         version = output_of(python, "-c", f"import importlib.metadata as m; print(m.version('{packages[name]}'))")
