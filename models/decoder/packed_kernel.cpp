@@ -172,7 +172,7 @@ SALIENT_INLINE void dequantize_bytes(const ByteView& w, int64_t begin, int64_t e
 
 }  // namespace
 
-void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed) {
+SALIENT_CLONES void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed) {
   if (!wide) {
     for (int64_t i = 0; i < rows * in_features / 2; ++i) packed[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
     return;

@@ -48,7 +48,9 @@ TEST(GemmPieces, InterleaveGivesTheSameBytesAsFromNaturalCodes) {
     at::manual_seed(shape.out + shape.in);
     const int64_t groups = shape.in / shape.group_size;
     for (const at::ScalarType type : {at::kHalf, at::kBFloat16}) {
-      const PackedGemm packed{random_words(shape.in, shape.out / 8), random_words(groups, shape.out / 8), (at::rand({groups, shape.out}) + 0.01).to(type)};
+      // In bfloat16 too small for float16, which they would be kept in.
+      const at::Tensor scales = ((at::rand({groups, shape.out}) + 0.01) * (type == at::kHalf ? 1.0 : 1e-9)).to(type);
+      const PackedGemm packed{random_words(shape.in, shape.out / 8), random_words(groups, shape.out / 8), scales};
       const QuantizedWeight natural = unpack_awq_gemm(packed.qweight, packed.qzeros, packed.scales);
       const InterleavedWeight expected = interleave(natural.codes, natural.zeros, natural.scales, shape.group_size);
       const InterleavedWeight found = interleave(packed);
