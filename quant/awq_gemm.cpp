@@ -38,7 +38,9 @@ at::Tensor pack_words(const at::Tensor& values) {
   return packed;
 }
 
-at::Tensor unpack_words(const at::Tensor& packed) {
+}  // namespace
+
+at::Tensor unpack_awq_codes(const at::Tensor& packed) {
   const at::Tensor source = packed.contiguous();
   const int64_t positions = source.size(0);
   const int64_t words = source.size(1);
@@ -55,8 +57,6 @@ at::Tensor unpack_words(const at::Tensor& packed) {
   });
   return values;
 }
-
-}  // namespace
 
 void check_awq_gemm(const QuantizationSpec& spec) {
   if (spec.weight_bits != 4) {
@@ -75,7 +75,8 @@ PackedGemm pack_awq_gemm(const QuantizedWeight& weight) {
   return {pack_words(weight.codes), pack_words(weight.zeros), weight.scales.t().contiguous().to(at::kHalf)};
 }
 
-QuantizedWeight unpack_awq_gemm(const at::Tensor& qweight, const at::Tensor& qzeros, const at::Tensor& scales) {
+void check_packed_gemm(const PackedGemm& packed) {
+  const auto& [qweight, qzeros, scales] = packed;
   const bool fits = qweight.dim() == 2 && qzeros.dim() == 2 && scales.dim() == 2 && qweight.scalar_type() == at::kInt &&
                     qzeros.scalar_type() == at::kInt && qweight.size(1) == qzeros.size(1) && scales.size(0) == qzeros.size(0) &&
                     scales.size(1) == qweight.size(1) * kPack && scales.size(0) > 0 && qweight.size(0) % scales.size(0) == 0;
@@ -85,7 +86,11 @@ QuantizedWeight unpack_awq_gemm(const at::Tensor& qweight, const at::Tensor& qze
          "[in/group, out/8], float16 [in/group, out]",
          c10::str(qweight.sizes()), c10::str(qzeros.sizes()), c10::str(scales.sizes()));
   }
-  return {unpack_words(qweight), unpack_words(qzeros), scales.to(at::kFloat).t().contiguous()};
+}
+
+QuantizedWeight unpack_awq_gemm(const at::Tensor& qweight, const at::Tensor& qzeros, const at::Tensor& scales) {
+  check_packed_gemm({qweight, qzeros, scales});
+  return {unpack_awq_codes(qweight), unpack_awq_codes(qzeros), scales.to(at::kFloat).t().contiguous()};
 }
 
 }  // namespace salient::quant

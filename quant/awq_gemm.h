@@ -26,7 +26,13 @@ void check_awq_gemm(const QuantizationSpec& spec);
 // 4 bit only; out_features must be a multiple of 8. Errors: invalid argument.
 PackedGemm pack_awq_gemm(const QuantizedWeight& weight);
 
-// The inverse. Errors: corruption when the three shapes do not fit each other.
+// int32 [positions, out / 8] -> uint8 [out, positions]: of qweight and of qzeros.
+at::Tensor unpack_awq_codes(const at::Tensor& packed);
+
+// Errors: corruption when the three shapes do not fit each other.
+void check_packed_gemm(const PackedGemm& packed);
+
+// The inverse. Errors: those of check_packed_gemm.
 QuantizedWeight unpack_awq_gemm(const at::Tensor& qweight, const at::Tensor& qzeros, const at::Tensor& scales);
 
 }  // namespace salient::quant

@@ -12,15 +12,30 @@
 namespace salient::models {
 namespace {
 
-// A linear in codes; GPTQ's order, in which the channels of a group do not lie together, in float.
-Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const at::Tensor& bias, at::ScalarType dtype) {
+// A linear in codes; GPTQ's order, in which the channels of a group do not lie together, in float. `integers`: for activations in 8 bits.
+Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const at::Tensor& bias, at::ScalarType dtype, bool integers) {
+  const at::Tensor kept_bias = bias.defined() ? bias.to(dtype) : bias;
+  const auto fits = [&](int64_t group_size) { return integers && group_size <= quant::kMaxIntegerGroup; };
+  if (const auto gemm = view_awq_gemm(checkpoint, spec.name, spec.out_features, spec.in_features)) {
+    const auto repacked = [&]() -> Linear {
+      if (fits(spec.in_features / gemm->scales.size(0))) return IntegerLinear{quant::interleave(*gemm), kept_bias};
+      return make_packed_linear(*gemm, kept_bias, dtype);
+    };
+    Linear linear = with_context(spec.name, repacked);
+    release_awq_gemm(checkpoint, spec.name);
+    return linear;
+  }
   const StoredCodes stored = load_codes(checkpoint, spec.name, spec.out_features, spec.in_features);
   const auto& [codes, zeros, scales] = stored.weight;
   if (stored.channel_groups.defined()) {
     const at::Tensor zero = zeros.to(at::kFloat).index_select(1, stored.channel_groups);
     return FloatLinear{((codes.to(at::kFloat) - zero) * scales.index_select(1, stored.channel_groups)).to(dtype), bias, /*from_codes=*/true};
   }
-  return with_context(spec.name, [&] { return make_quantized_linear(codes, zeros, scales, bias, stored.layout.group_size, dtype); });
+  const int64_t group_size = stored.layout.group_size;
+  return with_context(spec.name, [&]() -> Linear {
+    if (fits(group_size)) return IntegerLinear{quant::interleave(codes, zeros, scales, group_size), kept_bias};
+    return make_quantized_linear(codes, zeros, scales, kept_bias, group_size, dtype);
+  });
 }
 
 // One expert's rows of a tensor that holds all experts.
@@ -97,14 +112,18 @@ bool has_weight(const Linear& linear) {
   return plain == nullptr || plain->weight.defined();
 }
 
-Linear load_linear(const Checkpoint& checkpoint, const LinearSpec& spec, at::ScalarType dtype) {
+Linear load_linear(const Checkpoint& checkpoint, const LinearSpec& spec, at::ScalarType dtype, int activation_bits) {
   const at::NoGradGuard no_grad;
   const bool packed = has_codes(checkpoint, spec.name);
   if (!packed) refuse_scaled(checkpoint, spec);
   if (spec.fused && checkpoint.contains(spec.fused->tensor)) return load_fused(checkpoint, spec, dtype);
   at::Tensor bias;
   if (spec.bias) bias = checkpoint.load(spec.name + ".bias", {spec.out_features}, dtype);
-  if (packed) return load_packed(checkpoint, spec, bias, dtype);
+  if (packed) {
+    Linear linear = load_packed(checkpoint, spec, bias, dtype, activation_bits == 8);
+    set_activation_bits(linear, activation_bits);
+    return linear;
+  }
   return FloatLinear{checkpoint.load(spec.name + ".weight", {spec.out_features, spec.in_features}, dtype), bias};
 }
 
@@ -130,14 +149,14 @@ Norm load_norm(const Checkpoint& checkpoint, const NormSpec& spec, at::ScalarTyp
 }
 
 BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype,
-                        at::Device device, LoadExperts experts) {
+                        at::Device device, LoadExperts experts, int activation_bits) {
   const at::NoGradGuard no_grad;
   const BlockLayout layout = block_layout(config, block);
   BlockWeights weights;
   for (const LinearSpec& spec : layout.linears) {
     // Routers in float32 whatever the rest is: close scores must not change places.
     const at::ScalarType stored = spec.id.slot == LinearSlot::kRouter ? at::kFloat : dtype;
-    weights.at(spec.id) = to_device(load_linear(checkpoint, spec, stored), device);
+    weights.at(spec.id) = to_device(load_linear(checkpoint, spec, stored, activation_bits), device);
   }
   for (const NormSpec& spec : layout.norms) weights.at(spec.slot) = load_norm(checkpoint, spec, dtype, device);
   for (const ParameterSpec& spec : layout.parameters) {
@@ -150,17 +169,17 @@ BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& confi
   weights.mlp.xielu = {weights.at(ParameterSlot::kXieluAlphaP), weights.at(ParameterSlot::kXieluAlphaN),
                        weights.at(ParameterSlot::kXieluBeta), weights.at(ParameterSlot::kXieluEps)};
   for (int64_t expert = 0; expert < layout.experts && experts == LoadExperts::kYes; ++expert) {
-    weights.experts.push_back(load_expert(checkpoint, config, block, expert, dtype, device));
+    weights.experts.push_back(load_expert(checkpoint, config, block, expert, dtype, device, activation_bits));
   }
   return weights;
 }
 
 MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int64_t expert,
-                       at::ScalarType dtype, at::Device device) {
+                       at::ScalarType dtype, at::Device device, int activation_bits) {
   const at::NoGradGuard no_grad;
   MlpWeights weights;
   for (const LinearSpec& spec : expert_layout(config, block, expert)) {
-    weights.at(spec.id.slot) = to_device(load_linear(checkpoint, spec, dtype), device);
+    weights.at(spec.id.slot) = to_device(load_linear(checkpoint, spec, dtype, activation_bits), device);
   }
   return weights;
 }

@@ -127,8 +127,10 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   decoder.embedding_ = load_embedding(checkpoint, config, options.dtype, options.device);
   decoder.final_norm_ = load_final_norm(checkpoint, config, options.dtype, options.device);
   decoder.lm_head_ = load_head(checkpoint, config, decoder.embedding_, options.dtype, options.device);
+  // On the CPU a linear is read into the order that it runs in, without another copy of it on the way.
+  const int read_bits = options.device.is_cpu() ? *decoder.options_.activation_bits : 16;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
-    decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device));
+    decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device, LoadExperts::kYes, read_bits));
     decoder.kv_.push_back(load_kv_scheme(checkpoint, config, block, *decoder.options_.kv_bits, stored.kv_bits.has_value(), options.device));
   }
   if (*decoder.options_.activation_bits == 8 && !decoder.round_activations() && options.activation_bits) {

@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "models/decoder/float_product.h"
 #include "models/decoder/packed_kernel.h"
+#include "quant/gemm_pieces.h"
 #include "quant/int8_rows.h"
 #include "quant/kernels/activations.h"
 #include "quant/kernels/half_product.h"
@@ -187,6 +188,31 @@ void check_codes(const at::Tensor& codes, const at::Tensor& zeros, const at::Ten
   }
 }
 
+bool fits_half(const at::Tensor& values) { return values.numel() == 0 || values.max().item<int64_t>() <= kHighestHalf; }
+
+// Of codes, zeros and a group size that have been checked.
+PackedLinear pack_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias, int64_t group_size,
+                         at::ScalarType compute_dtype) {
+  PackedLinear linear;
+  linear.out_features = codes.size(0);
+  linear.in_features = codes.size(1);
+  linear.group_size = group_size;
+  const bool wide = is_wide(linear.in_features, group_size);
+  const at::Tensor source = codes.cpu().contiguous();
+  at::Tensor packed = at::empty({linear.out_features, linear.in_features / 2}, at::kByte);
+  const auto* from = source.const_data_ptr<uint8_t>();
+  auto* to = packed.data_ptr<uint8_t>();
+  at::parallel_for(
+      0, linear.out_features, std::max<int64_t>(1, kGrainElements / linear.in_features), [&](int64_t begin, int64_t end) {
+        pack_codes(from + begin * linear.in_features, end - begin, linear.in_features, wide, to + begin * linear.in_features / 2);
+      });
+  linear.packed = packed.to(codes.device());
+  linear.scales = scales.to(at::kFloat).contiguous();
+  linear.zeros = zeros.contiguous();
+  if (bias.defined()) linear.bias = bias.to(compute_dtype);
+  return linear;
+}
+
 // x: [..., in_features]; multiply: [rows, in_features] -> [rows, out_features]
 template <typename Multiply>
 at::Tensor forward_rows(int64_t in_features, int64_t out_features, const at::Tensor& x, Multiply multiply) {
@@ -214,26 +240,31 @@ PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros
                                 int64_t group_size, at::ScalarType compute_dtype) {
   const at::NoGradGuard no_grad;
   check_codes(codes, zeros, scales, group_size);
-  PackedLinear linear;
-  linear.out_features = codes.size(0);
-  linear.in_features = codes.size(1);
-  linear.group_size = group_size;
   if (group_size % 2 != 0) fail(ErrorKind::kInvalidArgument, "packed linear: group_size {} must be even", group_size);
-  if (codes.numel() > 0 && (codes.gt(kHighestHalf).any().item<bool>() || zeros.gt(kHighestHalf).any().item<bool>())) {
-    fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be 0..15");
+  if (!fits_half(codes) || !fits_half(zeros)) fail(ErrorKind::kInvalidArgument, "packed linear: codes and zeros must be 0..15");
+  return pack_linear(codes, zeros, scales, bias, group_size, compute_dtype);
+}
+
+PackedLinear make_packed_linear(const quant::PackedGemm& packed, const at::Tensor& bias, at::ScalarType compute_dtype) {
+  const at::NoGradGuard no_grad;
+  quant::check_packed_gemm(packed);
+  PackedLinear linear;
+  linear.in_features = packed.qweight.size(0);
+  linear.out_features = packed.scales.size(1);
+  linear.group_size = linear.in_features / packed.scales.size(0);
+  if (!is_wide(linear.in_features, linear.group_size)) {
+    const quant::QuantizedWeight natural = quant::unpack_awq_gemm(packed.qweight, packed.qzeros, packed.scales);
+    return make_packed_linear(natural.codes, natural.zeros, natural.scales, bias, linear.group_size, compute_dtype);
   }
-  const bool wide = is_wide(linear.in_features, group_size);
-  const at::Tensor source = codes.cpu().contiguous();
-  at::Tensor packed = at::empty({linear.out_features, linear.in_features / 2}, at::kByte);
-  const auto* from = source.const_data_ptr<uint8_t>();
-  auto* to = packed.data_ptr<uint8_t>();
-  at::parallel_for(
-      0, linear.out_features, std::max<int64_t>(1, kGrainElements / linear.in_features), [&](int64_t begin, int64_t end) {
-        pack_codes(from + begin * linear.in_features, end - begin, linear.in_features, wide, to + begin * linear.in_features / 2);
-      });
-  linear.packed = packed.to(codes.device());
-  linear.scales = scales.to(at::kFloat).contiguous();
-  linear.zeros = zeros.contiguous();
+  const int64_t row_bytes = linear.in_features / 2;
+  linear.packed = at::empty({linear.out_features, row_bytes}, at::kByte);
+  auto* const to = linear.packed.data_ptr<uint8_t>();
+  static_assert(quant::kPiecePositions == kWideChunk);
+  quant::each_gemm_piece(packed.qweight, [&](const quant::GemmPiece& piece) {
+    pack_wide_chunk(piece.codes, quant::kPieceChannels, piece.channels, to + piece.channel * row_bytes + piece.position / 2, row_bytes);
+  });
+  linear.zeros = quant::unpack_awq_codes(packed.qzeros);
+  linear.scales = packed.scales.to(at::kFloat).t().contiguous();
   if (bias.defined()) linear.bias = bias.to(compute_dtype);
   return linear;
 }
@@ -242,10 +273,7 @@ Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, c
                              int64_t group_size, at::ScalarType compute_dtype) {
   const at::NoGradGuard no_grad;
   check_codes(codes, zeros, scales, group_size);
-  const auto fits = [](const at::Tensor& values) { return values.numel() == 0 || !values.gt(kHighestHalf).any().item<bool>(); };
-  if (group_size % 2 == 0 && fits(codes) && fits(zeros)) {
-    return make_packed_linear(codes, zeros, scales, bias, group_size, compute_dtype);
-  }
+  if (group_size % 2 == 0 && fits_half(codes) && fits_half(zeros)) return pack_linear(codes, zeros, scales, bias, group_size, compute_dtype);
   ByteLinear linear{
       codes.size(1), codes.size(0), group_size, codes.contiguous(), scales.to(at::kFloat).contiguous(), zeros.contiguous(), {}};
   if (bias.defined()) linear.bias = bias.to(compute_dtype);

@@ -185,7 +185,7 @@ SALIENT_INLINE void dequantize_bytes(const ByteView& w, int64_t begin, int64_t e
 
 }  // namespace
 
-void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed) {
+SALIENT_CLONES void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed) {
   if (!wide) {
     for (int64_t i = 0; i < rows * in_features / 2; ++i) packed[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
     return;
@@ -212,6 +212,25 @@ void prepare_packed_input(const PackedView& weight, const float* x, int64_t rows
       const int64_t nibble = first % kWideChunk / kWideLanes;
       const float factor = wide && nibble < kNibbles - 1 ? std::ldexp(1.0F, static_cast<int>(-4 * nibble)) : 1.0F;
       for (int64_t k = first; k < std::min(first + kWideLanes, weight.in_features); ++k) numbers[k] = x[k] * factor;
+    }
+  }
+}
+
+SALIENT_CLONES void pack_wide_chunk(const uint8_t* codes, int64_t stride, int64_t channels, uint8_t* packed, int64_t row_bytes) {
+  constexpr int64_t kChannels = 8;  // at a time
+  for (int64_t n = 0; n < channels; n += kChannels) {
+    uint32_t words[kWideLanes][kChannels];
+    for (int64_t i = 0; i < kWideLanes; ++i) {
+      for (int64_t c = 0; c < kChannels; ++c) {
+        uint32_t word = 0;
+        for (int nibble = 0; nibble < kNibbles; ++nibble) word |= static_cast<uint32_t>(codes[(nibble * kWideLanes + i) * stride + n + c]) << (4 * nibble);
+        words[i][c] = word;
+      }
+    }
+    for (int64_t c = 0; c < kChannels; ++c) {
+      uint32_t row[kWideLanes];
+      for (int64_t i = 0; i < kWideLanes; ++i) row[i] = words[i][c];
+      std::memcpy(packed + (n + c) * row_bytes, row, sizeof row);
     }
   }
 }

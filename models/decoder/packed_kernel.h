@@ -32,6 +32,10 @@ constexpr bool is_wide(int64_t in_features, int64_t group_size) {
 // codes: [rows, in_features], 0..15 -> packed: [rows, in_features / 2].
 void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed);
 
+// A chunk of `channels` rows of the wide layout from codes that lie side by side: codes[k * stride + n] of channel n -> packed + n * row_bytes.
+// `channels`: a multiple of 8.
+void pack_wide_chunk(const uint8_t* codes, int64_t stride, int64_t channels, uint8_t* packed, int64_t row_bytes);
+
 // Rows as packed_product reads them.
 struct PackedInput {
   int64_t rows = 0;

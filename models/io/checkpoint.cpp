@@ -1,10 +1,12 @@
 #include "models/io/checkpoint.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -107,14 +109,29 @@ std::optional<int64_t> find_exponent(const void* data, int64_t count, Word expon
   return std::nullopt;
 }
 
+// The first such element, searched by all threads.
+template <typename Word>
+std::optional<int64_t> find_first_exponent(const void* data, int64_t count, Word exponent) {
+  constexpr int64_t kGrain = int64_t{1} << 20;
+  std::atomic<int64_t> first = count;
+  at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
+    const auto found = find_exponent(static_cast<const Word*>(data) + begin, end - begin, exponent);
+    if (!found) return;
+    int64_t known = first.load();
+    while (begin + *found < known && !first.compare_exchange_weak(known, begin + *found)) {
+    }
+  });
+  return first < count ? std::optional<int64_t>(first) : std::nullopt;
+}
+
 // `tensor`: contiguous, on the CPU.
 std::optional<int64_t> find_non_finite(const at::Tensor& tensor) {
   const void* data = tensor.const_data_ptr();
   switch (tensor.scalar_type()) {
-    case at::kDouble: return find_exponent<uint64_t>(data, tensor.numel(), 0x7ff0'0000'0000'0000);
-    case at::kFloat: return find_exponent<uint32_t>(data, tensor.numel(), 0x7f80'0000);
-    case at::kHalf: return find_exponent<uint16_t>(data, tensor.numel(), 0x7c00);
-    case at::kBFloat16: return find_exponent<uint16_t>(data, tensor.numel(), 0x7f80);
+    case at::kDouble: return find_first_exponent<uint64_t>(data, tensor.numel(), 0x7ff0'0000'0000'0000);
+    case at::kFloat: return find_first_exponent<uint32_t>(data, tensor.numel(), 0x7f80'0000);
+    case at::kHalf: return find_first_exponent<uint16_t>(data, tensor.numel(), 0x7c00);
+    case at::kBFloat16: return find_first_exponent<uint16_t>(data, tensor.numel(), 0x7f80);
     default: return std::nullopt;
   }
 }

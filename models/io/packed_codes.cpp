@@ -14,28 +14,39 @@ namespace salient::models {
 namespace {
 
 constexpr const char* kAwqWeight = ".qweight";
+constexpr const char* kAwqZeros = ".qzeros";
+constexpr const char* kAwqScales = ".scales";
 constexpr const char* kCompressedWeight = ".weight_packed";
 
-StoredCodes load_awq(const Checkpoint& checkpoint, const std::string& module, int64_t out, int64_t in) {
-  const std::string folder = checkpoint.folder().string();
+std::map<std::string, TensorInfo> awq_tensors(const Checkpoint& checkpoint, const std::string& module) {
   std::map<std::string, TensorInfo> tensors;
-  for (const char* part : {kAwqWeight, ".qzeros", ".scaled_zeros", ".scales", ".g_idx"}) {
+  for (const char* part : {kAwqWeight, kAwqZeros, ".scaled_zeros", kAwqScales, ".g_idx"}) {
     if (checkpoint.contains(module + part)) tensors.emplace(module + part, checkpoint.info(module + part));
   }
-  StoredCodes stored{*with_context(folder, [&] { return read_packed_layout(module + kAwqWeight, tensors); }), {}, {}};
-  const PackedLayout& layout = stored.layout;
+  return tensors;
+}
+
+PackedLayout awq_layout(const Checkpoint& checkpoint, const std::string& module, const std::map<std::string, TensorInfo>& tensors, int64_t out, int64_t in) {
+  const std::string folder = checkpoint.folder().string();
+  PackedLayout layout = *with_context(folder, [&] { return read_packed_layout(module + kAwqWeight, tensors); });
   if (layout.out_features != out || layout.in_features != in) {
     fail(ErrorKind::kCorruption, "{}: '{}' is [{}, {}] in the layout {} ({}), expected [{}, {}] from config.json", folder, module,
          layout.out_features, layout.in_features, layout.format, layout.shapes, out, in);
   }
-  const std::string zeros = module + (tensors.contains(module + ".qzeros") ? ".qzeros" : ".scaled_zeros");
+  return layout;
+}
+
+StoredCodes load_awq(const Checkpoint& checkpoint, const std::string& module, int64_t out, int64_t in) {
+  const std::map<std::string, TensorInfo> tensors = awq_tensors(checkpoint, module);
+  StoredCodes stored{awq_layout(checkpoint, module, tensors, out, in), {}, {}};
+  const std::string zeros = module + (tensors.contains(module + kAwqZeros) ? kAwqZeros : ".scaled_zeros");
   const auto load = [&](const std::string& name) {
     const TensorInfo& info = tensors.at(name);
     return checkpoint.load(name, info.shape, c10::isFloatingType(info.dtype) ? at::kFloat : info.dtype);
   };
-  PackedTensors packed{load(module + kAwqWeight), {}, load(module + ".scales")};
+  PackedTensors packed{load(module + kAwqWeight), {}, load(module + kAwqScales)};
   if (tensors.contains(zeros)) packed.zeros = load(zeros);
-  stored.weight = with_context(folder, [&] { return unpack_codes(layout, packed); });
+  stored.weight = with_context(checkpoint.folder().string(), [&] { return unpack_codes(stored.layout, packed); });
   return stored;
 }
 
@@ -123,5 +134,18 @@ StoredCodes load_codes(const Checkpoint& checkpoint, const std::string& module, 
   return compressed ? load_compressed(checkpoint, module, out_features, in_features)
                     : load_awq(checkpoint, module, out_features, in_features);
 }
+
+std::optional<quant::PackedGemm> view_awq_gemm(const Checkpoint& checkpoint, const std::string& module, int64_t out_features, int64_t in_features) {
+  if (!checkpoint.contains(module + kAwqWeight)) return std::nullopt;
+  const std::map<std::string, TensorInfo> tensors = awq_tensors(checkpoint, module);
+  const PackedLayout layout = awq_layout(checkpoint, module, tensors, out_features, in_features);
+  if (layout.format != "awq-gemm" || layout.bits != 4) return std::nullopt;
+  const TensorInfo& zeros = tensors.at(module + kAwqZeros);
+  const TensorInfo& scales = tensors.at(module + kAwqScales);
+  return quant::PackedGemm{checkpoint.view(module + kAwqWeight), checkpoint.load(module + kAwqZeros, zeros.shape, zeros.dtype),
+                           checkpoint.load(module + kAwqScales, scales.shape, scales.dtype)};
+}
+
+void release_awq_gemm(const Checkpoint& checkpoint, const std::string& module) { checkpoint.release(module + kAwqWeight); }
 
 }  // namespace salient::models

@@ -8,9 +8,13 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <vector>
 
 #include "common/error.h"
+#include "quant/clones.h"
+#include "quant/gemm_pieces.h"
 #include "quant/kernels/tile_kernels.h"
 
 namespace salient::quant {
@@ -86,6 +90,39 @@ at::Tensor narrowed(const at::Tensor& scales) {
   return exact;
 }
 
+static_assert(std::endian::native == std::endian::little, "words of four codes are moved as one");
+
+// Codes of one output channel in a group, to its words in the group's lines.
+void place_codes(const uint8_t* row, int64_t count, int bits, uint8_t* words) {
+  int64_t k = 0;
+  for (; k + 8 <= count; k += 8) {
+    uint64_t eight = 0;
+    std::memcpy(&eight, row + k, sizeof eight);
+    if (bits == 4) {
+      const auto word = static_cast<uint32_t>(eight | eight >> 28);
+      std::memcpy(words + k / 8 * kLineBytes, &word, sizeof word);
+    } else {
+      for (int64_t half = 0; half < 2; ++half) std::memcpy(words + (k / 4 + half) * kLineBytes, row + k + 4 * half, 4);
+    }
+  }
+  for (; k < count; ++k) {
+    const Place place = place_of(0, k, bits);
+    words[place.byte] = static_cast<uint8_t>(words[place.byte] | row[k] << place.shift);
+  }
+}
+
+// Positions [0, 8 * lines) of a tile, `codes` [position][kPieceChannels], as lines of 4 bits.
+SALIENT_CLONES void place_piece(const uint8_t* __restrict codes, int64_t lines, uint32_t* __restrict words) {
+  for (int64_t line = 0; line < lines; ++line) {
+    const uint8_t* at = codes + line * kGroupAlign * kPieceChannels;
+    for (int64_t c = 0; c < kTileChannels; ++c) {
+      uint32_t word = 0;
+      for (int64_t i = 0; i < 4; ++i) word |= static_cast<uint32_t>(at[i * kPieceChannels + c] | at[(4 + i) * kPieceChannels + c] << 4) << (8 * i);
+      words[line * kTileChannels + c] = word;
+    }
+  }
+}
+
 }  // namespace
 
 int64_t padded_group(int64_t group_size) { return (group_size + kGroupAlign - 1) / kGroupAlign * kGroupAlign; }
@@ -99,10 +136,49 @@ InterleavedWeight interleave(const at::Tensor& codes, const at::Tensor& zeros, c
   const at::Tensor source = codes.contiguous();
   const auto* from = source.const_data_ptr<uint8_t>();
   each_group(weight, [&](uint8_t* bytes, int64_t c, int64_t n, int64_t g) {
-    const uint8_t* row = from + n * weight.in_features + g * group_size;
-    for (int64_t k = 0; k < group_size; ++k) {
-      const Place place = place_of(c, k, weight.bits);
-      bytes[place.byte] = static_cast<uint8_t>(bytes[place.byte] | row[k] << place.shift);
+    place_codes(from + n * weight.in_features + g * group_size, group_size, weight.bits, bytes + 4 * c);
+  });
+  return weight;
+}
+
+InterleavedWeight interleave(const PackedGemm& packed) {
+  const at::NoGradGuard no_grad;
+  check_packed_gemm(packed);
+  const int64_t in = packed.qweight.size(0);
+  const int64_t groups = packed.scales.size(0);
+  const int64_t out = packed.scales.size(1);
+  // Groups that are filled up are no single run of lines, and scales of another type may fit into a smaller one.
+  if (in / groups % kGroupAlign != 0 || packed.scales.scalar_type() != at::kHalf) {
+    const QuantizedWeight natural = unpack_awq_gemm(packed.qweight, packed.qzeros, packed.scales);
+    return interleave(natural.codes, natural.zeros, natural.scales, in / groups);
+  }
+  const int64_t tiles = tiles_of(out);
+  InterleavedWeight weight{in, out, in / groups, 4, at::empty({tiles, groups, in / groups * kTileChannels / 2}, at::kByte),
+                           at::empty({tiles, groups, kTileChannels}, at::kByte), at::zeros({tiles, groups, kTileChannels}, at::kHalf)};
+  auto* const words = reinterpret_cast<uint32_t*>(weight.codes.data_ptr<uint8_t>());
+  each_gemm_piece(packed.qweight, [&](const GemmPiece& piece) {
+    for (int64_t c = 0; c < piece.channels; c += kTileChannels) {
+      const int64_t line = (piece.channel + c) / kTileChannels * (in / kGroupAlign) + piece.position / kGroupAlign;
+      place_piece(piece.codes + c, piece.positions / kGroupAlign, words + line * kTileChannels);
+    }
+  });
+  auto* const zeros = weight.zeros.data_ptr<uint8_t>();
+  each_gemm_piece(packed.qzeros, [&](const GemmPiece& piece) {
+    for (int64_t c = 0; c < piece.channels; c += kTileChannels) {
+      for (int64_t g = 0; g < piece.positions; ++g) {
+        uint8_t* const to = zeros + ((piece.channel + c) / kTileChannels * groups + piece.position + g) * kTileChannels;
+        std::memcpy(to, piece.codes + g * kPieceChannels + c, kTileChannels);
+      }
+    }
+  });
+  const at::Tensor stored = packed.scales.contiguous();
+  const auto* const from = static_cast<const uint16_t*>(stored.const_data_ptr());
+  auto* const scales = static_cast<uint16_t*>(weight.scales.data_ptr());
+  at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const auto channels = static_cast<size_t>(std::min(kTileChannels, out - tile * kTileChannels));
+      for (int64_t g = 0; g < groups; ++g)
+        std::memcpy(scales + (tile * groups + g) * kTileChannels, from + g * out + tile * kTileChannels, channels * sizeof(uint16_t));
     }
   });
   return weight;

@@ -12,6 +12,8 @@
 
 #include <cstdint>
 
+#include "quant/awq_gemm.h"
+
 namespace salient::quant {
 
 struct WeightView;  // quant/kernels/tile_kernels.h
@@ -33,6 +35,9 @@ inline constexpr int64_t kMaxIntegerGroup = 65536;
 // codes: uint8 [out, in]; zeros: uint8 [out, in / group_size]; scales: float [out, in / group_size], all on the CPU. In 4 bits where codes and zeros are at
 // most 15. Errors: invalid argument for shapes that do not fit, a group size that does not divide or is above kMaxIntegerGroup.
 InterleavedWeight interleave(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, int64_t group_size);
+
+// The same from AutoAWQ's GEMM layout, on the CPU and contiguous, in one pass. Errors: those of check_packed_gemm.
+InterleavedWeight interleave(const PackedGemm& packed);
 
 // What went in: uint8 [out, in]; uint8 and float32 [out, groups].
 at::Tensor natural_codes(const InterleavedWeight& weight);

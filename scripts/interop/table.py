@@ -10,7 +10,8 @@ import json
 import pathlib
 import sys
 
-BEGIN, END = "<!-- interop: scripts/interop.sh --docs -->\n", "<!-- end of interop -->"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from marked_section import markdown_table, replace_section
 
 
 def read(folder, clients):
@@ -19,14 +20,6 @@ def read(folder, clients):
         file = folder / f"{client}.json"
         rows += json.loads(file.read_text()) if file.exists() else [dict(client=client, version="", format="", compared="", difference="the check left no rows", status="FAIL")]
     return rows
-
-
-def line(values):
-    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
-
-
-def markdown_table(heads, lines):
-    return "\n".join([line(heads), "|" + "---|" * len(heads), *map(line, lines)]) + "\n"
 
 
 def overview(rows, clients):
@@ -60,13 +53,10 @@ def main():
     counts = {status: sum(row["status"] == status for row in rows) for status in ("ok", "FAIL", "skipped")}
     print("\n" + ", ".join(f"{count} {status}" for status, count in counts.items()))
     if options[2:3] == ["--docs"]:
-        path = pathlib.Path(options[3])
-        text = path.read_text()
-        begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
         versions = {row["client"]: row["version"] for row in rows}
         listed = [[row["client"], f"`{row['format']}`", row["compared"], row["difference"], row["status"]] for row in rows]
-        path.write_text(text[:begin] + "\n" + overview(rows, clients) + "\n" + "\n".join(f"- {client}: {version}" for client, version in versions.items()) + "\n\n" +
-                        markdown_table(["client", "format", "compared", "difference", ""], listed) + "\n" + text[end:])
+        replace_section(options[3], "interop", overview(rows, clients) + "\n" + "\n".join(f"- {client}: {version}" for client, version in versions.items()) + "\n\n" +
+                        markdown_table(["client", "format", "compared", "difference", ""], listed))
     sys.exit(1 if counts["FAIL"] or not counts["ok"] else 0)
 
 

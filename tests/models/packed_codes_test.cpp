@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "models/decoder/block_weights.h"
@@ -98,6 +99,19 @@ TEST(PackedCodes, EveryLayoutIsToldFromItsTensors) {
       EXPECT_EQ(stored.layout.bits, 4);
       EXPECT_TRUE(same_weight(stored.weight, weight)) << layout.format << " " << shape.out << " " << shape.in;
       EXPECT_EQ(linear.detected(), layout.format);
+      LinearSpec spec;
+      spec.name = kModule;
+      spec.out_features = shape.out;
+      spec.in_features = shape.in;
+      for (const int bits : {16, 8}) {
+        const Linear loaded = load_linear(linear.checkpoint(), spec, at::kFloat, bits);
+        EXPECT_EQ(std::holds_alternative<IntegerLinear>(loaded), bits == 8);
+        EXPECT_TRUE(at::equal(dense_weight(loaded), quant::dequantize(weight))) << layout.format << " " << shape.out << " " << shape.in;
+        Linear converted = make_quantized_linear(weight.codes, weight.zeros, weight.scales, {}, shape.group_size, at::kFloat);
+        set_activation_bits(converted, bits);
+        EXPECT_EQ(loaded.index(), converted.index());
+        EXPECT_EQ(memory_bytes(loaded), memory_bytes(converted));
+      }
     }
   }
 }
