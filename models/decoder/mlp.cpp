@@ -60,6 +60,28 @@ at::Tensor clamped_swiglu(const at::Tensor& gate, const at::Tensor& up, double l
   return (up.clamp(-limit, limit) + 1.0) * (bounded * at::sigmoid(alpha * bounded));
 }
 
+// gate: undefined where there is none.
+at::Tensor combine(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& gate, const at::Tensor& up) {
+  if (weights.xielu.alpha_p.defined()) return apply_xielu(weights.xielu, up);
+  if (!gate.defined()) return activate(config.hidden_act, up);
+  if (config.moe.swiglu_limit > 0.0) return clamped_swiglu(gate, up, config.moe.swiglu_limit, config.moe.swiglu_alpha);
+  return activate(config.hidden_act, gate).mul_(up);
+}
+
+at::Tensor hidden_of(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& x) {
+  if (has_weight(weights.gate_up)) {
+    const at::Tensor both = forward(weights.gate_up, x);
+    const int64_t width = both.size(-1) / 2;
+    return combine(config, weights, both.narrow(-1, 0, width), both.narrow(-1, width, width));
+  }
+  if (!has_weight(weights.gate)) return combine(config, weights, {}, forward(weights.up, x));
+  if (weights.xielu.alpha_p.defined() || config.moe.swiglu_limit > 0.0)
+    return combine(config, weights, forward(weights.gate, x), forward(weights.up, x));
+  // The gate is done with before there is an up: two of the largest activations at a time, not three.
+  at::Tensor hidden = activate(config.hidden_act, forward(weights.gate, x));
+  return hidden.mul_(forward(weights.up, x));
+}
+
 }  // namespace
 
 void check_activation(std::string_view hidden_act, const std::string& where) {
@@ -81,27 +103,7 @@ int activation_homogeneity(std::string_view hidden_act) {
 }
 
 at::Tensor mlp_hidden(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& x) {
-  at::Tensor gate;
-  at::Tensor up;
-  if (has_weight(weights.gate_up)) {
-    const at::Tensor both = forward(weights.gate_up, x);
-    const int64_t width = both.size(-1) / 2;
-    gate = both.narrow(-1, 0, width);
-    up = both.narrow(-1, width, width);
-  } else {
-    if (has_weight(weights.gate)) gate = forward(weights.gate, x);
-    up = forward(weights.up, x);
-  }
-  at::Tensor hidden;
-  if (weights.xielu.alpha_p.defined()) {
-    hidden = apply_xielu(weights.xielu, up);
-  } else if (!gate.defined()) {
-    hidden = activate(config.hidden_act, up);
-  } else if (config.moe.swiglu_limit > 0.0) {
-    hidden = clamped_swiglu(gate, up, config.moe.swiglu_limit, config.moe.swiglu_alpha);
-  } else {
-    hidden = activate(config.hidden_act, gate).mul_(up);
-  }
+  const at::Tensor hidden = hidden_of(config, weights, x);
   return weights.activation_scales.defined() ? hidden / weights.activation_scales : hidden;
 }
 
