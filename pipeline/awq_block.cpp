@@ -367,7 +367,8 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
       if (spec.input == first.input && is_rounded(spec, options))
         jobs.push_back({&spec, &linear_of(spec), applied.linears[spec.id], untouched[spec.id]});
     }
-    std::vector<LinearReport> found = work(jobs, std::move(statistics.extract(first.input).mapped()), /*search=*/true, options, stored, sink);
+    std::vector<LinearReport> found =
+        work(jobs, std::move(statistics.extract(first.input).mapped()), /*search=*/true, options, stored, sink);
     for (size_t i = 0; i < jobs.size(); ++i) reports[jobs[i].spec->id] = std::move(found[i]);
   }
   for (const LinearSpec& spec : layout.linears) {

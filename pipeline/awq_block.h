@@ -34,11 +34,10 @@ struct QuantizedBlock {
 std::vector<models::ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
                                                   const AwqOptions& options);
 
-// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU; each is let go when the last
-// linear that reads it is done, where the caller moves them here.
-// `stored`: dtypes of what is not packed. The block's parameters (sinks, router corrections, ...) are not stored here, except for
-// an activation's divisor. `objective`: what modules of this block read, where options.objective asks for their outputs; null = the
-// Gram loss for every group.
+// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU; each
+// is let go when the last linear that reads it is done, where the caller moves them here. `stored`: dtypes of what is not packed.
+// The block's parameters (sinks, router corrections, ...) are not stored here, except for an activation's divisor. `objective`:
+// what modules of this block read, where options.objective asks for their outputs; null = the Gram loss for every group.
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, models::BlockWeights weights,
                               BlockStatistics statistics, const ExpertLoader& load_expert, const AwqOptions& options,
                               const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work = quantize_linears,

@@ -21,7 +21,7 @@ namespace {
 
 // Columns that are rounded before the rest is brought up to date by one matrix product.
 constexpr int64_t kPanel = 128;
-constexpr int64_t kLine = 16;  // floats of a line of cache
+constexpr int64_t kLine = 16;          // floats of a line of cache
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
 
 // Rounds the columns of one row in [0, columns) of a panel. target: what to round, brought up to date here; step, zero: of each column; codes, error: out.
@@ -40,11 +40,13 @@ SALIENT_CLONES void round_panel(float* target, const float* factor, int64_t fact
   }
 }
 
-// to[j, i] = gram[order[n-1-i], order[n-1-j]] for i >= j: what is left of the diagonal is not written. order: undefined = as they lie.
+// to[j, i] = gram[order[n-1-i], order[n-1-j]] for i >= j: what is left of the diagonal is not written. order: undefined = as they
+// lie.
 void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::Tensor& to) {
   const int64_t n = gram.size(0);
   std::vector<int64_t> place(static_cast<size_t>(n));  // of the reversed order
-  for (int64_t i = 0; i < n; ++i) place[static_cast<size_t>(i)] = order.defined() ? order.const_data_ptr<int64_t>()[n - 1 - i] : n - 1 - i;
+  for (int64_t i = 0; i < n; ++i)
+    place[static_cast<size_t>(i)] = order.defined() ? order.const_data_ptr<int64_t>()[n - 1 - i] : n - 1 - i;
   const float* from = gram.const_data_ptr<float>();
   auto* out = to.data_ptr<float>();
   // A line of cache of the result's columns at a time: both sides are read and written along their rows.
@@ -67,7 +69,8 @@ void reflect_upper(const at::Tensor& matrix) {
     for (int64_t begin = first * kLine; begin < std::min(n / 2, last * kLine); begin += kLine) {
       const int64_t end = std::min(n / 2, begin + kLine);
       for (int64_t b = begin; b < n - 1 - begin; ++b) {
-        for (int64_t a = begin; a < std::min({end, b + 1, n - 1 - b}); ++a) std::swap(data[a * n + b], data[(n - 1 - b) * n + n - 1 - a]);
+        for (int64_t a = begin; a < std::min({end, b + 1, n - 1 - b}); ++a)
+          std::swap(data[a * n + b], data[(n - 1 - b) * n + n - 1 - a]);
       }
     }
   });
@@ -84,7 +87,8 @@ CompensationFactor factorize_gram(const at::Tensor& gram, const RoundingOptions&
     result.order = at::argsort(diagonal, /*stable=*/true, /*dim=*/0, /*descending=*/true);
     diagonal = diagonal.index_select(0, result.order);
   }
-  // H = U D U^T with U upper is the Cholesky factorisation of the matrix with rows and columns reversed. All in the memory of the result.
+  // H = U D U^T with U upper is the Cholesky factorisation of the matrix with rows and columns reversed. All in the memory of the
+  // result.
   diagonal = diagonal.flip({0});
   at::Tensor factor = at::empty(gram.sizes(), gram.options());
   const at::Tensor known = gram.contiguous();

@@ -54,10 +54,11 @@ WeightToRound evenly_spread_rows(const WeightToRound& weight) {
   return part;
 }
 
-// Chooses the factor, and notes the held-back errors of every weight. fit_gram: gives a matrix of the other rows that may be overwritten; one is in memory
-// at a time.
-double choose_factor(const std::vector<WeightToRound>& weights, const std::function<at::Tensor()>& fit_gram, const at::Tensor& held_gram,
-                     int64_t held_rows, const RoundingOptions& options, std::vector<RoundedWeight>& result) {
+// Chooses the factor, and notes the held-back errors of every weight. fit_gram: gives a matrix of the other rows that may be
+// overwritten; one is in memory at a time.
+double choose_factor(const std::vector<WeightToRound>& weights, const std::function<at::Tensor()>& fit_gram,
+                     const at::Tensor& held_gram, int64_t held_rows, const RoundingOptions& options,
+                     std::vector<RoundedWeight>& result) {
   std::vector<WeightToRound> parts;
   std::vector<double> share;
   const auto held_error = [&](size_t i, const QuantizedWeight& rounded) {
@@ -113,7 +114,8 @@ InputStatistics divided(InputStatistics statistics, const at::Tensor& columns) {
   return statistics;
 }
 
-RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics, const RoundingOptions& options) {
+RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics,
+                             const RoundingOptions& options) {
   RoundedWeights result;
   for (const WeightToRound& weight : weights) result.weights.push_back({nearest(weight), -1, -1});
   if (options.kind == RoundingKind::kNearest || statistics.rows == 0) return result;
@@ -137,10 +139,11 @@ RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const In
   return result;
 }
 
-std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram, const InputStatistics& statistics,
-                                     const RoundingOptions& options) {
+std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram,
+                                     const InputStatistics& statistics, const RoundingOptions& options) {
   std::vector<RoundedWeight> measured(weights.size());
-  choose_factor(weights, [&] { return fit_gram.clone(); }, statistics.held_gram, statistics.held_rows, options, measured);
+  choose_factor(
+      weights, [&] { return fit_gram.clone(); }, statistics.held_gram, statistics.held_rows, options, measured);
   std::vector<double> errors;
   for (const RoundedWeight& weight : measured) errors.push_back(weight.held_back_error);
   return errors;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Quantizes blocks of Qwen3-0.6B's size (random weights) with AutoAWQ 0.2.9, with llm-compressor 0.14 (AWQ, asymmetric) and with Salient as it is by
-default, to 4 bits in groups of 128, one after the other on the same calibration texts, on the CPU. Prints seconds, peak memory and the ratios against
-what the project aims at.
+"""Quantizes blocks of Qwen3-0.6B's size (random weights) with AutoAWQ 0.2.9, with llm-compressor 0.14 (AWQ, asymmetric) and with
+Salient as it is by default, to 4 bits in groups of 128, one after the other on the same calibration texts, on the CPU. Prints
+seconds, peak memory and the ratios against what the project aims at.
 
 The peers need Python environments of their own, which no other part of the project uses:
   python3 -m venv awq && awq/bin/pip install torch==2.13.0 && awq/bin/pip install transformers==4.51.3 datasets zstandard accelerate
@@ -9,10 +9,10 @@ The peers need Python environments of their own, which no other part of the proj
   python3 -m venv lc && lc/bin/pip install torch==2.13.0 && lc/bin/pip install llmcompressor==0.14.0.1
   scripts/bench/compare_block_quantization.py --awq-python awq/bin/python --lc-python lc/bin/python --json figures.json
 
-A run takes 5 to 20 minutes, nearly all of it the peers'; --tools leaves some out, --blocks 1 --tokens 2048 is a quick try. Seconds are those of the
-quantization as each tool counts it, without loading and, for the peers, without writing; Salient's hold everything but its start, and the three quarters as
-many tokens that its model writes itself. Peak memory is the process's; llm-compressor's up to the end of its quantization. --check makes the exit status 1 when
-a ratio misses its bound or is missing.
+A run takes 5 to 20 minutes, nearly all of it the peers'; --tools leaves some out, --blocks 1 --tokens 2048 is a quick try.
+Seconds are those of the quantization as each tool counts it, without loading and, for the peers, without writing; Salient's hold
+everything but its start, and the three quarters as many tokens that its model writes itself. Peak memory is the process's;
+llm-compressor's up to the end of its quantization. --check makes the exit status 1 when a ratio misses its bound or is missing.
 """
 import argparse
 import json
@@ -52,22 +52,22 @@ def parse_arguments():
 
 
 def quantize_with_autoawq(options, model, texts, rows, out):
-    text, _, megabytes = run([options.awq_python, HERE / "autoawq_quantize.py", model, out, texts, rows, options.block_tokens, GROUP_SIZE, options.threads],
-                             options.threads)
+    text, _, megabytes = run([options.awq_python, HERE / "autoawq_quantize.py", model, out, texts, rows, options.block_tokens, GROUP_SIZE,
+                              options.threads], options.threads)
     return {"quantize_s": last_json_line(text)["quantize_s"], "peak_mb": megabytes}
 
 
 def quantize_with_llmcompressor(options, model, texts, rows, out):
-    text, _, _ = run([options.lc_python, HERE / "peer_llmcompressor.py", model, out, texts, rows, options.block_tokens, GROUP_SIZE, BITS, options.threads],
-                     options.threads)
+    text, _, _ = run([options.lc_python, HERE / "peer_llmcompressor.py", model, out, texts, rows, options.block_tokens, GROUP_SIZE, BITS,
+                      options.threads], options.threads)
     found = last_json_line(text)
     return {"quantize_s": found["quantize_s"], "peak_mb": found["peak_mb"]}
 
 
 def quantize_with_salient(options, model, texts, rows, out):
-    text, _, megabytes = run([options.salient, "quantize", "--model", model, "--calib", texts, "--out", out, "--bits", BITS, "--group-size", GROUP_SIZE,
-                              "--max-seq-len", options.block_tokens, "--samples", rows, "--discard-long-rows", "--threads", options.threads, "--json"],
-                             options.threads)
+    text, _, megabytes = run([options.salient, "quantize", "--model", model, "--calib", texts, "--out", out, "--bits", BITS,
+                              "--group-size", GROUP_SIZE, "--max-seq-len", options.block_tokens, "--samples", rows, "--discard-long-rows",
+                              "--threads", options.threads, "--json"], options.threads)
     return {"quantize_s": json.loads(text)["quantize_s"], "peak_mb": megabytes}
 
 
@@ -88,8 +88,10 @@ def measure(options, work):
 
 def ratios_of(tools):
     """Of each peer and figure, what Salient's is multiplied by to be it."""
-    ours = tools.get("salient", {})
-    return {f"{name}_{figure}": tools[name][figure] / ours[figure] for name in TOOLS if name != "salient" and name in tools for figure in UNITS if ours}
+    ours = tools.get("salient")
+    if not ours:
+        return {}
+    return {f"{name}_{figure}": found[figure] / ours[figure] for name, found in tools.items() if name != "salient" for figure in UNITS}
 
 
 def print_report(figures):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes a Qwen3 checkpoint with random weights (bfloat16, normal with deviation 0.02), each block as large as one of Qwen3-0.6B, the demo model's
-tokenizer and so a vocabulary of 4096; and calibration texts for it, the first of the demo model's that hold TOKENS tokens. Prints what it made as one JSON
-line; compare_block_quantization.py runs it.
+"""Writes a Qwen3 checkpoint with random weights (bfloat16, normal with deviation 0.02), each block as large as one of Qwen3-0.6B,
+the demo model's tokenizer and so a vocabulary of 4096; and calibration texts for it, the first of the demo model's that hold
+TOKENS tokens. Prints what it made as one JSON line; compare_block_quantization.py runs it.
 
 usage: random_qwen3.py MODEL CALIB.jsonl BLOCKS TOKENS BLOCK_TOKENS
 
@@ -36,10 +36,11 @@ def random(shape):
 def write_model(folder, blocks):
     folder.mkdir(parents=True)
     # rope_theta where releases before transformers 5, AutoAWQ's, look for it.
-    config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": WIDTH,
-              "num_hidden_layers": blocks, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM, "hidden_act": "silu",
-              "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "attention_bias": False, "tie_word_embeddings": True,
-              "eos_token_id": json.loads((DEMO / "config.json").read_text(encoding="utf-8"))["eos_token_id"], "torch_dtype": "bfloat16"}
+    end = json.loads((DEMO / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": VOCABULARY, "hidden_size": HIDDEN,
+              "intermediate_size": WIDTH, "num_hidden_layers": blocks, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
+              "head_dim": HEAD_DIM, "hidden_act": "silu", "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+              "attention_bias": False, "tie_word_embeddings": True, "eos_token_id": end, "torch_dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(DEMO / name, folder / name)

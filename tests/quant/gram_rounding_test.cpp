@@ -218,8 +218,7 @@ TEST(GramRoundingFactor, WithoutHeldBackRows) {
     EXPECT_EQ(rounded.weights[0].held_back_error, -1);
     EXPECT_TRUE(rounded.weights[0].weight.codes.equal(from_all.weights[0].weight.codes));
   }
-  const RoundedWeights nothing =
-      round_weights({plain(weight, {4, 32, true})}, make_input_statistics(64, at::kCPU), by_gram({}));
+  const RoundedWeights nothing = round_weights({plain(weight, {4, 32, true})}, make_input_statistics(64, at::kCPU), by_gram({}));
   EXPECT_TRUE(nothing.weights[0].weight.codes.equal(quantize_affine(weight, {4, 32, true}).codes));
   EXPECT_EQ(nothing.off_diagonal, -1);
 }

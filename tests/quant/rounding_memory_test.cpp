@@ -1,4 +1,5 @@
-// Rounding by the Gram matrix works on a few matrices [in, in], which for a wide MLP are larger than the weights: how many are in memory at a time.
+// Rounding by the Gram matrix works on a few matrices [in, in], which for a wide MLP are larger than the weights: how many are in
+// memory at a time.
 #include <gtest/gtest.h>
 
 #include <optional>
@@ -57,7 +58,8 @@ TEST_F(RoundingMemory, FactorizationIsInItsResult) {
   }
 }
 
-// A weight of few rows, so that what is as large as the weight does not count: a trusted matrix and its factor, whether the factor is chosen or given.
+// A weight of few rows, so that what is as large as the weight does not count: a trusted matrix and its factor, whether the factor
+// is chosen or given.
 TEST_F(RoundingMemory, RoundingHoldsTwoMatrices) {
   const InputStatistics statistics = some_statistics();
   const WeightToRound weight{random_matrix(4, kChannels, 3), {4, 128, true}, {}, {}};
