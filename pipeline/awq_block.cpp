@@ -346,7 +346,7 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
 }
 
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
-                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
+                              BlockStatistics statistics, const ExpertLoader& load_expert, const AwqOptions& options,
                               const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work,
                               BlockObjective* objective) {
   QuantizedBlock result;
@@ -367,7 +367,8 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
       if (spec.input == first.input && is_rounded(spec, options))
         jobs.push_back({&spec, &linear_of(spec), applied.linears[spec.id], untouched[spec.id]});
     }
-    std::vector<LinearReport> found = work(jobs, statistics.at(first.input), /*search=*/true, options, stored, sink);
+    std::vector<LinearReport> found =
+        work(jobs, std::move(statistics.extract(first.input).mapped()), /*search=*/true, options, stored, sink);
     for (size_t i = 0; i < jobs.size(); ++i) reports[jobs[i].spec->id] = std::move(found[i]);
   }
   for (const LinearSpec& spec : layout.linears) {

@@ -19,7 +19,7 @@ using ExpertLoader = std::function<models::MlpWeights(int64_t expert)>;
 
 // What happens to linears that read one input, once their scales are applied: quantize_linears, or a measurement in its place.
 using LinearsWork =
-    std::function<std::vector<LinearReport>(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool search,
+    std::function<std::vector<LinearReport>(const std::vector<LinearJob>& jobs, quant::InputStatistics input, bool search,
                                             const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink)>;
 
 class BlockObjective;
@@ -34,12 +34,12 @@ struct QuantizedBlock {
 std::vector<models::ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
                                                   const AwqOptions& options);
 
-// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU.
-// `stored`: dtypes of what is not packed. The block's parameters (sinks, router corrections, ...) are not stored here, except for
-// an activation's divisor. `objective`: what modules of this block read, where options.objective asks for their outputs; null = the
-// Gram loss for every group.
+// `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU; each
+// is let go when the last linear that reads it is done, where the caller moves them here. `stored`: dtypes of what is not packed.
+// The block's parameters (sinks, router corrections, ...) are not stored here, except for an activation's divisor. `objective`:
+// what modules of this block read, where options.objective asks for their outputs; null = the Gram loss for every group.
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, models::BlockWeights weights,
-                              const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
+                              BlockStatistics statistics, const ExpertLoader& load_expert, const AwqOptions& options,
                               const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work = quantize_linears,
                               BlockObjective* objective = nullptr);
 

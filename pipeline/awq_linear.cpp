@@ -98,8 +98,7 @@ struct RoundedLinear {
 
 // Linears that keep the same channels in float are rounded together.
 std::vector<RoundedLinear> round_linears(const std::vector<quant::WeightToRound>& weights, const std::vector<at::Tensor>& salient,
-                                         const quant::InputStatistics& input, const at::Tensor& columns,
-                                         const quant::RoundingOptions& options) {
+                                         const quant::InputStatistics& input, const quant::RoundingOptions& options) {
   std::vector<RoundedLinear> result(weights.size());
   std::vector<bool> done(weights.size(), false);
   for (size_t first = 0; first < weights.size(); ++first) {
@@ -113,13 +112,13 @@ std::vector<RoundedLinear> round_linears(const std::vector<quant::WeightToRound>
       part.push_back(weights[i]);
     }
     const quant::InputStatistics read = without_input(input, salient[first]);
-    quant::RoundedWeights rounded = quant::round_weights(part, read, columns, options);
+    quant::RoundedWeights rounded = quant::round_weights(part, read, options);
     for (size_t i = 0; i < together.size(); ++i)
       result[together[i]] = {std::move(rounded.weights[i]), rounded.off_diagonal, rounded.damping, {}};
     if (result[first].weight.held_back_error < 0) continue;
     for (const quant::CurvePoint& point : read.curve) {
       std::vector<double> errors;
-      if (point.gram.defined()) errors = quant::held_back_errors(part, point.gram, read, columns, options);
+      if (point.gram.defined()) errors = quant::held_back_errors(part, point.gram, read, options);
       for (size_t i = 0; i < together.size(); ++i) {
         RoundedLinear& linear = result[together[i]];
         linear.rows_curve.emplace_back(point.blocks, errors.empty() ? linear.weight.held_back_error : errors[i]);
@@ -185,12 +184,12 @@ at::Tensor without_channels(const at::Tensor& weight, const at::Tensor& channels
   return channels.defined() ? weight.index_fill(1, channels, 0) : weight;
 }
 
-std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool wanted,
+std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, quant::InputStatistics input, bool wanted,
                                            const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink) {
   std::vector<LinearReport> reports;
   if (jobs.empty()) return reports;
-  const at::Tensor& columns = jobs.front().applied.columns;
-  const at::Tensor gram = quant::divided_gram(input.gram, columns);
+  input = quant::divided(std::move(input), jobs.front().applied.columns);
+  const at::Tensor& gram = input.gram;
   const bool sound = gram.isfinite().all().item<bool>();  // squares of finite inputs may not be
   const bool search = wanted && sound;
   const bool only_clamp = !row_of(options.format).rounds;
@@ -239,7 +238,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, c
   }
   quant::RoundingOptions rounding = options.rounding;
   if (!search || only_clamp) rounding.kind = quant::RoundingKind::kNearest;
-  const std::vector<RoundedLinear> rounded = round_linears(weights, salient, input, columns, rounding);
+  const std::vector<RoundedLinear> rounded = round_linears(weights, salient, input, rounding);
   for (size_t i = 0; i < jobs.size(); ++i) {
     const LinearJob& job = jobs[i];
     LinearReport& report = reports[i];

@@ -78,9 +78,9 @@ at::Tensor salient_channels(const LinearJob& job, const quant::InputStatistics& 
                             const AwqOptions& options);
 
 // Clips, rounds and stores linears that read the same input, with the same columns applied. `input`: statistics of the untouched
-// input. Without `search` weights are only rounded to nearest. `stored`: dtype of floats and of scales. Salient channels are stored
-// as they are.
-std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input, bool search,
+// input; its matrices are let go one by one where the caller moves them here. Without `search` weights are only rounded to nearest.
+// `stored`: dtype of floats and of scales. Salient channels are stored as they are.
+std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, quant::InputStatistics input, bool search,
                                            const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink);
 
 // Stores `linear`; it is replaced by what was stored (float32). Parts of a tensor with all experts are stored by the caller.

@@ -77,6 +77,7 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
       observer.set_batch(batch);
       const models::AttentionCall call = pass.call(moved, layout.block, observe);
       const AttentionHalf half = models::attention_half(call, input.read(batch.begin, batch.count).to(pass.device()));
+      return_free_memory();  // what the MLP needs does not fit where attention's activations were
       if (inputs_only) {
         models::observe_mlp(call, half.mlp_input);
         return;

@@ -390,14 +390,15 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   // Of a forward pass: about eight hidden-sized and four MLP-sized activations.
   const int64_t sample = options.target_bits > 0 ? sample_tokens(calibration_tokens, batch_tokens) : 0;
   const uint64_t activations = static_cast<uint64_t>(std::max(batch_tokens, sample)) * (8 * hidden_size + 4 * most.widest_hidden);
-  // The block before and after scaling, its packed tensors, and five temporaries of the largest linear; the Gram matrices, twice where rows are
-  // held back, and of the largest what rounding makes of it (scaled, of all and of held-back rows; trusted; reversed, its factor); the embeddings, one of
-  // which is converted as a whole.
+  // The block before and after scaling, its packed tensors, and five temporaries of the largest linear; the Gram matrices, twice
+  // where rows are held back, and of the largest what rounding makes of it (divided, of all and of held-back rows, and again without
+  // salient channels; trusted, its factor); the embeddings, one of which is converted as a whole.
   const bool compensated = row_of(options.format).rounds && options.rounding.kind == quant::RoundingKind::kGram;
+  const uint64_t rounding_copies = !compensated ? 2 : options.salient_ratio > 0 ? 6 : 4;
   const uint64_t curve_copies = options.rows_curve ? 3 : 0;
   const uint64_t gram_copies = (compensated && !options.rounding.off_diagonal ? 2 : 1) + curve_copies;
   const uint64_t block_floats = 2 * most.floats + most.floats / 4 + 5 * most.largest_linear + gram_copies * most.grams +
-                                (compensated ? 7 : 2) * most.largest_gram + activations;
+                                rounding_copies * most.largest_gram + activations;
   const uint64_t outer_floats = static_cast<uint64_t>(config.vocab_size) * hidden_size;
   uint64_t peak_floats = std::max(block_floats, outer_floats * 3 / 2);
   // Choosing bits holds what rounding changes of the block; once all blocks are through, the logits of two streams.

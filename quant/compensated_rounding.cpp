@@ -3,12 +3,14 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/argsort.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
@@ -19,6 +21,7 @@ namespace {
 
 // Columns that are rounded before the rest is brought up to date by one matrix product.
 constexpr int64_t kPanel = 128;
+constexpr int64_t kLine = 16;          // floats of a line of cache
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
 
 // Rounds the columns of one row in [0, columns) of a panel. target: what to round, brought up to date here; step, zero: of each column; codes, error: out.
@@ -37,28 +40,67 @@ SALIENT_CLONES void round_panel(float* target, const float* factor, int64_t fact
   }
 }
 
+// to[j, i] = gram[order[n-1-i], order[n-1-j]] for i >= j: what is left of the diagonal is not written. order: undefined = as they
+// lie.
+void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::Tensor& to) {
+  const int64_t n = gram.size(0);
+  std::vector<int64_t> place(static_cast<size_t>(n));  // of the reversed order
+  for (int64_t i = 0; i < n; ++i)
+    place[static_cast<size_t>(i)] = order.defined() ? order.const_data_ptr<int64_t>()[n - 1 - i] : n - 1 - i;
+  const float* from = gram.const_data_ptr<float>();
+  auto* out = to.data_ptr<float>();
+  // A line of cache of the result's columns at a time: both sides are read and written along their rows.
+  at::parallel_for(0, (n + kLine - 1) / kLine, 1, [&](int64_t first, int64_t last) {
+    for (int64_t begin = first * kLine; begin < std::min(n, last * kLine); begin += kLine) {
+      const int64_t end = std::min(n, begin + kLine);
+      for (int64_t i = begin; i < n; ++i) {
+        const float* row = from + place[static_cast<size_t>(i)] * n;
+        for (int64_t j = begin; j < std::min(end, i + 1); ++j) out[j * n + i] = row[place[static_cast<size_t>(j)]];
+      }
+    }
+  });
+}
+
+// Of an upper triangular matrix, entry (a, b) becomes what entry (n-1-b, n-1-a) was: rows and columns of its transpose reversed.
+void reflect_upper(const at::Tensor& matrix) {
+  const int64_t n = matrix.size(0);
+  auto* data = matrix.data_ptr<float>();
+  at::parallel_for(0, (n / 2 + kLine - 1) / kLine, 1, [&](int64_t first, int64_t last) {
+    for (int64_t begin = first * kLine; begin < std::min(n / 2, last * kLine); begin += kLine) {
+      const int64_t end = std::min(n / 2, begin + kLine);
+      for (int64_t b = begin; b < n - 1 - begin; ++b) {
+        for (int64_t a = begin; a < std::min({end, b + 1, n - 1 - b}); ++a)
+          std::swap(data[a * n + b], data[(n - 1 - b) * n + n - 1 - a]);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 CompensationFactor factorize_gram(const at::Tensor& gram, const RoundingOptions& options) {
   CompensationFactor result;
   at::Tensor diagonal = gram.diagonal().clone();
-  at::Tensor h = gram;
   const double mean = diagonal.mean().item<double>();
   diagonal = at::where(diagonal > 0.0, diagonal, at::ones_like(diagonal) * (mean > 0 ? mean : 1.0));
   if (options.order == ColumnOrder::kActivation) {
     result.order = at::argsort(diagonal, /*stable=*/true, /*dim=*/0, /*descending=*/true);
-    h = h.index_select(0, result.order).index_select(1, result.order);
     diagonal = diagonal.index_select(0, result.order);
   }
-  // H = U D U^T with U upper is the Cholesky factorisation of the matrix with rows and columns reversed.
-  h = h.flip({0, 1});  // a copy
+  // H = U D U^T with U upper is the Cholesky factorisation of the matrix with rows and columns reversed. All in the memory of the
+  // result.
   diagonal = diagonal.flip({0});
+  at::Tensor factor = at::empty(gram.sizes(), gram.options());
+  const at::Tensor known = gram.contiguous();
   for (double damping = options.damping; damping < 1e3; damping = std::max(damping * 10, 1e-4)) {
-    h.diagonal().copy_(diagonal + damping * (mean > 0 ? mean : 1.0));
-    const auto [lower, info] = at::linalg_cholesky_ex(h);
+    gather_reversed(known, result.order, factor);
+    factor.diagonal().copy_(diagonal + damping * (mean > 0 ? mean : 1.0));
+    at::Tensor lower = factor.t();  // LAPACK's layout, so that nothing is copied
+    at::Tensor info = at::empty({}, at::kInt);
+    at::linalg_cholesky_ex_out(lower, info, lower);
     if (info.item<int>() != 0) continue;
-    const at::Tensor upper = lower.flip({0, 1});
-    result.factor = (upper / upper.diagonal().unsqueeze(0)).contiguous();
+    reflect_upper(factor);
+    result.factor = factor.div_(factor.diagonal().clone().unsqueeze(0));
     result.damping = damping;
     return result;
   }

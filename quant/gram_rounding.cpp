@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "quant/adaround.h"
 #include "quant/code_descent.h"
@@ -24,11 +25,11 @@ struct Trusted {
   CompensationFactor factor;
 };
 
+// Overwrites `gram` where the factor is not 1.
 Trusted trust(at::Tensor gram, double off_diagonal, const RoundingOptions& options) {
   if (off_diagonal != 1.0) {
     const at::Tensor diagonal = gram.diagonal().clone();
-    gram = gram * off_diagonal;
-    gram.diagonal().copy_(diagonal);
+    gram.mul_(off_diagonal).diagonal().copy_(diagonal);
   }
   CompensationFactor factor = factorize_gram(gram, options);
   return {std::move(gram), std::move(factor)};
@@ -53,9 +54,11 @@ WeightToRound evenly_spread_rows(const WeightToRound& weight) {
   return part;
 }
 
-// Chooses the factor, and notes the held-back errors of every weight.
-double choose_factor(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram, const at::Tensor& held_gram, int64_t held_rows,
-                     const RoundingOptions& options, std::vector<RoundedWeight>& result) {
+// Chooses the factor, and notes the held-back errors of every weight. fit_gram: gives a matrix of the other rows that may be
+// overwritten; one is in memory at a time.
+double choose_factor(const std::vector<WeightToRound>& weights, const std::function<at::Tensor()>& fit_gram,
+                     const at::Tensor& held_gram, int64_t held_rows, const RoundingOptions& options,
+                     std::vector<RoundedWeight>& result) {
   std::vector<WeightToRound> parts;
   std::vector<double> share;
   const auto held_error = [&](size_t i, const QuantizedWeight& rounded) {
@@ -70,7 +73,7 @@ double choose_factor(const std::vector<WeightToRound>& weights, const at::Tensor
   double best = static_cast<double>(weights.size());  // sum of the errors relative to nearest rounding
   double last = 0;
   for (const double factor : kFactors) {
-    const Trusted by = trust(fit_gram, factor, options);
+    const Trusted by = trust(fit_gram(), factor, options);
     std::vector<double> errors;
     double sum = 0;
     for (size_t i = 0; i < parts.size(); ++i) {
@@ -101,15 +104,22 @@ void take_better_rows(QuantizedWeight& weight, const QuantizedWeight& other, con
 
 at::Tensor divided_gram(const at::Tensor& gram, const at::Tensor& columns) {
   if (!gram.defined() || !columns.defined()) return gram;
-  return gram / columns.unsqueeze(0) / columns.unsqueeze(1);
+  return gram.div(columns.unsqueeze(0)).div_(columns.unsqueeze(1));
 }
 
-RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics, const at::Tensor& columns,
+InputStatistics divided(InputStatistics statistics, const at::Tensor& columns) {
+  statistics.gram = divided_gram(statistics.gram, columns);
+  statistics.held_gram = divided_gram(statistics.held_gram, columns);
+  for (CurvePoint& point : statistics.curve) point.gram = divided_gram(point.gram, columns);
+  return statistics;
+}
+
+RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics,
                              const RoundingOptions& options) {
   RoundedWeights result;
   for (const WeightToRound& weight : weights) result.weights.push_back({nearest(weight), -1, -1});
   if (options.kind == RoundingKind::kNearest || statistics.rows == 0) return result;
-  const at::Tensor gram = divided_gram(statistics.gram, columns);
+  const at::Tensor& gram = statistics.gram;
   if (options.kind == RoundingKind::kAdaround) {
     for (size_t i = 0; i < weights.size(); ++i) {
       result.weights[i].weight = round_adaptively(result.weights[i].weight, weights[i].weight, gram, weights[i].options);
@@ -118,21 +128,22 @@ RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const In
   }
   result.off_diagonal = options.off_diagonal.value_or(1.0);
   if (!options.off_diagonal && statistics.held_rows > 0 && statistics.held_rows < statistics.rows) {
-    const at::Tensor held_gram = divided_gram(statistics.held_gram, columns);
-    result.off_diagonal = choose_factor(weights, gram - held_gram, held_gram, statistics.held_rows, options, result.weights);
+    const auto fit_gram = [&] { return gram - statistics.held_gram; };
+    result.off_diagonal = choose_factor(weights, fit_gram, statistics.held_gram, statistics.held_rows, options, result.weights);
   }
   if (result.off_diagonal == 0.0) return result;
-  const Trusted by = trust(gram, result.off_diagonal, options);
+  const Trusted by = trust(result.off_diagonal == 1.0 ? gram : gram.clone(), result.off_diagonal, options);
   result.damping = by.factor.damping;
   for (size_t i = 0; i < weights.size(); ++i)
     take_better_rows(result.weights[i].weight, compensate(weights[i], by, options), weights[i].weight, gram);
   return result;
 }
 
-std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram, const InputStatistics& statistics,
-                                     const at::Tensor& columns, const RoundingOptions& options) {
+std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram,
+                                     const InputStatistics& statistics, const RoundingOptions& options) {
   std::vector<RoundedWeight> measured(weights.size());
-  choose_factor(weights, divided_gram(fit_gram, columns), divided_gram(statistics.held_gram, columns), statistics.held_rows, options, measured);
+  choose_factor(
+      weights, [&] { return fit_gram.clone(); }, statistics.held_gram, statistics.held_rows, options, measured);
   std::vector<double> errors;
   for (const RoundedWeight& weight : measured) errors.push_back(weight.held_back_error);
   return errors;

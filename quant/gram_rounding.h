@@ -38,17 +38,20 @@ struct RoundedWeights {
   double damping = 0;                  // that the factorisation needed
 };
 
-// `statistics`: of the input before it is divided, finished; `columns`: float32 [in_features], what it is divided by (the AWQ scales), or undefined. No output
-// channel of any weight is worse than rounded to nearest, over all rows. Memory: about six matrices [in, in].
-RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics, const at::Tensor& columns,
+// `statistics`: of the input that the weights see, finished. No output channel of any weight is worse than rounded to nearest, over
+// all rows. Memory: besides the statistics two matrices [in, in], and about eight of the largest weight's shape.
+RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics,
                              const RoundingOptions& options);
 
-// The held-back error of each weight, as RoundedWeight has it, of what round_weights would make of it from other rows than those that are not held
-// back. fit_gram: of these rows, before it is divided. `statistics`: with held-back rows.
-std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram, const InputStatistics& statistics,
-                                     const at::Tensor& columns, const RoundingOptions& options);
+// The held-back error of each weight, as RoundedWeight has it, of what round_weights would make of it from other rows than those
+// that are not held back. fit_gram: of these rows. `statistics`: with held-back rows.
+std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram,
+                                     const InputStatistics& statistics, const RoundingOptions& options);
 
-// The Gram matrix of x / columns.
+// The Gram matrix of x / columns. columns: float32 [in_features], such as AWQ scales; undefined = `gram` itself.
 at::Tensor divided_gram(const at::Tensor& gram, const at::Tensor& columns);
+// All Gram matrices of x / columns; abs_sum stays that of x. One matrix more than before is in memory at a time where `statistics`
+// is moved here and nobody else holds its matrices.
+InputStatistics divided(InputStatistics statistics, const at::Tensor& columns);
 
 }  // namespace salient::quant

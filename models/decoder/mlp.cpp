@@ -66,13 +66,13 @@ at::Tensor clamped_swiglu(const at::Tensor& gate, const at::Tensor& up, double l
   return (up.clamp(-limit, limit) + 1.0) * (bounded * at::sigmoid(alpha * bounded));
 }
 
-// In one pass over memory. gate, up: float32 [..., width] -> the same.
+// In one pass over memory. gate, up: float32 [..., width]; into the gate where it is not a part of something else.
 at::Tensor silu_product_rows(const at::Tensor& gate, const at::Tensor& up) {
   const int64_t width = gate.size(-1);
   const at::Tensor gates = gate.reshape({-1, width});
   const at::Tensor ups = up.reshape({-1, width});
   if (gates.stride(1) != 1 || ups.stride(1) != 1) return silu_product_rows(gate.contiguous(), up.contiguous());
-  at::Tensor hidden = at::empty(gate.sizes(), gate.options());
+  at::Tensor hidden = gate.is_contiguous() && gate.storage().nbytes() == gate.nbytes() ? gate : at::empty(gate.sizes(), gate.options());
   const float* from = gates.const_data_ptr<float>();
   const float* by = ups.const_data_ptr<float>();
   float* to = hidden.mutable_data_ptr<float>();
@@ -82,9 +82,29 @@ at::Tensor silu_product_rows(const at::Tensor& gate, const at::Tensor& up) {
   return hidden;
 }
 
+// Both are results of products and used up; gate: undefined where there is none. At most two of the largest activations are in memory at a time.
+at::Tensor combine(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& gate, const at::Tensor& up) {
+  if (weights.xielu.alpha_p.defined()) return apply_xielu(weights.xielu, up);
+  if (!gate.defined()) return activate(config.hidden_act, up);
+  if (config.moe.swiglu_limit > 0.0) return clamped_swiglu(gate, up, config.moe.swiglu_limit, config.moe.swiglu_alpha);
+  if (is_silu(config.hidden_act) && gate.is_cpu() && gate.scalar_type() == at::kFloat) return silu_product_rows(gate, up);
+  return activate(config.hidden_act, gate).mul_(up);
+}
+
+at::Tensor hidden_of(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& x) {
+  if (has_weight(weights.gate_up)) {
+    const at::Tensor both = forward(weights.gate_up, x);
+    const int64_t width = both.size(-1) / 2;
+    return combine(config, weights, both.narrow(-1, 0, width), both.narrow(-1, width, width));
+  }
+  const at::Tensor gate = has_weight(weights.gate) ? forward(weights.gate, x) : at::Tensor();
+  return combine(config, weights, gate, forward(weights.up, x));
+}
+
 }  // namespace
 
 SALIENT_CLONES void silu_product(const float* gate, const float* up, int64_t n, float* to) {
+#pragma GCC ivdep  // `to` may be `gate`: the same element, never another
   for (int64_t i = 0; i < n; ++i) to[i] = gate[i] / (1.0F + quant::exponential(-gate[i])) * up[i];
 }
 
@@ -109,29 +129,7 @@ int activation_homogeneity(std::string_view hidden_act) {
 }
 
 at::Tensor mlp_hidden(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& x) {
-  at::Tensor gate;
-  at::Tensor up;
-  if (has_weight(weights.gate_up)) {
-    const at::Tensor both = forward(weights.gate_up, x);
-    const int64_t width = both.size(-1) / 2;
-    gate = both.narrow(-1, 0, width);
-    up = both.narrow(-1, width, width);
-  } else {
-    if (has_weight(weights.gate)) gate = forward(weights.gate, x);
-    up = forward(weights.up, x);
-  }
-  at::Tensor hidden;
-  if (weights.xielu.alpha_p.defined()) {
-    hidden = apply_xielu(weights.xielu, up);
-  } else if (!gate.defined()) {
-    hidden = activate(config.hidden_act, up);
-  } else if (config.moe.swiglu_limit > 0.0) {
-    hidden = clamped_swiglu(gate, up, config.moe.swiglu_limit, config.moe.swiglu_alpha);
-  } else if (is_silu(config.hidden_act) && gate.is_cpu() && gate.scalar_type() == at::kFloat) {
-    hidden = silu_product_rows(gate, up);
-  } else {
-    hidden = activate(config.hidden_act, gate).mul_(up);
-  }
+  const at::Tensor hidden = hidden_of(config, weights, x);
   return weights.activation_scales.defined() ? hidden / weights.activation_scales : hidden;
 }
 

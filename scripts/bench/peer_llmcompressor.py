@@ -8,6 +8,7 @@ Calibration blocks are AutoAWQ's: rows of at most BLOCK_TOKENS tokens, joined, c
 compressed-tensors' own quantize, then dequantize, with the scales and zero points that llm-compressor found.
 """
 import json
+import resource
 import time
 
 import torch
@@ -54,11 +55,12 @@ def quantize(run):
     oneshot(model=model, dataset=data, recipe=recipe, num_calibration_samples=len(blocks), max_seq_length=run.block_tokens,
             batch_size=len(blocks), shuffle_calibration_samples=False)
     seconds = time.perf_counter() - start
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # KiB on Linux
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(QUANTIZATION_SUFFIXES)}
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None) is not None:
             tensors[f"{name}.weight"] = stored_weight(module)
-    return tensors, {"quantize_s": seconds, "blocks": len(blocks)}
+    return tensors, {"quantize_s": seconds, "peak_mb": peak_mb, "blocks": len(blocks)}
 
 
 run_peer(__doc__, quantize)

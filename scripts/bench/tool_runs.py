@@ -1,4 +1,4 @@
-"""Runs programs and reads what they measured, for compare_autoawq.py, compare_peers.py and memory_by_blocks.py. Needs only the standard library."""
+"""Runs programs and reads what they measured, for compare_*.py and memory_by_blocks.py. Needs only the standard library."""
 import json
 import os
 import pathlib

@@ -75,7 +75,7 @@ TEST(GgmlCodes, ChosenWithTheGramMatrixLeaveLessError) {
     const at::Tensor blocks = quantize_ggml(weight, type);
     const GgmlCodes shape = ggml_codes(type);
     const WeightToRound start{weight, {shape.bits, shape.group_size, true}, {}, read_ggml_codes(blocks, type)};
-    const RoundedWeights rounded = round_weights({start}, statistics, {}, {});
+    const RoundedWeights rounded = round_weights({start}, statistics, {});
     const at::Tensor changed = with_ggml_codes(blocks, type, rounded.weights.front().weight.codes);
     const auto error = [&](const at::Tensor& bytes) {
       return output_error(dequantize_ggml(bytes, type) - weight, statistics.gram, statistics.rows);

@@ -88,7 +88,7 @@ TEST_P(GramRounding, NoRowIsWorseThanNearest) {
   const at::Tensor x = tokens_of(kind.tokens, 160, 1, 2);
   const InputStatistics statistics = statistics_of(x, tokens_of(kind.tokens / 4, 160, 1, 4));
   const at::Tensor weight = random_matrix(200, 160, 3);
-  const RoundedWeights rounded = round_weights({plain(weight, kind.options)}, statistics, {}, kind.rounding);
+  const RoundedWeights rounded = round_weights({plain(weight, kind.options)}, statistics, kind.rounding);
   const QuantizedWeight nearest = quantize_affine(weight, kind.options);
   EXPECT_EQ(worse_rows(rounded.weights[0].weight, nearest, weight, statistics.gram), 0);
   EXPECT_LT(total(errors_by_row(rounded.weights[0].weight, weight, statistics.gram)),
@@ -106,7 +106,7 @@ TEST(GramRoundingGuard, KeepsNearestWhereCompensationIsWorse) {
   const at::Tensor weight = random_matrix(200, 160, 3);
   const QuantizedWeight nearest = quantize_affine(weight, options);
   EXPECT_GT(worse_rows(compensated(weight, statistics.gram, 0.5, options, by_gram(0.5, 0)), nearest, weight, statistics.gram), 0);
-  const RoundedWeights guarded = round_weights({plain(weight, options)}, statistics, {}, by_gram(0.5, 0));
+  const RoundedWeights guarded = round_weights({plain(weight, options)}, statistics, by_gram(0.5, 0));
   EXPECT_EQ(worse_rows(guarded.weights[0].weight, nearest, weight, statistics.gram), 0);
   EXPECT_FALSE(guarded.weights[0].weight.codes.equal(nearest.codes));
 }
@@ -114,7 +114,7 @@ TEST(GramRoundingGuard, KeepsNearestWhereCompensationIsWorse) {
 TEST(GramRoundingFactor, IsOneWithManyRowsOfTheSameKind) {
   const InputStatistics statistics = statistics_of(tokens_of(6000, 128, 5, 6), tokens_of(600, 128, 5, 8));
   const at::Tensor weight = random_matrix(64, 128, 9);
-  const RoundedWeights rounded = round_weights({plain(weight, {4, 32, true})}, statistics, {}, by_gram({}));
+  const RoundedWeights rounded = round_weights({plain(weight, {4, 32, true})}, statistics, by_gram({}));
   EXPECT_EQ(rounded.off_diagonal, 1.0);
   EXPECT_DOUBLE_EQ(rounded.damping, 0.01);
   EXPECT_LT(rounded.weights[0].held_back_error, 0.6 * rounded.weights[0].held_back_nearest);
@@ -127,7 +127,7 @@ TEST(GramRoundingFactor, IsSmallWithFewRows) {
   const at::Tensor held = tokens_of(600, 128, 5, 8);
   const InputStatistics statistics = statistics_of(seen, held);
   const at::Tensor weight = random_matrix(64, 128, 9);
-  const RoundedWeights rounded = round_weights({plain(weight, options)}, statistics, {}, by_gram({}));
+  const RoundedWeights rounded = round_weights({plain(weight, options)}, statistics, by_gram({}));
   EXPECT_LE(rounded.off_diagonal, 0.7);
   EXPECT_LE(rounded.weights[0].held_back_error, rounded.weights[0].held_back_nearest);
   const QuantizedWeight bold = compensated(weight, at::mm(seen.t(), seen), 1.0, options, by_gram({}));
@@ -138,7 +138,7 @@ TEST(GramRoundingFactor, IsSmallWithFewRows) {
 TEST(GramRoundingFactor, IsSmallWithRowsOfAnotherKind) {
   const InputStatistics statistics = statistics_of(tokens_of(6000, 128, 5, 6), tokens_of(600, 128, 77, 8));
   const at::Tensor weight = random_matrix(64, 128, 9);
-  const RoundedWeights rounded = round_weights({plain(weight, {4, 32, true})}, statistics, {}, by_gram({}));
+  const RoundedWeights rounded = round_weights({plain(weight, {4, 32, true})}, statistics, by_gram({}));
   EXPECT_LE(rounded.off_diagonal, 0.4);
   EXPECT_LE(rounded.weights[0].held_back_error, rounded.weights[0].held_back_nearest);
 }
@@ -151,7 +151,7 @@ TEST(GramRoundingErrors, AgreeWithFloat64) {
     const InputStatistics statistics = statistics_of(seen, held);
     const std::vector<WeightToRound> weights = {plain(random_matrix(48, 128, 10), {4, 32, true}),
                                                 plain(random_matrix(31, 128, 11), {3, 128, false})};
-    const RoundedWeights rounded = round_weights(weights, statistics, {}, by_gram({}));
+    const RoundedWeights rounded = round_weights(weights, statistics, by_gram({}));
     ASSERT_EQ(rounded.weights.size(), 2u);
     for (size_t i = 0; i < 2; ++i) {
       const auto& [weight, options, clip, start] = weights[i];
@@ -172,13 +172,13 @@ TEST(GramRoundingErrors, StandForAllRowsOfALargeWeight) {
   const at::Tensor held = tokens_of(300, 64, 5, 8);
   const InputStatistics statistics = statistics_of(tokens_of(1000, 64, 5, 6), held);
   const at::Tensor weight = random_matrix(1000, 64, 12);
-  const RoundedWeights rounded = round_weights({plain(weight, options)}, statistics, {}, by_gram({}));
+  const RoundedWeights rounded = round_weights({plain(weight, options)}, statistics, by_gram({}));
   const double nearest = error_on(held, quantize_affine(weight, options), weight);
   EXPECT_NEAR(rounded.weights[0].held_back_nearest, nearest, 0.1 * nearest);
   const double stored = error_on(held, rounded.weights[0].weight, weight);  // the held-back rows helped, a little
   EXPECT_NEAR(rounded.weights[0].held_back_error, stored, 0.15 * stored);
   const ClipRange clip{at::full({1000, 2}, 0.7), at::full({1000, 2}, 0.7)};
-  const RoundedWeights clipped = round_weights({{weight, options, clip}}, statistics, {}, by_gram({}));
+  const RoundedWeights clipped = round_weights({{weight, options, clip}}, statistics, by_gram({}));
   const double clipped_nearest = error_on(held, quantize_affine(weight, options, &clip), weight);
   EXPECT_NEAR(clipped.weights[0].held_back_nearest, clipped_nearest, 0.2 * clipped_nearest);
   EXPECT_GT(clipped_nearest, 1.3 * nearest);
@@ -190,13 +190,13 @@ TEST(GramRoundingFactor, CanBeFixed) {
   const InputStatistics statistics = statistics_of(tokens_of(1000, 128, 5, 6), tokens_of(300, 128, 5, 8));
   const at::Tensor weight = random_matrix(64, 128, 9);
   const QuantizedWeight nearest = quantize_affine(weight, options);
-  const RoundedWeights none = round_weights({plain(weight, options)}, statistics, {}, by_gram(0.0));
+  const RoundedWeights none = round_weights({plain(weight, options)}, statistics, by_gram(0.0));
   EXPECT_TRUE(none.weights[0].weight.codes.equal(nearest.codes));
   EXPECT_TRUE(none.weights[0].weight.scales.equal(nearest.scales));
   EXPECT_EQ(none.off_diagonal, 0.0);
   double last = total(errors_by_row(nearest, weight, statistics.gram));
   for (const double factor : {0.5, 1.0}) {
-    const RoundedWeights fixed = round_weights({plain(weight, options)}, statistics, {}, by_gram(factor));
+    const RoundedWeights fixed = round_weights({plain(weight, options)}, statistics, by_gram(factor));
     EXPECT_EQ(fixed.off_diagonal, factor);
     const double error = total(errors_by_row(fixed.weights[0].weight, weight, statistics.gram));
     EXPECT_LT(error, last);
@@ -211,15 +211,14 @@ TEST(GramRoundingFactor, WithoutHeldBackRows) {
   InputStatistics all_held = make_input_statistics(64, at::kCPU);
   accumulate_held_back(all_held, x);
   finish(all_held);
-  const RoundedWeights from_all = round_weights({plain(weight, {4, 32, true})}, statistics_of(x, {}), {}, by_gram({}));
-  for (const RoundedWeights& rounded : {from_all, round_weights({plain(weight, {4, 32, true})}, all_held, {}, by_gram({}))}) {
+  const RoundedWeights from_all = round_weights({plain(weight, {4, 32, true})}, statistics_of(x, {}), by_gram({}));
+  for (const RoundedWeights& rounded : {from_all, round_weights({plain(weight, {4, 32, true})}, all_held, by_gram({}))}) {
     EXPECT_EQ(rounded.off_diagonal, 1.0);
     EXPECT_EQ(rounded.weights[0].held_back_nearest, -1);
     EXPECT_EQ(rounded.weights[0].held_back_error, -1);
     EXPECT_TRUE(rounded.weights[0].weight.codes.equal(from_all.weights[0].weight.codes));
   }
-  const RoundedWeights nothing =
-      round_weights({plain(weight, {4, 32, true})}, make_input_statistics(64, at::kCPU), {}, by_gram({}));
+  const RoundedWeights nothing = round_weights({plain(weight, {4, 32, true})}, make_input_statistics(64, at::kCPU), by_gram({}));
   EXPECT_TRUE(nothing.weights[0].weight.codes.equal(quantize_affine(weight, {4, 32, true}).codes));
   EXPECT_EQ(nothing.off_diagonal, -1);
 }
@@ -230,17 +229,17 @@ TEST(GramRoundingColumns, AreWhatTheInputIsDividedBy) {
   const at::Tensor seen = tokens_of(900, 128, 5, 6);
   const at::Tensor held = tokens_of(300, 128, 5, 8);
   const WeightToRound weight = plain((random_matrix(40, 128, 9) * scales).contiguous(), options);
-  const RoundedWeights divided = round_weights({weight}, statistics_of(seen / scales, held / scales), {}, by_gram({}));
-  const RoundedWeights found = round_weights({weight}, statistics_of(seen, held), scales, by_gram({}));
+  const RoundedWeights expected = round_weights({weight}, statistics_of(seen / scales, held / scales), by_gram({}));
+  const RoundedWeights found = round_weights({weight}, divided(statistics_of(seen, held), scales), by_gram({}));
   const auto different = [&](const RoundedWeights& other) {
-    return (other.weights[0].weight.codes != divided.weights[0].weight.codes).sum().item<int64_t>();
+    return (other.weights[0].weight.codes != expected.weights[0].weight.codes).sum().item<int64_t>();
   };
-  EXPECT_EQ(found.off_diagonal, divided.off_diagonal);
+  EXPECT_EQ(found.off_diagonal, expected.off_diagonal);
   EXPECT_LE(different(found), 40 * 128 / 200);
-  EXPECT_GT(different(round_weights({weight}, statistics_of(seen, held), {}, by_gram({}))), 40 * 128 / 20);
-  EXPECT_NEAR(found.weights[0].held_back_nearest, divided.weights[0].held_back_nearest,
-              1e-4 * divided.weights[0].held_back_nearest);
-  EXPECT_NEAR(found.weights[0].held_back_error, divided.weights[0].held_back_error, 0.01 * divided.weights[0].held_back_error);
+  EXPECT_GT(different(round_weights({weight}, statistics_of(seen, held), by_gram({}))), 40 * 128 / 20);
+  EXPECT_NEAR(found.weights[0].held_back_nearest, expected.weights[0].held_back_nearest,
+              1e-4 * expected.weights[0].held_back_nearest);
+  EXPECT_NEAR(found.weights[0].held_back_error, expected.weights[0].held_back_error, 0.01 * expected.weights[0].held_back_error);
 }
 
 TEST(GramRoundingKinds, NearestAndAdaround) {
@@ -250,11 +249,11 @@ TEST(GramRoundingKinds, NearestAndAdaround) {
   const QuantizedWeight nearest = quantize_affine(weight, options);
   RoundingOptions rounding = by_gram({});
   rounding.kind = RoundingKind::kNearest;
-  const RoundedWeights rounded = round_weights({plain(weight, options)}, statistics, {}, rounding);
+  const RoundedWeights rounded = round_weights({plain(weight, options)}, statistics, rounding);
   EXPECT_TRUE(rounded.weights[0].weight.codes.equal(nearest.codes));
   EXPECT_EQ(rounded.off_diagonal, -1);
   rounding.kind = RoundingKind::kAdaround;
-  const RoundedWeights relaxed = round_weights({plain(weight, options)}, statistics, {}, rounding);
+  const RoundedWeights relaxed = round_weights({plain(weight, options)}, statistics, rounding);
   EXPECT_FALSE(relaxed.weights[0].weight.codes.equal(nearest.codes));
   EXPECT_EQ(worse_rows(relaxed.weights[0].weight, nearest, weight, statistics.gram), 0);
 }
