@@ -20,18 +20,8 @@ std::vector<std::string> gold_answers(const Json& row, const std::string& where)
 
 }  // namespace
 
-std::string squad_prompt(const Json& row, const std::string& where) {
-  return "Title: " + require<std::string>(row, "title", where) + "\n\nBackground: " + require<std::string>(row, "context", where) +
-         "\n\nQuestion: " + require<std::string>(row, "question", where) + "\n\nAnswer:";
-}
-
-std::string squad_answer(const Json& row, const std::string& where) {
-  const auto answers = gold_answers(row, where);
-  return answers.empty() ? "unanswerable" : answers.front();
-}
-
-std::vector<Score> score_squad(const Json& row, const Response& response) {
-  const auto golds = gold_answers(row, "");
+std::vector<Score> score_squad(const Json& row, const Response& response, const std::string& where) {
+  const auto golds = gold_answers(row, where);
   const AnswerScore stock = score_answer(response.text, golds);
   const bool abstains = normalize_answer(response.turn) == "unanswerable";
   const AnswerScore aware = score_answer(abstains ? "" : response.turn, golds);
@@ -45,17 +35,15 @@ std::vector<Score> score_squad(const Json& row, const Response& response) {
   return out;
 }
 
-std::vector<SetScore> score_squad_set(std::span<const DocumentRecord> documents) {
-  const auto best = [&](std::string_view metric) {
-    std::vector<ThresholdItem> items;
-    for (const DocumentRecord& document : documents) {
-      const double log_prob = document.response.log_probs.empty() ? 0 : document.response.log_probs.front();
-      items.push_back({document.score(metric).value_or(0), document.score("HasAns_exact").has_value(), document.response.text.empty(),
-                       static_cast<float>(std::exp(log_prob))});
-    }
-    return best_threshold_score(items);
-  };
-  return {{"best_exact", best("exact")}, {"best_f1", best("f1")}};
+double squad_best_threshold(std::string_view metric, std::span<const DocumentRecord> documents) {
+  const std::string_view single = metric.substr(std::string_view("best_").size());
+  std::vector<ThresholdItem> items;
+  for (const DocumentRecord& document : documents) {
+    const double log_prob = document.response.log_probs.empty() ? 0 : document.response.log_probs.front();
+    items.push_back({document.score(single).value_or(0), document.score("HasAns_exact").has_value(), document.response.text.empty(),
+                     static_cast<float>(std::exp(log_prob))});
+  }
+  return best_threshold_score(items);
 }
 
 }  // namespace salient::eval
