@@ -51,10 +51,8 @@ PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task
   if (!options.system_instruction.empty()) out.settings["system_instruction"] = options.system_instruction;
 
   TaskRows pool;
-  std::vector<Document> examples;
   if (shots > 0) {
     pool = load_shots(task, request, out.data);
-    for (size_t i = 0; i < pool.rows.size(); ++i) examples.push_back(make_document(pool.rows[i], place(pool, i)));
     out.settings["fewshot_sha256"] = pool.sha256;
     out.settings["fewshot_seed"] = options.fewshot_seed;
     if (options.apply_chat_template) out.settings["fewshot_as_multiturn"] = options.fewshot_as_multiturn;
@@ -64,7 +62,7 @@ PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task
     const Json& row = out.data.rows[i];
     const Document& document = out.documents.emplace_back(make_document(row, place(out.data, i)));
     std::vector<Document> drawn;
-    for (const size_t index : sampler.draw(static_cast<size_t>(shots), row)) drawn.push_back(examples[index]);
+    for (const size_t index : sampler.draw(static_cast<size_t>(shots), row)) drawn.push_back(make_document(pool.rows[index], place(pool, index)));
     out.prompts.push_back(builder.build(document, drawn));
     out.targets.push_back(builder.format().target(document));
     if (i == 0) out.multiple_inputs = builder.format().text(document).is_number_integer();

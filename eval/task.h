@@ -81,7 +81,6 @@ struct FilterPipeline {
 
 struct TaskDefinition {
   std::string name;
-  std::string alias;                // for tables; empty: the name
   std::vector<std::string> tags;
   std::vector<std::string> aliases;  // other names under which it is found: ours
   std::string version;              // metadata.version
@@ -134,7 +133,6 @@ struct GroupMetric {
 };
 struct GroupDefinition {
   std::string name;
-  std::string alias;
   std::vector<std::string> tasks;  // names of the leaves below it
   std::vector<GroupMetric> metrics;
 };

@@ -72,7 +72,7 @@ fs::path find_split(const TaskDefinition& task, const std::string& split, const 
     }
     if (place != source.path) continue;
     if (const auto named = task.data_files.find(split); named != task.data_files.end()) return named->second;
-    if (fs::is_regular_file(split)) return split;
+    if (fs::path(split).has_extension() && fs::is_regular_file(split)) return split;
   }
   if (evaluated) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("task {} has no data file", task.name))

@@ -276,7 +276,6 @@ TaskDefinition read_task(const Layers& layers, const std::string& origin) {
   }
   TaskDefinition task;
   task.name = layers.get("task").as_string();
-  task.alias = text_or(layers.get("task_alias"), "");
   task.tags = strings(layers.get("tag"));
   task.aliases = strings(layers.top().get("aliases"));
   task.origin = origin;
@@ -320,7 +319,7 @@ std::vector<GroupMetric> read_group_metrics(const ConfigNode& node) {
 
 void read_group(const ConfigNode& node, const std::string& origin, const IncludeLoader& include, TaskFile& out) {
   node.check_keys(kGroupKeys);
-  GroupDefinition group{node.get("group").as_string(), text_or(node.get("group_alias"), ""), {}, read_group_metrics(node.get("aggregate_metric_list"))};
+  GroupDefinition group{node.get("group").as_string(), {}, read_group_metrics(node.get("aggregate_metric_list"))};
   const ConfigNode& members = node.get("task");
   if (members.kind() == ConfigNode::Kind::kScalar) {
     group.tasks.push_back(members.as_string());

@@ -2,10 +2,10 @@
 // ("group: name", whose "task" lists names, maps with the keys of a task or of a group inside). Keys and their meaning:
 // https://github.com/EleutherAI/lm-evaluation-harness/blob/main/docs/task_guide.md
 //
-// Read: task, task_alias, tag, include, dataset_path, dataset_name, dataset_kwargs.data_files, training_split, validation_split, test_split,
+// Read: task, tag, include, dataset_path, dataset_name, dataset_kwargs.data_files, training_split, validation_split, test_split,
 // fewshot_split, process_docs, output_type, description, doc_to_text, doc_to_choice, doc_to_target, gen_prefix, target_delimiter,
 // fewshot_delimiter, num_fewshot, fewshot_config, generation_kwargs, repeats, filter_list, metric_list, process_results, metadata.version.
-// Without effect: should_decontaminate, doc_to_decontamination_query, the rest of metadata. Functions of Python ("!function utils.process_docs")
+// Without effect: task_alias, group_alias, should_decontaminate, doc_to_decontamination_query, the rest of metadata. Functions of Python ("!function utils.process_docs")
 // stand for ours, eval/task_functions.h.
 //
 // Ours:

@@ -4,6 +4,7 @@
 usage: compare_lm_eval.py SALIENT MODEL DATA_FOLDER [--limit N] [--tasks a,b] [--chat]
 DATA_FOLDER: the sets that data/INDEX.md of the checks names (ARC-Easy-test.jsonl and so on), in Hugging Face's layout. Sets that are not there are made
 from others: boolq and squad_v2 share rows, lambada takes lines of WikiText, mmlu rows of ARC. Examples come from the rows behind the evaluated ones.
+squad_v2 has no examples: lm-evaluation-harness 0.4.13 fails with any there.
 Bounds: log-likelihoods 1e-3 (and 1e-6 of themselves, for whole pages), texts and metrics equal.
 """
 import argparse, json, pathlib, subprocess, sys, tempfile
@@ -11,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 import lm_eval_local
 
 CASES = [("arc_easy", 0), ("arc_challenge", 5), ("hellaswag", 0), ("hellaswag", 3), ("piqa", 0), ("winogrande", 0), ("winogrande", 2), ("boolq", 1), ("mmlu_anatomy", 2),
-         ("truthfulqa_mc1", 0), ("truthfulqa_mc2", 0), ("lambada_openai", 0), ("gsm8k", 2), ("gsm8k_cot", 2), ("squad_v2", 1), ("wikitext", 0)]
+         ("truthfulqa_mc1", 0), ("truthfulqa_mc2", 0), ("lambada_openai", 0), ("gsm8k", 2), ("gsm8k_cot", 2), ("squad_v2", 0), ("wikitext", 0)]
 
 
 def read(path): return [json.loads(line) for line in open(path, encoding="utf-8")]
@@ -78,7 +79,7 @@ def main():
         for split, path in files.items(): call += ["--data", f"{name}:{split}={path}"]
         ours = json.loads(subprocess.run(call + (["--apply-chat-template"] if a.chat else []), check=True, capture_output=True, text=True).stdout)
         figures = {m["metric"]: m["value"] for m in ours["model"]["tasks"][0]["metrics"]}
-        shared = [k for k in theirs["metrics"] if k in figures and name != "squad_v2"]  # squad's are made by another package
+        shared = [k for k in theirs["metrics"] if k in figures and name != "squad_v2"]  # squad_v2 is scored by another package
         metric = max((abs(figures[k] - theirs["metrics"][k]) / max(1.0, abs(theirs["metrics"][k])) for k in shared), default=0.0)
         largest, bad, texts = compare(read(work / "samples" / f"samples_{name}.jsonl"), theirs["samples"])
         wrong = bad > 0 or texts > 0 or metric > 1e-4

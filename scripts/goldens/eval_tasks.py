@@ -34,7 +34,7 @@ cases = [  # name, rows, examples' rows, shots, chat
     ("hellaswag", hellaswag[:5], hellaswag, 2, False), ("piqa", piqa[:5], None, 0, False), ("winogrande", winogrande[:5], None, 0, False), ("winogrande", winogrande[:4], winogrande, 2, False),
     ("boolq", boolq[:5], boolq, 1, False), ("lambada_openai", lambada[:6], None, 0, False), ("mmlu_anatomy", mmlu[:5], mmlu[5:], 2, False), ("truthfulqa_mc1", truthful[:4], None, None, False),
     ("truthfulqa_mc2", truthful[:4], None, None, False), ("openmath", math[:5], math[8:], 0, False), ("gsm8k", math[:3], math[8:], 2, False), ("gsm8k_cot", math[:3], None, 1, False),
-    ("arc_challenge_chat", chat[:3], chat[6:], None, True), ("squad_v2", squad[:4], squad[8:], 1, False), ("wikitext", wikitext, None, 0, False)]
+    ("arc_challenge_chat", chat[:3], chat[6:], None, True), ("squad_v2", squad[:4], None, 0, False), ("wikitext", wikitext, None, 0, False)]
 tasks = []
 for name, rows, pool, shots, with_chat in cases:
     stock, evaluated, examples = lm_eval_local.STOCK[name]
@@ -44,7 +44,8 @@ for name, rows, pool, shots, with_chat in cases:
     if name == "squad_v2": result["metrics"] = {}  # made by another package: squad.json
     # A sampled row is told by its text alone in the prompt, so prompts hold all that is to be compared.
     tasks.append(dict(task=name, split=evaluated, rows=rows, pool_split=examples, pool=pool, shots=shots, chat=with_chat, metrics=result["metrics"],
-                      documents=[dict(requests=s["arguments"], responses=s["responses"], scores=s["scores"], filtered=s["filtered"]) for s in result["samples"]]))
+                      documents=[dict(prompts=list(dict.fromkeys(a[0] for a in s["arguments"])), responses=s["responses"], scores=s["scores"], filtered={k: v for k, v in s["filtered"].items() if k != "none"})
+                                 for s in result["samples"]]))
 
 # --- draws, filters, exact_match, functions of tasks
 from lm_eval.api.samplers import ContextSampler
