@@ -12,7 +12,8 @@
 namespace salient::eval {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames = {"mean", "brier_score", "median", "perplexity", "weighted_perplexity", "bits_per_byte"};
+constexpr std::array<std::string_view, 6> kNames = {"mean",       "brier_score",         "median",
+                                                    "perplexity", "weighted_perplexity", "bits_per_byte"};
 
 using Statistic = double (*)(std::vector<double>& values);
 

@@ -23,7 +23,8 @@ std::vector<std::string_view> aggregation_names();
 // Draws of a bootstrap, in blocks of 1000 with Python's Random(block).
 inline constexpr int64_t kBootstrapDraws = 100'000;
 
-// Nothing but 0 for no scores, as the reference reports what concerns no document. `bootstrap_draws` 0: no error where one would be needed.
+// Nothing but 0 for no scores, as the reference reports what concerns no document. `bootstrap_draws` 0: no error where one would be
+// needed.
 Estimate aggregate(std::string_view aggregation, std::span<const Score> scores, int64_t bootstrap_draws = kBootstrapDraws);
 
 }  // namespace salient::eval

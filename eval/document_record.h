@@ -18,21 +18,22 @@ struct Response {
   std::string turn;                // the same up to the first special token
 };
 
-// One metric of one document, in fractions whatever the metric's unit. A metric that does not concern a document has no score there.
+// One metric of one document, in fractions whatever the metric's unit. A metric that does not concern a document has no score
+// there.
 struct Score {
   std::string metric;  // "acc"; behind a named filter "exact_match,strict-match"
   double value = 0;
-  double weight = 1;   // of weighted means: words or bytes
+  double weight = 1;  // of weighted means: words or bytes
 };
 
 // Kept for paired comparisons and for looking at single answers.
 struct DocumentRecord {
   int64_t line = 0;  // in the data file, from 1
   Response response;
-  std::string answer;                                           // the gold answer
+  std::string answer;                                          // the gold answer
   std::vector<std::pair<std::string, std::string>> extracted;  // filter -> the answer that it found in the text
   std::vector<Score> scores;
-  double chance = 0;   // expected score of guessing; 0 where that makes no sense
+  double chance = 0;  // expected score of guessing; 0 where that makes no sense
 
   std::optional<double> score(std::string_view metric) const;
 };

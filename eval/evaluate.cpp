@@ -34,7 +34,12 @@ const TaskResult* find_known(const ModelResult* known, const TaskResult& result,
 class Evaluator {
  public:
   Evaluator(const LanguageModel& model, const LanguageModel* base, const EvaluationOptions& options, const ModelResult* known_base)
-      : model_(model), base_(base), options_(options), base_options_(options), known_base_(known_base), out_{new_model_result(model), std::nullopt} {
+      : model_(model),
+        base_(base),
+        options_(options),
+        base_options_(options),
+        known_base_(known_base),
+        out_{new_model_result(model), std::nullopt} {
     if (base != nullptr) out_.base = new_model_result(*base);
     base_options_.run_observer = nullptr;
   }
@@ -61,8 +66,9 @@ class Evaluator {
     TaskResult result = run_documents(model_, task, request, options_, progress);
     if (base_ != nullptr) {
       const TaskResult* known = find_known(known_base_, result, *base_);
-      out_.base->tasks.push_back(
-          known != nullptr ? *known : run_documents(*base_, task, request, base_options_, progress_of(options_, /*is_base=*/true, task.name)));
+      out_.base->tasks.push_back(known != nullptr ? *known
+                                                  : run_documents(*base_, task, request, base_options_,
+                                                                  progress_of(options_, /*is_base=*/true, task.name)));
       compare_documents(result, out_.base->tasks.back());
     }
     out_.model.tasks.push_back(std::move(result));

@@ -1,4 +1,5 @@
-// exact_match of lm-evaluation-harness 0.4.13 (that of Hugging Face's evaluate): whether two texts are equal once some things are taken out of both.
+// exact_match of lm-evaluation-harness 0.4.13 (that of Hugging Face's evaluate): whether two texts are equal once some things are
+// taken out of both.
 #pragma once
 
 #include <string>

@@ -5,7 +5,10 @@
 namespace salient::eval {
 
 FewshotSampler::FewshotSampler(const TaskDefinition& task, const std::vector<Json>& pool, uint64_t seed)
-    : pool_(pool), random_(seed), first_n_(task.fewshot.sampler == "first_n"), from_evaluated_(task.fewshot.split == task.test_split) {}
+    : pool_(pool),
+      random_(seed),
+      first_n_(task.fewshot.sampler == "first_n"),
+      from_evaluated_(task.fewshot.split == task.test_split) {}
 
 std::vector<size_t> FewshotSampler::draw(size_t count, const Json& row) {
   if (count == 0) return {};

@@ -98,10 +98,10 @@ std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vec
   for (const LikelihoodRequest& request : requests) {
     tokens.push_back({with_context(request.document, [&] { return encode_pair(model, request.context, request.continuation); }), request.document});
   }
-  return loglikelihood(model, std::move(tokens), options);
+  return token_loglikelihood(model, std::move(tokens), options);
 }
 
-std::vector<Likelihood> loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options) {
+std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options) {
   const c10::InferenceMode inference;
   std::vector<Prepared> prepared = prepare(model, requests);
   const std::vector<Pass> passes = plan_passes(prepared);

@@ -51,6 +51,6 @@ struct TokenRequest {
 // argument for a continuation longer than max_length; check failed for NaN logits, naming model and document.
 std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests,
                                       const LikelihoodOptions& options = {});
-std::vector<Likelihood> loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options = {});
+std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options = {});
 
 }  // namespace salient::eval

@@ -33,19 +33,18 @@ int64_t shots_of(const TaskDefinition& task, const std::optional<int64_t>& wante
   return wanted ? *wanted : task.num_fewshot.value_or(0);
 }
 
-PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request, const EvaluationOptions& options) {
+PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
+                          const EvaluationOptions& options) {
   PreparedTask out;
   out.data = load_split(task, task.evaluated_split(), {request.file, request.splits});
-  const size_t count = request.limit > 0 ? std::min(out.data.rows.size(), static_cast<size_t>(request.limit)) : out.data.rows.size();
+  const size_t count =
+      request.limit > 0 ? std::min(out.data.rows.size(), static_cast<size_t>(request.limit)) : out.data.rows.size();
   const int64_t shots = shots_of(task, request.num_fewshot);
   const PromptBuilder builder(model, task, {options.apply_chat_template, options.fewshot_as_multiturn, options.system_instruction});
   out.choice_delimiter = builder.choice_delimiter();
-  out.settings = {{"limit", request.limit},
-                  {"documents", count},
-                  {"num_fewshot", shots},
-                  {"chat_template", options.apply_chat_template},
-                  {"task_version", task.version},
-                  {"task_sha256", task.sha256},
+  out.settings = {{"limit", request.limit},       {"documents", count},
+                  {"num_fewshot", shots},         {"chat_template", options.apply_chat_template},
+                  {"task_version", task.version}, {"task_sha256", task.sha256},
                   {"softmax_dtype", "float32"}};
   if (options.apply_chat_template) out.settings["chat_template_sha256"] = model.chat_template->sha256();
   if (!options.system_instruction.empty()) out.settings["system_instruction"] = options.system_instruction;
@@ -62,7 +61,8 @@ PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task
     const Json& row = out.data.rows[i];
     const Document& document = out.documents.emplace_back(make_document(row, place(out.data, i)));
     std::vector<Document> drawn;
-    for (const size_t index : sampler.draw(static_cast<size_t>(shots), row)) drawn.push_back(make_document(pool.rows[index], place(pool, index)));
+    for (const size_t index : sampler.draw(static_cast<size_t>(shots), row))
+      drawn.push_back(make_document(pool.rows[index], place(pool, index)));
     out.prompts.push_back(builder.build(document, drawn));
     out.targets.push_back(builder.format().target(document));
     if (i == 0) out.multiple_inputs = builder.format().text(document).is_number_integer();

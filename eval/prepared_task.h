@@ -27,6 +27,7 @@ struct PreparedTask {
 int64_t shots_of(const TaskDefinition& task, const std::optional<int64_t>& wanted);
 
 // Errors: those of load_split, templates and the sampler, naming file and line.
-PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request, const EvaluationOptions& options);
+PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
+                          const EvaluationOptions& options);
 
 }  // namespace salient::eval

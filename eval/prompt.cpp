@@ -25,11 +25,13 @@ std::string answer_text(const Json& target, const std::vector<std::string>& choi
     auto index = target.get<int64_t>();
     const auto count = static_cast<int64_t>(choices.size());
     if (index < 0) index += count;  // as Python's lists
-    if (index < 0 || index >= count) fail(ErrorKind::kCorruption, "{}: the answer is choice {} of {}", where, target.get<int64_t>(), count);
+    if (index < 0 || index >= count)
+      fail(ErrorKind::kCorruption, "{}: the answer is choice {} of {}", where, target.get<int64_t>(), count);
     return choices[static_cast<size_t>(index)];
   }
   const Json& first = target.is_array() && !target.empty() ? target.front() : target;
-  if (!first.is_string()) fail(ErrorKind::kCorruption, "{}: doc_to_target: found {}, expected a text for an example", where, first.type_name());
+  if (!first.is_string())
+    fail(ErrorKind::kCorruption, "{}: doc_to_target: found {}, expected a text for an example", where, first.type_name());
   return first.get<std::string>();
 }
 
@@ -43,7 +45,8 @@ PromptBuilder::PromptBuilder(const LanguageModel& model, const TaskDefinition& t
       documents_(TaskFormat::of_documents(task)),
       shots_(TaskFormat::of_shots(task)) {
   if (options_.apply_chat_template && !model.chat_template) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: a chat template is wanted, but {} has none", model.name, model.folder.string()))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: a chat template is wanted, but {} has none", model.name, model.folder.string()))
         .with_hint("evaluate without the chat template");
   }
 }
@@ -67,7 +70,8 @@ void PromptBuilder::add_shot(std::vector<Message>& messages, const Document& sho
     question = answer_text(question, choices, shot.where);
     choices.clear();
   }
-  if (!question.is_string()) fail(ErrorKind::kCorruption, "{}: doc_to_text: found a number, expected a text for an example", shot.where);
+  if (!question.is_string())
+    fail(ErrorKind::kCorruption, "{}: doc_to_text: found a number, expected a text for an example", shot.where);
   const Json target = shots_.target(shot);
   const std::string prefix = shots_.prefix(shot);
   const auto text = question.get<std::string>();
@@ -124,7 +128,8 @@ std::string PromptBuilder::render(std::vector<Message> messages, bool continues)
   const std::string& last = messages.back().content;
   const std::string_view stripped = models::jinja::strip(last, nullptr, true, true);
   const size_t at = text.rfind(stripped);
-  if (at == std::string::npos) fail(ErrorKind::kUnsupported, "{}: the chat template changes the message that is to go on: {}", model_.name, last);
+  if (at == std::string::npos)
+    fail(ErrorKind::kUnsupported, "{}: the chat template changes the message that is to go on: {}", model_.name, last);
   const std::string_view open = models::jinja::strip_left(last);
   return text.substr(0, at + (std::string_view(text).substr(at, open.size()) == open ? open.size() : stripped.size()));
 }
@@ -135,10 +140,12 @@ std::vector<std::string> PromptBuilder::build(const Document& document, const st
   const bool multiple_inputs = question.is_number_integer();
   const std::string prefix = documents_.prefix(document);
   std::vector<Message> messages;
-  const std::string system = join(options_.system_instruction, description.is_string() ? description.get<std::string>() : "", task_.fewshot_delimiter);
+  const std::string system =
+      join(options_.system_instruction, description.is_string() ? description.get<std::string>() : "", task_.fewshot_delimiter);
   if (!system.empty()) messages.push_back({"system", system, ""});
   for (const Document& shot : shots) add_shot(messages, shot, multiple_inputs);
-  const std::vector<std::string> questions = multiple_inputs ? documents_.choices(document) : std::vector<std::string>{question.get<std::string>()};
+  const std::vector<std::string> questions =
+      multiple_inputs ? documents_.choices(document) : std::vector<std::string>{question.get<std::string>()};
   std::vector<std::string> prompts;
   for (const std::string& text : questions) {
     std::vector<Message> whole = messages;

@@ -1,4 +1,5 @@
-// Prompts: description, examples and question, as plain text or through a chat template. lm-evaluation-harness 0.4.13, ConfigurableTask.fewshot_context.
+// Prompts: description, examples and question, as plain text or through a chat template. lm-evaluation-harness 0.4.13,
+// ConfigurableTask.fewshot_context.
 #pragma once
 
 #include <string>
@@ -18,7 +19,8 @@ struct PromptOptions {
 
 class PromptBuilder {
  public:
-  // `model` outlives the builder. Errors: invalid argument where a chat template is wanted and the model has none; those of templates.
+  // `model` outlives the builder. Errors: invalid argument where a chat template is wanted and the model has none; those of
+  // templates.
   PromptBuilder(const LanguageModel& model, const TaskDefinition& task, PromptOptions options);
 
   // One prompt; where doc_to_text gives the number of a choice (multiple inputs) one for each choice, which then ends it.
@@ -35,7 +37,8 @@ class PromptBuilder {
     std::string content;
     std::string delimiter;  // behind it in plain text
   };
-  void add_question(std::vector<Message>& messages, const std::string& question, const std::string& prefix, std::string_view delimiter) const;
+  void add_question(std::vector<Message>& messages, const std::string& question, const std::string& prefix,
+                    std::string_view delimiter) const;
   void add_shot(std::vector<Message>& messages, const Document& shot, bool multiple_inputs) const;
   std::string render(std::vector<Message> messages, bool continues) const;
 

@@ -126,8 +126,10 @@ class Parser {
     while (end < text_.size() && std::string_view("0123456789+-.eE").find(text_[end]) != std::string_view::npos) ++end;
     const std::string_view word = text_.substr(at_, end - at_);
     int64_t integer = 0;
-    if (const auto r = std::from_chars(word.data(), word.data() + word.size(), integer); r.ec == std::errc() && r.ptr == word.data() + word.size()) {
-      if (const std::string_view digits = word.substr(word[0] == '-' ? 1 : 0); digits.size() > 1 && digits[0] == '0') return false;  // 007
+    if (const auto r = std::from_chars(word.data(), word.data() + word.size(), integer);
+        r.ec == std::errc() && r.ptr == word.data() + word.size()) {
+      if (const std::string_view digits = word.substr(word[0] == '-' ? 1 : 0); digits.size() > 1 && digits[0] == '0')
+        return false;  // 007
       out = integer;
     } else {
       double number = 0;

@@ -8,8 +8,8 @@
 
 namespace salient::eval {
 
-// Strings (with escapes; no prefixes, no triple quotes), integers, floats, True, False, None, lists, tuples (as lists), dicts with string keys.
-// Nothing where the text is something else.
+// Strings (with escapes; no prefixes, no triple quotes), integers, floats, True, False, None, lists, tuples (as lists), dicts with
+// string keys. Nothing where the text is something else.
 std::optional<Json> parse_python_literal(std::string_view text);
 
 }  // namespace salient::eval

@@ -1,5 +1,6 @@
-// CPython's random.Random: the Mersenne Twister (Matsumoto and Nishimura 1998, MT19937) with Python's seeding and its ways to draw, so that
-// few-shot examples and bootstraps are those of evaluation harnesses written in Python. Source: CPython 3.11, Lib/random.py, _randommodule.c.
+// CPython's random.Random: the Mersenne Twister (Matsumoto and Nishimura 1998, MT19937) with Python's seeding and its ways to draw,
+// so that few-shot examples and bootstraps are those of evaluation harnesses written in Python. Source: CPython 3.11,
+// Lib/random.py, _randommodule.c.
 #pragma once
 
 #include <array>

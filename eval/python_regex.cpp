@@ -78,7 +78,8 @@ std::vector<PythonRegex::Match> PythonRegex::find_all(std::string_view given) co
                                    PCRE2_NO_UTF_CHECK | (after_empty ? PCRE2_NOTEMPTY_ATSTART : 0), data.get(), context.get());
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) {
-      fail(ErrorKind::kUnsupported, "the regular expression '{}' gives up on {} bytes of text: {}", program_->pattern, text.size(), message_of(result));
+      fail(ErrorKind::kUnsupported, "the regular expression '{}' gives up on {} bytes of text: {}", program_->pattern, text.size(),
+           message_of(result));
     }
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data.get());
     Match match{offsets[0], offsets[1], {}};
@@ -100,7 +101,8 @@ std::string PythonRegex::replace(std::string_view given, std::string_view replac
   for (const Match& match : find_all(text)) {
     out.append(text, at, match.begin - at);
     for (size_t i = 0; i < replacement.size(); ++i) {
-      const bool group = replacement[i] == '\\' && i + 1 < replacement.size() && replacement[i + 1] >= '1' && replacement[i + 1] <= '9';
+      const bool group =
+          replacement[i] == '\\' && i + 1 < replacement.size() && replacement[i + 1] >= '1' && replacement[i + 1] <= '9';
       if (!group) {
         out += replacement[i];
         continue;

@@ -68,7 +68,8 @@ std::string find_choice(const RegexStep& step, const ExactMatchRules& rules, con
   std::map<std::string, std::string> letter_of;
   char letter = 'A';
   const auto choices = row.find("choices");
-  if (choices == row.end() || !choices->is_array()) fail(ErrorKind::kCorruption, "the filter multi_choice_regex needs the column choices, a list of texts");
+  if (choices == row.end() || !choices->is_array())
+    fail(ErrorKind::kCorruption, "the filter multi_choice_regex needs the column choices, a list of texts");
   for (const Json& choice : *choices) {
     const std::string cleaned = clean(trimmed(choice.get<std::string>()));
     patterns.push_back(escaped(cleaned));
@@ -78,17 +79,19 @@ std::string find_choice(const RegexStep& step, const ExactMatchRules& rules, con
   }
   // The longest first: a choice may begin another.
   std::stable_sort(patterns.begin(), patterns.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
-  if (const auto match = step.find(PythonRegex(fmt::format("{}", fmt::join(patterns, "|"))), clean(response)); match && !match->empty()) {
+  if (const auto match = step.find(PythonRegex(fmt::format("{}", fmt::join(patterns, "|"))), clean(response));
+      match && !match->empty()) {
     const auto found = letter_of.find(*match);
     return found == letter_of.end() ? *match : found->second;
   }
-  if (const auto match = step.find(PythonRegex(fmt::format(":[\\s]*({})", letters)), response); match && !match->empty()) return fmt::format("({})", *match);
+  if (const auto match = step.find(PythonRegex(fmt::format(":[\\s]*({})", letters)), response); match && !match->empty())
+    return fmt::format("({})", *match);
   return step.fallback;
 }
 
 ExactMatchRules choice_rules(const Json& arguments) {
-  return {arguments.value("regexes_to_ignore", std::vector<std::string>()), arguments.value("ignore_case", false), arguments.value("ignore_punctuation", false),
-          false};
+  return {arguments.value("regexes_to_ignore", std::vector<std::string>()), arguments.value("ignore_case", false),
+          arguments.value("ignore_punctuation", false), false};
 }
 
 // Texts of a mapping are taken as they are, other values as Python prints them.
@@ -121,7 +124,9 @@ void change_each(std::vector<Texts>& responses, Change change) {
 
 void keep_first(std::vector<Texts>& responses, size_t count) {
   for (Texts& texts : responses) {
-    if (texts.size() < count) fail(ErrorKind::kInvalidArgument, "the filter take_first_k needs {} responses, there are {}; raise repeats", count, texts.size());
+    if (texts.size() < count)
+      fail(ErrorKind::kInvalidArgument, "the filter take_first_k needs {} responses, there are {}; raise repeats", count,
+           texts.size());
     texts.resize(count);
   }
 }
@@ -145,7 +150,8 @@ void apply(const FilterStep& step, std::vector<Texts>& responses, std::span<cons
   } else if (step.function == "map") {
     const Json mapping = arguments.value("mapping_dict", Json::object());
     const std::string fallback = printed(arguments.value("default_value", Json()));
-    change_each(responses, [&](const std::string& value) { return mapping.contains(value) ? printed(mapping.at(value)) : fallback; });
+    change_each(responses,
+                [&](const std::string& value) { return mapping.contains(value) ? printed(mapping.at(value)) : fallback; });
   } else if (step.function == "take_first") {
     keep_first(responses, 1);
   } else if (step.function == "take_first_k") {
@@ -193,7 +199,8 @@ void check_filter(const FilterStep& step) {
     }
     return;
   }
-  fail(ErrorKind::kInvalidArgument, "unknown filter '{}'{}; there are: {}", step.function, did_you_mean(step.function, names), fmt::join(names, ", "));
+  fail(ErrorKind::kInvalidArgument, "unknown filter '{}'{}; there are: {}", step.function, did_you_mean(step.function, names),
+       fmt::join(names, ", "));
 }
 
 std::vector<std::string> apply_filters(const FilterPipeline& pipeline, const std::vector<std::vector<std::string>>& responses,

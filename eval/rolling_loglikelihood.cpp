@@ -27,10 +27,12 @@ std::vector<TokenPair> rolling_windows(const std::vector<TokenId>& ids, TokenId 
   return windows;
 }
 
-std::vector<Likelihood> rolling_loglikelihood(const LanguageModel& model, const std::vector<RollingText>& texts, const LikelihoodOptions& options) {
+std::vector<Likelihood> rolling_loglikelihood(const LanguageModel& model, const std::vector<RollingText>& texts,
+                                              const LikelihoodOptions& options) {
   const auto prefix = prefix_token(model);
   if (!prefix) {
-    fail(ErrorKind::kInvalidArgument, "{}: a text without context needs a first token, but the tokenizer has neither bos_token nor eos_token", model.name);
+    fail(ErrorKind::kInvalidArgument,
+         "{}: a text without context needs a first token, but the tokenizer has neither bos_token nor eos_token", model.name);
   }
   std::vector<TokenRequest> requests;
   std::vector<size_t> text_of;
@@ -40,7 +42,7 @@ std::vector<Likelihood> rolling_loglikelihood(const LanguageModel& model, const 
       text_of.push_back(i);
     }
   }
-  const std::vector<Likelihood> scores = loglikelihood(model, std::move(requests), options);
+  const std::vector<Likelihood> scores = token_loglikelihood(model, std::move(requests), options);
   std::vector<Likelihood> out(texts.size());
   for (Likelihood& likelihood : out) likelihood.is_greedy = true;
   for (size_t i = 0; i < scores.size(); ++i) {

@@ -70,7 +70,8 @@ class TaskRun {
 
   const std::string& only_filter() const {
     const std::vector<FilterStep>& steps = task_.filters.front().steps;
-    const bool plain = task_.filters.size() == 1 && std::all_of(steps.begin(), steps.end(), [](const FilterStep& s) { return s.function == "take_first"; });
+    const bool plain = task_.filters.size() == 1 &&
+                       std::all_of(steps.begin(), steps.end(), [](const FilterStep& s) { return s.function == "take_first"; });
     if (!plain) fail(ErrorKind::kUnsupported, "{}: filter_list: log-likelihoods are no texts to filter", task_.origin);
     return task_.filters.front().name;
   }
@@ -84,8 +85,8 @@ class TaskRun {
 
   void run_choices() {
     const std::string& filter = only_filter();
-    const bool unconditional =
-        std::any_of(task_.metrics.begin(), task_.metrics.end(), [](const MetricDefinition& m) { return m.name == "acc_mutual_info"; });
+    const bool unconditional = std::any_of(task_.metrics.begin(), task_.metrics.end(),
+                                           [](const MetricDefinition& m) { return m.name == "acc_mutual_info"; });
     const TaskFormat format = TaskFormat::of_documents(task_);
     std::vector<LikelihoodRequest> requests;
     std::vector<std::vector<std::string>> choices;
@@ -126,7 +127,8 @@ class TaskRun {
 
   std::string target_text(size_t i) const {
     const Json& target = prepared_.targets[i];
-    if (!target.is_string()) fail(ErrorKind::kCorruption, "{}: doc_to_target: found {}, expected a text", where(i), target.type_name());
+    if (!target.is_string())
+      fail(ErrorKind::kCorruption, "{}: doc_to_target: found {}, expected a text", where(i), target.type_name());
     return target.get<std::string>();
   }
 
@@ -187,7 +189,8 @@ class TaskRun {
 
   void run_probe() {
     std::vector<LikelihoodRequest> requests;
-    for (size_t i = 0; i < prepared_.documents.size(); ++i) requests.push_back({prepared_.prompts[i].front(), task_.probe, where(i)});
+    for (size_t i = 0; i < prepared_.documents.size(); ++i)
+      requests.push_back({prepared_.prompts[i].front(), task_.probe, where(i)});
     const auto scores = loglikelihood(model_, requests, likelihood_options(false));
     for (size_t i = 0; i < scores.size(); ++i) result_.documents[i].response.log_probs = {scores[i].log_prob};
   }
@@ -199,7 +202,8 @@ class TaskRun {
       const std::vector<std::string> choices = format.choices(prepared_.documents[i]);
       const Gold gold = gold_choice(target, choices);
       if (gold.choices.empty() || gold.choices.front() < 0) {
-        fail(ErrorKind::kCorruption, "{}: doc_to_target: {} is none of the {} choices", where(i), dump_json(target), choices.size());
+        fail(ErrorKind::kCorruption, "{}: doc_to_target: {} is none of the {} choices", where(i), dump_json(target),
+             choices.size());
       }
       return {choices[static_cast<size_t>(gold.choices.front())]};
     }
@@ -237,8 +241,8 @@ class TaskRun {
 
 }  // namespace
 
-TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request, const EvaluationOptions& options,
-                         const PhaseProgress& progress) {
+TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
+                         const EvaluationOptions& options, const PhaseProgress& progress) {
   const auto start = Clock::now();
   TaskResult result = TaskRun(model, task, request, options, progress).run();
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();

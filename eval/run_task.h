@@ -12,11 +12,13 @@ namespace salient::eval {
 using PhaseProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
 // Every output type but token_windows. Errors: those of evaluate().
-TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request, const EvaluationOptions& options,
-                         const PhaseProgress& progress);
+TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
+                         const EvaluationOptions& options, const PhaseProgress& progress);
 
-// Perplexity under both protocols; with `base` also its own perplexities and the divergence. `base_result` is filled when `base` is given.
-TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base, const TaskDefinition& task, const TaskRequest& request,
-                          const EvaluationOptions& options, const PhaseProgress& progress, TaskResult* base_result);
+// Perplexity under both protocols; with `base` also its own perplexities and the divergence. `base_result` is filled when `base` is
+// given.
+TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base, const TaskDefinition& task,
+                          const TaskRequest& request, const EvaluationOptions& options, const PhaseProgress& progress,
+                          TaskResult* base_result);
 
 }  // namespace salient::eval

@@ -9,7 +9,9 @@
 namespace salient::eval {
 namespace {
 
-int64_t index_of_largest(const std::vector<double>& values) { return std::max_element(values.begin(), values.end()) - values.begin(); }
+int64_t index_of_largest(const std::vector<double>& values) {
+  return std::max_element(values.begin(), values.end()) - values.begin();
+}
 
 double brier(const std::vector<double>& log_probs, int64_t gold) {
   const double most = *std::max_element(log_probs.begin(), log_probs.end());
@@ -44,10 +46,12 @@ Gold gold_choice(const Json& target, const std::vector<std::string>& choices) {
   return gold;
 }
 
-std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, const std::vector<std::string>& choices, const Gold& gold,
-                                 const Response& response, const std::vector<double>& unconditional) {
+std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, const std::vector<std::string>& choices,
+                                 const Gold& gold, const Response& response, const std::vector<double>& unconditional) {
   const std::vector<double>& log_probs = response.log_probs;
-  const auto is_gold = [&](int64_t index) { return std::find(gold.choices.begin(), gold.choices.end(), index) != gold.choices.end(); };
+  const auto is_gold = [&](int64_t index) {
+    return std::find(gold.choices.begin(), gold.choices.end(), index) != gold.choices.end();
+  };
   const auto best_by = [&](auto change) {
     std::vector<double> values(log_probs.size());
     for (size_t i = 0; i < values.size(); ++i) values[i] = change(log_probs[i], i);
@@ -67,7 +71,8 @@ std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, c
     } else if (metric.name == "acc_mutual_info") {
       value = best_by([&](double l, size_t i) { return l - unconditional[i]; });
     } else if (metric.name == "exact_match") {
-      value = std::any_of(gold.choices.begin(), gold.choices.end(), [&](int64_t i) { return i >= 0 && response.is_greedy[static_cast<size_t>(i)] != 0; });
+      value = std::any_of(gold.choices.begin(), gold.choices.end(),
+                          [&](int64_t i) { return i >= 0 && response.is_greedy[static_cast<size_t>(i)] != 0; });
     } else if (metric.name == "brier_score") {
       value = brier(log_probs, gold.choices.front());
     } else {
@@ -90,7 +95,8 @@ TextScorer::TextScorer(const MetricDefinition& metric) : metric_(metric.name), c
 
 Score TextScorer::operator()(const std::string& prediction, const std::vector<std::string>& references) const {
   const std::string cleaned = clean_(prediction);
-  const bool equal = std::any_of(references.begin(), references.end(), [&](const std::string& reference) { return clean_(reference) == cleaned; });
+  const bool equal =
+      std::any_of(references.begin(), references.end(), [&](const std::string& reference) { return clean_(reference) == cleaned; });
   return {metric_, equal ? 1.0 : 0.0};
 }
 

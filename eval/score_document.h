@@ -15,14 +15,16 @@ namespace salient::eval {
 struct Gold {
   std::vector<int64_t> choices;  // one; several where doc_to_target is a list; -1 where it is none of the choices, which scores 0
 };
-// `target`: an index, a choice's text or a list of indices. As in the reference, an index behind the last choice is none, and a negative one as well.
+// `target`: an index, a choice's text or a list of indices. As in the reference, an index behind the last choice is none, and a
+// negative one as well.
 Gold gold_choice(const Json& target, const std::vector<std::string>& choices);
 
-// acc: the most likely choice is right; acc_norm and acc_bytes: after division by the choice's length in Unicode code points or bytes; the first of
-// equal ones wins. acc_mutual_info: after subtraction of `unconditional`, the choices' log-probabilities without context. exact_match: the right
-// choice is what the model would write. brier_score: of the softmax. Only what `metrics` asks for.
-std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, const std::vector<std::string>& choices, const Gold& gold,
-                                 const Response& response, const std::vector<double>& unconditional);
+// acc: the most likely choice is right; acc_norm and acc_bytes: after division by the choice's length in Unicode code points or
+// bytes; the first of equal ones wins. acc_mutual_info: after subtraction of `unconditional`, the choices' log-probabilities
+// without context. exact_match: the right choice is what the model would write. brier_score: of the softmax. Only what `metrics`
+// asks for.
+std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, const std::vector<std::string>& choices,
+                                 const Gold& gold, const Response& response, const std::vector<double>& unconditional);
 
 // perplexity: the log-probability; acc: every token is the most probable one.
 std::vector<Score> score_continuation(const std::vector<MetricDefinition>& metrics, const Response& response);

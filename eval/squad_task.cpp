@@ -12,7 +12,8 @@ namespace {
 std::vector<std::string> gold_answers(const Json& row, const std::string& where) {
   const Json answers = require<Json>(row, "answers", where);
   const Json* texts = answers.is_object() && answers.contains("text") ? &answers["text"] : nullptr;
-  if (texts == nullptr || !texts->is_array() || !std::all_of(texts->begin(), texts->end(), [](const Json& t) { return t.is_string(); })) {
+  if (texts == nullptr || !texts->is_array() ||
+      !std::all_of(texts->begin(), texts->end(), [](const Json& t) { return t.is_string(); })) {
     fail(ErrorKind::kCorruption, "{}: answers: expected {{\"text\": [strings]}}, empty for a question without an answer", where);
   }
   return texts->get<std::vector<std::string>>();
@@ -27,10 +28,15 @@ std::vector<Score> score_squad(const Json& row, const Response& response, const 
   const AnswerScore aware = score_answer(abstains ? "" : response.turn, golds);
   std::vector<Score> out = {{"exact", stock.exact}, {"f1", stock.f1}, {"abstain_exact", aware.exact}, {"abstain_f1", aware.f1}};
   if (golds.empty()) {
-    out.insert(out.end(), {{"NoAns_exact", stock.exact}, {"NoAns_f1", stock.f1}, {"abstain_NoAns_exact", aware.exact}, {"abstain_NoAns_f1", aware.f1}});
+    out.insert(out.end(), {{"NoAns_exact", stock.exact},
+                           {"NoAns_f1", stock.f1},
+                           {"abstain_NoAns_exact", aware.exact},
+                           {"abstain_NoAns_f1", aware.f1}});
   } else {
-    out.insert(out.end(),
-               {{"HasAns_exact", stock.exact}, {"HasAns_f1", stock.f1}, {"abstain_HasAns_exact", aware.exact}, {"abstain_HasAns_f1", aware.f1}});
+    out.insert(out.end(), {{"HasAns_exact", stock.exact},
+                           {"HasAns_f1", stock.f1},
+                           {"abstain_HasAns_exact", aware.exact},
+                           {"abstain_HasAns_f1", aware.f1}});
   }
   return out;
 }

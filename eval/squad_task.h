@@ -1,8 +1,9 @@
 // SQuAD v2 as a generation task: metrics of lm-evaluation-harness's `squadv2` (version 3), and beside them an abstain-aware set.
 //
-// In the stock metrics a model that writes "unanswerable" scores 0 on questions without an answer, since the text is compared with the empty
-// one; only best_* use the likelihood of " unanswerable". The abstain_* metrics count a generated "unanswerable" as the empty answer, and take
-// the first special token as the answer's end: models trained on chats open a new turn there, whose first word the stock text runs into the answer.
+// In the stock metrics a model that writes "unanswerable" scores 0 on questions without an answer, since the text is compared with
+// the empty one; only best_* use the likelihood of " unanswerable". The abstain_* metrics count a generated "unanswerable" as the
+// empty answer, and take the first special token as the answer's end: models trained on chats open a new turn there, whose first
+// word the stock text runs into the answer.
 #pragma once
 
 #include <span>

@@ -1,5 +1,5 @@
-// An evaluation task as data: which rows it reads, how a row becomes requests to a model, and how responses become scores. What a task YAML
-// of lm-evaluation-harness 0.4.13 says (eval/task_yaml.h), with all includes resolved; nothing is rendered or loaded yet.
+// An evaluation task as data: which rows it reads, how a row becomes requests to a model, and how responses become scores. What a
+// task YAML of lm-evaluation-harness 0.4.13 says (eval/task_yaml.h), with all includes resolved; nothing is rendered or loaded yet.
 #pragma once
 
 #include <cstdint>
@@ -83,9 +83,9 @@ struct TaskDefinition {
   std::string name;
   std::vector<std::string> tags;
   std::vector<std::string> aliases;  // other names under which it is found: ours
-  std::string version;              // metadata.version
-  std::string origin;               // the YAML file, for errors
-  std::string sha256;               // of the definition with its includes
+  std::string version;               // metadata.version
+  std::string origin;                // the YAML file, for errors
+  std::string sha256;                // of the definition with its includes
 
   // Data. Splits are names of files in a data folder, of data_files, or file names themselves.
   std::string dataset_path;

@@ -21,7 +21,8 @@ std::optional<fs::path> find_in_folder(const fs::path& folder, const std::string
   std::vector<fs::path> stems = {folder / split};
   if (!dataset.empty()) stems = {folder / dataset / split, folder / (dataset + "_" + split), folder / split};
   for (const fs::path& stem : stems) {
-    for (const auto& extensions : {std::span<const std::string_view>(kRowExtensions), std::span<const std::string_view>(kTextExtensions)}) {
+    for (const auto& extensions :
+         {std::span<const std::string_view>(kRowExtensions), std::span<const std::string_view>(kTextExtensions)}) {
       for (const std::string_view extension : extensions) {
         fs::path file = stem;
         file += extension;
@@ -78,7 +79,8 @@ fs::path find_split(const TaskDefinition& task, const std::string& split, const 
     throw Error(ErrorKind::kInvalidArgument, fmt::format("task {} has no data file", task.name))
         .with_hint(fmt::format("--data {}=FILE; nothing is ever downloaded", task.name));
   }
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("task {}: no file for its split '{}', from which examples are drawn", task.name, split))
+  throw Error(ErrorKind::kInvalidArgument,
+              fmt::format("task {}: no file for its split '{}', from which examples are drawn", task.name, split))
       .with_hint(fmt::format("--data {}:{}=FILE, or --num-fewshot 0", task.name, split));
 }
 
@@ -95,7 +97,9 @@ TaskRows load_split(const TaskDefinition& task, const std::string& split, const 
   }
   if (all.rows.empty()) {
     fail(ErrorKind::kInvalidArgument, "{}: no rows for task {}{}", all.file.string(), task.name,
-         task.row_filter.empty() ? "" : fmt::format(": none whose {} is '{}'", task.row_filter.begin()->first, task.row_filter.begin()->second));
+         task.row_filter.empty()
+             ? ""
+             : fmt::format(": none whose {} is '{}'", task.row_filter.begin()->first, task.row_filter.begin()->second));
   }
   if (!task.process_docs.empty()) {
     const ProcessDocument process = find_process_docs(task.process_docs);

@@ -27,8 +27,9 @@ struct TaskRows {
   std::vector<int64_t> line_numbers;  // where each row starts, from 1
 };
 
-// The file of a split: of `source`, else of the task's data_files, else the split's name where it is a file with an extension, else dataset_path where that is a
-// file or folder. Errors: invalid argument with the way to name one; not found for files that are named but not there.
+// The file of a split: of `source`, else of the task's data_files, else the split's name where it is a file with an extension, else
+// dataset_path where that is a file or folder. Errors: invalid argument with the way to name one; not found for files that are
+// named but not there.
 std::filesystem::path find_split(const TaskDefinition& task, const std::string& split, const DataSource& source);
 
 // Errors: those of find_split and read_dataset; corruption for rows that process_docs cannot use.

@@ -57,7 +57,8 @@ FieldFormat::Value FieldFormat::of(const Document& document) const {
   }
 }
 
-TaskFormat::TaskFormat(const TaskDefinition& task, const Field& text, const Field& choices, const Field& target, const Field& prefix)
+TaskFormat::TaskFormat(const TaskDefinition& task, const Field& text, const Field& choices, const Field& target,
+                       const Field& prefix)
     : task_has_choices_(task.doc_to_choice.is_set()),
       text_(text, task.origin + ": doc_to_text"),
       choices_(choices, task.origin + ": doc_to_choice"),
@@ -96,11 +97,13 @@ std::vector<std::string> TaskFormat::choices(const Document& document) const {
   auto [value, rendered] = choices_.of(document);
   if (rendered) {
     const auto list = parse_python_literal(value.get_ref<const std::string&>());
-    if (!list) fail(ErrorKind::kCorruption, "{}: doc_to_choice: the template gives no list: {}", document.where, value.get<std::string>());
+    if (!list)
+      fail(ErrorKind::kCorruption, "{}: doc_to_choice: the template gives no list: {}", document.where, value.get<std::string>());
     value = *list;
   }
   if (!value.is_array() || value.empty() || !std::all_of(value.begin(), value.end(), [](const Json& c) { return c.is_string(); })) {
-    fail(ErrorKind::kCorruption, "{}: doc_to_choice: found {}, expected a list of texts", document.where, dump_json(value).substr(0, 80));
+    fail(ErrorKind::kCorruption, "{}: doc_to_choice: found {}, expected a list of texts", document.where,
+         dump_json(value).substr(0, 80));
   }
   return value.get<std::vector<std::string>>();
 }

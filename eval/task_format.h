@@ -1,5 +1,6 @@
-// A task's templates at work: the text, choices, target, description and prefix of a row, as ConfigurableTask of lm-evaluation-harness 0.4.13
-// makes them. A key that names a column gives the column itself; any other text is a Jinja2 template. Printed lists are read back.
+// A task's templates at work: the text, choices, target, description and prefix of a row, as ConfigurableTask of
+// lm-evaluation-harness 0.4.13 makes them. A key that names a column gives the column itself; any other text is a Jinja2 template.
+// Printed lists are read back.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
-// What tasks do that templates cannot: the functions that a task YAML names with "!function name". Each is lm-evaluation-harness 0.4.13's function
-// of the task whose name it begins with.
+// What tasks do that templates cannot: the functions that a task YAML names with "!function name". Each is lm-evaluation-harness
+// 0.4.13's function of the task whose name it begins with.
 #pragma once
 
 #include <span>

@@ -34,7 +34,8 @@ ConfigNode load_include(const std::string& name, const std::string& from) {
 const TaskLibrary& TaskLibrary::bundled() {
   static const TaskLibrary library = [] {
     TaskLibrary made;
-    for (const BundledFile& file : bundled_task_files()) made.add_file(std::string(file.text), fmt::format("{}/{}", kBundled, file.name), true);
+    for (const BundledFile& file : bundled_task_files())
+      made.add_file(std::string(file.text), fmt::format("{}/{}", kBundled, file.name), true);
     return made;
   }();
   return library;
@@ -48,7 +49,8 @@ void TaskLibrary::add_file(const std::string& text, const std::string& origin, b
     return;
   }
   TaskFile file = read_task_file(root, origin, load_include);
-  for (TaskDefinition& task : file.tasks) tasks_.push_back({std::make_shared<const TaskDefinition>(std::move(task)), !file.groups.empty()});
+  for (TaskDefinition& task : file.tasks)
+    tasks_.push_back({std::make_shared<const TaskDefinition>(std::move(task)), !file.groups.empty()});
   groups_.insert(groups_.end(), file.groups.begin(), file.groups.end());
 }
 
@@ -78,11 +80,13 @@ const GroupDefinition* TaskLibrary::find_group(std::string_view name) const {
 
 void TaskLibrary::collect(std::string_view name, TaskSelection& selection, std::vector<std::string>& path) const {
   if (const Entry* entry = find_task(name)) {
-    if (std::find(selection.tasks.begin(), selection.tasks.end(), entry->task) == selection.tasks.end()) selection.tasks.push_back(entry->task);
+    if (std::find(selection.tasks.begin(), selection.tasks.end(), entry->task) == selection.tasks.end())
+      selection.tasks.push_back(entry->task);
     return;
   }
   if (const GroupDefinition* group = find_group(name)) {
-    if (std::find(path.begin(), path.end(), group->name) != path.end()) fail(ErrorKind::kInvalidArgument, "group {} holds itself", group->name);
+    if (std::find(path.begin(), path.end(), group->name) != path.end())
+      fail(ErrorKind::kInvalidArgument, "group {} holds itself", group->name);
     path.push_back(group->name);
     TaskSelection members;
     for (const std::string& member : group->tasks) collect(member, members, path);
@@ -106,7 +110,8 @@ void TaskLibrary::collect(std::string_view name, TaskSelection& selection, std::
   }
   if (selection.tasks.size() > before) return;
   const std::vector<std::string> known = names();
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("task \"{}\" is not there{}; there are: {}", name, did_you_mean(name, known), fmt::join(known, ", ")))
+  throw Error(ErrorKind::kInvalidArgument,
+              fmt::format("task \"{}\" is not there{}; there are: {}", name, did_you_mean(name, known), fmt::join(known, ", ")))
       .with_hint("a task of your own: give its YAML file instead of a name");
 }
 

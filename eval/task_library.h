@@ -1,5 +1,5 @@
-// Every task that there is by name: those compiled into the program (configs/tasks), which it knows wherever it lies, and those of the user's own YAML
-// files.
+// Every task that there is by name: those compiled into the program (configs/tasks), which it knows wherever it lies, and those of
+// the user's own YAML files.
 #pragma once
 
 #include <filesystem>
@@ -14,21 +14,22 @@ namespace salient::eval {
 
 // What a name stands for.
 struct TaskSelection {
-  std::string name;                                            // the task's, group's or tag's own name
+  std::string name;                                          // the task's, group's or tag's own name
   std::vector<std::shared_ptr<const TaskDefinition>> tasks;  // one, or the leaves of a group or tag in their order
-  std::vector<GroupDefinition> groups;                         // the group and those inside it, which come first; none for tags
-  std::string sha256;                                          // of all definitions
+  std::vector<GroupDefinition> groups;                       // the group and those inside it, which come first; none for tags
+  std::string sha256;                                        // of all definitions
 };
 
 class TaskLibrary {
  public:
   static const TaskLibrary& bundled();
 
-  // Adds the *.yaml files of a folder and those below it; their names win over those that are there. Errors: not found; those of read_task_file.
+  // Adds the *.yaml files of a folder and those below it; their names win over those that are there. Errors: not found; those of
+  // read_task_file.
   void add_folder(const std::filesystem::path& folder);
 
-  // A task, one of its other names, a group, a tag, or a YAML file of one of these ("my/task.yaml", ending in .yaml or .yml). Errors: invalid argument
-  // with the nearest name and all of them; those of read_task_file.
+  // A task, one of its other names, a group, a tag, or a YAML file of one of these ("my/task.yaml", ending in .yaml or .yml).
+  // Errors: invalid argument with the nearest name and all of them; those of read_task_file.
   TaskSelection find(std::string_view name) const;
 
   // Names of tasks and groups, sorted, without the members of groups that are not tasks of a file of their own.

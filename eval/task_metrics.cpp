@@ -52,7 +52,9 @@ const MetricResult* TaskResult::find(std::string_view metric) const {
   return nullptr;
 }
 
-std::string metric_key(const std::string& metric, const std::string& filter) { return filter == "none" ? metric : metric + "," + filter; }
+std::string metric_key(const std::string& metric, const std::string& filter) {
+  return filter == "none" ? metric : metric + "," + filter;
+}
 
 void add_metrics(const TaskDefinition& task, int64_t bootstrap_draws, TaskResult& result) {
   const double chance = result.documents.empty() ? 0 : mean_chance(result.documents);
@@ -118,7 +120,8 @@ TaskResult group_result(const GroupDefinition& group, const std::vector<TaskResu
   }
   const auto is_wanted = [](const GroupMetric& wanted, const std::string& key) {
     if (wanted.filters.empty()) return key == wanted.metric || key.starts_with(wanted.metric + ",");
-    return std::any_of(wanted.filters.begin(), wanted.filters.end(), [&](const std::string& f) { return metric_key(wanted.metric, f) == key; });
+    return std::any_of(wanted.filters.begin(), wanted.filters.end(),
+                       [&](const std::string& f) { return metric_key(wanted.metric, f) == key; });
   };
   for (const GroupMetric& wanted : group.metrics) {
     for (const MetricResult& like : members.front()->metrics) {
@@ -152,7 +155,9 @@ TaskResult group_result(const GroupDefinition& group, const std::vector<TaskResu
       }
       metric.value.value /= weights;
       if (metric.chance) metric.chance = chance / weights;
-      if (has_error) metric.value.stderr_of_mean = wanted.weight_by_size ? std::sqrt(squares / degrees / documents) : std::sqrt(squares) / weights;
+      if (has_error)
+        metric.value.stderr_of_mean =
+            wanted.weight_by_size ? std::sqrt(squares / degrees / documents) : std::sqrt(squares) / weights;
       result.metrics.push_back(std::move(metric));
     }
   }

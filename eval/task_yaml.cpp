@@ -18,11 +18,40 @@ namespace {
 
 using Keys = std::vector<std::string>;
 
-const Keys kTaskKeys = {"task", "task_alias", "tag", "include", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
-                        "test_split", "fewshot_split", "process_docs", "output_type", "description", "doc_to_text", "doc_to_choice", "doc_to_target",
-                        "gen_prefix", "target_delimiter", "fewshot_delimiter", "num_fewshot", "fewshot_config", "generation_kwargs", "repeats",
-                        "filter_list", "metric_list", "process_results", "metadata", "should_decontaminate", "doc_to_decontamination_query", "aliases",
-                        "row_filter", "document_reader", "loglikelihood_of"};
+const Keys kTaskKeys = {"task",
+                        "task_alias",
+                        "tag",
+                        "include",
+                        "dataset_path",
+                        "dataset_name",
+                        "dataset_kwargs",
+                        "training_split",
+                        "validation_split",
+                        "test_split",
+                        "fewshot_split",
+                        "process_docs",
+                        "output_type",
+                        "description",
+                        "doc_to_text",
+                        "doc_to_choice",
+                        "doc_to_target",
+                        "gen_prefix",
+                        "target_delimiter",
+                        "fewshot_delimiter",
+                        "num_fewshot",
+                        "fewshot_config",
+                        "generation_kwargs",
+                        "repeats",
+                        "filter_list",
+                        "metric_list",
+                        "process_results",
+                        "metadata",
+                        "should_decontaminate",
+                        "doc_to_decontamination_query",
+                        "aliases",
+                        "row_filter",
+                        "document_reader",
+                        "loglikelihood_of"};
 const Keys kNotDone = {"class", "custom_dataset", "doc_to_image", "doc_to_audio", "use_prompt", "unsafe_code"};
 const Keys kGroupKeys = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag", "include"};
 
@@ -87,7 +116,8 @@ std::string function_name(const ConfigNode& node, Find find) {
   std::string name = text.substr(kFunction.size());
   if (find(name) == nullptr) {
     const auto names = task_function_names();
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: '{}': no function {}{} for this key", node.where(), node.path(), name, did_you_mean(name, names)))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: '{}': no function {}{} for this key", node.where(), node.path(), name, did_you_mean(name, names)))
         .with_hint(fmt::format("Python files of tasks are not run: write a template, or name one of {}", fmt::join(names, ", ")));
   }
   return name;
@@ -117,8 +147,8 @@ Field read_field(const ConfigNode& node) {
 }
 
 OutputType read_output_type(const ConfigNode& node) {
-  constexpr std::array kTypes = {OutputType::kMultipleChoice, OutputType::kLoglikelihood, OutputType::kLoglikelihoodRolling, OutputType::kGenerateUntil,
-                                 OutputType::kTokenWindows};
+  constexpr std::array kTypes = {OutputType::kMultipleChoice, OutputType::kLoglikelihood, OutputType::kLoglikelihoodRolling,
+                                 OutputType::kGenerateUntil, OutputType::kTokenWindows};
   if (node.is_null()) return OutputType::kGenerateUntil;
   Keys names;
   for (const OutputType type : kTypes) names.emplace_back(to_string(type));
@@ -133,13 +163,14 @@ Unit read_unit(const ConfigNode& node, Unit fallback) {
 }
 
 MetricDefinition read_metric(const ConfigNode& node, const TaskDefinition& task) {
-  node.check_keys(Keys{"metric", "aggregation", "higher_is_better", "unit", "headline", "regexes_to_ignore", "ignore_case", "ignore_punctuation",
-                       "ignore_numbers"});
+  node.check_keys(Keys{"metric", "aggregation", "higher_is_better", "unit", "headline", "regexes_to_ignore", "ignore_case",
+                       "ignore_punctuation", "ignore_numbers"});
   MetricDefinition metric;
   metric.name = text_or(node.get("metric"), "");
   const MetricRow* row = find_metric(metric.name, task.output_type);
   if (row == nullptr && task.process_results.empty() && task.output_type != OutputType::kTokenWindows) {
-    node.get("metric").reject(fmt::format("a metric of {}: {}", to_string(task.output_type), fmt::join(metric_names(task.output_type), ", ")));
+    node.get("metric").reject(
+        fmt::format("a metric of {}: {}", to_string(task.output_type), fmt::join(metric_names(task.output_type), ", ")));
   }
   if (row != nullptr) {
     metric.aggregation = row->aggregation;
@@ -158,7 +189,8 @@ MetricDefinition read_metric(const ConfigNode& node, const TaskDefinition& task)
   metric.unit = read_unit(node.get("unit"), metric.unit);
   if (node.has("headline")) metric.headline = node.get("headline").as_bool();
   const auto flag = [&](const char* key) { return node.has(key) && node.get(key).as_bool(); };
-  metric.exact_match = {strings(node.get("regexes_to_ignore")), flag("ignore_case"), flag("ignore_punctuation"), flag("ignore_numbers")};
+  metric.exact_match = {strings(node.get("regexes_to_ignore")), flag("ignore_case"), flag("ignore_punctuation"),
+                        flag("ignore_numbers")};
   return metric;
 }
 
@@ -174,7 +206,8 @@ void read_metrics(const ConfigNode& node, TaskDefinition& task) {
   // Perplexities stand for themselves; else the first share of right answers is what a task is known by.
   const auto is_headline = [](const MetricDefinition& m) { return m.headline; };
   if (task.output_type == OutputType::kTokenWindows || std::any_of(task.metrics.begin(), task.metrics.end(), is_headline)) return;
-  const auto first = std::find_if(task.metrics.begin(), task.metrics.end(), [](const MetricDefinition& m) { return m.higher_is_better; });
+  const auto first =
+      std::find_if(task.metrics.begin(), task.metrics.end(), [](const MetricDefinition& m) { return m.higher_is_better; });
   if (first != task.metrics.end()) first->headline = true;
 }
 
@@ -196,28 +229,39 @@ void read_filters(const ConfigNode& node, TaskDefinition& task) {
 void read_generation(const ConfigNode& node, TaskDefinition& task) {
   task.until = {task.fewshot_delimiter};
   if (node.is_null()) return;
-  node.check_keys(Keys{"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "top_p", "top_k"});
+  node.check_keys(Keys{"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens",
+                       "top_p", "top_k"});
   if (node.has("until")) task.until = strings(node.get("until"));
   const bool may_sample = !node.has("do_sample") || node.get("do_sample").as_bool();
   const double temperature = node.has("temperature") ? node.get("temperature").as_double(0) : 0.0;
   if (may_sample && (temperature > 0 || (node.has("do_sample") && node.get("do_sample").as_bool() && !node.has("temperature")))) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: generations that are sampled are not evaluated here: their figures depend on the random stream "
-                                                     "of the program that draws them",
-                                                     node.where()))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: generations that are sampled are not evaluated here: their figures depend on the random stream "
+                            "of the program that draws them",
+                            node.where()))
         .with_hint("do_sample: false");
   }
-  for (const char* key : {"max_completion_tokens", "max_tokens", "max_new_tokens", "max_gen_toks"}) {  // the last that is there wins
+  for (const char* key :
+       {"max_completion_tokens", "max_tokens", "max_new_tokens", "max_gen_toks"}) {  // the last that is there wins
     if (node.has(key)) task.max_new_tokens = node.get(key).as_int64(1, 1 << 20);
   }
 }
 
 void read_fewshot(const Layers& layers, TaskDefinition& task) {
   FewshotDefinition& fewshot = task.fewshot;
-  fewshot = {"default", text_or(layers.get("fewshot_split"), ""), Json(), task.doc_to_text, task.doc_to_choice, task.doc_to_target, task.gen_prefix,
-             task.target_delimiter, task.fewshot_delimiter};
+  fewshot = {"default",
+             text_or(layers.get("fewshot_split"), ""),
+             Json(),
+             task.doc_to_text,
+             task.doc_to_choice,
+             task.doc_to_target,
+             task.gen_prefix,
+             task.target_delimiter,
+             task.fewshot_delimiter};
   const ConfigNode& node = layers.get("fewshot_config");
   if (node.is_null()) return;
-  node.check_keys(Keys{"sampler", "split", "samples", "doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix", "target_delimiter", "fewshot_delimiter"});
+  node.check_keys(Keys{"sampler", "split", "samples", "doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix",
+                       "target_delimiter", "fewshot_delimiter"});
   if (node.has("sampler")) fewshot.sampler = node.get("sampler").as_choice(Keys{"default", "first_n"});
   fewshot.split = text_or(node.get("split"), fewshot.split);
   if (node.has("samples")) {
@@ -258,7 +302,8 @@ void check_task(const TaskDefinition& task, const ConfigNode& node) {
   const bool windows = task.output_type == OutputType::kTokenWindows;
   if (!windows && !task.doc_to_target.is_set()) node.reject("the key doc_to_target");
   if (!windows && !task.doc_to_text.is_set()) node.reject("the key doc_to_text");
-  if (task.output_type == OutputType::kMultipleChoice && !task.doc_to_choice.is_set()) node.reject("the key doc_to_choice with output_type: multiple_choice");
+  if (task.output_type == OutputType::kMultipleChoice && !task.doc_to_choice.is_set())
+    node.reject("the key doc_to_choice with output_type: multiple_choice");
   if (!windows && task.evaluated_split().empty()) node.reject("a test_split or a validation_split");
 }
 
@@ -307,7 +352,8 @@ std::vector<GroupMetric> read_group_metrics(const ConfigNode& node) {
   const auto read = [&](const ConfigNode& entry) {
     entry.check_keys(Keys{"metric", "aggregation", "weight_by_size", "filter_list"});
     if (entry.has("aggregation")) entry.get("aggregation").as_choice(Keys{"mean"});
-    out.push_back({entry.get("metric").as_string(), strings(entry.get("filter_list")), !entry.has("weight_by_size") || entry.get("weight_by_size").as_bool()});
+    out.push_back({entry.get("metric").as_string(), strings(entry.get("filter_list")),
+                   !entry.has("weight_by_size") || entry.get("weight_by_size").as_bool()});
   };
   if (node.kind() == ConfigNode::Kind::kMap) {
     read(node);

@@ -44,10 +44,8 @@ std::vector<Json> wikitext_pages(std::string_view text) {
 
 Json wikitext_detokenized_page(const Json& row, const std::string& where) {
   static const std::pair<PythonRegex, const char*> kPatterns[] = {
-      {PythonRegex(R"(\(\s*([^\)]*?)\s*\))"), "(\\1)"},
-      {PythonRegex(R"(\[\s*([^\]]*?)\s*\])"), "[\\1]"},
-      {PythonRegex(R"(\{\s*([^}]*?)\s*\})"), "{\\1}"},
-      {PythonRegex(R"("\s*([^"]*?)\s*")"), "\"\\1\""},
+      {PythonRegex(R"(\(\s*([^\)]*?)\s*\))"), "(\\1)"}, {PythonRegex(R"(\[\s*([^\]]*?)\s*\])"), "[\\1]"},
+      {PythonRegex(R"(\{\s*([^}]*?)\s*\})"), "{\\1}"},  {PythonRegex(R"("\s*([^"]*?)\s*")"), "\"\\1\""},
       {PythonRegex(R"('\s*([^']*?)\s*')"), "'\\1'"},
   };
   static const PythonRegex kQuotedDigit("/' [0-9]/");
@@ -57,7 +55,14 @@ Json wikitext_detokenized_page(const Json& row, const std::string& where) {
   replace_each(text, {{" @-@ ", "-"}, {" @,@ ", ","}, {" @.@ ", "."}});
   replace_each(text, {{" : ", ": "}, {" ; ", "; "}, {" . ", ". "}, {" ! ", "! "}, {" ? ", "? "}, {" , ", ", "}});
   for (const auto& [pattern, replacement] : kPatterns) text = pattern.replace(text, replacement);
-  replace_each(text, {{"= = = =", "===="}, {"= = =", "==="}, {"= =", "=="}, {" \u00b0 ", "\u00b0"}, {" \n", "\n"}, {"\n ", "\n"}, {" N ", " 1 "}, {" 's", "'s"}});
+  replace_each(text, {{"= = = =", "===="},
+                      {"= = =", "==="},
+                      {"= =", "=="},
+                      {" \u00b0 ", "\u00b0"},
+                      {" \n", "\n"},
+                      {"\n ", "\n"},
+                      {" N ", " 1 "},
+                      {" 's", "'s"}});
   return text;
 }
 

@@ -1,5 +1,5 @@
-// WikiText-2 by documents (Merity et al. 2016), as lm_eval/tasks/wikitext/preprocess_wikitext.py does it: pages are detokenised before they are
-// scored, while words and bytes are counted on the page as it was.
+// WikiText-2 by documents (Merity et al. 2016), as lm_eval/tasks/wikitext/preprocess_wikitext.py does it: pages are detokenised
+// before they are scored, while words and bytes are counted on the page as it was.
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@
 
 namespace salient::eval {
 
-// Rows {"page": text} of wiki.test.raw: a page begins at each line "= Title =". As the data set EleutherAI/wikitext_document_level is made.
+// Rows {"page": text} of wiki.test.raw: a page begins at each line "= Title =". As the data set EleutherAI/wikitext_document_level
+// is made.
 std::vector<Json> wikitext_pages(std::string_view text);
 
 // The text that is scored, of the column page.

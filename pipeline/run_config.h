@@ -53,9 +53,10 @@
 //       - {smooth_layer: "re:.*input_layernorm", balance_layers: ["re:.*q_proj", "re:.*k_proj", "re:.*v_proj"]}
 //   evaluation:
 //     tasks:                       # default: none. A name, or keys:
-//       # limit: documents or windows, 0 = all; window: tokens, 0 = auto; name: a task, group or YAML file; file: data, or a folder of splits
+//       # limit: documents or windows, 0 = all; window: tokens, 0 = auto
+//       # name: a task, group or YAML file; file: data, or a folder of splits (docs/evaluation.md)
 //       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}
-//       - {name: gsm8k, file: test.jsonl, splits: {train: train.jsonl}, num_fewshot: 5}      # default: what the task says
+//       - {name: gsm8k, file: test.jsonl, splits: {train: train.jsonl}, num_fewshot: 5}  # default: what the task says
 //     batch_tokens: 4096           # padded tokens of one forward pass
 //     apply_chat_template: false
 //     max_new_tokens: 0            # 0 = the task's own

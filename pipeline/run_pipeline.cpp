@@ -328,7 +328,8 @@ std::map<std::string, fs::path> find_data(const TaskConfig& config, const eval::
       }
     } catch (const Error& error) {
       throw Error(error.kind(), fmt::format("{}: {}", config.where, error.message()))
-          .with_hint(fmt::format("give it one: - {{name: {}, file: DATA}}; for examples: splits: {{train: DATA}}, or num_fewshot: 0", task->name));
+          .with_hint(fmt::format(
+              "give it one: - {{name: {}, file: DATA}}; for examples: splits: {{train: DATA}}, or num_fewshot: 0", task->name));
     }
   }
   return files;
@@ -346,7 +347,8 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
     Stage stage;
     stage.name = "evaluate:" + task_name;
     const auto same_name = [&](const Stage& other) { return other.name.starts_with(stage.name); };
-    if (const auto before = std::count_if(stages.begin(), stages.end(), same_name); before > 0) stage.name += fmt::format(":{}", before + 1);
+    if (const auto before = std::count_if(stages.begin(), stages.end(), same_name); before > 0)
+      stage.name += fmt::format(":{}", before + 1);
     stage.after = {"quantize", "detect"};
     stage.settings = {{"task", task_name},
                       {"task_sha256", selection.sha256},

@@ -102,8 +102,8 @@ class Lexer {
     lex_tag(kind == '%');
   }
 
-  // The end of a block or comment whose closing mark starts at `at`: consumes "-%}" and white space, "+%}", or "%}" and what trim_blocks takes.
-  // 0 when there is no such end.
+  // The end of a block or comment whose closing mark starts at `at`: consumes "-%}" and white space, "+%}", or "%}" and what
+  // trim_blocks takes. 0 when there is no such end.
   size_t block_end(size_t at, std::string_view mark) const {
     const auto has = [&](size_t position) { return std::string_view(text_).substr(position, 2) == mark; };
     if (at < text_.size() && text_[at] == '-' && has(at + 1)) return skip_space(at + 3);

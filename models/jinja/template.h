@@ -1,5 +1,6 @@
-// A parsed Jinja2 template, by default as transformers' chat templates are configured: trim_blocks, lstrip_blocks, no autoescape, the immutable
-// sandbox, loop controls, generation blocks, and the globals raise_exception, strftime_now, range, dict, namespace, cycler, joiner.
+// A parsed Jinja2 template, by default as transformers' chat templates are configured: trim_blocks, lstrip_blocks, no autoescape,
+// the immutable sandbox, loop controls, generation blocks, and the globals raise_exception, strftime_now, range, dict, namespace,
+// cycler, joiner.
 //
 // Values differ from Python's where templates do not reach: integers have 64 bits, generators and functions print without address.
 #pragma once

@@ -50,7 +50,8 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
 });
 
 // --data TASK=FILE and --data TASK:SPLIT=FILE, by the task's own name.
-std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments, const eval::TaskLibrary& library, std::vector<std::string>& order) {
+std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments, const eval::TaskLibrary& library,
+                                                     std::vector<std::string>& order) {
   std::map<std::string, eval::DataSource> sources;
   for (const std::string& entry : arguments.values("data")) {
     const size_t equals = entry.find('=');
@@ -79,13 +80,16 @@ std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const e
   std::map<std::string, eval::DataSource> sources = data_sources(arguments, library, names);
   if (arguments.has("tasks")) names = arguments.list("tasks");
   if (names.empty()) {
-    throw Error(ErrorKind::kInvalidArgument, "salient eval: no task is named").with_hint("--tasks perplexity --data perplexity=heldout.txt");
+    throw Error(ErrorKind::kInvalidArgument, "salient eval: no task is named")
+        .with_hint("--tasks perplexity --data perplexity=heldout.txt");
   }
   std::vector<eval::TaskRequest> requests;
   for (const std::string& name : names) {
     const eval::TaskSelection selection = library.find(name);
     // Members of a group or tag may have data of their own.
-    const bool own = !sources.contains(selection.name) && std::any_of(selection.tasks.begin(), selection.tasks.end(), [&](const auto& task) { return sources.contains(task->name); });
+    const bool own =
+        !sources.contains(selection.name) &&
+        std::any_of(selection.tasks.begin(), selection.tasks.end(), [&](const auto& task) { return sources.contains(task->name); });
     std::vector<std::string> parts = {name};
     if (own && selection.tasks.size() > 1) {
       parts.clear();
@@ -94,11 +98,14 @@ std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const e
     for (const std::string& part : parts) {
       const eval::TaskSelection chosen = library.find(part);
       const eval::DataSource& source = sources[chosen.name];
-      eval::TaskRequest request{part, source.path, arguments.integer_or("limit", 0, 0, 1 << 30), arguments.integer_or("window", 0, 0, 1 << 20), source.splits, {}};
+      eval::TaskRequest request{
+          part,          source.path, arguments.integer_or("limit", 0, 0, 1 << 30), arguments.integer_or("window", 0, 0, 1 << 20),
+          source.splits, {}};
       if (arguments.has("num-fewshot")) request.num_fewshot = arguments.integer_or("num-fewshot", 0, 0, 10000);
       for (const auto& task : chosen.tasks) {  // before a model is loaded
         eval::find_split(*task, task->evaluated_split(), source);
-        if (eval::shots_of(*task, request.num_fewshot) > 0 && !task->shots_split().empty()) eval::find_split(*task, task->shots_split(), source);
+        if (eval::shots_of(*task, request.num_fewshot) > 0 && !task->shots_split().empty())
+          eval::find_split(*task, task->shots_split(), source);
       }
       requests.push_back(std::move(request));
     }
@@ -113,13 +120,21 @@ void print_tasks(const eval::TaskLibrary& library, bool json) {
   for (const std::string& name : library.names()) {
     const eval::TaskSelection selection = library.find(name);
     const eval::TaskDefinition& task = *selection.tasks.front();
-    const std::string kind = selection.groups.empty() ? std::string(eval::to_string(task.output_type)) : fmt::format("group of {}", selection.tasks.size());
+    const std::string kind = selection.groups.empty() ? std::string(eval::to_string(task.output_type))
+                                                      : fmt::format("group of {}", selection.tasks.size());
     std::vector<std::string> metrics;
     for (const eval::MetricDefinition& metric : task.metrics) metrics.push_back(metric.name);
     const int64_t shots = task.num_fewshot.value_or(0);
-    rows.push_back({name, kind, std::to_string(shots), shorten(fmt::format("{}", fmt::join(metrics, ", ")), 48), task.dataset_path});
-    list.push_back({{"task", name}, {"kind", kind}, {"num_fewshot", shots}, {"metrics", metrics}, {"dataset_path", task.dataset_path},
-                    {"dataset_name", task.dataset_name}, {"version", task.version}, {"origin", task.origin}});
+    rows.push_back(
+        {name, kind, std::to_string(shots), shorten(fmt::format("{}", fmt::join(metrics, ", ")), 48), task.dataset_path});
+    list.push_back({{"task", name},
+                    {"kind", kind},
+                    {"num_fewshot", shots},
+                    {"metrics", metrics},
+                    {"dataset_path", task.dataset_path},
+                    {"dataset_name", task.dataset_name},
+                    {"version", task.version},
+                    {"origin", task.origin}});
   }
   if (json) return print_json(list);
   print_text(format_table({"Task", "Kind", "Examples", "Metrics", "Data on the Hugging Face Hub"}, rows));
@@ -140,8 +155,10 @@ void write_samples(const std::filesystem::path& folder, const eval::ModelResult&
 void eval_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"eval", "MODEL...",
-       "Evaluates models on local data, each beside the original where one is given: perplexity in two protocols, KL divergence, multiple\n"
-       "choice, numeric answers, reading comprehension, speed and memory. Models are folders, GGUF or TorchScript files, or org/name in\n"
+       "Evaluates models on local data, each beside the original where one is given: perplexity in two protocols, KL divergence, "
+       "multiple\n"
+       "choice, numeric answers, reading comprehension, speed and memory. Models are folders, GGUF or TorchScript files, or "
+       "org/name in\n"
        "the Hugging Face cache.",
        "  salient eval demo_awq --compare-with models/demo --tasks perplexity,arc \\\n"
        "      --data perplexity=models/demo/data/heldout.txt --data arc=models/demo/data/arc_test.jsonl\n"
@@ -154,7 +171,8 @@ void eval_command(const std::vector<std::string>& words) {
   if (arguments.has("include-path")) library.add_folder(arguments.text("include-path"));
   if (arguments.flag("list-tasks")) return print_tasks(library, arguments.flag("json"));
   if (arguments.positional().empty()) {
-    throw Error(ErrorKind::kInvalidArgument, "salient eval: no model is named").with_hint("salient eval MODEL... --tasks ... --data TASK=FILE");
+    throw Error(ErrorKind::kInvalidArgument, "salient eval: no model is named")
+        .with_hint("salient eval MODEL... --tasks ... --data TASK=FILE");
   }
   if (arguments.has("record") && arguments.positional().size() != 1) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: --record with {} models", arguments.positional().size()))

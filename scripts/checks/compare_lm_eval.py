@@ -84,7 +84,7 @@ def main():
         largest, bad, texts = compare(read(work / "samples" / f"samples_{name}.jsonl"), theirs["samples"])
         wrong = bad > 0 or texts > 0 or metric > 1e-4
         failed = failed or wrong
-        print(f"{name:<16}{shots:>6}{limit:>6}{largest:>12.2e}{texts:>7}{metric:>12.2e}  {'OUT OF BOUNDS' if wrong else ''}", flush=True)
+        print(f"{name:<16}{shots:>6}{limit:>6}{largest:>12.2e}{texts:>7}{f"{metric:.2e}" if shared else "-":>12}  {'OUT OF BOUNDS' if wrong else ''}", flush=True)
     sys.exit(1 if failed else 0)
 
 

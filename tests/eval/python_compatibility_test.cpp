@@ -1,5 +1,5 @@
-// Random draws, literals and regular expressions as Python's. Goldens: tests/data/eval/tasks.json, by scripts/goldens/eval_tasks.py; the vectors of
-// Random(1234) at hand are CPython's, for the pools of the real data sets.
+// Random draws, literals and regular expressions as Python's. Goldens: tests/data/eval/tasks.json, by
+// scripts/goldens/eval_tasks.py; the vectors of Random(1234) at hand are CPython's, for the pools of the real data sets.
 #include <gtest/gtest.h>
 
 #include "common/json.h"

@@ -1,4 +1,5 @@
-// Filters and exact_match against goldens by lm-evaluation-harness 0.4.13: scripts/goldens/eval_tasks.py and, for numbers, eval_metrics.py.
+// Filters and exact_match against goldens by lm-evaluation-harness 0.4.13: scripts/goldens/eval_tasks.py and, for numbers,
+// eval_metrics.py.
 #include "eval/response_filters.h"
 
 #include <gtest/gtest.h>
@@ -36,7 +37,8 @@ TEST(ResponseFilters, EqualTheHarness) {
     }
     const auto found = apply_filters(filter, single(json["texts"]), rows);
     for (size_t i = 0; i < found.size(); ++i) {
-      EXPECT_EQ(found[i], pipeline["results"][i].get<std::string>()) << dump_json(pipeline["steps"]) << " on " << dump_json(json["texts"][i]);
+      EXPECT_EQ(found[i], pipeline["results"][i].get<std::string>())
+          << dump_json(pipeline["steps"]) << " on " << dump_json(json["texts"][i]);
     }
   }
 }
@@ -51,8 +53,9 @@ TEST(ResponseFilters, ChooseAmongRepeats) {
 }
 
 TEST(ResponseFilters, RefuseWhatTheyDoNotKnow) {
-  for (const FilterStep& wrong : {FilterStep{"regx", Json::object()}, FilterStep{"regex", {{"pattern", "a"}}}, FilterStep{"regex", {{"regex_pattern", "("}}},
-                                  FilterStep{"regex", {{"group_select", "last"}}}, FilterStep{"take_first_k", Json::object()}}) {
+  for (const FilterStep& wrong :
+       {FilterStep{"regx", Json::object()}, FilterStep{"regex", {{"pattern", "a"}}}, FilterStep{"regex", {{"regex_pattern", "("}}},
+        FilterStep{"regex", {{"group_select", "last"}}}, FilterStep{"take_first_k", Json::object()}}) {
     EXPECT_EQ(test::error_of([&] { check_filter(wrong); }).kind(), ErrorKind::kInvalidArgument) << wrong.function;
   }
 }
@@ -63,8 +66,8 @@ TEST(ExactMatch, EqualsTheHarness) {
     const Json& rules = match["rules"];
     MetricDefinition metric;
     metric.name = "exact_match";
-    metric.exact_match = {rules.value("regexes_to_ignore", std::vector<std::string>()), rules.value("ignore_case", false), rules.value("ignore_punctuation", false),
-                          rules.value("ignore_numbers", false)};
+    metric.exact_match = {rules.value("regexes_to_ignore", std::vector<std::string>()), rules.value("ignore_case", false),
+                          rules.value("ignore_punctuation", false), rules.value("ignore_numbers", false)};
     const TextScorer scorer(metric);
     for (size_t i = 0; i < json["pairs"].size(); ++i) {
       const Json& pair = json["pairs"][i];

@@ -1,7 +1,6 @@
-// Whole tasks on the demo model against lm-evaluation-harness 0.4.13: prompts, log-likelihoods, texts, scores. Goldens: tests/data/eval/tasks.json, made by
-// scripts/goldens/eval_tasks.py.
+// Whole tasks on the demo model against lm-evaluation-harness 0.4.13: prompts, log-likelihoods, texts, scores. Goldens:
+// tests/data/eval/tasks.json, made by scripts/goldens/eval_tasks.py.
 #include <gtest/gtest.h>
-
 
 #include "common/file.h"
 #include "eval/evaluate.h"
@@ -36,7 +35,8 @@ class TaskParity : public testing::TestWithParam<size_t> {
   TaskRequest request() const {
     TaskRequest out{expected()["task"], {}, 0, 0, {}, {}};
     out.splits[expected()["split"]] = write_rows(folder_.path() / "rows.jsonl", expected()["rows"]);
-    if (!expected()["pool"].is_null()) out.splits[expected()["pool_split"]] = write_rows(folder_.path() / "pool.jsonl", expected()["pool"]);
+    if (!expected()["pool"].is_null())
+      out.splits[expected()["pool_split"]] = write_rows(folder_.path() / "pool.jsonl", expected()["pool"]);
     if (!expected()["shots"].is_null()) out.num_fewshot = expected()["shots"].get<int64_t>();
     return out;
   }
@@ -82,7 +82,8 @@ TEST_P(TaskParity, ResultsAreTheSame) {
       ASSERT_TRUE(result.documents[i].score(metric)) << metric;
       EXPECT_NEAR(*result.documents[i].score(metric), value.get<double>(), 1e-3) << metric;
     }
-    for (const auto& [filter, text] : result.documents[i].extracted) EXPECT_EQ(text, document["filtered"][filter][0].get<std::string>());
+    for (const auto& [filter, text] : result.documents[i].extracted)
+      EXPECT_EQ(text, document["filtered"][filter][0].get<std::string>());
   }
   for (const auto& [key, value] : expected()["metrics"].items()) {
     // "acc", "acc_stderr", "exact_match,strict-match", "exact_match_stderr,strict-match"
@@ -117,7 +118,10 @@ TEST(TaskGroups, AreEvaluatedWithTheirMembersAndABase) {
   const test::TemporaryFolder folder;
   Json rows = Json::array();
   for (int i = 0; i < 6; ++i) {
-    rows.push_back({{"question", "What is 1 + " + std::to_string(i) + "?"}, {"choices", {"1", "2", "3", "4"}}, {"answer", i % 4}, {"subject", i < 2 ? "anatomy" : "virology"}});
+    rows.push_back({{"question", "What is 1 + " + std::to_string(i) + "?"},
+                    {"choices", {"1", "2", "3", "4"}},
+                    {"answer", i % 4},
+                    {"subject", i < 2 ? "anatomy" : "virology"}});
   }
   const auto file = write_rows(folder.path() / "all.jsonl", rows);
   write_file(folder.path() / "two.yaml",
@@ -139,14 +143,22 @@ TEST(TaskGroups, AreEvaluatedWithTheirMembersAndABase) {
   EXPECT_EQ(group.base->difference.value, 0);
   EXPECT_EQ(group.base->difference.stderr_of_mean, 0);
   // A subject that the file does not have.
-  const Error error = test::error_of([&] { evaluate(demo(), nullptr, {{"mmlu_astronomy", file, 0, 0, {}, {}}}, options); }, ErrorKind::kInvalidArgument);
+  const Error error = test::error_of(
+      [&] {
+        evaluate(demo(), nullptr, {{"mmlu_astronomy", file, 0, 0, {}, {}}}, options);
+      },
+      ErrorKind::kInvalidArgument);
   EXPECT_NE(error.message().find("astronomy"), std::string::npos);
 }
 
 TEST(TaskData, ExamplesWithoutAFileSayHowToNameOne) {
   const test::TemporaryFolder folder;
   const auto file = write_rows(folder.path() / "rows.jsonl", Json::array({{{"question", "1?"}, {"answer", "#### 1"}}}));
-  const Error error = test::error_of([&] { evaluate(demo(), nullptr, {{"gsm8k", file, 0, 0, {}, {}}}, {}); }, ErrorKind::kInvalidArgument);
+  const Error error = test::error_of(
+      [&] {
+        evaluate(demo(), nullptr, {{"gsm8k", file, 0, 0, {}, {}}}, {});
+      },
+      ErrorKind::kInvalidArgument);
   EXPECT_NE(error.hint().find("--data gsm8k:train=FILE"), std::string::npos) << error.hint();
 }
 

@@ -22,7 +22,9 @@ using testing::HasSubstr;
 const TaskDefinition& bundled(const char* name) { return *TaskLibrary::bundled().find(name).tasks.at(0); }
 
 TaskDefinition parse(const std::string& text) {
-  return read_task_file(ConfigNode::parse(text, "x.yaml"), "x.yaml", [](const std::string&, const std::string&) { return ConfigNode(); }).tasks.at(0);
+  return read_task_file(ConfigNode::parse(text, "x.yaml"), "x.yaml",
+                        [](const std::string&, const std::string&) { return ConfigNode(); })
+      .tasks.at(0);
 }
 
 TEST(BundledTasks, AreTheFilesOfTheProject) {
@@ -86,11 +88,14 @@ TEST(TaskLibraryTest, UnknownNamesGetTheNearest) {
 TEST(TaskLibraryTest, TakesTasksOfFoldersAndFiles) {
   const test::TemporaryFolder folder;
   fs::create_directories(folder.path() / "deep");
-  write_file(folder.path() / "deep/_base", "output_type: multiple_choice\ntest_split: test\ndoc_to_text: a\ndoc_to_target: 0\ndoc_to_choice: [x, y]\nnum_fewshot: 3\n");
+  write_file(
+      folder.path() / "deep/_base",
+      "output_type: multiple_choice\ntest_split: test\ndoc_to_text: a\ndoc_to_target: 0\ndoc_to_choice: [x, y]\nnum_fewshot: 3\n");
   write_file(folder.path() / "deep/mine.yaml", "include: _base\ntask: mine\nnum_fewshot: null\n");
   write_file(folder.path() / "deep/other.yaml", "include: [_base]\ntask: other\ntag: [mine_all]\n");
   write_file(folder.path() / "group.yaml",
-             "group: both\ntask: [mine, {include: deep/_base, task: inside, doc_to_choice: {a: v, b: w}}]\naggregate_metric_list: {metric: acc, weight_by_size: false}\n");
+             "group: both\ntask: [mine, {include: deep/_base, task: inside, doc_to_choice: {a: v, b: w}}]\naggregate_metric_list: "
+             "{metric: acc, weight_by_size: false}\n");
   write_file(folder.path() / "arc.yaml", "include: arc_easy.yaml\ntask: arc\nnum_fewshot: 7\n");  // of the bundled ones
   TaskLibrary library = TaskLibrary::bundled();
   library.add_folder(folder.path());
