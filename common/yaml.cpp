@@ -116,7 +116,7 @@ class ConfigBuilder {
       case YAML::NodeType::Undefined:
       case YAML::NodeType::Null: break;
       case YAML::NodeType::Scalar:
-        node.scalar_ = source.Scalar();
+        node.scalar_ = source.Tag() == "!function" ? "!function " + source.Scalar() : source.Scalar();
         node.quoted_ = source.Tag() == "!" || source.Tag() == "tag:yaml.org,2002:str";
         node.kind_ = !node.quoted_ && is_one_of(node.scalar_, {"", "~", "null", "Null", "NULL"}) ? ConfigNode::Kind::kNull
                                                                                                  : ConfigNode::Kind::kScalar;

@@ -1,8 +1,7 @@
 #include "eval/evaluate.h"
 
-#include "common/error.h"
 #include "eval/run_task.h"
-#include "eval/tasks.h"
+#include "eval/task_metrics.h"
 
 namespace salient::eval {
 namespace {
@@ -31,34 +30,93 @@ const TaskResult* find_known(const ModelResult* known, const TaskResult& result,
   return nullptr;
 }
 
+// A model's results as far as they are, and with a base the base's beside them.
+class Evaluator {
+ public:
+  Evaluator(const LanguageModel& model, const LanguageModel* base, const EvaluationOptions& options, const ModelResult* known_base)
+      : model_(model),
+        base_(base),
+        options_(options),
+        base_options_(options),
+        known_base_(known_base),
+        out_{new_model_result(model), std::nullopt} {
+    if (base != nullptr) out_.base = new_model_result(*base);
+    base_options_.run_observer = nullptr;
+  }
+
+  void run(const TaskSelection& selection, const TaskRequest& request) {
+    const size_t first = out_.model.tasks.size();
+    for (const auto& task : selection.tasks) run_task(*task, request);
+    for (const GroupDefinition& group : selection.groups) {
+      if (!group.metrics.empty()) add_group(group, first);
+    }
+  }
+
+  Evaluation take() { return std::move(out_); }
+
+ private:
+  void run_task(const TaskDefinition& task, const TaskRequest& request) {
+    const PhaseProgress progress = progress_of(options_, /*is_base=*/false, task.name);
+    if (task.output_type == OutputType::kTokenWindows) {
+      TaskResult base_result;
+      out_.model.tasks.push_back(run_perplexity(model_, base_, task, request, options_, progress, &base_result));
+      if (base_ != nullptr) out_.base->tasks.push_back(std::move(base_result));
+      return;
+    }
+    TaskResult result = run_documents(model_, task, request, options_, progress);
+    if (base_ != nullptr) {
+      const TaskResult* known = find_known(known_base_, result, *base_);
+      out_.base->tasks.push_back(known != nullptr ? *known
+                                                  : run_documents(*base_, task, request, base_options_,
+                                                                  progress_of(options_, /*is_base=*/true, task.name)));
+      compare_documents(result, out_.base->tasks.back());
+    }
+    out_.model.tasks.push_back(std::move(result));
+  }
+
+  // The group stands for its tasks in a verdict.
+  void add_group(const GroupDefinition& group, size_t first) {
+    const auto summarize = [&](std::vector<TaskResult>& tasks) {
+      TaskResult result = group_result(group, tasks);
+      for (size_t i = first; i < tasks.size(); ++i) {
+        for (MetricResult& metric : tasks[i].metrics) metric.headline = false;
+        for (const std::string& member : group.tasks) {
+          if (base_ != nullptr && tasks[i].task == member) {
+            result.documents.insert(result.documents.end(), tasks[i].documents.begin(), tasks[i].documents.end());
+          }
+        }
+      }
+      return result;
+    };
+    TaskResult result = summarize(out_.model.tasks);
+    if (base_ != nullptr) {
+      TaskResult base_result = summarize(out_.base->tasks);
+      compare_documents(result, base_result);
+      base_result.documents.clear();
+      out_.base->tasks.push_back(std::move(base_result));
+    }
+    result.documents.clear();
+    out_.model.tasks.push_back(std::move(result));
+  }
+
+  const LanguageModel& model_;
+  const LanguageModel* base_;
+  const EvaluationOptions& options_;
+  EvaluationOptions base_options_;
+  const ModelResult* known_base_;
+  Evaluation out_;
+};
+
 }  // namespace
 
 Evaluation evaluate(const LanguageModel& model, const LanguageModel* base, const std::vector<TaskRequest>& requests,
                     const EvaluationOptions& options, const ModelResult* known_base) {
-  for (const TaskRequest& request : requests) find_task(request.task);  // before any work
-  Evaluation out{new_model_result(model), std::nullopt};
-  if (base != nullptr) out.base = new_model_result(*base);
-  EvaluationOptions base_options = options;
-  base_options.run_observer = nullptr;
-  for (const TaskRequest& request : requests) {
-    const TaskDefinition& task = find_task(request.task);
-    const PhaseProgress progress = progress_of(options, /*is_base=*/false, std::string(task.name));
-    if (task.kind == TaskKind::kPerplexity) {
-      TaskResult base_result;
-      out.model.tasks.push_back(run_perplexity(model, base, request, options, progress, &base_result));
-      if (base != nullptr) out.base->tasks.push_back(std::move(base_result));
-      continue;
-    }
-    const models::Dataset data = models::read_dataset(request.file);
-    TaskResult result = run_documents(model, task, data, request, options, progress);
-    if (base != nullptr) {
-      const TaskResult* known = find_known(known_base, result, *base);
-      out.base->tasks.push_back(known != nullptr ? *known
-                                                 : run_documents(*base, task, data, request, base_options, progress_of(options, /*is_base=*/true, std::string(task.name))));
-      compare_documents(result, out.base->tasks.back());
-    }
-    out.model.tasks.push_back(std::move(result));
-  }
+  const TaskLibrary& library = options.tasks != nullptr ? *options.tasks : TaskLibrary::bundled();
+  std::vector<TaskSelection> selections;  // before any work
+  for (const TaskRequest& request : requests) selections.push_back(library.find(request.task));
+  Evaluator evaluator(model, base, options, known_base);
+  for (size_t i = 0; i < requests.size(); ++i) evaluator.run(selections[i], requests[i]);
+  Evaluation out = evaluator.take();
   if (options.throughput) {
     const auto measure = [&](const LanguageModel& m, ModelResult& result) {
       const PhaseProgress progress = progress_of(options, &m == base, "throughput");

@@ -29,11 +29,11 @@ struct Prepared {
   std::vector<TokenId> continuation;
 };
 
-std::vector<Prepared> prepare(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests) {
+std::vector<Prepared> prepare(const LanguageModel& model, std::vector<TokenRequest>& requests) {
   std::vector<Prepared> out;
   out.reserve(requests.size());
-  for (const LikelihoodRequest& request : requests) {
-    TokenPair pair = with_context(request.document, [&] { return encode_pair(model, request.context, request.continuation); });
+  for (TokenRequest& request : requests) {
+    TokenPair pair = std::move(request.tokens);
     if (static_cast<int64_t>(pair.continuation.size()) > model.max_length) {
       fail(ErrorKind::kInvalidArgument, "{}: a continuation of {} tokens, but {} takes inputs of at most {}", request.document,
            pair.continuation.size(), model.name, model.max_length);
@@ -93,6 +93,15 @@ TokenPair encode_pair(const LanguageModel& model, std::string_view context, std:
 
 std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests,
                                       const LikelihoodOptions& options) {
+  std::vector<TokenRequest> tokens;
+  tokens.reserve(requests.size());
+  for (const LikelihoodRequest& request : requests) {
+    tokens.push_back({with_context(request.document, [&] { return encode_pair(model, request.context, request.continuation); }), request.document});
+  }
+  return token_loglikelihood(model, std::move(tokens), options);
+}
+
+std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options) {
   const c10::InferenceMode inference;
   std::vector<Prepared> prepared = prepare(model, requests);
   const std::vector<Pass> passes = plan_passes(prepared);

@@ -41,9 +41,16 @@ struct LikelihoodOptions {
   RunWatch watch;  // sees each distinct input: a context with a candidate but for its last token
 };
 
+// A continuation in tokens. The context is not empty.
+struct TokenRequest {
+  TokenPair tokens;
+  std::string document;  // names the document in errors
+};
+
 // Results in the order of the requests. Inputs longer than max_length lose tokens on the left, never of the continuation. Errors: invalid
 // argument for a continuation longer than max_length; check failed for NaN logits, naming model and document.
 std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests,
                                       const LikelihoodOptions& options = {});
+std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options = {});
 
 }  // namespace salient::eval

@@ -120,6 +120,8 @@ Json to_json(const DocumentRecord& document) {
   if (!document.response.log_probs.empty()) out["log_probs"] = document.response.log_probs;
   if (!document.response.text.empty()) out["text"] = document.response.text;
   if (document.response.turn != document.response.text) out["turn"] = document.response.turn;
+  if (!document.response.is_greedy.empty()) out["is_greedy"] = document.response.is_greedy;
+  for (const auto& [filter, text] : document.extracted) out["extracted"][filter] = text;
   return out;
 }
 

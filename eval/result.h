@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/json.h"
+#include "eval/document_record.h"
 #include "eval/statistics.h"
 #include "eval/task.h"
 #include "eval/throughput.h"
@@ -26,6 +27,7 @@ struct MetricResult {
   Unit unit = Unit::kFraction;
   bool higher_is_better = true;
   bool headline = false;
+  bool is_mean = false;          // of the documents' scores, so that documents can be compared in pairs
   Estimate value;                // in the unit: percent is 0 to 100
   int64_t n = 0;                 // documents, or positions of text, that it is taken over
   std::optional<double> chance;  // expected value of guessing, in the unit
@@ -38,7 +40,7 @@ struct TaskResult {
   std::string data_sha256;
   Json settings;                  // everything else that the figures depend on: limit, window, protocol, template, dtype ...
   std::vector<MetricResult> metrics;
-  std::vector<DocumentRecord> documents;  // empty for perplexity
+  std::vector<DocumentRecord> documents;  // empty for perplexity and groups
   std::string first_prompt;       // as the model saw it
   int64_t truncated = 0;          // prompts that lost tokens on the left
   int64_t hit_limit = 0;          // generations that were cut by their length

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <chrono>
 
 #include "common/error.h"
@@ -6,7 +5,8 @@
 #include "common/hash.h"
 #include "eval/divergence.h"
 #include "eval/run_task.h"
-#include "eval/tasks.h"
+#include "eval/task_data.h"
+#include "models/text/dataset.h"
 
 namespace salient::eval {
 namespace {
@@ -20,9 +20,7 @@ struct Text {
 
 // Rows are joined by blank lines, as the papers join those of WikiText; any other file is one text.
 Text read_text(const std::filesystem::path& file) {
-  static constexpr std::string_view kRowExtensions[] = {".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv"};
-  const std::string extension = file.extension().string();
-  if (std::find(std::begin(kRowExtensions), std::end(kRowExtensions), extension) == std::end(kRowExtensions)) {
+  if (!holds_rows(file)) {
     Text out{read_text_file(file), {}};
     out.sha256 = sha256_hex(out.text);
     return out;
@@ -40,7 +38,7 @@ const MetricDefinition& definition_of(const TaskDefinition& task, std::string_vi
   for (const MetricDefinition& metric : task.metrics) {
     if (metric.name == name) return metric;
   }
-  fail(ErrorKind::kInternal, "metric {} is not in the table of tasks", name);
+  fail(ErrorKind::kInvalidArgument, "{}: metric_list: a task of windows needs the metric {}", task.origin, name);
 }
 
 class Metrics {
@@ -92,11 +90,11 @@ void add_perplexities(const Measured& measured, const TaskDefinition& task, Task
   metrics.add("perplexity_llama_cpp", llama_cpp.value, llama_cpp.tokens);
 }
 
-TaskResult new_result(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request, const Text& text,
-                      const TokenWindows& windows) {
+TaskResult new_result(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request, const std::filesystem::path& file,
+                      const Text& text, const TokenWindows& windows) {
   TaskResult result;
   result.task = std::string(task.name);
-  result.file = request.file.string();
+  result.file = file.string();
   result.data_sha256 = text.sha256;
   result.settings = {{"limit", request.limit},
                      {"window", windows.window},
@@ -110,17 +108,17 @@ TaskResult new_result(const LanguageModel& model, const TaskDefinition& task, co
 
 }  // namespace
 
-TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base, const TaskRequest& request, const EvaluationOptions& options,
-                          const PhaseProgress& progress, TaskResult* base_result) {
+TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base, const TaskDefinition& task, const TaskRequest& request,
+                          const EvaluationOptions& options, const PhaseProgress& progress, TaskResult* base_result) {
   const auto start = Clock::now();
-  const TaskDefinition& task = find_task("perplexity");
-  const Text text = read_text(request.file);
+  const std::filesystem::path file = find_split(task, task.evaluated_split(), {request.file, request.splits});
+  const Text text = read_text(file);
   const WindowOptions window_options{request.window, request.limit, options.batch_tokens,
                                      [&](int64_t done, int64_t total) { progress("windows", done, total); },
                                      {options.run_observer, task.name}};
   const TokenWindows windows =
-      with_context(request.file.string(), [&] { return paper_windows(model, text.text, window_options); });
-  TaskResult result = new_result(model, task, request, text, windows);
+      with_context(file.string(), [&] { return paper_windows(model, text.text, window_options); });
+  TaskResult result = new_result(model, task, request, file, text, windows);
   const auto finish = [&](TaskResult& r) { r.seconds = std::chrono::duration<double>(Clock::now() - start).count(); };
   if (base == nullptr) {
     Measured measured{window_losses(model, windows, window_options), {}};
@@ -132,10 +130,10 @@ TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base,
 
   WindowOptions base_options = window_options;
   base_options.window = windows.window;
-  if (with_context(request.file.string(), [&] { return paper_windows(*base, text.text, base_options); }).ids != windows.ids) {
+  if (with_context(file.string(), [&] { return paper_windows(*base, text.text, base_options); }).ids != windows.ids) {
     throw Error(ErrorKind::kInvalidArgument,
                 fmt::format("{} and its base {} tokenise {} differently: their distributions cannot be compared", model.name, base->name,
-                            request.file.string()))
+                            file.string()))
         .with_hint("compare with the model that this one was made from");
   }
   const PositionComparison comparison = compare_positions(model, *base, windows, window_options);
@@ -143,7 +141,7 @@ TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base,
   Measured measured{comparison.model, llama_cpp_losses(model, text.text, comparison.model, base_options)};
   Measured base_measured{comparison.base, llama_cpp_losses(*base, text.text, comparison.base, base_options)};
   add_perplexities(measured, task, result);
-  TaskResult base_task = new_result(*base, task, request, text, windows);
+  TaskResult base_task = new_result(*base, task, request, file, text, windows);
   add_perplexities(base_measured, task, base_task);
   result.metrics[0].base = compare_perplexity(result.metrics[0].value.value, base_task.metrics[0].value.value, divergence.ln_ppl_ratio);
   result.metrics[1].base = compare_perplexity(result.metrics[1].value.value, base_task.metrics[1].value.value, {});

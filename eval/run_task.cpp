@@ -2,201 +2,251 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "common/error.h"
 #include "eval/generate_until.h"
-#include "eval/loglikelihood.h"
+#include "eval/prepared_task.h"
+#include "eval/response_filters.h"
+#include "eval/rolling_loglikelihood.h"
+#include "eval/score_document.h"
+#include "eval/task_functions.h"
+#include "eval/task_metrics.h"
+#include "eval/text_units.h"
 
 namespace salient::eval {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double scale_of(Unit unit) { return unit == Unit::kPercent ? 100.0 : 1.0; }
-
-Estimate scaled(Estimate estimate, double factor) {
-  estimate.value *= factor;
-  if (estimate.stderr_of_mean) *estimate.stderr_of_mean *= factor;
-  return estimate;
-}
-
-std::string render_prompt(const LanguageModel& model, const std::string& text, bool chat) {
-  if (!chat) return text;
-  if (!model.chat_template) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: a chat template is wanted, but {} has none", model.name, model.folder.string()))
-        .with_hint("evaluate without the chat template");
+// What the steps of one task share.
+class TaskRun {
+ public:
+  TaskRun(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request, const EvaluationOptions& options,
+          const PhaseProgress& progress)
+      : model_(model), task_(task), options_(options), progress_(progress), prepared_(prepare_task(model, task, request, options)) {
+    result_.task = task.name;
+    result_.file = prepared_.data.file.string();
+    result_.data_sha256 = prepared_.data.sha256;
+    result_.settings = prepared_.settings;
+    result_.settings["model"] = describe(model);
+    result_.documents.resize(prepared_.documents.size());
+    for (size_t i = 0; i < result_.documents.size(); ++i) result_.documents[i].line = prepared_.data.line_numbers[i];
+    if (!prepared_.prompts.empty()) result_.first_prompt = prepared_.prompts.front().front();
   }
-  OrderedJson message = OrderedJson::object();
-  message["role"] = "user";
-  message["content"] = text;
-  models::ChatRenderOptions render;
-  render.add_generation_prompt = true;
-  render.variables["strftime_now"] = models::kFixedTemplateDate;
-  return model.chat_template->render(OrderedJson::array({message}), render);
-}
 
-// Every value that a metric has over the documents; those that it does not concern have none.
-std::vector<double> values_of(const std::vector<DocumentRecord>& documents, const std::string& metric) {
-  std::vector<double> values;
-  for (const DocumentRecord& document : documents) {
-    if (const auto value = document.score(metric)) values.push_back(*value);
-  }
-  return values;
-}
-
-double mean_chance(const std::vector<DocumentRecord>& documents) {
-  double sum = 0;
-  for (const DocumentRecord& document : documents) sum += document.chance;
-  return sum / static_cast<double>(documents.size());
-}
-
-void aggregate(const TaskDefinition& task, TaskResult& result) {
-  std::vector<SetScore> set_scores;
-  if (task.score_set != nullptr) set_scores = task.score_set(result.documents);
-  const double chance = mean_chance(result.documents);
-  for (const MetricDefinition& definition : task.metrics) {
-    MetricResult metric{.metric = std::string(definition.name),
-                        .unit = definition.unit,
-                        .higher_is_better = definition.higher_is_better,
-                        .headline = definition.headline,
-                        .value = {},
-                        .n = 0,
-                        .chance = std::nullopt,
-                        .base = std::nullopt};
-    const auto set = std::find_if(set_scores.begin(), set_scores.end(), [&](const SetScore& s) { return s.metric == definition.name; });
-    if (set != set_scores.end()) {
-      metric.value.value = set->value * scale_of(definition.unit);
-      metric.n = static_cast<int64_t>(result.documents.size());
-    } else {
-      const auto values = values_of(result.documents, metric.metric);
-      metric.n = static_cast<int64_t>(values.size());
-      // As in the reference: a group without documents scores 0.
-      if (!values.empty()) metric.value = scaled(mean(values), scale_of(definition.unit));
-      if (chance > 0) metric.chance = chance * scale_of(definition.unit);
+  TaskResult run() {
+    switch (task_.output_type) {
+      case OutputType::kMultipleChoice: run_choices(); break;
+      case OutputType::kLoglikelihood: run_continuations(); break;
+      case OutputType::kLoglikelihoodRolling: run_texts(); break;
+      case OutputType::kGenerateUntil: run_generations(); break;
+      case OutputType::kTokenWindows: fail(ErrorKind::kInternal, "{}: windows of text are no documents", task_.name);
     }
-    result.metrics.push_back(std::move(metric));
+    add_metrics(task_, options_.bootstrap_draws, result_);
+    return std::move(result_);
   }
-}
 
-void run_choices(const LanguageModel& model, const TaskDefinition& task, const std::vector<std::string>& prompts, const models::Dataset& data,
-                 const std::vector<std::string>& where, const EvaluationOptions& options, const PhaseProgress& progress, TaskResult& result) {
-  std::vector<LikelihoodRequest> requests;
-  std::vector<size_t> counts;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    const Choices choices = task.choices(data.rows[i], where[i]);
-    const std::string delimiter = options.apply_chat_template ? "" : std::string(kTargetDelimiter);
-    for (const std::string& text : choices.texts) requests.push_back({prompts[i], delimiter + text, where[i]});
-    counts.push_back(choices.texts.size());
-    result.documents[i].answer = choices.texts[choices.gold];
-    result.documents[i].chance = 1.0 / static_cast<double>(choices.texts.size());
-  }
-  const auto scores = loglikelihood(model, requests,
-                                    {options.batch_tokens, [&](int64_t done, int64_t total) { progress("log-likelihoods", done, total); },
-                                     {options.run_observer, task.name}});
-  for (size_t i = 0, at = 0; i < prompts.size(); ++i) {
-    for (size_t c = 0; c < counts[i]; ++c) result.documents[i].response.log_probs.push_back(scores[at++].log_prob);
-  }
-}
+ private:
+  const std::string& where(size_t i) const { return prepared_.documents[i].where; }
 
-void run_generations(const LanguageModel& model, const TaskDefinition& task, const std::vector<std::string>& prompts, const models::Dataset& data,
-                     const std::vector<std::string>& where, const EvaluationOptions& options, const PhaseProgress& progress, TaskResult& result) {
-  std::vector<GenerationRequest> requests;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    requests.push_back({prompts[i], where[i]});
-    result.documents[i].answer = task.answer(data.rows[i], where[i]);
+  LikelihoodOptions likelihood_options(bool watched) const {
+    LikelihoodOptions likelihood;
+    likelihood.batch_tokens = options_.batch_tokens;
+    likelihood.progress = [this](int64_t done, int64_t total) { progress_("log-likelihoods", done, total); };
+    if (watched) likelihood.watch = {options_.run_observer, task_.name};
+    return likelihood;
   }
-  GenerateUntilOptions generation;
-  generation.stop.assign(task.stop.begin(), task.stop.end());
-  generation.max_new_tokens = options.max_new_tokens > 0 ? options.max_new_tokens : task.max_new_tokens;
-  generation.cache_bytes = options.generation_cache_bytes;
-  generation.watch = {options.run_observer, task.name};
-  generation.progress = [&](int64_t done, int64_t total) { progress("generations", done, total); };
-  const auto texts = generate_until(model, requests, generation);
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    result.documents[i].response.text = texts[i].text;
-    result.documents[i].response.turn = texts[i].turn;
-    result.hit_limit += texts[i].hit_limit ? 1 : 0;
-    result.truncated += texts[i].truncated ? 1 : 0;
+
+  // Scores by the task's own function, where it has one; its names get the filter's behind them.
+  bool score_by_function(size_t i, const Response& response, const std::string& filter) {
+    if (task_.process_results.empty()) return false;
+    for (Score& score : find_process_results(task_.process_results)(*prepared_.documents[i].row, response, where(i))) {
+      score.metric = metric_key(score.metric, filter);
+      result_.documents[i].scores.push_back(std::move(score));
+    }
+    return true;
   }
-  if (task.probe.empty()) return;
-  std::vector<LikelihoodRequest> probes;
-  for (size_t i = 0; i < prompts.size(); ++i) probes.push_back({prompts[i], std::string(task.probe), where[i]});
-  const auto scores = loglikelihood(model, probes, {options.batch_tokens, [&](int64_t done, int64_t total) { progress("log-likelihoods", done, total); }, {}});
-  for (size_t i = 0; i < prompts.size(); ++i) result.documents[i].response.log_probs = {scores[i].log_prob};
-}
+
+  const std::string& only_filter() const {
+    const std::vector<FilterStep>& steps = task_.filters.front().steps;
+    const bool plain = task_.filters.size() == 1 &&
+                       std::all_of(steps.begin(), steps.end(), [](const FilterStep& s) { return s.function == "take_first"; });
+    if (!plain) fail(ErrorKind::kUnsupported, "{}: filter_list: log-likelihoods are no texts to filter", task_.origin);
+    return task_.filters.front().name;
+  }
+
+  void add_scores(size_t i, std::vector<Score> scores, const std::string& filter) {
+    for (Score& score : scores) {
+      score.metric = metric_key(score.metric, filter);
+      result_.documents[i].scores.push_back(std::move(score));
+    }
+  }
+
+  void run_choices() {
+    const std::string& filter = only_filter();
+    const bool unconditional = std::any_of(task_.metrics.begin(), task_.metrics.end(),
+                                           [](const MetricDefinition& m) { return m.name == "acc_mutual_info"; });
+    const TaskFormat format = TaskFormat::of_documents(task_);
+    std::vector<LikelihoodRequest> requests;
+    std::vector<std::vector<std::string>> choices;
+    std::vector<Gold> golds;
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) {
+      const std::vector<std::string>& texts = choices.emplace_back(format.choices(prepared_.documents[i]));
+      const Json& target = prepared_.targets[i];
+      const std::string& delimiter = prepared_.choice_delimiter;
+      if (prepared_.multiple_inputs) {
+        const std::string continuation = target.is_string() ? target.get<std::string>() : dump_json(target);
+        for (const std::string& prompt : prepared_.prompts[i]) requests.push_back({prompt, delimiter + continuation, where(i)});
+        golds.push_back(gold_choice(format.text(prepared_.documents[i]), texts));
+      } else {
+        for (const std::string& text : texts) requests.push_back({prepared_.prompts[i].front(), delimiter + text, where(i)});
+        golds.push_back(gold_choice(target, texts));
+      }
+      if (unconditional) {
+        for (const std::string& text : texts) requests.push_back({"", delimiter + text, where(i)});
+      }
+      const int64_t gold = golds.back().choices.empty() ? -1 : golds.back().choices.front();
+      if (gold >= 0) result_.documents[i].answer = texts[static_cast<size_t>(gold)];
+    }
+    const auto scores = loglikelihood(model_, requests, likelihood_options(true));
+    size_t at = 0;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      DocumentRecord& record = result_.documents[i];
+      std::vector<double> without_context;
+      for (size_t c = 0; c < choices[i].size(); ++c, ++at) {
+        record.response.log_probs.push_back(scores[at].log_prob);
+        record.response.is_greedy.push_back(scores[at].is_greedy ? 1 : 0);
+      }
+      for (size_t c = 0; unconditional && c < choices[i].size(); ++c) without_context.push_back(scores[at++].log_prob);
+      if (score_by_function(i, record.response, filter)) continue;
+      record.chance = 1.0 / static_cast<double>(choices[i].size());
+      add_scores(i, score_choices(task_.metrics, choices[i], golds[i], record.response, without_context), filter);
+    }
+  }
+
+  std::string target_text(size_t i) const {
+    const Json& target = prepared_.targets[i];
+    if (!target.is_string())
+      fail(ErrorKind::kCorruption, "{}: doc_to_target: found {}, expected a text", where(i), target.type_name());
+    return target.get<std::string>();
+  }
+
+  void run_continuations() {
+    const std::string& filter = only_filter();
+    std::vector<LikelihoodRequest> requests;
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) {
+      result_.documents[i].answer = target_text(i);
+      requests.push_back({prepared_.prompts[i].front(), result_.documents[i].answer, where(i)});
+    }
+    const auto scores = loglikelihood(model_, requests, likelihood_options(true));
+    for (size_t i = 0; i < scores.size(); ++i) {
+      Response& response = result_.documents[i].response;
+      response.log_probs = {scores[i].log_prob};
+      response.is_greedy = {static_cast<uint8_t>(scores[i].is_greedy)};
+      if (!score_by_function(i, response, filter)) add_scores(i, score_continuation(task_.metrics, response), filter);
+    }
+  }
+
+  void run_texts() {
+    const std::string& filter = only_filter();
+    result_.settings["rolling"] = "the prefix token stands before the text, which is encoded under the BOS policy";
+    std::vector<RollingText> texts;
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) texts.push_back({target_text(i), where(i)});
+    if (!texts.empty()) result_.first_prompt = texts.front().text;
+    const auto scores = rolling_loglikelihood(model_, texts, likelihood_options(true));
+    for (size_t i = 0; i < scores.size(); ++i) {
+      Response& response = result_.documents[i].response;
+      response.log_probs = {scores[i].log_prob};
+      if (!score_by_function(i, response, filter)) add_scores(i, weighted_scores(scores[i].log_prob, texts[i].text), filter);
+    }
+  }
+
+  void run_generations() {
+    GenerateUntilOptions generation;
+    generation.stop = task_.until;
+    generation.max_new_tokens = options_.max_new_tokens > 0 ? options_.max_new_tokens : task_.max_new_tokens;
+    generation.cache_bytes = options_.generation_cache_bytes;
+    generation.watch = {options_.run_observer, task_.name};
+    generation.progress = [&](int64_t done, int64_t total) { progress_("generations", done, total); };
+    result_.settings["max_new_tokens"] = generation.max_new_tokens;
+    result_.settings["stop"] = generation.stop;
+    std::vector<GenerationRequest> requests;
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) requests.push_back({prepared_.prompts[i].front(), where(i)});
+    const auto texts = generate_until(model_, requests, generation);
+    std::vector<std::vector<std::string>> responses;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      result_.documents[i].response.text = texts[i].text;
+      result_.documents[i].response.turn = texts[i].turn;
+      result_.hit_limit += texts[i].hit_limit ? 1 : 0;
+      result_.truncated += texts[i].truncated ? 1 : 0;
+      responses.emplace_back(static_cast<size_t>(task_.repeats), texts[i].text);  // greedy: repeats would say the same
+    }
+    if (!task_.probe.empty()) run_probe();
+    const std::span<const Json> rows(prepared_.data.rows.data(), prepared_.documents.size());
+    for (const FilterPipeline& filter : task_.filters) score_generations(filter, apply_filters(filter, responses, rows));
+  }
+
+  void run_probe() {
+    std::vector<LikelihoodRequest> requests;
+    for (size_t i = 0; i < prepared_.documents.size(); ++i)
+      requests.push_back({prepared_.prompts[i].front(), task_.probe, where(i)});
+    const auto scores = loglikelihood(model_, requests, likelihood_options(false));
+    for (size_t i = 0; i < scores.size(); ++i) result_.documents[i].response.log_probs = {scores[i].log_prob};
+  }
+
+  // One text, or several of which each is right.
+  std::vector<std::string> references(size_t i, const TaskFormat& format) const {
+    Json target = prepared_.targets[i];
+    if (format.has_choices()) {
+      const std::vector<std::string> choices = format.choices(prepared_.documents[i]);
+      const Gold gold = gold_choice(target, choices);
+      if (gold.choices.empty() || gold.choices.front() < 0) {
+        fail(ErrorKind::kCorruption, "{}: doc_to_target: {} is none of the {} choices", where(i), dump_json(target),
+             choices.size());
+      }
+      return {choices[static_cast<size_t>(gold.choices.front())]};
+    }
+    std::vector<std::string> out;
+    if (!target.is_array()) target = Json::array({target});
+    for (const Json& one : target) out.push_back(one.is_string() ? one.get<std::string>() : dump_json(one));
+    return out;
+  }
+
+  void score_generations(const FilterPipeline& filter, const std::vector<std::string>& texts) {
+    const TaskFormat format = TaskFormat::of_documents(task_);
+    std::vector<TextScorer> scorers;
+    if (task_.process_results.empty()) {
+      for (const MetricDefinition& metric : task_.metrics) scorers.emplace_back(metric);
+    }
+    for (size_t i = 0; i < texts.size(); ++i) {
+      DocumentRecord& record = result_.documents[i];
+      const std::vector<std::string> golds = references(i, format);
+      record.answer = golds.empty() ? std::string() : golds.front();
+      if (filter.name != "none") record.extracted.emplace_back(filter.name, texts[i]);
+      Response response = record.response;
+      response.text = texts[i];
+      if (score_by_function(i, response, filter.name)) continue;
+      for (const TextScorer& scorer : scorers) add_scores(i, {scorer(texts[i], golds)}, filter.name);
+    }
+  }
+
+  const LanguageModel& model_;
+  const TaskDefinition& task_;
+  const EvaluationOptions& options_;
+  const PhaseProgress& progress_;
+  PreparedTask prepared_;
+  TaskResult result_;
+};
 
 }  // namespace
 
-TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const models::Dataset& data, const TaskRequest& request,
+TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
                          const EvaluationOptions& options, const PhaseProgress& progress) {
   const auto start = Clock::now();
-  const size_t count = request.limit > 0 ? std::min(data.rows.size(), static_cast<size_t>(request.limit)) : data.rows.size();
-  TaskResult result;
-  result.task = std::string(task.name);
-  result.file = request.file.string();
-  result.data_sha256 = data.sha256;
-  result.settings = {{"limit", request.limit},
-                     {"documents", count},
-                     {"num_fewshot", 0},
-                     {"chat_template", options.apply_chat_template},
-                     {"softmax_dtype", "float32"},
-                     {"model", describe(model)}};
-  if (options.apply_chat_template && model.chat_template) result.settings["chat_template_sha256"] = model.chat_template->sha256();
-  if (task.kind == TaskKind::kGeneration) {
-    result.settings["max_new_tokens"] = options.max_new_tokens > 0 ? options.max_new_tokens : task.max_new_tokens;
-    result.settings["stop"] = std::vector<std::string>(task.stop.begin(), task.stop.end());
-  }
-  std::vector<std::string> prompts;
-  std::vector<std::string> where;
-  result.documents.resize(count);
-  for (size_t i = 0; i < count; ++i) {
-    where.push_back(fmt::format("{}:{}", request.file.string(), data.line_numbers[i]));
-    result.documents[i].line = data.line_numbers[i];
-    try {
-      prompts.push_back(render_prompt(model, task.prompt(data.rows[i], where[i]), options.apply_chat_template));
-    } catch (Error& error) {
-      if (error.kind() == ErrorKind::kCorruption) error.with_hint(fmt::format("rows of the task {} hold: {}", task.name, task.layout));
-      throw;
-    }
-  }
-  if (!prompts.empty()) result.first_prompt = prompts.front();
-  if (task.kind == TaskKind::kMultipleChoice) {
-    run_choices(model, task, prompts, data, where, options, progress, result);
-  } else {
-    run_generations(model, task, prompts, data, where, options, progress, result);
-  }
-  for (size_t i = 0; i < count; ++i) result.documents[i].scores = task.score(data.rows[i], result.documents[i].response);
-  aggregate(task, result);
+  TaskResult result = TaskRun(model, task, request, options, progress).run();
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return result;
-}
-
-void compare_documents(TaskResult& result, const TaskResult& base) {
-  for (MetricResult& metric : result.metrics) {
-    const MetricResult* other = base.find(metric.metric);
-    if (other == nullptr) continue;
-    const double scale = scale_of(metric.unit);
-    const auto values = values_of(result.documents, metric.metric);
-    const auto base_values = values_of(base.documents, metric.metric);
-    BaseComparison comparison;
-    comparison.base_value = other->value.value;
-    comparison.difference.value = metric.value.value - other->value.value;
-    if (!values.empty() && values.size() == base_values.size()) {
-      comparison.difference = scaled(paired_difference(values, base_values), scale);
-      comparison.retention = retention(values, base_values);
-      if (metric.chance) comparison.retention_above_chance = retention_above_chance(values, base_values, *metric.chance / scale);
-    } else if (other->value.value != 0) {
-      comparison.retention = Estimate{metric.value.value / other->value.value, std::nullopt};
-    }
-    metric.base = comparison;
-  }
-}
-
-const MetricResult* TaskResult::find(std::string_view metric) const {
-  for (const MetricResult& m : metrics) {
-    if (m.metric == metric) return &m;
-  }
-  return nullptr;
 }
 
 }  // namespace salient::eval

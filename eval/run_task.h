@@ -1,26 +1,24 @@
 // One task on one model: rows of a data set in, scored documents and metrics out.
 #pragma once
 
-#include <string>
+#include <functional>
 
 #include "eval/evaluate.h"
 #include "eval/task.h"
-#include "models/text/dataset.h"
 
 namespace salient::eval {
 
 // Tells how far a phase of a task is: phase, done, total.
 using PhaseProgress = std::function<void(const char* phase, int64_t done, int64_t total)>;
 
-// Multiple choice and generation. Errors: those of evaluate().
-TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const models::Dataset& data, const TaskRequest& request,
+// Every output type but token_windows. Errors: those of evaluate().
+TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
                          const EvaluationOptions& options, const PhaseProgress& progress);
 
-// Perplexity under both protocols; with `base` also its own perplexities and the divergence. `base_result` is filled when `base` is given.
-TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base, const TaskRequest& request, const EvaluationOptions& options,
-                          const PhaseProgress& progress, TaskResult* base_result);
-
-// Puts the base's value, the paired difference and the retention beside every metric of `result`. Both must hold the same documents.
-void compare_documents(TaskResult& result, const TaskResult& base);
+// Perplexity under both protocols; with `base` also its own perplexities and the divergence. `base_result` is filled when `base` is
+// given.
+TaskResult run_perplexity(const LanguageModel& model, const LanguageModel* base, const TaskDefinition& task,
+                          const TaskRequest& request, const EvaluationOptions& options, const PhaseProgress& progress,
+                          TaskResult* base_result);
 
 }  // namespace salient::eval

@@ -1,9 +1,10 @@
-// An evaluation task as data: how a row of a data set becomes requests, and responses become scores.
+// An evaluation task as data: which rows it reads, how a row becomes requests to a model, and how responses become scores. What a
+// task YAML of lm-evaluation-harness 0.4.13 says (eval/task_yaml.h), with all includes resolved; nothing is rendered or loaded yet.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,73 +13,128 @@
 
 namespace salient::eval {
 
-enum class TaskKind { kMultipleChoice, kGeneration, kPerplexity };
+enum class OutputType {
+  kMultipleChoice,        // which of several continuations is the most likely one
+  kLoglikelihood,         // of one continuation
+  kLoglikelihoodRolling,  // of a whole text
+  kGenerateUntil,
+  kTokenWindows  // ours: perplexity by windows of one text, and the divergence from a base (eval/run_perplexity)
+};
+std::string_view to_string(OutputType type);
 
 enum class Unit { kFraction, kPercent, kNats, kNone };
 std::string_view to_string(Unit unit);
 
+// exact_match: what is taken out of both texts before they are compared, in this order.
+struct ExactMatchRules {
+  std::vector<std::string> regexes_to_ignore;
+  bool ignore_case = false;
+  bool ignore_punctuation = false;  // ASCII
+  bool ignore_numbers = false;      // ASCII
+};
+
 struct MetricDefinition {
-  std::string_view name;
+  std::string name;
+  std::string aggregation = "mean";  // a name of eval/aggregation.h, or "!function ..." of eval/task_functions.h
   Unit unit = Unit::kFraction;
   bool higher_is_better = true;
   bool headline = false;  // stands for the task in a verdict
+  ExactMatchRules exact_match;
 };
 
-struct Choices {
-  std::vector<std::string> texts;
-  size_t gold = 0;
+// What a key such as doc_to_text says.
+struct Field {
+  enum class Kind {
+    kNone,      // the key is not there
+    kConstant,  // a number or a list, as it is
+    kTemplate,  // a column's name, or a Jinja2 template over the row
+    kFunction   // one of eval/task_functions.h
+  };
+  Kind kind = Kind::kNone;
+  Json constant;
+  std::string text;  // the template, or the function's name
+
+  bool is_set() const { return kind != Kind::kNone; }
 };
 
-// What a model said to a document.
-struct Response {
-  std::vector<double> log_probs;  // of each choice, or of the probe
-  std::string text;               // generated
-  std::string turn;               // the same up to the first special token
+struct FewshotDefinition {
+  std::string sampler = "default";  // "default": random without replacement; "first_n"
+  std::string split;                // empty: samples, else the training, validation or test split
+  Json samples;                     // a list of rows that stands in the YAML itself; null: none
+  Field doc_to_text;
+  Field doc_to_choice;
+  Field doc_to_target;
+  Field gen_prefix;
+  std::string target_delimiter = " ";
+  std::string fewshot_delimiter = "\n\n";
 };
 
-// One metric of one document, in fractions whatever the metric's unit. A metric that does not concern a document has no score there.
-struct Score {
-  std::string_view metric;
-  double value = 0;
+struct FilterStep {
+  std::string function;
+  Json arguments = Json::object();
 };
-
-// One document after scoring. Kept for paired comparisons and for looking at single answers.
-struct DocumentRecord {
-  int64_t line = 0;  // in the data file, from 1
-  Response response;
-  std::string answer;  // the gold answer
-  std::vector<Score> scores;
-  double chance = 0;   // expected score of guessing; 0 where that makes no sense
-
-  std::optional<double> score(std::string_view metric) const;
-};
-
-// A metric that is not a mean over documents.
-struct SetScore {
-  std::string_view metric;
-  double value = 0;  // fraction
+// Steps through which all responses go before they are scored; a task is scored once for each pipeline.
+struct FilterPipeline {
+  std::string name = "none";
+  std::vector<FilterStep> steps;
 };
 
 struct TaskDefinition {
-  std::string_view name;
-  std::span<const std::string_view> aliases = {};
-  TaskKind kind = TaskKind::kMultipleChoice;
-  std::string_view layout = {};  // the fields that a row needs, as help and errors show them
-  std::span<const MetricDefinition> metrics = {};
+  std::string name;
+  std::vector<std::string> tags;
+  std::vector<std::string> aliases;  // other names under which it is found: ours
+  std::string version;               // metadata.version
+  std::string origin;                // the YAML file, for errors
+  std::string sha256;                // of the definition with its includes
 
-  // `where` names the row in errors. Errors: corruption for a missing or ill-typed field.
-  std::string (*prompt)(const Json& row, const std::string& where) = nullptr;
-  Choices (*choices)(const Json& row, const std::string& where) = nullptr;      // kMultipleChoice
-  std::string (*answer)(const Json& row, const std::string& where) = nullptr;   // kGeneration
-  std::vector<Score> (*score)(const Json& row, const Response& response) = nullptr;
-  std::vector<SetScore> (*score_set)(std::span<const DocumentRecord> documents) = nullptr;  // may be null
+  // Data. Splits are names of files in a data folder, of data_files, or file names themselves.
+  std::string dataset_path;
+  std::string dataset_name;
+  std::map<std::string, std::string> data_files;  // dataset_kwargs.data_files: split -> file
+  std::map<std::string, std::string> row_filter;  // ours: column -> value that rows have, in files that have the column
+  std::string document_reader;                    // ours: a function that makes rows of a plain text
+  std::string process_docs;                       // a function that changes each row
+  std::string training_split;
+  std::string validation_split;
+  std::string test_split;
 
-  std::span<const std::string_view> stop = {};  // kGeneration
+  // Requests.
+  OutputType output_type = OutputType::kGenerateUntil;
+  Field description;
+  Field doc_to_text;
+  Field doc_to_choice;
+  Field doc_to_target;
+  Field gen_prefix;
+  std::string target_delimiter = " ";
+  std::string fewshot_delimiter = "\n\n";
+  FewshotDefinition fewshot;
+  std::optional<int64_t> num_fewshot;
+  std::vector<std::string> until;  // stop strings of kGenerateUntil; the model's EOS text is always one
   int64_t max_new_tokens = 256;
-  std::string_view probe = {};  // kGeneration: a continuation of the prompt whose log-probability is wanted too; empty = none
+  int64_t repeats = 1;
+  std::string probe;  // ours: a continuation of the prompt whose log-likelihood is wanted beside a generation; empty = none
+
+  // Scores.
+  std::vector<FilterPipeline> filters;
+  std::string process_results;  // a function instead of the metrics of the output type
+  std::vector<MetricDefinition> metrics;
+
+  // The split that is evaluated: test, else validation.
+  const std::string& evaluated_split() const { return test_split.empty() ? validation_split : test_split; }
+  // The split of few-shot examples; empty where they stand in the YAML.
+  const std::string& shots_split() const;
 };
 
-// Put between a prompt and a choice in plain text; with a chat template nothing is (lm-evaluation-harness's target_delimiter).
-inline constexpr std::string_view kTargetDelimiter = " ";
+// Several tasks under one name, with metrics over all of their documents.
+struct GroupMetric {
+  std::string metric;
+  std::vector<std::string> filters;  // empty: every filter that the tasks have
+  bool weight_by_size = true;
+};
+struct GroupDefinition {
+  std::string name;
+  std::vector<std::string> tasks;  // names of the leaves below it
+  std::vector<GroupMetric> metrics;
+};
 
 }  // namespace salient::eval

@@ -119,13 +119,15 @@ TaskConfig read_task(const ConfigNode& node) {
     return task;
   }
   if (node.is_null()) node.reject("a task name or {name: ..., file: ...}");
-  node.check_keys(Keys{"name", "file", "limit", "window"});
+  node.check_keys(Keys{"name", "file", "limit", "window", "splits", "num_fewshot"});
   set_text(node, "name", task.name);
   if (task.name.empty())
     fail(ErrorKind::kInvalidArgument, "{}: '{}' has no name, expected {{name: ..., file: ...}}", node.where(), node.path());
   set_text(node, "file", task.file);
   set_count(node, "limit", task.limit, 0);
   set_count(node, "window", task.window, 0);
+  for (const auto& [split, file] : node.get("splits").map()) task.splits[split] = read_text(file);
+  set_if(node, "num_fewshot", task.num_fewshot, [](const ConfigNode& shots) { return shots.as_int64(0, kMostCount); });
   return task;
 }
 
@@ -190,6 +192,8 @@ Json to_json(const RunConfig& config) {
   Json tasks = Json::array();
   for (const TaskConfig& task : evaluation.tasks) {
     tasks.push_back({{"name", task.name}, {"file", task.file.string()}, {"limit", task.limit}, {"window", task.window}});
+    for (const auto& [split, file] : task.splits) tasks.back()["splits"][split] = file.string();
+    if (task.num_fewshot) tasks.back()["num_fewshot"] = *task.num_fewshot;
   }
   Json sources = Json::array();
   for (const calibration::CalibrationSource& source : calibration.sources) {

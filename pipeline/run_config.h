@@ -54,7 +54,9 @@
 //   evaluation:
 //     tasks:                       # default: none. A name, or keys:
 //       # limit: documents or windows, 0 = all; window: tokens, 0 = auto
+//       # name: a task, group or YAML file; file: data, or a folder of splits (docs/evaluation.md)
 //       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}
+//       - {name: gsm8k, file: test.jsonl, splits: {train: train.jsonl}, num_fewshot: 5}  # default: what the task says
 //     batch_tokens: 4096           # padded tokens of one forward pass
 //     apply_chat_template: false
 //     max_new_tokens: 0            # 0 = the task's own
@@ -75,6 +77,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -105,6 +108,8 @@ struct TaskConfig {
   std::filesystem::path file;  // empty: not given
   int64_t limit = 0;
   int64_t window = 0;
+  std::map<std::string, std::filesystem::path> splits;
+  std::optional<int64_t> num_fewshot;
   std::string where;  // "configs/demo.yaml:31:7", for errors about the task
 };
 

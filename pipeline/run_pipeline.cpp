@@ -7,9 +7,11 @@
 #include "common/error.h"
 #include "common/text.h"
 #include "eval/evaluate.h"
+#include "eval/prepared_task.h"
 #include "eval/read_report.h"
 #include "eval/report.h"
-#include "eval/tasks.h"
+#include "eval/task_data.h"
+#include "eval/task_library.h"
 #include "models/io/detect.h"
 #include "models/io/model_folder.h"
 #include "models/io/spec_json.h"
@@ -313,23 +315,43 @@ StageOutputs evaluate_body(StageContext& context, EvaluatedPair& pair, const std
   return StageOutputs{{}, {{"evaluation", eval::to_json(evaluation)}}, headline(evaluation.model)};
 }
 
+// Every file that the task reads, so that a change runs it again. Errors: a task without one.
+std::map<std::string, fs::path> find_data(const TaskConfig& config, const eval::TaskSelection& selection) {
+  std::map<std::string, fs::path> files;
+  const eval::DataSource source{config.file, config.splits};
+  for (const auto& task : selection.tasks) {
+    const std::string prefix = selection.tasks.size() == 1 ? "data" : "data:" + task->name;
+    try {
+      files[prefix] = eval::find_split(*task, task->evaluated_split(), source);
+      if (eval::shots_of(*task, config.num_fewshot) > 0 && !task->shots_split().empty()) {
+        files[prefix + ":" + task->shots_split()] = eval::find_split(*task, task->shots_split(), source);
+      }
+    } catch (const Error& error) {
+      throw Error(error.kind(), fmt::format("{}: {}", config.where, error.message()))
+          .with_hint(fmt::format(
+              "give it one: - {{name: {}, file: DATA}}; for examples: splits: {{train: DATA}}, or num_fewshot: 0", task->name));
+    }
+  }
+  return files;
+}
+
 std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& model_folder, const std::string& base_name,
                                    const std::string& name, const RunObserver& observer) {
   const auto pair = std::make_shared<EvaluatedPair>(config, model_folder, base_name, name);
   const EvaluationConfig& evaluation = config.evaluation;
   std::vector<Stage> stages;
   for (const TaskConfig& task : evaluation.tasks) {
-    const std::string task_name(with_context(task.where, [&] { return eval::find_task(task.name).name; }));
-    if (task.file.empty()) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: task {} has no data file", task.where, task_name))
-          .with_hint(fmt::format("give it one: - {{name: {}, file: DATA}}", task_name));
-    }
+    const eval::TaskSelection selection = with_context(task.where, [&] { return eval::TaskLibrary::bundled().find(task.name); });
+    const std::string& task_name = selection.name;
+    const std::map<std::string, fs::path> data_files = find_data(task, selection);
     Stage stage;
     stage.name = "evaluate:" + task_name;
     const auto same_name = [&](const Stage& other) { return other.name.starts_with(stage.name); };
-    if (const auto before = std::count_if(stages.begin(), stages.end(), same_name); before > 0) stage.name += fmt::format(":{}", before + 1);
+    if (const auto before = std::count_if(stages.begin(), stages.end(), same_name); before > 0)
+      stage.name += fmt::format(":{}", before + 1);
     stage.after = {"quantize", "detect"};
     stage.settings = {{"task", task_name},
+                      {"task_sha256", selection.sha256},
                       {"limit", task.limit},
                       {"window", task.window},
                       {"batch_tokens", evaluation.batch_tokens},
@@ -339,8 +361,8 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
                       {"dtype", config.runtime.dtype},
                       {"device", config.runtime.device}};
     add_runtime_bits(stage.settings, evaluation);
-    stage.input_files = {{"data", task.file}};
-    stage.body = [pair, request = eval::TaskRequest{task_name, task.file, task.limit, task.window},
+    stage.input_files = {data_files.begin(), data_files.end()};
+    stage.body = [pair, request = eval::TaskRequest{task.name, task.file, task.limit, task.window, task.splits, task.num_fewshot},
                   options = evaluation_options(evaluation, observer)](StageContext& context) {
       return evaluate_body(context, *pair, {request}, options);
     };

@@ -62,6 +62,7 @@ void Interpreter::write(const Value& value, std::string& out) {
     runtime_.produce(string->text.size());
     out += string->text;
   } else {
+    if (runtime_.options.strict_undefined && value.is_undefined()) raise_undefined(value);
     out += to_text(runtime_, value);
   }
 }

@@ -12,8 +12,8 @@ namespace salient::models::jinja {
 
 namespace {
 
-// Jinja2 reads every kind of newline as \n and drops one at the end of the template.
-std::string normalize_newlines(std::string_view source) {
+// Jinja2 reads every kind of newline as \n, and may drop one at the end of the template.
+std::string normalize_newlines(std::string_view source, bool keep_last) {
   std::string text;
   text.reserve(source.size());
   for (size_t i = 0; i < source.size(); ++i) {
@@ -24,7 +24,7 @@ std::string normalize_newlines(std::string_view source) {
       text += source[i];
     }
   }
-  if (!text.empty() && text.back() == '\n') text.pop_back();
+  if (!keep_last && !text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }
 
@@ -36,7 +36,8 @@ constexpr std::string_view kShortOperators = "+-/*%~[](){}><=.:|,;";
 
 class Lexer {
  public:
-  Lexer(std::string_view source, std::string_view origin) : text_(normalize_newlines(source)), origin_(origin) {}
+  Lexer(std::string_view source, std::string_view origin, const Syntax& syntax)
+      : text_(normalize_newlines(source, syntax.keep_trailing_newline)), origin_(origin), syntax_(syntax) {}
 
   std::vector<Token> run() {
     while (position_ < text_.size()) lex_root();
@@ -66,7 +67,7 @@ class Lexer {
   void push_data(std::string_view data, char sign, bool block) {
     if (sign == '-') {
       data = strip_right(data);
-    } else if (sign != '+' && block) {
+    } else if (sign != '+' && block && syntax_.lstrip_blocks) {
       const size_t line_start = data.rfind('\n') + 1;  // npos + 1 is 0
       if ((line_start > 0 || line_starting_) && line_start < data.size() && strip_left(data.substr(line_start)).empty()) {
         data = data.substr(0, line_start);
@@ -101,14 +102,14 @@ class Lexer {
     lex_tag(kind == '%');
   }
 
-  // The end of a block or comment whose closing mark starts at `at`: consumes "-%}" and white space, "+%}", or "%}" and a newline.
-  // 0 when there is no such end.
+  // The end of a block or comment whose closing mark starts at `at`: consumes "-%}" and white space, "+%}", or "%}" and what
+  // trim_blocks takes. 0 when there is no such end.
   size_t block_end(size_t at, std::string_view mark) const {
     const auto has = [&](size_t position) { return std::string_view(text_).substr(position, 2) == mark; };
     if (at < text_.size() && text_[at] == '-' && has(at + 1)) return skip_space(at + 3);
     if (at < text_.size() && text_[at] == '+' && has(at + 1)) return at + 3;
     if (!has(at)) return 0;
-    return at + 2 < text_.size() && text_[at + 2] == '\n' ? at + 3 : at + 2;
+    return syntax_.trim_blocks && at + 2 < text_.size() && text_[at + 2] == '\n' ? at + 3 : at + 2;
   }
 
   void finish_tag(size_t end) {
@@ -329,6 +330,7 @@ class Lexer {
 
   std::string text_;
   std::string_view origin_;
+  Syntax syntax_;
   size_t position_ = 0;
   int line_ = 1;
   bool line_starting_ = true;  // whether the text before the position ends a line
@@ -354,9 +356,9 @@ std::string describe(const Token& token) {
   return "a token";
 }
 
-std::vector<Token> tokenize(std::string_view source, std::string_view origin) {
+std::vector<Token> tokenize(std::string_view source, std::string_view origin, const Syntax& syntax) {
   if (!is_valid_utf8(source)) fail(ErrorKind::kCorruption, "{}: the template is not valid UTF-8", origin);
-  return Lexer(source, origin).run();
+  return Lexer(source, origin, syntax).run();
 }
 
 }  // namespace salient::models::jinja

@@ -1,6 +1,4 @@
-// Template text to tokens, with Jinja2's white space rules under trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False:
-// the newline after a block tag goes, blanks before a block tag at the start of a line go, "-" strips white space on its side, "+"
-// keeps it.
+// Template text to tokens, with Jinja2's white space rules: what Syntax asks for, "-" strips white space on its side, "+" keeps it.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +6,8 @@
 #include <string_view>
 #include <variant>
 #include <vector>
+
+#include "models/jinja/syntax.h"
 
 namespace salient::models::jinja {
 
@@ -37,6 +37,6 @@ std::string describe(const Token& token);
 
 // The last token is kEnd. Errors: corruption (unbalanced brackets, unknown characters, comments and raw blocks without end, bad
 // string escapes, invalid UTF-8), unsupported (integers over 64 bits), as "<origin>:<line>: <what>".
-std::vector<Token> tokenize(std::string_view source, std::string_view origin);
+std::vector<Token> tokenize(std::string_view source, std::string_view origin, const Syntax& syntax = {});
 
 }  // namespace salient::models::jinja

@@ -291,6 +291,8 @@ class Parser {
 
 }  // namespace
 
-Body parse_template(std::string_view source, std::string_view origin) { return Parser(tokenize(source, origin), origin).run(); }
+Body parse_template(std::string_view source, std::string_view origin, const Syntax& syntax) {
+  return Parser(tokenize(source, origin, syntax), origin).run();
+}
 
 }  // namespace salient::models::jinja

@@ -25,6 +25,8 @@ struct Limits {
 
 struct RenderOptions {
   Limits limits;
+  // Printing a missing name is an error, as with Jinja2's StrictUndefined; tests of truth and loops still take it for empty.
+  bool strict_undefined = false;
   // strftime_now(format). Empty: the local time now.
   std::function<std::string(const std::string& format)> strftime_now;
 };

@@ -26,8 +26,8 @@ Template::Template(Template&&) noexcept = default;
 Template& Template::operator=(Template&&) noexcept = default;
 Template::~Template() = default;
 
-Template Template::parse(std::string_view source, std::string origin) {
-  Body body = parse_template(source, origin);
+Template Template::parse(std::string_view source, std::string origin, const Syntax& syntax) {
+  Body body = parse_template(source, origin, syntax);
   return Template(std::make_unique<const Parts>(Parts{std::move(origin), std::move(body)}));
 }
 

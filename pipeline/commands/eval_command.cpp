@@ -1,10 +1,15 @@
+#include <algorithm>
 #include <map>
 
 #include "common/error.h"
+#include "common/file.h"
+#include "common/table.h"
 #include "common/text.h"
 #include "eval/evaluate.h"
+#include "eval/prepared_task.h"
 #include "eval/report.h"
-#include "eval/tasks.h"
+#include "eval/task_data.h"
+#include "eval/task_library.h"
 #include "models/io/model_folder.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
@@ -19,16 +24,23 @@ namespace salient::pipeline {
 namespace {
 
 const std::vector<OptionRow> kRows = with_runtime_rows({
-    {"tasks", "LIST", "perplexity, openmath, gsm8k, arc, squad_v2: names separated by commas", true},
-    {"data", "TASK=FILE", "the data file of a task; once for each task", true},
+    {"tasks", "LIST", "names of tasks, groups or tags, or YAML files, separated by commas; --list-tasks shows them", true},
+    {"list-tasks", "", "show every task and what it is; do nothing else"},
+    {"include-path", "FOLDER", "a folder of task files (YAML of lm-evaluation-harness) beside those of the program"},
+    {"data", "TASK=FILE", "the data of a task: a file, or a folder with a file for each split; TASK:train=FILE for examples", true},
+    {"num-fewshot", "N", "examples before each question; default: the task's own"},
+    {"fewshot-seed", "N", "of the draw of examples; default 1234"},
     {"compare-with", "MODEL", "the original: every metric is compared with it, on the same documents"},
     {"limit", "N", "the first N documents, or windows of text; default: all"},
     {"window", "N", "tokens of a window of text; default: the smaller of 2048 and the model's context"},
     {"apply-chat-template", "", "put prompts into the model's chat template"},
+    {"examples-in-one-turn", "", "with the chat template: examples and question are one user message, not turns"},
+    {"system-instruction", "TEXT", "put before each task's description"},
     {"bos", "POLICY", "auto (default: as the tokenizer does), always or never"},
     {"batch-tokens", "N", "padded tokens of a forward pass: bounds memory; default 4096"},
     {"max-new-tokens", "N", "of a generation; default: the task's own"},
     {"no-throughput", "", "do not measure speed"},
+    {"samples", "FOLDER", "write what the model said to every document, samples_TASK.jsonl"},
     {"record", "FILE.jsonl", "online calibration: add what the model runs to this calibration record, for the next quantization"},
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"store", "FILE", "database for the results; default runs/salient.db"},
@@ -37,32 +49,105 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"json", "", "print the results as JSON"},
 });
 
-std::vector<eval::TaskRequest> task_requests(const Arguments& arguments) {
-  std::map<std::string, std::string> files;  // by the task's own name
+// --data TASK=FILE and --data TASK:SPLIT=FILE, by the task's own name.
+std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments, const eval::TaskLibrary& library,
+                                                     std::vector<std::string>& order) {
+  std::map<std::string, eval::DataSource> sources;
   for (const std::string& entry : arguments.values("data")) {
     const size_t equals = entry.find('=');
     if (equals == std::string::npos) {
-      fail(ErrorKind::kInvalidArgument, "salient eval: --data: found '{}', expected TASK=FILE", entry);
+      fail(ErrorKind::kInvalidArgument, "salient eval: --data: found '{}', expected TASK=FILE or TASK:SPLIT=FILE", entry);
     }
-    files[std::string(eval::find_task(entry.substr(0, equals)).name)] = entry.substr(equals + 1);
+    std::string task = entry.substr(0, equals);
+    std::string split;
+    if (const size_t colon = task.rfind(':'); colon != std::string::npos) {
+      split = task.substr(colon + 1);
+      task.resize(colon);
+    }
+    const std::string name = library.find(task).name;
+    if (!sources.contains(name)) order.push_back(task);
+    if (split.empty()) {
+      sources[name].path = entry.substr(equals + 1);
+    } else {
+      sources[name].splits[split] = entry.substr(equals + 1);
+    }
   }
-  std::vector<std::string> names = arguments.list("tasks");
+  return sources;
+}
+
+std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library) {
+  std::vector<std::string> names;
+  std::map<std::string, eval::DataSource> sources = data_sources(arguments, library, names);
+  if (arguments.has("tasks")) names = arguments.list("tasks");
   if (names.empty()) {
-    for (const auto& [name, file] : files) names.push_back(name);
-  }
-  if (names.empty()) {
-    throw Error(ErrorKind::kInvalidArgument, "salient eval: no task is named").with_hint("--tasks perplexity --data perplexity=heldout.txt");
+    throw Error(ErrorKind::kInvalidArgument, "salient eval: no task is named")
+        .with_hint("--tasks perplexity --data perplexity=heldout.txt");
   }
   std::vector<eval::TaskRequest> requests;
-  for (const std::string& given : names) {
-    const std::string name(eval::find_task(given).name);
-    if (!files.contains(name)) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: task {} has no data file", name))
-          .with_hint(fmt::format("--data {}=FILE; nothing is ever downloaded", name));
+  for (const std::string& name : names) {
+    const eval::TaskSelection selection = library.find(name);
+    // Members of a group or tag may have data of their own.
+    const bool own =
+        !sources.contains(selection.name) &&
+        std::any_of(selection.tasks.begin(), selection.tasks.end(), [&](const auto& task) { return sources.contains(task->name); });
+    std::vector<std::string> parts = {name};
+    if (own && selection.tasks.size() > 1) {
+      parts.clear();
+      for (const auto& task : selection.tasks) parts.push_back(task->name);
     }
-    requests.push_back({name, files.at(name), arguments.integer_or("limit", 0, 0, 1 << 30), arguments.integer_or("window", 0, 0, 1 << 20)});
+    for (const std::string& part : parts) {
+      const eval::TaskSelection chosen = library.find(part);
+      const eval::DataSource& source = sources[chosen.name];
+      eval::TaskRequest request{
+          part,          source.path, arguments.integer_or("limit", 0, 0, 1 << 30), arguments.integer_or("window", 0, 0, 1 << 20),
+          source.splits, {}};
+      if (arguments.has("num-fewshot")) request.num_fewshot = arguments.integer_or("num-fewshot", 0, 0, 10000);
+      for (const auto& task : chosen.tasks) {  // before a model is loaded
+        eval::find_split(*task, task->evaluated_split(), source);
+        if (eval::shots_of(*task, request.num_fewshot) > 0 && !task->shots_split().empty())
+          eval::find_split(*task, task->shots_split(), source);
+      }
+      requests.push_back(std::move(request));
+    }
   }
   return requests;
+}
+
+// One line a task: what it is called, scored by, drawn from.
+void print_tasks(const eval::TaskLibrary& library, bool json) {
+  std::vector<std::vector<std::string>> rows;
+  Json list = Json::array();
+  for (const std::string& name : library.names()) {
+    const eval::TaskSelection selection = library.find(name);
+    const eval::TaskDefinition& task = *selection.tasks.front();
+    const std::string kind = selection.groups.empty() ? std::string(eval::to_string(task.output_type))
+                                                      : fmt::format("group of {}", selection.tasks.size());
+    std::vector<std::string> metrics;
+    for (const eval::MetricDefinition& metric : task.metrics) metrics.push_back(metric.name);
+    const int64_t shots = task.num_fewshot.value_or(0);
+    rows.push_back(
+        {name, kind, std::to_string(shots), shorten(fmt::format("{}", fmt::join(metrics, ", ")), 48), task.dataset_path});
+    list.push_back({{"task", name},
+                    {"kind", kind},
+                    {"num_fewshot", shots},
+                    {"metrics", metrics},
+                    {"dataset_path", task.dataset_path},
+                    {"dataset_name", task.dataset_name},
+                    {"version", task.version},
+                    {"origin", task.origin}});
+  }
+  if (json) return print_json(list);
+  print_text(format_table({"Task", "Kind", "Examples", "Metrics", "Data on the Hugging Face Hub"}, rows));
+}
+
+void write_samples(const std::filesystem::path& folder, const eval::ModelResult& result) {
+  std::filesystem::create_directories(folder);
+  for (const eval::TaskResult& task : result.tasks) {
+    if (task.documents.empty()) continue;
+    std::string lines;
+    for (const eval::DocumentRecord& document : task.documents) lines += dump_json(eval::to_json(document)) + "\n";
+    write_file(folder / fmt::format("samples_{}.jsonl", task.task), lines);
+  }
 }
 
 }  // namespace
@@ -70,8 +155,10 @@ std::vector<eval::TaskRequest> task_requests(const Arguments& arguments) {
 void eval_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"eval", "MODEL...",
-       "Evaluates models on local data, each beside the original where one is given: perplexity in two protocols, KL divergence, multiple\n"
-       "choice, numeric answers, reading comprehension, speed and memory. Models are folders, GGUF or TorchScript files, or org/name in\n"
+       "Evaluates models on local data, each beside the original where one is given: perplexity in two protocols, KL divergence, "
+       "multiple\n"
+       "choice, numeric answers, reading comprehension, speed and memory. Models are folders, GGUF or TorchScript files, or "
+       "org/name in\n"
        "the Hugging Face cache.",
        "  salient eval demo_awq --compare-with models/demo --tasks perplexity,arc \\\n"
        "      --data perplexity=models/demo/data/heldout.txt --data arc=models/demo/data/arc_test.jsonl\n"
@@ -80,8 +167,12 @@ void eval_command(const std::vector<std::string>& words) {
       kRows, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
+  eval::TaskLibrary library = eval::TaskLibrary::bundled();
+  if (arguments.has("include-path")) library.add_folder(arguments.text("include-path"));
+  if (arguments.flag("list-tasks")) return print_tasks(library, arguments.flag("json"));
   if (arguments.positional().empty()) {
-    throw Error(ErrorKind::kInvalidArgument, "salient eval: no model is named").with_hint("salient eval MODEL... --tasks ... --data TASK=FILE");
+    throw Error(ErrorKind::kInvalidArgument, "salient eval: no model is named")
+        .with_hint("salient eval MODEL... --tasks ... --data TASK=FILE");
   }
   if (arguments.has("record") && arguments.positional().size() != 1) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: --record with {} models", arguments.positional().size()))
@@ -90,14 +181,18 @@ void eval_command(const std::vector<std::string>& words) {
   if (arguments.flag("update-card")) {
     for (const std::string& name : arguments.positional()) check_card(models::resolve_model(name));
   }
-  const std::vector<eval::TaskRequest> requests = task_requests(arguments);
+  const std::vector<eval::TaskRequest> requests = task_requests(arguments, library);
   eval::LanguageModelOptions model_options;
   model_options.decoder = decoder_options(arguments);
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
 
   ProgressLine progress;
   eval::EvaluationOptions options;
+  options.tasks = &library;
   options.apply_chat_template = arguments.flag("apply-chat-template");
+  options.fewshot_as_multiturn = !arguments.flag("examples-in-one-turn");
+  options.system_instruction = arguments.text_or("system-instruction", "");
+  options.fewshot_seed = static_cast<uint64_t>(arguments.integer_or("fewshot-seed", eval::kFewshotSeed, 0, INT64_MAX));
   options.batch_tokens = arguments.integer_or("batch-tokens", 4096, 1, 1 << 24);
   options.max_new_tokens = arguments.integer_or("max-new-tokens", 0, 0, 1 << 20);
   options.throughput = !arguments.flag("no-throughput");
@@ -130,6 +225,11 @@ void eval_command(const std::vector<std::string>& words) {
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     if (evaluation.base) known_base = evaluation.base;
+    if (arguments.has("samples")) {
+      const std::filesystem::path samples = arguments.text("samples");
+      write_samples(arguments.positional().size() == 1 ? samples : samples / model.name, evaluation.model);
+      if (evaluation.base) write_samples(samples / "base", *evaluation.base);
+    }
     if (store) {
       std::optional<EvaluatedModel> stored_base;
       if (base) stored_base = EvaluatedModel{base_folder, model_hash(*store, base_folder)};

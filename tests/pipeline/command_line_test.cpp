@@ -85,7 +85,7 @@ TEST(CommandLine, WrongCallsSayWhatIsWrong) {
       {{"quantize", "--model", model, "--calib", "x", "--out", "y", "--max-shard-size", "huge"}, {"--max-shard-size", "'huge'", "5GB"}},
       {{"eval"}, {"no model is named"}},
       {{"eval", model, "--no-store"}, {"no task is named", "--tasks"}},
-      {{"eval", model, "--no-store", "--tasks", "arcc"}, {"arcc", "arc, openmath"}},
+      {{"eval", model, "--no-store", "--tasks", "arcc"}, {"arcc", "did you mean 'arc'", "openmath"}},
       {{"eval", model, "--no-store", "--tasks", "arc"}, {"task arc has no data file", "--data arc=FILE"}},
       {{"eval", model, "--no-store", "--tasks", "arc", "--data", "arc"}, {"--data", "TASK=FILE"}},
       {{"inspect"}, {"found 0 models, expected one"}},

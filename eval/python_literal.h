@@ -1,0 +1,15 @@
+// Python literals, as templates print lists: ['one', "it's", 2, None]. What ast.literal_eval reads of them.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "common/json.h"
+
+namespace salient::eval {
+
+// Strings (with escapes; no prefixes, no triple quotes), integers, floats, True, False, None, lists, tuples (as lists), dicts with
+// string keys. Nothing where the text is something else.
+std::optional<Json> parse_python_literal(std::string_view text);
+
+}  // namespace salient::eval

@@ -1,0 +1,52 @@
+// Every task that there is by name: those compiled into the program (configs/tasks), which it knows wherever it lies, and those of
+// the user's own YAML files.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eval/task.h"
+
+namespace salient::eval {
+
+// What a name stands for.
+struct TaskSelection {
+  std::string name;                                          // the task's, group's or tag's own name
+  std::vector<std::shared_ptr<const TaskDefinition>> tasks;  // one, or the leaves of a group or tag in their order
+  std::vector<GroupDefinition> groups;                       // the group and those inside it, which come first; none for tags
+  std::string sha256;                                        // of all definitions
+};
+
+class TaskLibrary {
+ public:
+  static const TaskLibrary& bundled();
+
+  // Adds the *.yaml files of a folder and those below it; their names win over those that are there. Errors: not found; those of
+  // read_task_file.
+  void add_folder(const std::filesystem::path& folder);
+
+  // A task, one of its other names, a group, a tag, or a YAML file of one of these ("my/task.yaml", ending in .yaml or .yml).
+  // Errors: invalid argument with the nearest name and all of them; those of read_task_file.
+  TaskSelection find(std::string_view name) const;
+
+  // Names of tasks and groups, sorted, without the members of groups that are not tasks of a file of their own.
+  std::vector<std::string> names() const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<const TaskDefinition> task;
+    bool in_group = false;  // stands inside a group's file
+  };
+  void add_file(const std::string& text, const std::string& origin, bool bundled);
+  const Entry* find_task(std::string_view name) const;
+  const GroupDefinition* find_group(std::string_view name) const;
+  void collect(std::string_view name, TaskSelection& selection, std::vector<std::string>& path) const;
+
+  std::vector<Entry> tasks_;  // the last of one name counts
+  std::vector<GroupDefinition> groups_;
+};
+
+}  // namespace salient::eval

@@ -1,0 +1,166 @@
+// Whole tasks on the demo model against lm-evaluation-harness 0.4.13: prompts, log-likelihoods, texts, scores. Goldens:
+// tests/data/eval/tasks.json, made by scripts/goldens/eval_tasks.py.
+#include <gtest/gtest.h>
+
+#include "common/file.h"
+#include "eval/evaluate.h"
+#include "eval/prepared_task.h"
+#include "eval/rolling_loglikelihood.h"
+#include "support/temporary_folder.h"
+#include "support/thrown_error.h"
+
+namespace salient::eval {
+namespace {
+
+const LanguageModel& demo() {
+  static const LanguageModel model = load_language_model(SALIENT_SOURCE_DIR "/models/demo");
+  return model;
+}
+
+const Json& golden() {
+  static const Json json = read_json_file(SALIENT_SOURCE_DIR "/tests/data/eval/tasks.json");
+  return json;
+}
+
+std::filesystem::path write_rows(const std::filesystem::path& file, const Json& rows) {
+  std::string lines;
+  for (const Json& row : rows) lines += dump_json(row) + "\n";
+  write_file(file, lines);
+  return file;
+}
+
+class TaskParity : public testing::TestWithParam<size_t> {
+ protected:
+  const Json& expected() const { return golden()["tasks"].at(GetParam()); }
+  TaskRequest request() const {
+    TaskRequest out{expected()["task"], {}, 0, 0, {}, {}};
+    out.splits[expected()["split"]] = write_rows(folder_.path() / "rows.jsonl", expected()["rows"]);
+    if (!expected()["pool"].is_null())
+      out.splits[expected()["pool_split"]] = write_rows(folder_.path() / "pool.jsonl", expected()["pool"]);
+    if (!expected()["shots"].is_null()) out.num_fewshot = expected()["shots"].get<int64_t>();
+    return out;
+  }
+  EvaluationOptions options() const {
+    EvaluationOptions out;
+    out.apply_chat_template = expected()["chat"].get<bool>();
+    out.throughput = false;
+    out.bootstrap_draws = 1000;
+    return out;
+  }
+  test::TemporaryFolder folder_;
+};
+
+TEST_P(TaskParity, PromptsAreTheSame) {
+  const TaskRequest asked = request();
+  const TaskDefinition& task = *TaskLibrary::bundled().find(asked.task).tasks.at(0);
+  if (task.output_type == OutputType::kLoglikelihoodRolling) return;
+  const PreparedTask prepared = prepare_task(demo(), task, asked, options());
+  ASSERT_EQ(prepared.prompts.size(), expected()["documents"].size());
+  for (size_t i = 0; i < prepared.prompts.size(); ++i) {
+    EXPECT_EQ(prepared.prompts[i], expected()["documents"][i]["prompts"].get<std::vector<std::string>>());
+  }
+}
+
+TEST_P(TaskParity, ResultsAreTheSame) {
+  const Evaluation evaluation = evaluate(demo(), nullptr, {request()}, options());
+  const TaskResult& result = evaluation.model.tasks.at(0);
+  ASSERT_EQ(result.documents.size(), expected()["documents"].size());
+  for (size_t i = 0; i < result.documents.size(); ++i) {
+    const Json& document = expected()["documents"][i];
+    std::vector<double> log_probs;
+    for (const Json& response : document["responses"]) {
+      if (response.is_string()) {
+        EXPECT_EQ(result.documents[i].response.text, response.get<std::string>());
+      } else {
+        log_probs.push_back((response.is_array() ? response[0] : response).get<double>());
+      }
+    }
+    ASSERT_EQ(result.documents[i].response.log_probs.size(), log_probs.size());
+    for (size_t k = 0; k < log_probs.size(); ++k) EXPECT_NEAR(result.documents[i].response.log_probs[k], log_probs[k], 1e-3);
+    for (const auto& [metric, value] : document["scores"].items()) {
+      if (result.task == "squad_v2") continue;  // its figures are those of tests/data/eval/squad.json
+      ASSERT_TRUE(result.documents[i].score(metric)) << metric;
+      EXPECT_NEAR(*result.documents[i].score(metric), value.get<double>(), 1e-3) << metric;
+    }
+    for (const auto& [filter, text] : result.documents[i].extracted)
+      EXPECT_EQ(text, document["filtered"][filter][0].get<std::string>());
+  }
+  for (const auto& [key, value] : expected()["metrics"].items()) {
+    // "acc", "acc_stderr", "exact_match,strict-match", "exact_match_stderr,strict-match"
+    std::string metric = key;
+    const size_t at = metric.find("_stderr");
+    if (at != std::string::npos) metric.erase(at, std::string("_stderr").size());
+    const MetricResult* found = result.find(metric);
+    ASSERT_NE(found, nullptr) << metric;
+    const double figure = at == std::string::npos ? found->value.value : found->value.stderr_of_mean.value_or(-1);
+    EXPECT_NEAR(figure, value.get<double>(), 1e-4 * std::max(1.0, std::abs(value.get<double>()))) << key;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, TaskParity, testing::Range<size_t>(0, golden()["tasks"].size()), [](const auto& at) {
+  return golden()["tasks"].at(at.param)["task"].template get<std::string>() + "_" + std::to_string(at.param);
+});
+
+TEST(RollingWindows, ScoreEachTokenOnce) {
+  const std::vector<models::TokenId> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  const auto windows = rolling_windows(ids, 0, 4);
+  ASSERT_EQ(windows.size(), 3u);
+  EXPECT_EQ(windows[0].context, (std::vector<models::TokenId>{0}));
+  EXPECT_EQ(windows[0].continuation, (std::vector<models::TokenId>{1, 2, 3, 4}));
+  EXPECT_EQ(windows[1].context, (std::vector<models::TokenId>{4}));
+  EXPECT_EQ(windows[1].continuation, (std::vector<models::TokenId>{5, 6, 7, 8}));
+  EXPECT_EQ(windows[2].context, (std::vector<models::TokenId>{6, 7, 8}));  // slid back
+  EXPECT_EQ(windows[2].continuation, (std::vector<models::TokenId>{9, 10}));
+  EXPECT_TRUE(rolling_windows({}, 0, 4).empty());
+}
+
+TEST(TaskGroups, AreEvaluatedWithTheirMembersAndABase) {
+  const test::TemporaryFolder folder;
+  Json rows = Json::array();
+  for (int i = 0; i < 6; ++i) {
+    rows.push_back({{"question", "What is 1 + " + std::to_string(i) + "?"},
+                    {"choices", {"1", "2", "3", "4"}},
+                    {"answer", i % 4},
+                    {"subject", i < 2 ? "anatomy" : "virology"}});
+  }
+  const auto file = write_rows(folder.path() / "all.jsonl", rows);
+  write_file(folder.path() / "two.yaml",
+             "group: two\ntask: [mmlu_anatomy, mmlu_virology]\naggregate_metric_list: [{metric: acc}]\n");
+  TaskLibrary library = TaskLibrary::bundled();
+  library.add_folder(folder.path());
+  EvaluationOptions options;
+  options.throughput = false;
+  options.tasks = &library;
+  const Evaluation evaluation = evaluate(demo(), &demo(), {{"two", file, 0, 0, {}, {}}}, options);
+  ASSERT_EQ(evaluation.model.tasks.size(), 3u);
+  EXPECT_EQ(evaluation.model.tasks[0].documents.size(), 2u);
+  EXPECT_EQ(evaluation.model.tasks[1].documents.size(), 4u);
+  const MetricResult& group = evaluation.model.tasks[2].metrics.at(0);
+  EXPECT_EQ(group.n, 6);
+  EXPECT_TRUE(group.headline);
+  EXPECT_FALSE(evaluation.model.tasks[0].metrics.at(0).headline);
+  ASSERT_TRUE(group.base);
+  EXPECT_EQ(group.base->difference.value, 0);
+  EXPECT_EQ(group.base->difference.stderr_of_mean, 0);
+  // A subject that the file does not have.
+  const Error error = test::error_of(
+      [&] {
+        evaluate(demo(), nullptr, {{"mmlu_astronomy", file, 0, 0, {}, {}}}, options);
+      },
+      ErrorKind::kInvalidArgument);
+  EXPECT_NE(error.message().find("astronomy"), std::string::npos);
+}
+
+TEST(TaskData, ExamplesWithoutAFileSayHowToNameOne) {
+  const test::TemporaryFolder folder;
+  const auto file = write_rows(folder.path() / "rows.jsonl", Json::array({{{"question", "1?"}, {"answer", "#### 1"}}}));
+  const Error error = test::error_of(
+      [&] {
+        evaluate(demo(), nullptr, {{"gsm8k", file, 0, 0, {}, {}}}, {});
+      },
+      ErrorKind::kInvalidArgument);
+  EXPECT_NE(error.hint().find("--data gsm8k:train=FILE"), std::string::npos) << error.hint();
+}
+
+}  // namespace
+}  // namespace salient::eval

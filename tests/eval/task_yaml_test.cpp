@@ -1,0 +1,157 @@
+// Task files: those of the program, those of others, and what is wrong with them.
+#include "eval/task_yaml.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <set>
+
+#include "common/file.h"
+#include "eval/bundled_tasks.h"
+#include "eval/task_library.h"
+#include "support/temporary_folder.h"
+#include "support/thrown_error.h"
+
+namespace salient::eval {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const TaskDefinition& bundled(const char* name) { return *TaskLibrary::bundled().find(name).tasks.at(0); }
+
+TaskDefinition parse(const std::string& text) {
+  return read_task_file(ConfigNode::parse(text, "x.yaml"), "x.yaml",
+                        [](const std::string&, const std::string&) { return ConfigNode(); })
+      .tasks.at(0);
+}
+
+TEST(BundledTasks, AreTheFilesOfTheProject) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(SALIENT_SOURCE_DIR "/configs/tasks")) {
+    names.insert(entry.path().filename().string());
+  }
+  ASSERT_EQ(bundled_task_files().size(), names.size());
+  for (const BundledFile& file : bundled_task_files()) {
+    EXPECT_EQ(file.text, read_text_file(std::string(SALIENT_SOURCE_DIR "/configs/tasks/") + std::string(file.name)));
+  }
+}
+
+TEST(BundledTasks, SayWhatTheHarnessSays) {
+  const TaskDefinition& easy = bundled("arc_easy");
+  EXPECT_EQ(easy.output_type, OutputType::kMultipleChoice);
+  EXPECT_EQ(easy.doc_to_text.text, "Question: {{question}}\nAnswer:");
+  EXPECT_EQ(easy.target_delimiter, " ");
+  EXPECT_EQ(easy.fewshot_delimiter, "\n\n");
+  EXPECT_EQ(easy.shots_split(), "train");
+  EXPECT_TRUE(easy.metrics.at(0).headline);
+  EXPECT_FALSE(easy.metrics.at(1).headline);
+  EXPECT_EQ(bundled("arc_challenge").dataset_name, "ARC-Challenge");
+  EXPECT_EQ(bundled("arc_challenge").doc_to_text.text, easy.doc_to_text.text);  // by its include
+  const TaskDefinition& gsm8k = bundled("gsm8k");
+  EXPECT_EQ(gsm8k.num_fewshot, 5);
+  EXPECT_EQ(gsm8k.until, (std::vector<std::string>{"Question:", "</s>", "<|im_end|>"}));
+  EXPECT_EQ(gsm8k.max_new_tokens, 256);
+  EXPECT_EQ(bundled("openmath").num_fewshot, 0);
+  EXPECT_EQ(bundled("gsm8k_cot").fewshot.samples.size(), 8u);
+  EXPECT_EQ(bundled("gsm8k_cot").shots_split(), "");
+  EXPECT_EQ(bundled("hellaswag").evaluated_split(), "validation");
+  EXPECT_EQ(bundled("truthfulqa_mc2").doc_to_target.constant, 0);
+  EXPECT_EQ(bundled("squadv2").name, "squad_v2");
+  EXPECT_EQ(bundled("ppl").output_type, OutputType::kTokenWindows);
+}
+
+TEST(BundledTasks, MmluHasItsSubjects) {
+  const TaskSelection mmlu = TaskLibrary::bundled().find("mmlu");
+  EXPECT_EQ(mmlu.tasks.size(), 57u);
+  ASSERT_EQ(mmlu.groups.size(), 5u);
+  EXPECT_EQ(mmlu.groups.back().name, "mmlu");
+  EXPECT_EQ(mmlu.groups.back().tasks.size(), 57u);
+  size_t members = 0;
+  for (size_t i = 0; i < 4; ++i) members += mmlu.groups[i].tasks.size();
+  EXPECT_EQ(members, 57u);
+  const TaskDefinition& physics = bundled("mmlu_college_physics");
+  EXPECT_EQ(physics.description.text, "The following are multiple choice questions (with answers) about college physics.\n\n");
+  EXPECT_EQ(physics.fewshot.sampler, "first_n");
+  EXPECT_EQ(physics.row_filter.at("subject"), "college_physics");
+  EXPECT_EQ(TaskLibrary::bundled().find("mmlu_stem").tasks.size(), 19u);
+  EXPECT_EQ(TaskLibrary::bundled().find("mmlu_stem_tasks").groups.size(), 0u);  // a tag has no figures of its own
+}
+
+TEST(TaskLibraryTest, UnknownNamesGetTheNearest) {
+  const Error error = test::error_of([] { TaskLibrary::bundled().find("arc_eazy"); }, ErrorKind::kInvalidArgument);
+  EXPECT_THAT(error.message(), HasSubstr("did you mean 'arc_easy'"));
+  EXPECT_THAT(error.hint(), HasSubstr("YAML"));
+}
+
+TEST(TaskLibraryTest, TakesTasksOfFoldersAndFiles) {
+  const test::TemporaryFolder folder;
+  fs::create_directories(folder.path() / "deep");
+  write_file(
+      folder.path() / "deep/_base",
+      "output_type: multiple_choice\ntest_split: test\ndoc_to_text: a\ndoc_to_target: 0\ndoc_to_choice: [x, y]\nnum_fewshot: 3\n");
+  write_file(folder.path() / "deep/mine.yaml", "include: _base\ntask: mine\nnum_fewshot: null\n");
+  write_file(folder.path() / "deep/other.yaml", "include: [_base]\ntask: other\ntag: [mine_all]\n");
+  write_file(folder.path() / "group.yaml",
+             "group: both\ntask: [mine, {include: deep/_base, task: inside, doc_to_choice: {a: v, b: w}}]\naggregate_metric_list: "
+             "{metric: acc, weight_by_size: false}\n");
+  write_file(folder.path() / "arc.yaml", "include: arc_easy.yaml\ntask: arc\nnum_fewshot: 7\n");  // of the bundled ones
+  TaskLibrary library = TaskLibrary::bundled();
+  library.add_folder(folder.path());
+  EXPECT_FALSE(library.find("mine").tasks[0]->num_fewshot) << "null takes the included value away";
+  EXPECT_EQ(library.find("other").tasks[0]->num_fewshot, 3);
+  EXPECT_EQ(library.find("mine_all").tasks[0]->name, "other");
+  const TaskSelection both = library.find("both");
+  ASSERT_EQ(both.tasks.size(), 2u);
+  EXPECT_EQ(both.tasks[1]->doc_to_choice.constant, (Json{"v", "w"}));
+  EXPECT_FALSE(both.groups.at(0).metrics.at(0).weight_by_size);
+  EXPECT_EQ(library.find("arc").tasks[0]->num_fewshot, 7);
+  EXPECT_EQ(library.find("arc").tasks[0]->doc_to_text.text, bundled("arc_easy").doc_to_text.text);
+  EXPECT_FALSE(TaskLibrary::bundled().find("arc").tasks[0]->num_fewshot);
+  EXPECT_EQ(TaskLibrary::bundled().find((folder.path() / "deep/other.yaml").string()).name, "other");
+  EXPECT_EQ(test::error_of([&] { library.add_folder(folder.path() / "absent"); }).kind(), ErrorKind::kNotFound);
+}
+
+TEST(TaskYaml, SaysWhatIsWrongAndWhere) {
+  struct Case {
+    std::string lines;
+    ErrorKind kind;
+    std::string text;
+  };
+  const std::string base = "task: t\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\n";
+  const Case cases[] = {
+      {"doc_to_txt: x\n", ErrorKind::kInvalidArgument, "did you mean 'doc_to_text'"},
+      {"output_type: multiple_choise\n", ErrorKind::kInvalidArgument, "did you mean 'multiple_choice'"},
+      {"output_type: multiple_choice\n", ErrorKind::kInvalidArgument, "doc_to_choice"},
+      {"process_docs: !function utils.process_docs\n", ErrorKind::kInvalidArgument, "utils.process_docs"},
+      {"metric_list: [{metric: bleu}]\n", ErrorKind::kInvalidArgument, "exact_match"},
+      {"metric_list: [{metric: exact_match, aggregation: best}]\n", ErrorKind::kInvalidArgument, "weighted_perplexity"},
+      {"filter_list: [{name: f, filter: [{function: regexp}]}]\n", ErrorKind::kInvalidArgument, "'regex'"},
+      {"generation_kwargs: {do_sample: true, temperature: 0.2}\n", ErrorKind::kUnsupported, "sampled"},
+      {"doc_to_image: image\n", ErrorKind::kUnsupported, "doc_to_image"},
+      {"num_fewshot: -1\n", ErrorKind::kInvalidArgument, "num_fewshot"},
+      {"fewshot_config: {sampler: balanced}\n", ErrorKind::kInvalidArgument, "first_n"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.lines);
+    const Error error = test::error_of([&] { parse(base + c.lines); }, c.kind);
+    EXPECT_THAT(error.message(), HasSubstr(c.text));
+    EXPECT_THAT(error.message(), HasSubstr("x.yaml:"));
+  }
+  EXPECT_THAT(test::error_of([] { parse("task: t\ntest_split: test\ndoc_to_text: a\n"); }).message(), HasSubstr("doc_to_target"));
+}
+
+TEST(TaskYaml, DefaultsAreTheHarness) {
+  const TaskDefinition task = parse("task: t\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\nfewshot_delimiter: '##'\n");
+  EXPECT_EQ(task.output_type, OutputType::kGenerateUntil);
+  EXPECT_EQ(task.until, std::vector<std::string>{"##"});
+  ASSERT_EQ(task.metrics.size(), 1u);
+  EXPECT_EQ(task.metrics[0].name, "exact_match");
+  ASSERT_EQ(task.filters.size(), 1u);
+  EXPECT_EQ(task.filters[0].name, "none");
+  EXPECT_EQ(task.fewshot.fewshot_delimiter, "##");
+}
+
+}  // namespace
+}  // namespace salient::eval
