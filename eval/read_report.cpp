@@ -94,6 +94,11 @@ Evaluation evaluation_from_json(const Json& json, std::string_view where) {
   Evaluation evaluation;
   evaluation.model = model_from_json(require<Json>(json, "model", where), where);
   if (json.contains("base")) evaluation.base = model_from_json(json.at("base"), where);
+  for (const Json& entry : value_or<Json>(json, "runtime_costs", Json::array(), where)) {
+    RuntimeCost cost{require<int>(entry, "activation_bits", where), require<int>(entry, "kv_bits", where), require<std::string>(entry, "file", where), {}};
+    for (const Json& metric : require<Json>(entry, "metrics", where)) cost.metrics.push_back(metric_from_json(metric, where));
+    evaluation.runtime_costs.push_back(std::move(cost));
+  }
   return evaluation;
 }
 
@@ -103,6 +108,7 @@ void append(Evaluation& all, Evaluation more) {
     if (!all.base) all.base.emplace();
     append(*all.base, std::move(*more.base));
   }
+  std::move(more.runtime_costs.begin(), more.runtime_costs.end(), std::back_inserter(all.runtime_costs));
 }
 
 }  // namespace salient::eval

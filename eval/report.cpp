@@ -81,6 +81,22 @@ std::string throughput_table(const Evaluation& evaluation) {
   return "\n" + format_table({"", "weights on disk", "in memory", "process peak", "prompt tokens/s", "generation tokens/s", "threads"}, rows);
 }
 
+// Empty without any.
+std::string runtime_cost_table(const std::vector<RuntimeCost>& costs) {
+  if (costs.empty()) return "";
+  std::vector<std::vector<std::string>> rows;
+  for (const RuntimeCost& cost : costs) {
+    const auto value = [&](std::string_view name, double factor = 1.0) {
+      const MetricResult* metric = cost.find(name);
+      return metric == nullptr ? std::string() : number(factor * metric->value.value);
+    };
+    rows.push_back({fmt::format("a{} kv{}", cost.activation_bits, cost.kv_bits), value("perplexity"), value("ln_ppl_ratio", 100.0), value("kl_divergence"),
+                    value("kl_p99"), value("top1_agreement", 100.0)});
+  }
+  return fmt::format("\nWhat 8 bits cost while it runs, against the same weights with 16 (a16 kv16), on {}:\n", costs.front().file) +
+         format_table({"activations, KV cache", "perplexity", "100 x ln ratio", "mean KL, nats", "99 % of KL", "same top token, %"}, rows);
+}
+
 // A figure that is 0 for both models says nothing; the table leaves it out and says so, JSON and the store keep it.
 bool is_empty(const MetricResult& metric) { return metric.value.value == 0 && (!metric.base || metric.base->base_value == 0); }
 
@@ -156,6 +172,12 @@ Json to_json(const ModelResult& result) {
 Json to_json(const Evaluation& evaluation) {
   Json out = {{"model", to_json(evaluation.model)}, {"verdict", verdict(evaluation)}, {"version", SALIENT_VERSION}};
   if (evaluation.base) out["base"] = to_json(*evaluation.base);
+  for (const RuntimeCost& cost : evaluation.runtime_costs) {
+    Json metrics = Json::array();
+    for (const MetricResult& metric : cost.metrics) metrics.push_back(metric_json(metric));
+    out["runtime_costs"].push_back(
+        {{"activation_bits", cost.activation_bits}, {"kv_bits", cost.kv_bits}, {"file", cost.file}, {"metrics", std::move(metrics)}});
+  }
   return out;
 }
 
@@ -182,7 +204,7 @@ std::string to_table(const Evaluation& evaluation) {
   }
   std::string out = format_table(titles, rows);
   if (!left_out.empty()) out += fmt::format("0 for every model, not shown: {}\n", left_out);
-  return out + throughput_table(evaluation);
+  return out + runtime_cost_table(evaluation.runtime_costs) + throughput_table(evaluation);
 }
 
 std::string verdict(const Evaluation& evaluation) {

@@ -12,7 +12,7 @@ namespace salient::eval {
 // "higher_is_better", "headline", "chance", "base_value", "difference", "difference_stderr", "retention", "retention_stderr",
 // "retention_above_chance"}], ...}], "throughput": {...}}; fields that a metric does not have are left out.
 Json to_json(const ModelResult& result);
-// {"model": ..., "base": ..., "verdict": ...}
+// {"model": ..., "base": ..., "verdict": ..., "runtime_costs": [{"activation_bits", "kv_bits", "file", "metrics"}, ...]}
 Json to_json(const Evaluation& evaluation);
 // One scored document: {"line", "answer", "text", "log_probs", "scores": {...}}. A file of these is one line for each.
 Json to_json(const DocumentRecord& document);

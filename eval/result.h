@@ -56,9 +56,20 @@ struct ModelResult {
   std::optional<Throughput> throughput;
 };
 
+// A model whose activations or KV cache are rounded, beside the same weights without that: eval/runtime_cost.h.
+struct RuntimeCost {
+  int activation_bits = 16;
+  int kv_bits = 16;
+  std::string file;                   // text
+  std::vector<MetricResult> metrics;  // of the perplexity task; the base in them is the model with 16 bits
+
+  const MetricResult* find(std::string_view metric) const;
+};
+
 struct Evaluation {
   ModelResult model;
   std::optional<ModelResult> base;
+  std::vector<RuntimeCost> runtime_costs;
 };
 
 }  // namespace salient::eval

@@ -45,12 +45,17 @@ double mean_chance(const std::vector<DocumentRecord>& documents) {
 
 }  // namespace
 
-const MetricResult* TaskResult::find(std::string_view metric) const {
-  for (const MetricResult& m : metrics) {
-    if (m.metric == metric) return &m;
-  }
-  return nullptr;
+namespace {
+
+const MetricResult* find_metric(const std::vector<MetricResult>& metrics, std::string_view name) {
+  const auto it = std::find_if(metrics.begin(), metrics.end(), [&](const MetricResult& metric) { return metric.metric == name; });
+  return it == metrics.end() ? nullptr : &*it;
 }
+
+}  // namespace
+
+const MetricResult* TaskResult::find(std::string_view metric) const { return find_metric(metrics, metric); }
+const MetricResult* RuntimeCost::find(std::string_view metric) const { return find_metric(metrics, metric); }
 
 std::string metric_key(const std::string& metric, const std::string& filter) {
   return filter == "none" ? metric : metric + "," + filter;

@@ -133,7 +133,7 @@ TaskConfig read_task(const ConfigNode& node) {
 
 void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
   node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "max_new_tokens", "throughput", "compare_with_base",
-                       "activation_bits", "kv_bits", "max_retention_loss"});
+                       "activation_bits", "kv_bits", "runtime_cost", "max_retention_loss"});
   for (const ConfigNode& task : node.get("tasks").list()) evaluation.tasks.push_back(read_task(task));
   set_count(node, "batch_tokens", evaluation.batch_tokens, 1);
   set_bool(node, "apply_chat_template", evaluation.apply_chat_template);
@@ -143,6 +143,7 @@ void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
   const auto runtime_bits = [](const ConfigNode& bits) { return read_runtime_bits(bits, {8, 16}); };
   set_if(node, "activation_bits", evaluation.activation_bits, runtime_bits);
   set_if(node, "kv_bits", evaluation.kv_bits, runtime_bits);
+  set_bool(node, "runtime_cost", evaluation.runtime_cost);
   set_if(node, "max_retention_loss", evaluation.max_retention_loss, [](const ConfigNode& loss) { return loss.as_double(0, 1); });
   if (evaluation.max_retention_loss && !evaluation.compare_with_base) {
     node.get("max_retention_loss").reject("no bound while compare_with_base is false: there is nothing to compare with");
@@ -236,6 +237,7 @@ Json to_json(const RunConfig& config) {
         {"compare_with_base", evaluation.compare_with_base},
         {"activation_bits", optional_json(evaluation.activation_bits)},
         {"kv_bits", optional_json(evaluation.kv_bits)},
+        {"runtime_cost", evaluation.runtime_cost},
         {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
       {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}, {"overwrite", config.overwrite}}},
       {"runtime", {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};

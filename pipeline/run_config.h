@@ -64,6 +64,7 @@
 //     compare_with_base: true
 //     activation_bits: 8           # 8 | 16: inputs of the artifact's quantized linears; default: what the artifact says, else 16
 //     kv_bits: 8                   # 8 | 16: its keys and values; the same default
+//     runtime_cost: false          # also measure what 8-bit activations and an 8-bit KV cache cost, on the text of the task perplexity
 //     max_retention_loss: 0.05     # share of a headline score that may be lost, else ACCURACY_DEGRADATION; default: no bound
 //   output:
 //     folder: artifacts
@@ -122,6 +123,7 @@ struct EvaluationConfig {
   bool compare_with_base = true;
   std::optional<int> activation_bits;  // of the artifact; the base is computed as it is
   std::optional<int> kv_bits;
+  bool runtime_cost = false;
   std::optional<double> max_retention_loss;
 };
 

@@ -10,6 +10,7 @@
 #include "eval/prepared_task.h"
 #include "eval/read_report.h"
 #include "eval/report.h"
+#include "eval/runtime_cost.h"
 #include "eval/task_data.h"
 #include "eval/task_library.h"
 #include "models/io/detect.h"
@@ -251,6 +252,16 @@ class EvaluatedPair {
   }
   const fs::path& base_folder() const { return base_folder_; }
 
+  const std::string& name() const { return name_; }
+
+  // The next stage loads what it needs again.
+  void release() {
+    model_.reset();
+    base_.reset();
+  }
+  // Another copy, with these bits.
+  eval::LanguageModel rounded(const fs::path& artifact, int activation_bits, int kv_bits) const { return load(artifact, name_, activation_bits, kv_bits); }
+
  private:
   eval::LanguageModel load(const fs::path& folder, const std::string& name, std::optional<int> activation_bits, std::optional<int> kv_bits) const {
     eval::LanguageModelOptions options;
@@ -335,6 +346,36 @@ std::map<std::string, fs::path> find_data(const TaskConfig& config, const eval::
   return files;
 }
 
+// What 8 bits cost, on the text of the first perplexity task of `stages`.
+Stage runtime_cost_stage(const RunConfig& config, const std::vector<Stage>& stages, const std::shared_ptr<EvaluatedPair>& pair, const RunObserver& observer) {
+  const auto text = std::find_if(config.evaluation.tasks.begin(), config.evaluation.tasks.end(),
+                                 [](const TaskConfig& task) { return eval::TaskLibrary::bundled().find(task.name).name == "perplexity"; });
+  if (text == config.evaluation.tasks.end()) {
+    throw Error(ErrorKind::kInvalidArgument, "evaluation.runtime_cost: there is no task perplexity, on whose text it is measured")
+        .with_hint("evaluation: tasks: - {name: perplexity, file: TEXT}");
+  }
+  const Stage& read = stages[static_cast<size_t>(text - config.evaluation.tasks.begin())];
+  Stage stage;
+  stage.name = "runtime_cost";
+  stage.after = read.after;
+  stage.settings = read.settings;
+  for (const char* key : {"activation_bits", "kv_bits", "compare_with_base"}) stage.settings.erase(key);
+  stage.input_files = read.input_files;
+  stage.body = [pair, request = eval::TaskRequest{text->name, text->file, text->limit, text->window, text->splits, text->num_fewshot},
+                options = evaluation_options(config.evaluation, observer)](StageContext& context) {
+    const fs::path& artifact = context.output("quantize", "artifact");
+    eval::Evaluation evaluation;
+    evaluation.model.model = pair->name();
+    pair->release();
+    evaluation.runtime_costs = eval::measure_runtime_costs(
+        [&](int activation_bits, int kv_bits) { return pair->rounded(artifact, activation_bits, kv_bits); }, request, options);
+    const eval::RuntimeCost& all = evaluation.runtime_costs.back();
+    std::string message = fmt::format("a{} kv{}: mean KL {:.2g} nats", all.activation_bits, all.kv_bits, all.find("kl_divergence")->value.value);
+    return StageOutputs{{}, {{"evaluation", eval::to_json(evaluation)}}, std::move(message)};
+  };
+  return stage;
+}
+
 std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& model_folder, const std::string& base_name,
                                    const std::string& name, const RunObserver& observer) {
   const auto pair = std::make_shared<EvaluatedPair>(config, model_folder, base_name, name);
@@ -368,6 +409,7 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
     };
     stages.push_back(std::move(stage));
   }
+  if (evaluation.runtime_cost) stages.push_back(runtime_cost_stage(config, stages, pair, observer));
   if (evaluation.throughput && !stages.empty()) {
     Stage stage;
     stage.name = "throughput";

@@ -8,6 +8,7 @@
 #include "eval/evaluate.h"
 #include "eval/prepared_task.h"
 #include "eval/report.h"
+#include "eval/runtime_cost.h"
 #include "eval/task_data.h"
 #include "eval/task_library.h"
 #include "models/io/model_folder.h"
@@ -39,6 +40,7 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"bos", "POLICY", "auto (default: as the tokenizer does), always or never"},
     {"batch-tokens", "N", "padded tokens of a forward pass: bounds memory; default 4096"},
     {"max-new-tokens", "N", "of a generation; default: the task's own"},
+    {"runtime-cost", "", "also measure what 8-bit activations and an 8-bit KV cache cost, on the text of the task perplexity"},
     {"no-throughput", "", "do not measure speed"},
     {"samples", "FOLDER", "write what the model said to every document, samples_TASK.jsonl"},
     {"record", "FILE.jsonl", "online calibration: add what the model runs to this calibration record, for the next quantization"},
@@ -113,6 +115,14 @@ std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const e
   return requests;
 }
 
+// The request whose text tells what rounding costs.
+const eval::TaskRequest* find_text(const std::vector<eval::TaskRequest>& requests, const eval::TaskLibrary& library) {
+  const auto it = std::find_if(requests.begin(), requests.end(), [&](const auto& request) { return library.find(request.task).name == "perplexity"; });
+  if (it != requests.end()) return &*it;
+  throw Error(ErrorKind::kInvalidArgument, "salient eval: --runtime-cost without the task perplexity, on whose text it is measured")
+      .with_hint("--tasks perplexity --data perplexity=heldout.txt");
+}
+
 // One line a task: what it is called, scored by, drawn from.
 void print_tasks(const eval::TaskLibrary& library, bool json) {
   std::vector<std::vector<std::string>> rows;
@@ -182,6 +192,7 @@ void eval_command(const std::vector<std::string>& words) {
     for (const std::string& name : arguments.positional()) check_card(models::resolve_model(name));
   }
   const std::vector<eval::TaskRequest> requests = task_requests(arguments, library);
+  const eval::TaskRequest* cost_text = arguments.flag("runtime-cost") ? find_text(requests, library) : nullptr;
   eval::LanguageModelOptions model_options;
   model_options.decoder = decoder_options(arguments);
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
@@ -215,19 +226,29 @@ void eval_command(const std::vector<std::string>& words) {
   std::optional<eval::ModelResult> known_base;
   for (const std::string& name : arguments.positional()) {
     const std::filesystem::path folder = models::resolve_model(name);
-    const eval::LanguageModel model = eval::load_language_model(folder, model_options);
+    std::optional<eval::LanguageModel> model(eval::load_language_model(folder, model_options));
+    const std::string model_name = model->name;
     std::optional<OnlineCalibration> recorder;
     if (arguments.has("record")) {
-      recorder.emplace(OnlineCalibrationOptions{.file = arguments.text("record"), .max_rows = arguments.integer_or("record-rows", 128, 0, 1 << 30)}, model);
+      recorder.emplace(OnlineCalibrationOptions{.file = arguments.text("record"), .max_rows = arguments.integer_or("record-rows", 128, 0, 1 << 30)}, *model);
       options.run_observer = &recorder->observer();
     }
-    const eval::Evaluation evaluation = eval::evaluate(model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
+    eval::Evaluation evaluation = eval::evaluate(*model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
+    model.reset();
+    if (cost_text != nullptr) evaluation.runtime_costs = eval::measure_runtime_costs(
+        [&](int activation_bits, int kv_bits) {
+          eval::LanguageModelOptions rounded = model_options;
+          rounded.decoder.activation_bits = activation_bits;
+          rounded.decoder.kv_bits = kv_bits;
+          return eval::load_language_model(folder, rounded);
+        },
+        *cost_text, options);
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     if (evaluation.base) known_base = evaluation.base;
     if (arguments.has("samples")) {
       const std::filesystem::path samples = arguments.text("samples");
-      write_samples(arguments.positional().size() == 1 ? samples : samples / model.name, evaluation.model);
+      write_samples(arguments.positional().size() == 1 ? samples : samples / model_name, evaluation.model);
       if (evaluation.base) write_samples(samples / "base", *evaluation.base);
     }
     if (store) {
