@@ -69,12 +69,14 @@ def model(settings, shape, as_float=False, blocks=0):
 def gguf(settings, name):
     path = settings.work / f"qwen3-0.6b-{settings.blocks}-{name}.gguf"
     if not path.exists():
-        run([settings.salient, "export", "--model", model(settings, "qwen3-0.6b", True, settings.blocks), "--format", f"gguf-{name}", "--out", path], settings.threads)
+        source = model(settings, "qwen3-0.6b", True, settings.blocks)
+        run([settings.salient, "export", "--model", source, "--format", f"gguf-{name}", "--out", path], settings.threads)
     return path
 
 
-def salient_bench(settings, folder, *words):
-    text, _, _ = run([settings.salient, "bench", folder, "--threads", settings.threads, "--json", *words], settings.threads)
+def salient_json(settings, command, folder, *words):
+    """What `salient bench` or `salient eval` prints of a model."""
+    text, _, _ = run([settings.salient, command, folder, "--threads", settings.threads, "--json", *words], settings.threads)
     return json.loads(text)
 
 
@@ -101,10 +103,11 @@ def whole_models(settings):
     artifact = model(settings, "qwen3-0.6b", blocks=settings.blocks)
 
     def llama(name):
-        return lambda: last_json_line(run([python, HERE / "peer_llama_cpp.py", gguf(settings, name), "--threads", settings.threads, *shape], settings.threads)[0])
+        command = [python, HERE / "peer_llama_cpp.py", gguf(settings, name), "--threads", settings.threads, *shape]
+        return lambda: last_json_line(run(command, settings.threads)[0])
 
     def ours(*words):
-        return lambda: salient_bench(settings, artifact, *shape, *words)
+        return lambda: salient_json(settings, "bench", artifact, *shape, *words)
 
     return in_turns({"llama.cpp Q4_0": llama("q4_0"), "llama.cpp Q4_K_M": llama("q4_k_m"), "Salient a16": ours("--activation-bits", "16"),
                      "Salient a8": ours("--activation-bits", "8"), "Salient a8 kv8": ours("--activation-bits", "8", "--kv-bits", "8")}, settings.rounds)
@@ -134,16 +137,16 @@ def prompt(settings):
 
 def perplexity(settings):
     """Seconds of the evaluation alone, without loading the model."""
+    text = ROOT / "models/demo/data/heldout.txt"
+    evaluation = ["--tasks", "perplexity", "--data", f"perplexity={text}", "--window", 512, "--limit", settings.windows, "--no-throughput", "--no-store"]
+
     def seconds(folder, *words):
-        def measure():
-            text, _, _ = run([settings.salient, "eval", folder, "--tasks", "perplexity", "--data", f"perplexity={ROOT / 'models/demo/data/heldout.txt'}", "--window", 512,
-                              "--limit", settings.windows, "--threads", settings.threads, "--no-throughput", "--no-store", "--json", *words], settings.threads)
-            return {"seconds": json.loads(text)["model"]["tasks"][0]["seconds"]}
-        return measure
+        return lambda: {"seconds": salient_json(settings, "eval", folder, *evaluation, *words)["model"]["tasks"][0]["seconds"]}
 
     artifact = model(settings, "qwen3-0.6b", blocks=settings.blocks)
-    sides = in_turns({"float32": seconds(model(settings, "qwen3-0.6b", True, settings.blocks)), "AutoAWQ's 4 bits, a8": seconds(artifact, "--activation-bits", "8"),
-                      "the same, a16": seconds(artifact, "--activation-bits", "16")}, settings.rounds)
+    sides = in_turns({"float32": seconds(model(settings, "qwen3-0.6b", True, settings.blocks)),
+                      "AutoAWQ's 4 bits, a8": seconds(artifact, "--activation-bits", "8"), "the same, a16": seconds(artifact, "--activation-bits", "16")},
+                     settings.rounds)
     ratio = sides["float32"]["seconds"] / sides["AutoAWQ's 4 bits, a8"]["seconds"]
     return [judged(f"perplexity of {settings.windows} windows of 512 tokens, quantized (a8) against float32", "1.5 times", f"{ratio:.2f} times", ratio >= 1.5,
                    [(name, f"{figures['seconds']:.2f} s") for name, figures in sides.items()])]
@@ -155,16 +158,17 @@ def block_quantization(settings):
         raise CannotRun("no Pythons with AutoAWQ and llm-compressor are named: --python autoawq=PATH --python llm-compressor=PATH")
     file = settings.work / "block_quantization.json"
     settings.work.mkdir(parents=True, exist_ok=True)
-    run([HERE / "compare_block_quantization.py", "--awq-python", pythons[0], "--lc-python", pythons[1], "--salient", settings.salient, "--threads", settings.threads,
-         "--json", file, *settings.block_quantization], settings.threads)
+    run([HERE / "compare_block_quantization.py", "--awq-python", pythons[0], "--lc-python", pythons[1], "--salient", settings.salient,
+         "--threads", settings.threads, "--json", file, *settings.block_quantization], settings.threads)
     figures = json.loads(file.read_text())
     details = [(name, f"{of_tool['quantize_s']:.1f} s, {of_tool['peak_mb']:.0f} MB") for name, of_tool in figures["tools"].items()]
+    shape = f"{figures['setting']['blocks']} blocks of Qwen3-0.6B's shape, {figures['setting']['tokens']} tokens"
     results = []
     for name, key, work, least in (("AutoAWQ", "autoawq_quantize_s", "time", 20), ("llm-compressor", "llm-compressor_quantize_s", "time", 10),
                                    ("AutoAWQ", "autoawq_peak_mb", "peak memory", 4)):
         ratio = figures["ratios"][key]
-        results.append(judged(f"quantization of {figures['setting']['blocks']} blocks of Qwen3-0.6B's shape, {figures['setting']['tokens']} tokens: {name}'s {work} by ours",
-                              f"{least} times", f"{ratio:.1f} times", ratio >= least, [] if results else details))
+        results.append(judged(f"quantization of {shape}: {name}'s {work} by ours", f"{least} times", f"{ratio:.1f} times", ratio >= least,
+                              [] if results else details))
     return results
 
 
@@ -182,12 +186,13 @@ def load_time(settings):
                 with file.open("rb", buffering=0) as stream:
                     while stream.read(1 << 24):
                         pass
-            return salient_bench(settings, folder, *measured, "--activation-bits", bits)
+            return salient_json(settings, "bench", folder, *measured, "--activation-bits", bits)
         return measure
 
     sides = in_turns({"a16": load(16), "a8": load(8)}, settings.rounds)
     slowest = max(figures["load_seconds"] for figures in sides.values())
-    details = [(name, f"{figures['load_seconds']:.2f} s, {figures['weight_bytes'] / GB:.2f} GB of weights, peak {figures['peak_rss_after_load_bytes'] / GB:.2f} GB")
+    gigabytes = lambda figures, key: f"{figures[key] / GB:.2f} GB"
+    details = [(name, f"{figures['load_seconds']:.2f} s, {gigabytes(figures, 'weight_bytes')} of weights, peak {gigabytes(figures, 'peak_rss_after_load_bytes')}")
                for name, figures in sides.items()]
     return [judged("loading an 8B-shaped artifact from a warm page cache", "under 5 s", f"{slowest:.2f} s", slowest < 5, details)]
 
@@ -196,9 +201,14 @@ def kernels(settings):
     if not settings.kernels.exists():
         raise CannotRun(f"{settings.kernels} is not there: cmake --build build/release --target bench_kernels")
     text, _, _ = run([settings.kernels, settings.threads, "few"], settings.threads)
-    found = re.findall(r"^  1 rows, 4096 x 4096 g128, 4 bits .*?([\d.]+) %", text, re.MULTILINE)
-    return [judged("one row by 4096 x 4096 of 4 bits, share of reading memory", "80 %", f"{found[-1]} %", float(found[-1]) >= 80,
-                   [(" ".join(line.split(",")[:3]).strip(), line.split(",")[-1].strip()) for line in text.splitlines() if line.startswith("  ")])]
+    found = re.findall(r"^  1 rows, 4096 x 4096 g128, 4 bits .*?([\d.]+) %", text, re.MULTILINE)[-1]  # of the best instruction set, the last one
+    details, instructions = [], ""
+    for line in text.splitlines():
+        if line.startswith("  "):
+            details.append((f"{instructions}: {line[:38].strip()}", line[38:].strip()))
+        else:
+            instructions = line.split(",")[0]
+    return [judged("one row by 4096 x 4096 of 4 bits, share of reading memory", "80 %", f"{found} %", float(found) >= 80, details)]
 
 
 ROWS = {"generation": generation, "prompt": prompt, "perplexity": perplexity, "block-quantization": block_quantization, "gpu": large_gpu, "load": load_time,

@@ -22,7 +22,8 @@ from marked_section import markdown_table, replace_section
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(rows.ROWS))
-    parser.add_argument("--work", type=pathlib.Path, default=rows.ROOT / "build/bench", metavar="DIR", help="models and GGUF files, 8 GB in all, made once (default build/bench)")
+    parser.add_argument("--work", type=pathlib.Path, default=rows.ROOT / "build/bench", metavar="DIR",
+                        help="models and GGUF files, 8 GB in all, made once (default build/bench)")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="a Python with the packages of llama-cpp, autoawq or llm-compressor")
     parser.add_argument("--salient", type=pathlib.Path, default=rows.ROOT / "build/release/salient", metavar="FILE")
     parser.add_argument("--kernels", type=pathlib.Path, default=rows.ROOT / "build/release/bench_kernels", metavar="FILE")
@@ -34,7 +35,8 @@ def parse_arguments():
     parser.add_argument("--windows", type=int, default=8, help="of 512 tokens, for the perplexity (default 8)")
     parser.add_argument("--blocks", type=int, default=0, help="of the small model, to try the script (default: all)")
     parser.add_argument("--load-blocks", type=int, default=0, help="of the large model, to try the script (default: all)")
-    parser.add_argument("--block-quantization", default="", metavar="OPTIONS", help="of compare_block_quantization.py, to try the script, such as '--blocks 1 --tokens 2048'")
+    parser.add_argument("--block-quantization", default="", metavar="OPTIONS",
+                        help="of compare_block_quantization.py, to try the script, such as '--blocks 1 --tokens 2048'")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--docs", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--check", action="store_true", help="exit status 1 where a figure misses its target")
@@ -48,9 +50,10 @@ def parse_arguments():
             parser.error(f"--python {'='.join(python)}: expected llama-cpp=PATH, autoawq=PATH or llm-compressor=PATH")
     if not options.salient.exists():
         parser.error(f"no program {options.salient}: build the project, or name one with --salient")
+    numbers = ("threads", "rounds", "repeats", "prompt_tokens", "generation_tokens", "windows", "blocks", "load_blocks")
     settings = rows.Settings(work=options.work.absolute(), salient=options.salient.absolute(), kernels=options.kernels.absolute(), pythons=pythons,
                              block_quantization=tuple(options.block_quantization.split()),
-                             **{key: getattr(options, key) for key in ("threads", "rounds", "repeats", "prompt_tokens", "generation_tokens", "windows", "blocks", "load_blocks")})
+                             **{key: getattr(options, key) for key in numbers})
     return options, settings
 
 
@@ -83,9 +86,10 @@ def machine(settings):
     for name, python in settings.pythons:
         version = output_of(python, "-c", f"import importlib.metadata as m; print(m.version('{packages[name]}'))")
         versions.append(f"{packages[name]} {version or '(version unknown)'}")
+    commit = output_of("git", "rev-parse", "--short", "HEAD") or "unknown"
     return [f"Machine: {fact('Model name')}, {settings.threads} threads of {fact('CPU(s)')}, {memory:.0f} GiB of memory, last level cache {fact('L3 cache')}",
             f"Versions: {', '.join(versions)}",
-            f"Commit {output_of('git', 'rev-parse', '--short', 'HEAD') or 'unknown'}{changed}, {time.strftime('%Y-%m-%d')}; medians of {settings.rounds} rounds"]
+            f"Commit {commit}{changed}, {time.strftime('%Y-%m-%d')}; medians of {settings.rounds} rounds"]
 
 
 def run_row(name, settings):

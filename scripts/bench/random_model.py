@@ -34,8 +34,8 @@ def linears(config):
     """(name, input features, output features) of a block."""
     hidden, head = config["hidden_size"], config["head_dim"]
     queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    return [("self_attn.q_proj", hidden, queries), ("self_attn.k_proj", hidden, keys), ("self_attn.v_proj", hidden, keys), ("self_attn.o_proj", queries, hidden),
-            ("mlp.gate_proj", hidden, config["intermediate_size"]), ("mlp.up_proj", hidden, config["intermediate_size"]),
+    return [("self_attn.q_proj", hidden, queries), ("self_attn.k_proj", hidden, keys), ("self_attn.v_proj", hidden, keys),
+            ("self_attn.o_proj", queries, hidden), ("mlp.gate_proj", hidden, config["intermediate_size"]), ("mlp.up_proj", hidden, config["intermediate_size"]),
             ("mlp.down_proj", config["intermediate_size"], hidden)]
 
 
@@ -69,7 +69,8 @@ def modules(config, seed, as_float):
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
 
     def table(name, key):
-        return {name: ("F16", (vocabulary, hidden))}, lambda: {name: numpy.random.default_rng((seed, key)).standard_normal((vocabulary, hidden), numpy.float32).astype(numpy.float16)}
+        random = lambda: numpy.random.default_rng((seed, key)).standard_normal((vocabulary, hidden), numpy.float32)
+        return {name: ("F16", (vocabulary, hidden))}, lambda: {name: random().astype(numpy.float16)}
 
     def norm(name, size):
         return {name: ("F16", (size,))}, lambda: {name: numpy.ones(size, numpy.float16)}
@@ -86,7 +87,8 @@ def modules(config, seed, as_float):
             def make(key=(seed, 2, block, index), inputs=inputs, outputs=outputs, name=prefix + name):
                 parts = random_linear(key, inputs, outputs)
                 return {f"{name}.weight": dequantized(parts)} if as_float else {f"{name}.{part}": value for part, value in parts.items()}
-            packed = {"qweight": ("I32", (inputs, outputs // 8)), "qzeros": ("I32", (inputs // GROUP, outputs // 8)), "scales": ("F16", (inputs // GROUP, outputs))}
+            packed = {"qweight": ("I32", (inputs, outputs // 8)), "qzeros": ("I32", (inputs // GROUP, outputs // 8)),
+                      "scales": ("F16", (inputs // GROUP, outputs))}
             shapes = {"weight": ("F16", (outputs, inputs))} if as_float else packed
             yield {f"{prefix}{name}.{part}": shape for part, shape in shapes.items()}, make
     yield norm("model.norm.weight", hidden)
