@@ -39,7 +39,7 @@ class Evaluator {
         options_(options),
         base_options_(options),
         known_base_(known_base),
-        out_{new_model_result(model), std::nullopt} {
+        out_{new_model_result(model), std::nullopt, {}} {
     if (base != nullptr) out_.base = new_model_result(*base);
     base_options_.run_observer = nullptr;
   }

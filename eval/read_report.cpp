@@ -95,7 +95,10 @@ Evaluation evaluation_from_json(const Json& json, std::string_view where) {
   evaluation.model = model_from_json(require<Json>(json, "model", where), where);
   if (json.contains("base")) evaluation.base = model_from_json(json.at("base"), where);
   for (const Json& entry : value_or<Json>(json, "runtime_costs", Json::array(), where)) {
-    RuntimeCost cost{require<int>(entry, "activation_bits", where), require<int>(entry, "kv_bits", where), require<std::string>(entry, "file", where), {}};
+    RuntimeCost cost;
+    cost.activation_bits = static_cast<int>(require<int64_t>(entry, "activation_bits", where));
+    cost.kv_bits = static_cast<int>(require<int64_t>(entry, "kv_bits", where));
+    cost.file = require<std::string>(entry, "file", where);
     for (const Json& metric : require<Json>(entry, "metrics", where)) cost.metrics.push_back(metric_from_json(metric, where));
     evaluation.runtime_costs.push_back(std::move(cost));
   }
