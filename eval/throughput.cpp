@@ -79,8 +79,9 @@ void measure_generation(const LanguageModel& model, int64_t prompt, const Throug
     out.generation_tokens_per_second = tokens / median_seconds(out.repeats, generate);
     return;
   }
-  const at::Tensor memory = at::ones({kReadWords}, at::kLong);
   generate();
+  out.peak_rss_bytes = peak_memory_bytes();  // before the memory that is only there to be read
+  const at::Tensor memory = at::ones({kReadWords}, at::kLong);
   std::vector<double> speeds;
   std::vector<double> bandwidths;
   std::vector<double> ratios;
@@ -112,7 +113,7 @@ Throughput measure_throughput(const LanguageModel& model, const ThroughputOption
   measure_generation(model, prompt, options, out);
   out.disk_bytes = model.disk_bytes;
   out.memory_bytes = model.decoder.weight_bytes();
-  out.peak_rss_bytes = peak_memory_bytes();
+  if (!options.read_bandwidth) out.peak_rss_bytes = peak_memory_bytes();
   return out;
 }
 

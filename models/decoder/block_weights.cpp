@@ -19,7 +19,7 @@ Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const a
   if (const auto gemm = view_awq_gemm(checkpoint, spec.name, spec.out_features, spec.in_features)) {
     const auto repacked = [&]() -> Linear {
       if (fits(spec.in_features / gemm->scales.size(0))) return IntegerLinear{quant::interleave(*gemm), kept_bias};
-      return make_packed_linear(*gemm, kept_bias, dtype);
+      return make_quantized_linear(*gemm, kept_bias, dtype);
     };
     Linear linear = with_context(spec.name, repacked);
     release_awq_gemm(checkpoint, spec.name);

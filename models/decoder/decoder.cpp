@@ -92,6 +92,7 @@ void grow_cache(KvCache& cache, int64_t capacity) {
     }
   }
   cache.capacity = capacity;
+  cache.step.reset();
 }
 
 void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip) {
@@ -109,6 +110,7 @@ void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip) {
   cache.rows = rows.size(0);
   cache.length -= skip;
   cache.capacity -= skip;
+  cache.step.reset();
 }
 
 Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& options) {

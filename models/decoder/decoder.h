@@ -35,7 +35,7 @@ struct KvCache {
   int64_t rows = 0;      // of the batch
   int64_t length = 0;    // tokens that are filled, padding included
   int64_t capacity = 0;  // tokens that fit
-  std::shared_ptr<TokenStepMemory> step;  // of TokenStep
+  std::shared_ptr<TokenStepMemory> step;  // of TokenStep, made when it is needed
 };
 
 // The same content with room for `capacity` tokens (at least its length). One layer is copied at a time, the old one freed.

@@ -245,7 +245,7 @@ PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros
   return pack_linear(codes, zeros, scales, bias, group_size, compute_dtype);
 }
 
-PackedLinear make_packed_linear(const quant::PackedGemm& packed, const at::Tensor& bias, at::ScalarType compute_dtype) {
+Linear make_quantized_linear(const quant::PackedGemm& packed, const at::Tensor& bias, at::ScalarType compute_dtype) {
   const at::NoGradGuard no_grad;
   quant::check_packed_gemm(packed);
   PackedLinear linear;
@@ -254,7 +254,7 @@ PackedLinear make_packed_linear(const quant::PackedGemm& packed, const at::Tenso
   linear.group_size = linear.in_features / packed.scales.size(0);
   if (!is_wide(linear.in_features, linear.group_size)) {
     const quant::QuantizedWeight natural = quant::unpack_awq_gemm(packed.qweight, packed.qzeros, packed.scales);
-    return make_packed_linear(natural.codes, natural.zeros, natural.scales, bias, linear.group_size, compute_dtype);
+    return make_quantized_linear(natural.codes, natural.zeros, natural.scales, bias, linear.group_size, compute_dtype);
   }
   const int64_t row_bytes = linear.in_features / 2;
   linear.packed = at::empty({linear.out_features, row_bytes}, at::kByte);

@@ -67,12 +67,12 @@ using Linear = std::variant<FloatLinear, PackedLinear, ByteLinear, IntegerLinear
 PackedLinear make_packed_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
                                 int64_t group_size, at::ScalarType compute_dtype);
 
-// The same from AutoAWQ's GEMM layout, on the CPU and contiguous. Errors: corruption for shapes that do not fit each other.
-PackedLinear make_packed_linear(const quant::PackedGemm& packed, const at::Tensor& bias, at::ScalarType compute_dtype);
-
 // The same for codes of any width in 0..255 and any group size that divides: packed where they fit into 4 bits.
 Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
                              int64_t group_size, at::ScalarType compute_dtype);
+
+// The same from AutoAWQ's GEMM layout, on the CPU and contiguous. Errors: corruption for shapes that do not fit each other.
+Linear make_quantized_linear(const quant::PackedGemm& packed, const at::Tensor& bias, at::ScalarType compute_dtype);
 
 // Of a linear on the CPU, whose memory it reads.
 PackedView view_of(const PackedLinear& linear);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/error.h"
 #include "models/decoder/decode_attention.h"
 #include "models/decoder/mlp.h"
 #include "quant/int8_rows.h"
@@ -53,6 +54,17 @@ int64_t total_tiles(const std::vector<RowProduct>& products) {
   return tiles;
 }
 
+// Of another decoder's shape it would be read and written out of bounds.
+void check_cache(const DecoderConfig& config, const KvCacheLayer& cache, int64_t rows, int64_t past_length) {
+  for (const at::Tensor* kept : {&cache.keys, &cache.values}) {
+    const bool fits = kept->dim() == 4 && kept->size(0) == rows && kept->size(1) == config.num_key_value_heads && kept->size(2) > past_length &&
+                      kept->size(3) == config.head_dim && kept->stride(3) == 1 && (kept->scalar_type() == at::kFloat || kept->scalar_type() == at::kChar);
+    if (fits) continue;
+    fail(ErrorKind::kInternal, "one token after {}: the cache is [{}], expected [{}, {}, capacity, {}] of this decoder", past_length,
+         fmt::join(kept->sizes(), ", "), rows, config.num_key_value_heads, config.head_dim);
+  }
+}
+
 // Where the heads of queries, keys or values lie in a product's output.
 struct Heads {
   float* data = nullptr;
@@ -68,8 +80,9 @@ struct Heads {
 }  // namespace
 
 struct TokenStepMemory {
-  TokenStepMemory(const DecoderConfig& config, int64_t row_count, int64_t token_count, int thread_count, int64_t qkv_width, int64_t gate_up_width)
-      : rows(row_count), capacity(token_count), threads(thread_count) {
+  TokenStepMemory(const TokenStep* of, const DecoderConfig& config, int64_t row_count, int64_t token_count, int thread_count, int64_t qkv_width,
+                  int64_t gate_up_width)
+      : owner(of), rows(row_count), capacity(token_count), threads(thread_count) {
     const auto floats = [](int64_t count) { return std::vector<float>(static_cast<size_t>(count)); };
     const int64_t attention_width = config.num_attention_heads * config.head_dim;
     const int64_t group = config.num_attention_heads / config.num_key_value_heads;
@@ -84,6 +97,11 @@ struct TokenStepMemory {
     }
   }
 
+  bool fits(const TokenStep* of, int64_t row_count, int64_t token_count, int thread_count) const {
+    return owner == of && rows >= row_count && capacity >= token_count && threads >= thread_count;
+  }
+
+  const TokenStep* owner;
   int64_t rows, capacity;
   int threads;
   std::vector<float> qkv, attention, gate_up, mlp_hidden, branch;  // [rows, ...]
@@ -335,9 +353,10 @@ std::shared_ptr<const TokenStep> TokenStep::make(const DecoderConfig& config, co
 void TokenStep::run(const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches, std::shared_ptr<TokenStepMemory>& memory,
                     at::Tensor& hidden) const {
   const int threads = at::get_num_threads();
+  for (const KvCacheLayer& cache : caches) check_cache(config_, cache, hidden.size(0), past_length);
   const int64_t capacity = caches.front().keys.size(2);
-  if (memory == nullptr || memory->rows < hidden.size(0) || memory->capacity < capacity || memory->threads < threads) {
-    memory = std::make_shared<TokenStepMemory>(config_, hidden.size(0), capacity, threads, total_width(blocks_.front().qkv),
+  if (memory == nullptr || !memory->fits(this, hidden.size(0), capacity, threads)) {
+    memory = std::make_shared<TokenStepMemory>(this, config_, hidden.size(0), capacity, threads, total_width(blocks_.front().qkv),
                                                total_width(blocks_.front().gate_up));
   }
   quant::run_team(threads, [&](const TeamMember& member) { TokenStepRun(*this, context, past_length, caches, *memory, hidden, member).run(); });

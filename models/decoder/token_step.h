@@ -2,7 +2,8 @@
 //
 // The blocks' general way (models/decoder/block.h) is a sequence of operators, each with a parallel region, memory and checks of its own; for one token that takes
 // as long as reading the weights. Here one team of threads goes through all blocks: it meets five times a block, products that read the same input are one
-// (q, k, v; gate, up), norms and rounding to 8 bits are done by each thread for itself, and nothing is allocated. The numbers are the same, bit for bit.
+// (q, k, v; gate, up), norms and rounding to 8 bits are done by each thread for itself, and memory
+// is asked for only when a cache is new or has grown. The numbers are the same, bit for bit.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,7 +30,8 @@ class TokenStep {
   static std::shared_ptr<const TokenStep> make(const DecoderConfig& config, const std::vector<BlockWeights>& blocks, std::vector<KvScheme> kv);
 
   // hidden: float32 [rows, 1, hidden_size], contiguous, rows <= kMaxRows: the embedded tokens, changed into the last block's output. Writes keys and values
-  // at `past_length` of the caches. `context`: made for one token. `memory`: made where there is none, or too little.
+  // at `past_length` of the caches. `context`: made for one token. `memory`: made where there is none, too little or that of another step. Errors: internal for
+  // a cache of another shape.
   void run(const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches, std::shared_ptr<TokenStepMemory>& memory,
            at::Tensor& hidden) const;
 

@@ -150,13 +150,18 @@ void print_tasks(const eval::TaskLibrary& library, bool json) {
   print_text(format_table({"Task", "Kind", "Examples", "Metrics", "Data on the Hugging Face Hub"}, rows));
 }
 
+// samples_arc.jsonl; samples_arc_2.jsonl of a second request of that task.
 void write_samples(const std::filesystem::path& folder, const eval::ModelResult& result) {
   std::filesystem::create_directories(folder);
+  std::map<std::string, int> written;
   for (const eval::TaskResult& task : result.tasks) {
     if (task.documents.empty()) continue;
     std::string lines;
     for (const eval::DocumentRecord& document : task.documents) lines += dump_json(eval::to_json(document)) + "\n";
-    write_file(folder / fmt::format("samples_{}.jsonl", task.task), lines);
+    std::string name = task.task;
+    std::replace(name.begin(), name.end(), '/', '_');  // a name may be anything that a YAML file says
+    const int count = ++written[name];
+    write_file(folder / (count == 1 ? fmt::format("samples_{}.jsonl", name) : fmt::format("samples_{}_{}.jsonl", name, count)), lines);
   }
 }
 
@@ -234,29 +239,31 @@ void eval_command(const std::vector<std::string>& words) {
       options.run_observer = &recorder->observer();
     }
     eval::Evaluation evaluation = eval::evaluate(*model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
-    model.reset();
-    if (cost_text != nullptr) evaluation.runtime_costs = eval::measure_runtime_costs(
-        [&](int activation_bits, int kv_bits) {
-          eval::LanguageModelOptions rounded = model_options;
-          rounded.decoder.activation_bits = activation_bits;
-          rounded.decoder.kv_bits = kv_bits;
-          return eval::load_language_model(folder, rounded);
-        },
-        *cost_text, options);
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
+    model.reset();
     if (evaluation.base) known_base = evaluation.base;
-    if (arguments.has("samples")) {
-      const std::filesystem::path samples = arguments.text("samples");
-      write_samples(arguments.positional().size() == 1 ? samples : samples / model_name, evaluation.model);
-      if (evaluation.base) write_samples(samples / "base", *evaluation.base);
-    }
     if (store) {
       std::optional<EvaluatedModel> stored_base;
       if (base) stored_base = EvaluatedModel{base_folder, model_hash(*store, base_folder)};
       record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
     }
     if (arguments.flag("update-card")) publish_figures(folder, quality_figures(evaluation.model));
+    if (arguments.has("samples")) {
+      const std::filesystem::path samples = arguments.text("samples");
+      write_samples(arguments.positional().size() == 1 ? samples : samples / model_name, evaluation.model);
+      if (evaluation.base) write_samples(samples / "base", *evaluation.base);
+    }
+    if (cost_text != nullptr) {
+      const auto load = [&](int activation_bits, int kv_bits) {
+        eval::LanguageModelOptions rounded = model_options;
+        rounded.decoder.activation_bits = activation_bits;
+        rounded.decoder.kv_bits = kv_bits;
+        return eval::load_language_model(folder, rounded);
+      };
+      evaluation.runtime_costs = eval::measure_runtime_costs(load, *cost_text, options);
+      progress.finish();
+    }
     if (arguments.flag("json")) {
       output.push_back(eval::to_json(evaluation));
     } else {

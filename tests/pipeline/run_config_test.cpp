@@ -59,7 +59,7 @@ quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, gr
                target_bits: 3.5, salient_ratio: auto, max_chunk_memory: 1MB, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB, pad_intermediate: auto, text_column: t, split: s,
                ignore: [down_proj, "re:.*o_proj"], mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
-             max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, max_retention_loss: 0.05}
+             max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, runtime_cost: true, max_retention_loss: 0.05}
 output: {folder: o, store: s.db, overwrite: true}
 runtime: {threads: 2, device: cuda, dtype: bfloat16}
 )");
@@ -78,7 +78,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
       "mappings": [{"smooth_layer": "up_proj", "balance_layers": ["down_proj"]}]},
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
       "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
-      "activation_bits": 16, "kv_bits": 8, "max_retention_loss": 0.05},
+      "activation_bits": 16, "kv_bits": 8, "runtime_cost": true, "max_retention_loss": 0.05},
     "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
   EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:13:27");
 }
