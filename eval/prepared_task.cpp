@@ -57,15 +57,22 @@ PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task
     if (options.apply_chat_template) out.settings["fewshot_as_multiturn"] = options.fewshot_as_multiturn;
   }
   FewshotSampler sampler(task, pool.rows, options.fewshot_seed);
+  const auto draw = [&](const Json& row) {
+    try {
+      return sampler.draw(static_cast<size_t>(shots), row);
+    } catch (Error& error) {
+      error.add_context(fmt::format("task {}: examples of {}", task.name, pool.file.string()));
+      throw error.with_hint("ask for fewer examples, --num-fewshot N, or give a file with more rows");
+    }
+  };
   for (size_t i = 0; i < count; ++i) {
     const Json& row = out.data.rows[i];
     const Document& document = out.documents.emplace_back(make_document(row, place(out.data, i)));
     std::vector<Document> drawn;
-    for (const size_t index : sampler.draw(static_cast<size_t>(shots), row))
-      drawn.push_back(make_document(pool.rows[index], place(pool, index)));
-    out.prompts.push_back(builder.build(document, drawn));
-    out.targets.push_back(builder.format().target(document));
+    for (const size_t index : draw(row)) drawn.push_back(make_document(pool.rows[index], place(pool, index)));
     if (i == 0) out.multiple_inputs = builder.format().text(document).is_number_integer();
+    out.prompts.push_back(builder.build(document, drawn, out.multiple_inputs));
+    out.targets.push_back(builder.format().target(document));
   }
   return out;
 }

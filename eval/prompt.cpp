@@ -134,10 +134,14 @@ std::string PromptBuilder::render(std::vector<Message> messages, bool continues)
   return text.substr(0, at + (std::string_view(text).substr(at, open.size()) == open ? open.size() : stripped.size()));
 }
 
-std::vector<std::string> PromptBuilder::build(const Document& document, const std::vector<Document>& shots) const {
+std::vector<std::string> PromptBuilder::build(const Document& document, const std::vector<Document>& shots,
+                                              bool multiple_inputs) const {
   const Json description = description_.of(document).value;
   const Json question = documents_.text(document);
-  const bool multiple_inputs = question.is_number_integer();
+  if (question.is_number_integer() != multiple_inputs) {
+    fail(ErrorKind::kCorruption, "{}: doc_to_text: found {}, expected {} as in the first row", document.where,
+         multiple_inputs ? "a text" : "the number of a choice", multiple_inputs ? "the number of a choice" : "a text");
+  }
   const std::string prefix = documents_.prefix(document);
   std::vector<Message> messages;
   const std::string system =

@@ -23,8 +23,9 @@ class PromptBuilder {
   // templates.
   PromptBuilder(const LanguageModel& model, const TaskDefinition& task, PromptOptions options);
 
-  // One prompt; where doc_to_text gives the number of a choice (multiple inputs) one for each choice, which then ends it.
-  std::vector<std::string> build(const Document& document, const std::vector<Document>& shots) const;
+  // One prompt; with `multiple_inputs` (doc_to_text gives the number of a choice) one for each choice, which then ends it. As in
+  // the reference a task has them or not, by its first row. Errors: corruption, naming the row, where it disagrees.
+  std::vector<std::string> build(const Document& document, const std::vector<Document>& shots, bool multiple_inputs) const;
 
   // Between the prompt and a choice: none behind a chat template, unless a prefix without white space at its end opens the answer.
   std::string choice_delimiter() const;

@@ -74,8 +74,13 @@ std::vector<PythonRegex::Match> PythonRegex::find_all(std::string_view given) co
   size_t start = 0;
   bool after_empty = false;  // the next match may not be empty where the last one was
   while (start <= text.size()) {
-    const int result = pcre2_match(program_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), start,
-                                   PCRE2_NO_UTF_CHECK | (after_empty ? PCRE2_NOTEMPTY_ATSTART : 0), data.get(), context.get());
+    const auto match_with = [&](uint32_t options) {
+      if (after_empty) options |= PCRE2_NOTEMPTY_ATSTART;
+      return pcre2_match(program_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), start,
+                         PCRE2_NO_UTF_CHECK | options, data.get(), context.get());
+    };
+    int result = match_with(0);
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match_with(PCRE2_NO_JIT);  // the interpreter keeps its state on the heap
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) {
       fail(ErrorKind::kUnsupported, "the regular expression '{}' gives up on {} bytes of text: {}", program_->pattern, text.size(),

@@ -60,16 +60,19 @@ std::string escaped(std::string_view literal) {
 }
 
 // A choice that the response holds, else a letter behind a colon.
-std::string find_choice(const RegexStep& step, const ExactMatchRules& rules, const std::string& response, const Json& row) {
+std::string find_choice(const RegexStep& step, const ExactMatchRules& rules, const std::string& response,
+                        const Document& document) {
   if (const auto match = step.find(step.regex, response); match && !match->empty()) return *match;
   const TextCleaner clean(rules);
   std::vector<std::string> patterns;
   std::string letters;
   std::map<std::string, std::string> letter_of;
   char letter = 'A';
-  const auto choices = row.find("choices");
-  if (choices == row.end() || !choices->is_array())
-    fail(ErrorKind::kCorruption, "the filter multi_choice_regex needs the column choices, a list of texts");
+  const auto choices = document.row->find("choices");
+  if (choices == document.row->end() || !choices->is_array() ||
+      !std::all_of(choices->begin(), choices->end(), [](const Json& choice) { return choice.is_string(); })) {
+    fail(ErrorKind::kCorruption, "{}: the filter multi_choice_regex needs the column choices, a list of texts", document.where);
+  }
   for (const Json& choice : *choices) {
     const std::string cleaned = clean(trimmed(choice.get<std::string>()));
     patterns.push_back(escaped(cleaned));
@@ -131,7 +134,7 @@ void keep_first(std::vector<Texts>& responses, size_t count) {
   }
 }
 
-void apply(const FilterStep& step, std::vector<Texts>& responses, std::span<const Json> rows) {
+void apply(const FilterStep& step, std::vector<Texts>& responses, std::span<const Document> documents) {
   const Json& arguments = step.arguments;
   if (step.function == "regex") {
     change_each(responses, RegexStep(arguments));
@@ -139,7 +142,7 @@ void apply(const FilterStep& step, std::vector<Texts>& responses, std::span<cons
     const RegexStep regex(arguments);
     const ExactMatchRules rules = choice_rules(arguments);
     for (size_t i = 0; i < responses.size(); ++i) {
-      for (std::string& value : responses[i]) value = find_choice(regex, rules, value, rows[i]);
+      for (std::string& value : responses[i]) value = find_choice(regex, rules, value, documents[i]);
     }
   } else if (step.function == "remove_whitespace") {
     change_each(responses, [](const std::string& value) { return trimmed(value); });
@@ -204,9 +207,9 @@ void check_filter(const FilterStep& step) {
 }
 
 std::vector<std::string> apply_filters(const FilterPipeline& pipeline, const std::vector<std::vector<std::string>>& responses,
-                                       std::span<const Json> rows) {
+                                       std::span<const Document> documents) {
   std::vector<Texts> state = responses;
-  for (const FilterStep& step : pipeline.steps) apply(step, state, rows);
+  for (const FilterStep& step : pipeline.steps) apply(step, state, documents);
   std::vector<std::string> out;
   for (Texts& texts : state) out.push_back(texts.empty() ? std::string() : std::move(texts.front()));
   return out;

@@ -15,15 +15,16 @@
 #include <string>
 #include <vector>
 
-#include "eval/task.h"
+#include "eval/task_format.h"
 
 namespace salient::eval {
 
 // Errors: invalid argument for unknown names and arguments, and bad expressions.
 void check_filter(const FilterStep& step);
 
-// responses[document][repeat] -> one text a document: the first of what the last step leaves. `rows` belong to the documents.
+// responses[document][repeat] -> one text a document: the first of what the last step leaves. `documents`: those of the
+// responses. Errors: invalid argument for too few repeats; corruption, naming the row, for columns that a filter needs.
 std::vector<std::string> apply_filters(const FilterPipeline& pipeline, const std::vector<std::vector<std::string>>& responses,
-                                       std::span<const Json> rows);
+                                       std::span<const Document> documents);
 
 }  // namespace salient::eval

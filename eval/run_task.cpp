@@ -85,8 +85,11 @@ class TaskRun {
 
   void run_choices() {
     const std::string& filter = only_filter();
-    const bool unconditional = std::any_of(task_.metrics.begin(), task_.metrics.end(),
-                                           [](const MetricDefinition& m) { return m.name == "acc_mutual_info"; });
+    const auto is_asked = [&](std::string_view metric) {
+      return std::any_of(task_.metrics.begin(), task_.metrics.end(), [&](const MetricDefinition& m) { return m.name == metric; });
+    };
+    const bool unconditional = is_asked("acc_mutual_info");
+    const bool needs_gold = task_.process_results.empty() && is_asked("brier_score");
     const TaskFormat format = TaskFormat::of_documents(task_);
     std::vector<LikelihoodRequest> requests;
     std::vector<std::vector<std::string>> choices;
@@ -103,6 +106,8 @@ class TaskRun {
         for (const std::string& text : texts) requests.push_back({prepared_.prompts[i].front(), delimiter + text, where(i)});
         golds.push_back(gold_choice(target, texts));
       }
+      if (needs_gold && golds.back().choices.empty())
+        fail(ErrorKind::kCorruption, "{}: doc_to_target: found no answer, expected one for brier_score", where(i));
       if (unconditional) {
         for (const std::string& text : texts) requests.push_back({"", delimiter + text, where(i)});
       }
@@ -183,8 +188,8 @@ class TaskRun {
       responses.emplace_back(static_cast<size_t>(task_.repeats), texts[i].text);  // greedy: repeats would say the same
     }
     if (!task_.probe.empty()) run_probe();
-    const std::span<const Json> rows(prepared_.data.rows.data(), prepared_.documents.size());
-    for (const FilterPipeline& filter : task_.filters) score_generations(filter, apply_filters(filter, responses, rows));
+    for (const FilterPipeline& filter : task_.filters)
+      score_generations(filter, apply_filters(filter, responses, prepared_.documents));
   }
 
   void run_probe() {

@@ -17,14 +17,19 @@ namespace {
 constexpr std::array<std::string_view, 7> kRowExtensions = {".jsonl", ".ndjson", ".jsonlines", ".json", ".csv", ".tsv", ".parquet"};
 constexpr std::array<std::string_view, 3> kTextExtensions = {".txt", ".text", ".raw"};
 
-std::optional<fs::path> find_in_folder(const fs::path& folder, const std::string& dataset, const std::string& split) {
-  std::vector<fs::path> stems = {folder / split};
-  if (!dataset.empty()) stems = {folder / dataset / split, folder / (dataset + "_" + split), folder / split};
-  for (const fs::path& stem : stems) {
+// Names of a split's file in a folder, without an extension.
+std::vector<std::string> file_stems(const TaskDefinition& task, const std::string& split) {
+  const std::string& dataset = task.dataset_name;
+  if (dataset.empty()) return {split};
+  return {dataset + "/" + split, dataset + "_" + split, split};
+}
+
+std::optional<fs::path> find_in_folder(const fs::path& folder, const std::vector<std::string>& stems) {
+  for (const std::string& stem : stems) {
     for (const auto& extensions :
          {std::span<const std::string_view>(kRowExtensions), std::span<const std::string_view>(kTextExtensions)}) {
       for (const std::string_view extension : extensions) {
-        fs::path file = stem;
+        fs::path file = folder / stem;
         file += extension;
         if (fs::is_regular_file(file)) return file;
       }
@@ -36,7 +41,8 @@ std::optional<fs::path> find_in_folder(const fs::path& folder, const std::string
 bool matches(const Json& row, const std::map<std::string, std::string>& filter) {
   return std::all_of(filter.begin(), filter.end(), [&](const auto& entry) {
     const auto found = row.find(entry.first);
-    return found == row.end() || (found->is_string() && found->template get_ref<const std::string&>() == entry.second);
+    if (found == row.end()) return true;
+    return (found->is_string() ? found->template get<std::string>() : dump_json(*found)) == entry.second;
   });
 }
 
@@ -65,9 +71,21 @@ bool holds_rows(const fs::path& file) {
 fs::path find_split(const TaskDefinition& task, const std::string& split, const DataSource& source) {
   if (const auto given = source.splits.find(split); given != source.splits.end()) return given->second;
   const bool evaluated = split == task.evaluated_split();
+  const std::vector<std::string> stems = file_stems(task, split);
+  const auto hint = [&] {
+    return evaluated ? fmt::format("--data {}=FILE; nothing is ever downloaded", task.name)
+                     : fmt::format("--data {}:{}=FILE, or --num-fewshot 0", task.name, split);
+  };
   for (const fs::path& place : {source.path, fs::path(task.dataset_path)}) {
     if (!place.empty() && fs::is_directory(place)) {
-      if (const auto file = find_in_folder(place, task.dataset_name, split)) return *file;
+      if (const auto file = find_in_folder(place, stems)) return *file;
+      if (place == source.path) {
+        throw Error(ErrorKind::kInvalidArgument,
+                    fmt::format("{}: no file for the split '{}' of task {}; looked for {}, with one of {} or {}", place.string(),
+                                split, task.name, fmt::join(stems, ", "), fmt::join(kRowExtensions, ", "),
+                                fmt::join(kTextExtensions, ", ")))
+            .with_hint(hint());
+      }
     } else if (evaluated && !place.empty() && (place == source.path || fs::exists(place))) {
       return place;
     }
@@ -75,13 +93,10 @@ fs::path find_split(const TaskDefinition& task, const std::string& split, const 
     if (const auto named = task.data_files.find(split); named != task.data_files.end()) return named->second;
     if (fs::path(split).has_extension() && fs::is_regular_file(split)) return split;
   }
-  if (evaluated) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("task {} has no data file", task.name))
-        .with_hint(fmt::format("--data {}=FILE; nothing is ever downloaded", task.name));
-  }
   throw Error(ErrorKind::kInvalidArgument,
-              fmt::format("task {}: no file for its split '{}', from which examples are drawn", task.name, split))
-      .with_hint(fmt::format("--data {}:{}=FILE, or --num-fewshot 0", task.name, split));
+              evaluated ? fmt::format("task {} has no data file", task.name)
+                        : fmt::format("task {}: no file for its split '{}', from which examples are drawn", task.name, split))
+      .with_hint(hint());
 }
 
 TaskRows load_split(const TaskDefinition& task, const std::string& split, const DataSource& source) {

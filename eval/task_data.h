@@ -28,8 +28,8 @@ struct TaskRows {
 };
 
 // The file of a split: of `source`, else of the task's data_files, else the split's name where it is a file with an extension, else
-// dataset_path where that is a file or folder. Errors: invalid argument with the way to name one; not found for files that are
-// named but not there.
+// dataset_path where that is a file or folder. A folder of `source` must hold it. Errors: invalid argument with the way to name
+// one; not found for files that are named but not there.
 std::filesystem::path find_split(const TaskDefinition& task, const std::string& split, const DataSource& source);
 
 // Errors: those of find_split and read_dataset; corruption for rows that process_docs cannot use.

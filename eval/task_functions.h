@@ -9,8 +9,12 @@
 
 #include "common/json.h"
 #include "eval/document_record.h"
+#include "eval/task.h"
 
 namespace salient::eval {
+
+// What stands before a function's name in a value of a task YAML (common/yaml.h).
+inline constexpr std::string_view kFunctionTag = "!function ";
 
 // process_docs: changes or adds columns. `where` names the row in errors. Errors: corruption for missing or ill-typed columns.
 using ProcessDocument = void (*)(Json& row, const std::string& where);
@@ -29,6 +33,10 @@ DocumentField find_document_field(std::string_view name);
 ProcessResults find_process_results(std::string_view name);
 AggregateDocuments find_aggregation_function(std::string_view name);
 ReadDocuments find_document_reader(std::string_view name);
+
+// What known functions are for: the output type whose responses a process_results scores, the metrics that an aggregation gives.
+OutputType scored_output_type(std::string_view process_results);
+std::span<const std::string_view> aggregated_metrics(std::string_view aggregation);
 
 // All names, for errors.
 std::vector<std::string> task_function_names();

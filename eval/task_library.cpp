@@ -14,19 +14,28 @@ namespace salient::eval {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kBundled = "configs/tasks";
+constexpr std::string_view kBundled = "bundled:";  // before the names of bundled files, which are no paths
 
 bool is_yaml(const fs::path& path) { return path.extension() == ".yaml" || path.extension() == ".yml"; }
 
+std::string bundled_origin(const BundledFile& file) { return fmt::format("{}{}", kBundled, file.name); }
+
 // An include of a bundled file is a bundled file; of any other a path beside it, else a bundled one.
-ConfigNode load_include(const std::string& name, const std::string& from) {
+IncludedFile load_include(const std::string& name, const std::string& from) {
   const fs::path beside = fs::path(from).parent_path() / name;
   const bool bundled = from.starts_with(kBundled);
-  if (!bundled && fs::is_regular_file(beside)) return ConfigNode::load(beside);
+  if (!bundled && fs::is_regular_file(beside)) return {beside.string(), ConfigNode::load(beside)};
   for (const BundledFile& file : bundled_task_files()) {
-    if (file.name == name) return ConfigNode::parse(file.text, fmt::format("{}/{}", kBundled, name));
+    if (file.name != name) continue;
+    const std::string origin = bundled_origin(file);
+    return {origin, ConfigNode::parse(file.text, origin)};
   }
   fail(ErrorKind::kNotFound, "{}: include: found no file {}", from, bundled ? name : beside.string());
+}
+
+template <typename T>
+void add_new(std::vector<T>& list, const T& value) {
+  if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
 }
 
 }  // namespace
@@ -34,8 +43,7 @@ ConfigNode load_include(const std::string& name, const std::string& from) {
 const TaskLibrary& TaskLibrary::bundled() {
   static const TaskLibrary library = [] {
     TaskLibrary made;
-    for (const BundledFile& file : bundled_task_files())
-      made.add_file(std::string(file.text), fmt::format("{}/{}", kBundled, file.name), true);
+    for (const BundledFile& file : bundled_task_files()) made.add_file(std::string(file.text), bundled_origin(file), true);
     return made;
   }();
   return library;
@@ -78,57 +86,63 @@ const GroupDefinition* TaskLibrary::find_group(std::string_view name) const {
   return found != groups_.rend() ? &*found : nullptr;
 }
 
-void TaskLibrary::collect(std::string_view name, TaskSelection& selection, std::vector<std::string>& path) const {
+std::vector<std::string> TaskLibrary::collect(std::string_view name, TaskSelection& selection,
+                                              std::vector<std::string>& path) const {
   if (const Entry* entry = find_task(name)) {
-    if (std::find(selection.tasks.begin(), selection.tasks.end(), entry->task) == selection.tasks.end())
-      selection.tasks.push_back(entry->task);
-    return;
+    add_new(selection.tasks, entry->task);
+    return {entry->task->name};
   }
-  if (const GroupDefinition* group = find_group(name)) {
-    if (std::find(path.begin(), path.end(), group->name) != path.end())
-      fail(ErrorKind::kInvalidArgument, "group {} holds itself", group->name);
-    path.push_back(group->name);
-    TaskSelection members;
-    for (const std::string& member : group->tasks) collect(member, members, path);
-    path.pop_back();
-    GroupDefinition resolved = *group;
-    resolved.tasks.clear();
-    for (const auto& task : members.tasks) resolved.tasks.push_back(task->name);
-    for (auto& task : members.tasks) {
-      if (std::find(selection.tasks.begin(), selection.tasks.end(), task) == selection.tasks.end()) selection.tasks.push_back(task);
-    }
-    selection.groups.insert(selection.groups.end(), members.groups.begin(), members.groups.end());
-    selection.groups.push_back(std::move(resolved));
-    return;
-  }
-  const size_t before = selection.tasks.size();
-  std::set<std::string> seen;
+  if (const GroupDefinition* group = find_group(name)) return collect_group(*group, selection, path);
+  std::vector<std::string> leaves;
   for (const Entry& entry : tasks_) {
     const std::vector<std::string>& tags = entry.task->tags;
-    if (std::find(tags.begin(), tags.end(), name) == tags.end() || !seen.insert(entry.task->name).second) continue;
-    selection.tasks.push_back(find_task(entry.task->name)->task);
+    if (std::find(tags.begin(), tags.end(), name) != tags.end()) add_new(leaves, entry.task->name);
   }
-  if (selection.tasks.size() > before) return;
+  for (const std::string& leaf : leaves) add_new(selection.tasks, find_task(leaf)->task);
+  if (!leaves.empty()) return leaves;
   const std::vector<std::string> known = names();
   throw Error(ErrorKind::kInvalidArgument,
               fmt::format("task \"{}\" is not there{}; there are: {}", name, did_you_mean(name, known), fmt::join(known, ", ")))
       .with_hint("a task of your own: give its YAML file instead of a name");
 }
 
-TaskSelection TaskLibrary::find(std::string_view name) const {
-  if (is_yaml(fs::path(name))) {
-    TaskLibrary with_file = *this;
-    const size_t tasks = tasks_.size();
-    with_file.add_file(read_text_file(fs::path(name)), std::string(name), false);
-    if (with_file.groups_.size() > groups_.size()) return with_file.find(with_file.groups_.back().name);
-    if (with_file.tasks_.size() > tasks) return with_file.find(with_file.tasks_.back().task->name);
-    fail(ErrorKind::kInvalidArgument, "{}: no task in it: found neither the key 'task' nor 'group'", name);
+std::vector<std::string> TaskLibrary::collect_group(const GroupDefinition& group, TaskSelection& selection,
+                                                    std::vector<std::string>& path) const {
+  const auto done = std::find_if(selection.groups.begin(), selection.groups.end(),
+                                 [&](const GroupDefinition& other) { return other.name == group.name; });
+  if (done != selection.groups.end()) return done->tasks;
+  if (std::find(path.begin(), path.end(), group.name) != path.end())
+    fail(ErrorKind::kInvalidArgument, "group {} holds itself", group.name);
+  path.push_back(group.name);
+  GroupDefinition resolved{group.name, {}, group.metrics};
+  for (const std::string& member : group.tasks) {
+    for (const std::string& leaf : collect(member, selection, path)) add_new(resolved.tasks, leaf);
   }
+  path.pop_back();
+  selection.groups.push_back(resolved);
+  return resolved.tasks;
+}
+
+TaskSelection TaskLibrary::find(std::string_view name) const {
   TaskSelection selection;
   std::vector<std::string> path;
-  collect(name, selection, path);
-  const Entry* entry = find_task(name);
-  selection.name = entry != nullptr ? entry->task->name : std::string(name);
+  if (is_yaml(fs::path(name))) {
+    TaskLibrary with_file = *this;
+    with_file.add_file(read_text_file(fs::path(name)), std::string(name), false);
+    if (with_file.groups_.size() > groups_.size()) {  // what the file holds, whatever else has its name
+      selection.name = with_file.groups_.back().name;
+      with_file.collect_group(with_file.groups_.back(), selection, path);
+    } else if (with_file.tasks_.size() > tasks_.size()) {
+      selection.tasks = {with_file.tasks_.back().task};
+      selection.name = selection.tasks.front()->name;
+    } else {
+      fail(ErrorKind::kInvalidArgument, "{}: no task in it: found neither the key 'task' nor 'group'", name);
+    }
+  } else {
+    collect(name, selection, path);
+    const Entry* entry = find_task(name);
+    selection.name = entry != nullptr ? entry->task->name : std::string(name);
+  }
   std::string all;
   for (const auto& task : selection.tasks) all += task->sha256;
   selection.sha256 = selection.tasks.size() == 1 ? selection.tasks.front()->sha256 : sha256_hex(all);

@@ -43,7 +43,10 @@ class TaskLibrary {
   void add_file(const std::string& text, const std::string& origin, bool bundled);
   const Entry* find_task(std::string_view name) const;
   const GroupDefinition* find_group(std::string_view name) const;
-  void collect(std::string_view name, TaskSelection& selection, std::vector<std::string>& path) const;
+  // Add the tasks and groups that are not in `selection` yet. `path`: the groups on the way. They return the names of the leaves.
+  std::vector<std::string> collect(std::string_view name, TaskSelection& selection, std::vector<std::string>& path) const;
+  std::vector<std::string> collect_group(const GroupDefinition& group, TaskSelection& selection,
+                                         std::vector<std::string>& path) const;
 
   std::vector<Entry> tasks_;  // the last of one name counts
   std::vector<GroupDefinition> groups_;

@@ -10,8 +10,6 @@
 namespace salient::eval {
 namespace {
 
-constexpr std::string_view kFunction = "!function ";
-
 double scale_of(Unit unit) { return unit == Unit::kPercent ? 100.0 : 1.0; }
 
 Estimate scaled(Estimate estimate, double factor) {
@@ -43,10 +41,6 @@ double mean_chance(const std::vector<DocumentRecord>& documents) {
   return sum / static_cast<double>(documents.size());
 }
 
-}  // namespace
-
-namespace {
-
 const MetricResult* find_metric(const std::vector<MetricResult>& metrics, std::string_view name) {
   const auto it = std::find_if(metrics.begin(), metrics.end(), [&](const MetricResult& metric) { return metric.metric == name; });
   return it == metrics.end() ? nullptr : &*it;
@@ -74,8 +68,8 @@ void add_metrics(const TaskDefinition& task, int64_t bootstrap_draws, TaskResult
                           .n = 0,
                           .chance = std::nullopt,
                           .base = std::nullopt};
-      if (definition.aggregation.starts_with(kFunction)) {
-        const AggregateDocuments function = find_aggregation_function(definition.aggregation.substr(kFunction.size()));
+      if (definition.aggregation.starts_with(kFunctionTag)) {
+        const AggregateDocuments function = find_aggregation_function(definition.aggregation.substr(kFunctionTag.size()));
         metric.value = scaled({function(definition.name, result.documents), std::nullopt}, scale_of(definition.unit));
         metric.n = static_cast<int64_t>(result.documents.size());
       } else {

@@ -55,46 +55,7 @@ const Keys kTaskKeys = {"task",
 const Keys kNotDone = {"class", "custom_dataset", "doc_to_image", "doc_to_audio", "use_prompt", "unsafe_code"};
 const Keys kGroupKeys = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag", "include"};
 
-constexpr std::string_view kFunction = "!function ";
-
-// A file and what it includes, the nearest first: the first that has a key decides, even where it says null.
-class Layers {
- public:
-  Layers(const ConfigNode& node, const std::string& origin, const IncludeLoader& include) { add(node, origin, include, {}); }
-  const ConfigNode& get(std::string_view key) const {
-    for (const ConfigNode& node : nodes_) {
-      for (const auto& [name, child] : node.map()) {
-        if (name == key) return child;
-      }
-    }
-    return nodes_.front().get(key);
-  }
-  const ConfigNode& top() const { return nodes_.front(); }
-  const std::vector<ConfigNode>& nodes() const { return nodes_; }
-
- private:
-  void add(const ConfigNode& node, const std::string& origin, const IncludeLoader& include, std::set<std::string> seen) {
-    nodes_.push_back(node);
-    const ConfigNode& includes = node.get("include");
-    if (includes.is_null()) return;
-    std::vector<std::string> names;
-    if (includes.kind() == ConfigNode::Kind::kScalar) names.push_back(includes.as_string());
-    if (includes.kind() == ConfigNode::Kind::kList) {
-      for (const ConfigNode& name : includes.list()) names.push_back(name.as_string());
-    }
-    // Of several the last wins, so it comes first here.
-    for (auto name = names.rbegin(); name != names.rend(); ++name) {
-      if (!seen.insert(*name).second) includes.reject("no file that includes itself");
-      add(include(*name, origin), (std::filesystem::path(origin).parent_path() / *name).string(), include, seen);
-    }
-  }
-
-  std::vector<ConfigNode> nodes_;
-};
-
-std::string text_or(const ConfigNode& node, std::string fallback) {
-  return node.is_null() ? std::move(fallback) : node.as_string();
-}
+constexpr size_t kMostIncludes = 100;
 
 // Strings as a scalar or a list.
 std::vector<std::string> strings(const ConfigNode& node) {
@@ -107,13 +68,57 @@ std::vector<std::string> strings(const ConfigNode& node) {
   return out;
 }
 
+// A file and what it includes, the nearest first: the first that has a key decides, even where it says null.
+class Layers {
+ public:
+  Layers(const ConfigNode& node, const std::string& origin, const IncludeLoader& include) {
+    add(node, origin, include, {place_of(origin)});
+  }
+  const ConfigNode& get(std::string_view key) const {
+    for (const ConfigNode& node : nodes_) {
+      for (const auto& [name, child] : node.map()) {
+        if (name == key) return child;
+      }
+    }
+    return nodes_.front().get(key);
+  }
+  const ConfigNode& top() const { return nodes_.front(); }
+  const std::vector<ConfigNode>& nodes() const { return nodes_; }
+
+ private:
+  // The same for all ways to write a path.
+  static std::filesystem::path place_of(const std::string& origin) { return std::filesystem::weakly_canonical(origin); }
+
+  // `within`: the places of this file and of those that include it.
+  void add(const ConfigNode& node, const std::string& origin, const IncludeLoader& include,
+           const std::set<std::filesystem::path>& within) {
+    nodes_.push_back(node);
+    const ConfigNode& includes = node.get("include");
+    const std::vector<std::string> names = strings(includes);
+    // Of several the last wins, so it comes first here.
+    for (auto name = names.rbegin(); name != names.rend(); ++name) {
+      if (nodes_.size() > kMostIncludes) includes.reject(fmt::format("no more than {} included files in all", kMostIncludes));
+      const IncludedFile file = include(*name, origin);
+      std::set<std::filesystem::path> deeper = within;
+      if (!deeper.insert(place_of(file.origin)).second) includes.reject("no file that includes itself");
+      add(file.root, file.origin, include, deeper);
+    }
+  }
+
+  std::vector<ConfigNode> nodes_;
+};
+
+std::string text_or(const ConfigNode& node, std::string fallback) {
+  return node.is_null() ? std::move(fallback) : node.as_string();
+}
+
 // The name behind "!function"; the name that `find` does not know is an error.
 template <typename Find>
 std::string function_name(const ConfigNode& node, Find find) {
   if (node.is_null()) return {};
   const std::string text = node.as_string();
-  if (!text.starts_with(kFunction)) node.reject("!function NAME");
-  std::string name = text.substr(kFunction.size());
+  if (!text.starts_with(kFunctionTag)) node.reject("!function NAME");
+  std::string name = text.substr(kFunctionTag.size());
   if (find(name) == nullptr) {
     const auto names = task_function_names();
     throw Error(ErrorKind::kInvalidArgument,
@@ -136,7 +141,7 @@ Field read_field(const ConfigNode& node) {
   if (!value.is_string()) {
     field.kind = Field::Kind::kConstant;
     field.constant = value;
-  } else if (node.as_string().starts_with(kFunction)) {
+  } else if (node.as_string().starts_with(kFunctionTag)) {
     field.kind = Field::Kind::kFunction;
     field.text = function_name(node, find_document_field);
   } else {
@@ -154,6 +159,14 @@ OutputType read_output_type(const ConfigNode& node) {
   for (const OutputType type : kTypes) names.emplace_back(to_string(type));
   const std::string name = node.as_choice(names);
   return kTypes[static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin())];
+}
+
+std::string read_process_results(const ConfigNode& node, OutputType type) {
+  std::string name = function_name(node, find_process_results);
+  if (name.empty()) return name;
+  if (const OutputType scored = scored_output_type(name); scored != type)
+    node.reject(fmt::format("a function for output_type: {}; this one is for {}", to_string(type), to_string(scored)));
+  return name;
 }
 
 Unit read_unit(const ConfigNode& node, Unit fallback) {
@@ -179,8 +192,13 @@ MetricDefinition read_metric(const ConfigNode& node, const TaskDefinition& task)
   }
   if (const ConfigNode& aggregation = node.get("aggregation"); !aggregation.is_null()) {
     metric.aggregation = aggregation.as_string();
-    if (metric.aggregation.starts_with(kFunction)) {
-      function_name(aggregation, find_aggregation_function);
+    if (metric.aggregation.starts_with(kFunctionTag)) {
+      const std::string function = function_name(aggregation, find_aggregation_function);
+      const auto metrics = aggregated_metrics(function);
+      if (std::find(metrics.begin(), metrics.end(), metric.name) == metrics.end()) {
+        aggregation.reject(
+            fmt::format("another one for the metric '{}': this function gives {}", metric.name, fmt::join(metrics, ", ")));
+      }
     } else if (!is_aggregation(metric.aggregation)) {
       aggregation.reject(fmt::format("one of {}", fmt::join(aggregation_names(), ", ")));
     }
@@ -216,6 +234,7 @@ void read_filters(const ConfigNode& node, TaskDefinition& task) {
     entry.check_keys(Keys{"name", "filter"});
     FilterPipeline pipeline{text_or(entry.get("name"), "none"), {}};
     for (const ConfigNode& step : entry.get("filter").list()) {
+      if (step.kind() != ConfigNode::Kind::kMap) step.reject("a map with the key function");
       FilterStep read{text_or(step.get("function"), ""), step.to_json()};
       read.arguments.erase("function");
       with_context(step.where(), [&] { check_filter(read); });
@@ -340,7 +359,7 @@ TaskDefinition read_task(const Layers& layers, const std::string& origin) {
   if (task.output_type == OutputType::kGenerateUntil) read_generation(layers.get("generation_kwargs"), task);
   if (const ConfigNode& repeats = layers.get("repeats"); !repeats.is_null()) task.repeats = repeats.as_int64(1, 10000);
   task.probe = text_or(layers.get("loglikelihood_of"), "");
-  task.process_results = function_name(layers.get("process_results"), find_process_results);
+  task.process_results = read_process_results(layers.get("process_results"), task.output_type);
   read_filters(layers.get("filter_list"), task);
   read_metrics(layers.get("metric_list"), task);
   check_task(task, layers.top());
@@ -382,6 +401,7 @@ void read_group(const ConfigNode& node, const std::string& origin, const Include
       }
     }
   }
+  if (group.tasks.empty()) (members.is_null() ? node : members).reject("the key task with one or more tasks");
   out.groups.push_back(std::move(group));
 }
 

@@ -28,8 +28,13 @@
 
 namespace salient::eval {
 
-// Gives the file that `name` (of an include in `from`, the place of the including file) means.
-using IncludeLoader = std::function<ConfigNode(const std::string& name, const std::string& from)>;
+// A file with the name that its errors and its own includes go by.
+struct IncludedFile {
+  std::string origin;
+  ConfigNode root;
+};
+// Gives the file that `name` (of an include in the file `from`, an origin) means.
+using IncludeLoader = std::function<IncludedFile(const std::string& name, const std::string& from)>;
 
 struct TaskFile {
   std::vector<TaskDefinition> tasks;
@@ -38,8 +43,9 @@ struct TaskFile {
 };
 
 // `origin` names the file. A file without "task" and "group" (a template for includes) gives nothing. Errors, with file, line and
-// column: invalid argument for unknown keys, values and functions; unsupported for what is known but not done here (images, sampled
-// generation, metrics that need other libraries).
+// column: invalid argument for unknown keys, values and functions, for groups without tasks, and for a file that includes itself or
+// more than 100 files; unsupported for what is known but not done here (images, sampled generation, metrics that need other
+// libraries).
 TaskFile read_task_file(const ConfigNode& root, const std::string& origin, const IncludeLoader& include);
 
 }  // namespace salient::eval

@@ -93,6 +93,11 @@ TEST(PythonRegexTest, EmptyMatchesMayFollowOthers) {  // re.sub since Python 3.7
   EXPECT_EQ(all_matches(PythonRegex("\xC3\xA9?"), "\xC3\xA9z"), (std::vector<std::string>{"\xC3\xA9", "", ""}));
 }
 
+TEST(PythonRegexTest, MatchesBeyondTheStackOfCompiledExpressions) {
+  const std::string text = std::string(200'000, 'a') + "c";
+  EXPECT_EQ(all_matches(PythonRegex("(?:(a)|b)*c"), text), std::vector<std::string>{text});
+}
+
 TEST(PythonRegexTest, GroupsAndEnds) {
   EXPECT_EQ(PythonRegex(R"((\w+) (\w+))").replace("one two three", R"(\2 \1)"), "two one three");
   const auto match = PythonRegex("(a)|(b)").find_all("b").at(0);

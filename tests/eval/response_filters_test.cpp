@@ -27,7 +27,8 @@ FilterStep step_of(const Json& json) {
 
 TEST(ResponseFilters, EqualTheHarness) {
   const Json json = golden("tasks.json");
-  const std::vector<Json> rows(json["texts"].size(), {{"choices", json["choices"]}});
+  const Json row = {{"choices", json["choices"]}};
+  const std::vector<Document> rows(json["texts"].size(), make_document(row, "row"));
   ASSERT_FALSE(json["filters"].empty());
   for (const Json& pipeline : json["filters"]) {
     FilterPipeline filter;
@@ -44,12 +45,20 @@ TEST(ResponseFilters, EqualTheHarness) {
 }
 
 TEST(ResponseFilters, ChooseAmongRepeats) {
-  const std::vector<Json> rows(1);
+  const std::vector<Document> rows(1);
   const std::vector<std::vector<std::string>> responses = {{"b", "a", "a", "b", "c"}};
   EXPECT_EQ(apply_filters({"m", {{"majority_vote", Json::object()}}}, responses, rows).at(0), "b");
   EXPECT_EQ(apply_filters({"m", {{"take_first_k", {{"k", 3}}}, {"majority_vote", Json::object()}}}, responses, rows).at(0), "a");
   EXPECT_EQ(apply_filters({"none", {{"take_first", Json::object()}}}, responses, rows).at(0), "b");
   EXPECT_THROW(apply_filters({"m", {{"take_first_k", {{"k", 9}}}}}, responses, rows), Error);
+}
+
+TEST(ResponseFilters, NameTheRowWhoseChoicesAreNoTexts) {
+  const Json row = {{"choices", {1, 2}}};
+  const std::vector<Document> documents = {make_document(row, "rows.jsonl:7")};
+  const Error error = test::error_of([&] { apply_filters({"m", {{"multi_choice_regex", Json::object()}}}, {{"b"}}, documents); },
+                                     ErrorKind::kCorruption);
+  EXPECT_TRUE(error.message().starts_with("rows.jsonl:7: ")) << error.message();
 }
 
 TEST(ResponseFilters, RefuseWhatTheyDoNotKnow) {
@@ -85,7 +94,7 @@ TEST(NumericAnswers, OfGsm8k) {
   const TextScorer same(task.metrics.at(0));
   std::vector<std::vector<std::string>> texts;
   for (const Json& row : rows) texts.push_back({row["text"].get<std::string>()});
-  const std::vector<Json> documents(texts.size());
+  const std::vector<Document> documents(texts.size());
   const auto strict = apply_filters(task.filters[0], texts, documents);
   const auto flexible = apply_filters(task.filters[1], texts, documents);
   for (size_t i = 0; i < rows.size(); ++i) {

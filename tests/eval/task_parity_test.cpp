@@ -162,5 +162,71 @@ TEST(TaskData, ExamplesWithoutAFileSayHowToNameOne) {
   EXPECT_NE(error.hint().find("--data gsm8k:train=FILE"), std::string::npos) << error.hint();
 }
 
+TEST(TaskData, FoldersSayWhatTheyWereSearchedFor) {
+  const test::TemporaryFolder folder;
+  const TaskDefinition& task = *TaskLibrary::bundled().find("arc_easy").tasks.at(0);
+  const Error error = test::error_of([&] { find_split(task, "test", {folder.path(), {}}); }, ErrorKind::kInvalidArgument);
+  EXPECT_NE(error.message().find("ARC-Easy/test, ARC-Easy_test, test"), std::string::npos) << error.message();
+  write_rows(folder.path() / "test.jsonl", Json::array());
+  EXPECT_EQ(find_split(task, "test", {folder.path(), {}}), folder.path() / "test.jsonl");
+}
+
+TEST(TaskData, RowFiltersCompareNumbers) {
+  const test::TemporaryFolder folder;
+  TaskDefinition task;
+  task.name = "t";
+  task.test_split = "test";
+  task.row_filter = {{"level", "3"}};
+  const auto file = write_rows(folder.path() / "rows.jsonl", {{{"level", 3}}, {{"level", "3"}}, {{"level", 4}}});
+  EXPECT_EQ(load_split(task, "test", {file, {}}).line_numbers, (std::vector<int64_t>{1, 2}));
+}
+
+TEST(PreparedTasks, TooFewExamplesNameTaskAndFile) {
+  const test::TemporaryFolder folder;
+  const Json row = {{"question", "1?"}, {"answer", "#### 1"}};
+  const auto file = write_rows(folder.path() / "rows.jsonl", Json::array({row}));
+  const Error error = test::error_of(
+      [&] {
+        evaluate(demo(), nullptr, {{"gsm8k", file, 0, 0, {{"train", file}}, {}}}, {});
+      },
+      ErrorKind::kInvalidArgument);
+  EXPECT_NE(error.message().find("task gsm8k: examples of " + file.string()), std::string::npos) << error.message();
+  EXPECT_NE(error.hint().find("--num-fewshot"), std::string::npos) << error.hint();
+}
+
+// A later row whose text is all digits does not turn a task of one prompt a row into one with a prompt for each choice, nor the
+// other way.
+TEST(PreparedTasks, RowsAgreeOnMultipleInputs) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "t.yaml",
+             "task: t\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: '{{q}}'\ndoc_to_choice: [x, y, z]\n"
+             "doc_to_target: 0\n");
+  const TaskSelection selection = TaskLibrary::bundled().find((folder.path() / "t.yaml").string());
+  const auto prepared = [&](const Json& rows) {
+    return prepare_task(demo(), *selection.tasks.at(0), {"t", write_rows(folder.path() / "rows.jsonl", rows), 0, 0, {}, {}}, {});
+  };
+  EXPECT_EQ(prepared({{{"q", "a"}}, {{"q", "b"}}}).prompts.at(1).size(), 1u);
+  EXPECT_EQ(prepared({{{"q", "0"}}, {{"q", "1"}}}).prompts.at(1).size(), 3u);
+  for (const Json& rows : {Json{{{"q", "a"}}, {{"q", "1"}}}, Json{{{"q", "0"}}, {{"q", "b"}}}}) {
+    const Error error = test::error_of([&] { prepared(rows); }, ErrorKind::kCorruption);
+    EXPECT_NE(error.message().find("rows.jsonl:2: doc_to_text"), std::string::npos) << error.message();
+  }
+}
+
+TEST(MultipleChoice, ABrierScoreNeedsAnAnswer) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "t.yaml",
+             "task: t\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_choice: [x, y]\n"
+             "doc_to_target: answers\nmetric_list: [{metric: brier_score}]\n");
+  const Json rows = {{{"q", "a"}, {"answers", Json::array({0})}}, {{"q", "a"}, {"answers", Json::array()}}};
+  const auto file = write_rows(folder.path() / "rows.jsonl", rows);
+  const Error error = test::error_of(
+      [&] {
+        evaluate(demo(), nullptr, {{(folder.path() / "t.yaml").string(), file, 0, 0, {}, {}}}, {});
+      },
+      ErrorKind::kCorruption);
+  EXPECT_NE(error.message().find("rows.jsonl:2: doc_to_target"), std::string::npos) << error.message();
+}
+
 }  // namespace
 }  // namespace salient::eval

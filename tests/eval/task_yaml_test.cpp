@@ -23,7 +23,7 @@ const TaskDefinition& bundled(const char* name) { return *TaskLibrary::bundled()
 
 TaskDefinition parse(const std::string& text) {
   return read_task_file(ConfigNode::parse(text, "x.yaml"), "x.yaml",
-                        [](const std::string&, const std::string&) { return ConfigNode(); })
+                        [](const std::string&, const std::string&) { return IncludedFile(); })
       .tasks.at(0);
 }
 
@@ -113,6 +113,78 @@ TEST(TaskLibraryTest, TakesTasksOfFoldersAndFiles) {
   EXPECT_EQ(test::error_of([&] { library.add_folder(folder.path() / "absent"); }).kind(), ErrorKind::kNotFound);
 }
 
+// A task of one's own file.
+std::string plain_task(const std::string& name) {
+  return "task: " + name +
+         "\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: a\ndoc_to_target: 0\ndoc_to_choice: [x, y]\n";
+}
+
+TEST(TaskLibraryTest, AFileIsWhatItHoldsWhateverItsName) {
+  const test::TemporaryFolder folder;
+  const auto found = [&](const std::string& text) {
+    write_file(folder.path() / "t.yaml", text);
+    return TaskLibrary::bundled().find((folder.path() / "t.yaml").string());
+  };
+  EXPECT_EQ(found(plain_task("t.yaml")).name, "t.yaml");
+  EXPECT_EQ(found(plain_task("arc_easy")).tasks.at(0)->dataset_path, "");
+  const TaskSelection group = found("group: arc_easy\ntask: [boolq, piqa]\n");
+  ASSERT_EQ(group.groups.size(), 1u);
+  EXPECT_EQ(group.groups[0].tasks, (std::vector<std::string>{"boolq", "piqa"}));
+  EXPECT_EQ(found("group: arc_easy\ntask: arc_easy\n").tasks.at(0)->name, "arc_easy");
+  for (const char* wrong : {"group: t.yaml\ntask: t.yaml\n", "group: g\ntask: []\n", "group: g\n"})
+    EXPECT_EQ(test::error_of([&] { found(wrong); }).kind(), ErrorKind::kInvalidArgument) << wrong;
+}
+
+TEST(TaskLibraryTest, GroupsInSeveralGroupsAreThereOnce) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "leaf.yaml", plain_task("leaf"));
+  write_file(folder.path() / "g0.yaml", "group: g0\ntask: [leaf]\n");
+  for (int i = 1; i <= 40; ++i) {  // 2^40 ways to the leaf
+    const std::string name = "g" + std::to_string(i);
+    const std::string below = "g" + std::to_string(i - 1);
+    write_file(folder.path() / (name + ".yaml"), "group: " + name + "\ntask: [" + below + ", " + below + "]\n");
+  }
+  TaskLibrary library = TaskLibrary::bundled();
+  library.add_folder(folder.path());
+  const TaskSelection all = library.find("g40");
+  EXPECT_EQ(all.tasks.size(), 1u);
+  ASSERT_EQ(all.groups.size(), 41u);
+  EXPECT_EQ(all.groups.front().name, "g0");
+  EXPECT_EQ(all.groups.back().tasks, std::vector<std::string>{"leaf"});
+}
+
+TEST(TaskLibraryTest, IncludesEndAndAreTheUsersOwn) {
+  const test::TemporaryFolder folder;
+  fs::create_directories(folder.path() / "configs/tasks/deep");
+  const fs::path tasks = folder.path() / "configs/tasks";
+  const auto find = [](const fs::path& file) { return TaskLibrary::bundled().find(file.string()); };
+  // The same name in successive folders.
+  write_file(folder.path() / "configs/_default.yaml", plain_task("base"));
+  write_file(tasks / "_default.yaml", "include: ../_default.yaml\nnum_fewshot: 2\n");
+  write_file(tasks / "deep/mine.yaml", "include: ../_default.yaml\ntask: mine\n");
+  EXPECT_EQ(find(tasks / "deep/mine.yaml").tasks.at(0)->num_fewshot, 2);
+  // A folder of the user's that is called as that of the bundled files.
+  write_file(tasks / "arc_easy.yaml", plain_task("base"));
+  write_file(tasks / "own.yaml", "include: arc_easy.yaml\ntask: own\n");
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  const TaskSelection own = find("configs/tasks/own.yaml");
+  fs::current_path(before);
+  EXPECT_EQ(own.tasks.at(0)->doc_to_text.text, "a");
+  // Circles, written in two ways, and trees.
+  write_file(tasks / "circle.yaml", "include: deep/back.yaml\ntask: circle\n");
+  write_file(tasks / "deep/back.yaml", "include: ../deep/../circle.yaml\n");
+  EXPECT_THAT(test::error_of([&] { find(tasks / "circle.yaml"); }, ErrorKind::kInvalidArgument).message(),
+              HasSubstr("includes itself"));
+  write_file(tasks / "i0", plain_task("tree"));
+  for (int i = 1; i <= 40; ++i) {
+    const std::string below = "i" + std::to_string(i - 1);
+    write_file(tasks / ("i" + std::to_string(i)), "include: [" + below + ", " + below + "]\n");
+  }
+  write_file(tasks / "tree.yaml", "include: i40\ntask: tree\n");
+  EXPECT_THAT(test::error_of([&] { find(tasks / "tree.yaml"); }, ErrorKind::kInvalidArgument).message(), HasSubstr("100 included"));
+}
+
 TEST(TaskYaml, SaysWhatIsWrongAndWhere) {
   struct Case {
     std::string lines;
@@ -129,6 +201,11 @@ TEST(TaskYaml, SaysWhatIsWrongAndWhere) {
       {"metric_list: [{metric: exact_match, aggregation: best}]\n", ErrorKind::kInvalidArgument, "weighted_perplexity"},
       {"filter_list: [{name: f, filter: [{function: regexp}]}]\n", ErrorKind::kInvalidArgument, "'regex'"},
       {"generation_kwargs: {do_sample: true, temperature: 0.2}\n", ErrorKind::kUnsupported, "sampled"},
+      {"filter_list: [{name: f, filter: [null]}]\n", ErrorKind::kInvalidArgument, "function"},
+      {"process_results: !function wikitext.process_results\n", ErrorKind::kInvalidArgument, "loglikelihood_rolling"},
+      {"process_results: !function squadv2.process_results\n"
+       "metric_list: [{metric: f1, aggregation: !function squadv2.best_threshold}]\n",
+       ErrorKind::kInvalidArgument, "best_f1"},
       {"doc_to_image: image\n", ErrorKind::kUnsupported, "doc_to_image"},
       {"num_fewshot: -1\n", ErrorKind::kInvalidArgument, "num_fewshot"},
       {"fewshot_config: {sampler: balanced}\n", ErrorKind::kInvalidArgument, "first_n"},
