@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -52,8 +53,9 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
 });
 
 // --data TASK=FILE and --data TASK:SPLIT=FILE, by the task's own name.
+// `selected`: tasks that --tasks brings, also those of YAML files, which the library does not have.
 std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments, const eval::TaskLibrary& library,
-                                                     std::vector<std::string>& order) {
+                                                     const std::set<std::string>& selected, std::vector<std::string>& order) {
   std::map<std::string, eval::DataSource> sources;
   for (const std::string& entry : arguments.values("data")) {
     const size_t equals = entry.find('=');
@@ -66,7 +68,7 @@ std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments,
       split = task.substr(colon + 1);
       task.resize(colon);
     }
-    const std::string name = library.find(task).name;
+    const std::string name = selected.contains(task) ? task : library.find(task).name;
     if (!sources.contains(name)) order.push_back(task);
     if (split.empty()) {
       sources[name].path = entry.substr(equals + 1);
@@ -78,8 +80,14 @@ std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments,
 }
 
 std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library) {
+  std::set<std::string> selected;
+  for (const std::string& name : arguments.list("tasks")) {
+    const eval::TaskSelection selection = library.find(name);
+    selected.insert(selection.name);
+    for (const auto& task : selection.tasks) selected.insert(task->name);
+  }
   std::vector<std::string> names;
-  std::map<std::string, eval::DataSource> sources = data_sources(arguments, library, names);
+  std::map<std::string, eval::DataSource> sources = data_sources(arguments, library, selected, names);
   if (arguments.has("tasks")) names = arguments.list("tasks");
   if (names.empty()) {
     throw Error(ErrorKind::kInvalidArgument, "salient eval: no task is named")
