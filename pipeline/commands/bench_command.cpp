@@ -89,6 +89,7 @@ void bench_command(const std::vector<std::string>& words) {
   text += fmt::format("tg{:<5} {:>9.1f} tokens/s", found.generated_tokens, found.generation_tokens_per_second);
   if (bytes > 0) {
     text += fmt::format(", {} a token: {:.0f} % of the {:.1f} GB/s with which memory is read", human_bytes(bytes), 100 * share, found.read_bandwidth / 1e9);
+    if (share > 1) text += " (they stay in the caches)";
   }
   print_text(text);
 }

@@ -176,7 +176,9 @@ TEST_F(TokenSteps, GoOnWhenTheCacheGrowsAndLosesRows) {
     }
     const at::Tensor stepped = decoder.hidden_states(ids, {}, &one);
     ASSERT_TRUE(at::equal(stepped, decoder.hidden_states(ids, {}, &other, {&look, {}}))) << token;
-    if (token > 0) EXPECT_NE(one.step, nullptr);
+    if (token > 0) {
+      EXPECT_NE(one.step, nullptr);
+    }
     EXPECT_EQ(other.step, nullptr);
     ids = (ids.narrow(1, ids.size(1) - 1, 1) * 3 + 1).remainder(decoder.config().vocab_size);
   }
