@@ -1,34 +1,13 @@
 #include "eval/python_regex.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
-#include <array>
-
 #include "common/error.h"
+#include "models/text/pcre2_handles.h"
 #include "models/text/utf8.h"
 
 namespace salient::eval {
 namespace {
 
 constexpr uint32_t kMatchLimit = 100'000'000;
-
-template <auto Free>
-struct Deleter {
-  template <typename T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
-using Code = std::unique_ptr<pcre2_code, Deleter<pcre2_code_free>>;
-using MatchData = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_free>>;
-using MatchContext = std::unique_ptr<pcre2_match_context, Deleter<pcre2_match_context_free>>;
-
-std::string message_of(int code) {
-  std::array<PCRE2_UCHAR, 256> buffer{};
-  pcre2_get_error_message(code, buffer.data(), buffer.size());
-  return reinterpret_cast<const char*>(buffer.data());
-}
 
 // Python's \Z is the very end of the text, PCRE2's \z.
 std::string translate(std::string_view pattern) {
@@ -46,7 +25,7 @@ std::string translate(std::string_view pattern) {
 
 struct PythonRegex::Program {
   std::string pattern;
-  Code code;
+  models::pcre2::Code code;
 };
 
 PythonRegex::PythonRegex(std::string_view pattern) {
@@ -58,7 +37,7 @@ PythonRegex::PythonRegex(std::string_view pattern) {
   program->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                     PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
   if (!program->code) {
-    fail(ErrorKind::kInvalidArgument, "bad regular expression '{}': {} at byte {}", pattern, message_of(error), offset);
+    fail(ErrorKind::kInvalidArgument, "bad regular expression '{}': {} at byte {}", pattern, models::pcre2::message_of(error), offset);
   }
   pcre2_jit_compile(program->code.get(), PCRE2_JIT_COMPLETE);  // without it the interpreter does the same, only slower
   program_ = std::move(program);
@@ -66,8 +45,8 @@ PythonRegex::PythonRegex(std::string_view pattern) {
 
 std::vector<PythonRegex::Match> PythonRegex::find_all(std::string_view given) const {
   const std::string text = models::repair_utf8(given);
-  const MatchData data(pcre2_match_data_create_from_pattern(program_->code.get(), nullptr));
-  const MatchContext context(pcre2_match_context_create(nullptr));
+  const models::pcre2::MatchData data(pcre2_match_data_create_from_pattern(program_->code.get(), nullptr));
+  const models::pcre2::MatchContext context(pcre2_match_context_create(nullptr));
   if (!data || !context) fail(ErrorKind::kInternal, "out of memory for a regular expression match");
   pcre2_set_match_limit(context.get(), kMatchLimit);
   std::vector<Match> out;
@@ -84,7 +63,7 @@ std::vector<PythonRegex::Match> PythonRegex::find_all(std::string_view given) co
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) {
       fail(ErrorKind::kUnsupported, "the regular expression '{}' gives up on {} bytes of text: {}", program_->pattern, text.size(),
-           message_of(result));
+           models::pcre2::message_of(result));
     }
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data.get());
     Match match{offsets[0], offsets[1], {}};

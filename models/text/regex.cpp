@@ -1,13 +1,10 @@
 #include "models/text/regex.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdint>
 
 #include "common/error.h"
+#include "models/text/pcre2_handles.h"
 #include "models/text/regex_translate.h"
 #include "models/text/unicode.h"
 #include "models/text/utf8.h"
@@ -20,30 +17,11 @@ constexpr uint32_t kMatchLimit = 500'000'000;
 constexpr size_t kJitStackStart = size_t{1} << 16;
 constexpr size_t kJitStackMost = size_t{1} << 28;  // reserved only when the default 32 KiB do not do, touched only as far as needed
 
-std::string message_of(int code) {
-  std::array<PCRE2_UCHAR, 256> buffer{};
-  pcre2_get_error_message(code, buffer.data(), buffer.size());
-  return reinterpret_cast<const char*>(buffer.data());
-}
-
-template <auto Free>
-struct Deleter {
-  template <typename T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
-using Code = std::unique_ptr<pcre2_code, Deleter<pcre2_code_free>>;
-using CompileContext = std::unique_ptr<pcre2_compile_context, Deleter<pcre2_compile_context_free>>;
-using MatchContext = std::unique_ptr<pcre2_match_context, Deleter<pcre2_match_context_free>>;
-using MatchData = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_free>>;
-using JitStack = std::unique_ptr<pcre2_jit_stack, Deleter<pcre2_jit_stack_free>>;
-
 }  // namespace
 
 struct Regex::Program {
   std::string pattern;
-  Code code;
+  pcre2::Code code;
 
   // One search over a text; what PCRE2 writes to while it matches belongs to the call, never to the program.
   class Search {
@@ -69,7 +47,7 @@ struct Regex::Program {
       if (result == PCRE2_ERROR_NOMATCH) return false;
       if (result < 0) {
         fail(ErrorKind::kUnsupported, "the tokenizer's regular expression '{}' gives up on {} bytes of text at byte {}: {}",
-             program_.pattern, text_.size(), start, message_of(result));
+             program_.pattern, text_.size(), start, pcre2::message_of(result));
       }
       const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data_.get());
       // \K inside a lookaround can put the start behind the end.
@@ -85,15 +63,15 @@ struct Regex::Program {
 
     const Program& program_;
     std::string_view text_;
-    MatchData data_;
-    JitStack stack_;
-    MatchContext context_;
+    pcre2::MatchData data_;
+    pcre2::JitStack stack_;
+    pcre2::MatchContext context_;
   };
 };
 
 Regex::Regex(std::string_view pattern, std::string_view where) {
   const std::string translated = translate_regex(pattern);
-  CompileContext context(pcre2_compile_context_create(nullptr));
+  pcre2::CompileContext context(pcre2_compile_context_create(nullptr));
   if (!context) fail(ErrorKind::kInternal, "out of memory for a regular expression");
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   pcre2_set_bsr(context.get(), PCRE2_BSR_UNICODE);
@@ -107,7 +85,7 @@ Regex::Regex(std::string_view pattern, std::string_view where) {
                                     &offset, context.get()));
   if (!program->code) {
     const std::string as_pcre = translated == pattern ? "" : fmt::format(" of its PCRE2 form '{}'", translated);
-    fail(ErrorKind::kCorruption, "{}: bad regular expression '{}': {} at byte {}{}", where, pattern, message_of(error), offset,
+    fail(ErrorKind::kCorruption, "{}: bad regular expression '{}': {} at byte {}{}", where, pattern, pcre2::message_of(error), offset,
          as_pcre);
   }
   // Without a compiler for this machine the interpreter does the same, only slower.
