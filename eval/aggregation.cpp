@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
 #include <numbers>
+#include <numeric>
+#include <optional>
 
 #include "common/error.h"
 #include "eval/python_random.h"
@@ -12,10 +13,10 @@
 namespace salient::eval {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames = {"mean",       "brier_score",         "median",
-                                                    "perplexity", "weighted_perplexity", "bits_per_byte"};
-
-using Statistic = double (*)(std::vector<double>& values);
+constexpr std::array<std::string_view, 10> kNames = {
+    "mean",          "nanmean", "brier_score",       "median", "perplexity", "weighted_perplexity",
+    "bits_per_byte", "f1",      "matthews_corrcoef", "bypass"};
+constexpr double kBypass = 999;
 
 double negative_mean_exp(std::vector<double>& values) {
   double sum = 0;
@@ -29,21 +30,79 @@ double upper_median(std::vector<double>& values) {
   return *middle;
 }
 
-// Standard deviation of the statistic over draws with replacement.
-std::optional<double> bootstrap(const std::vector<double>& values, Statistic statistic, int64_t draws) {
-  const int64_t block = std::min<int64_t>(1000, draws);
-  if (values.size() < 2 || block == 0) return std::nullopt;
-  std::vector<double> results;
-  std::vector<double> drawn(values.size());
-  for (int64_t seed = 0; seed < draws / block; ++seed) {
-    PythonRandom random(static_cast<uint64_t>(seed));
-    for (int64_t i = 0; i < block; ++i) {
-      for (double& v : drawn) v = values[random.choice(values.size())];
-      results.push_back(statistic(drawn));
-    }
+double mean_of_numbers(std::vector<double>& values) {
+  double sum = 0;
+  double count = 0;
+  for (const double v : values) {
+    if (std::isnan(v)) continue;
+    sum += v;
+    ++count;
   }
-  const Estimate center = mean(results);
-  return *center.stderr_of_mean * std::sqrt(static_cast<double>(results.size()));
+  return sum / count;
+}
+
+struct ClassPair {
+  size_t gold = 0;  // 0: none of the choices, else the choice's index + 1
+  size_t chosen = 0;
+};
+
+double f1_of_one(std::vector<ClassPair>& pairs) {
+  constexpr size_t kOne = 2;
+  double hits = 0;
+  double claims = 0;
+  for (const ClassPair& p : pairs) {
+    hits += p.gold == kOne && p.chosen == kOne ? 1 : 0;
+    claims += (p.gold == kOne ? 1 : 0) + (p.chosen == kOne ? 1 : 0);
+  }
+  return claims == 0 ? 0 : 2 * hits / claims;
+}
+
+double matthews(std::vector<ClassPair>& pairs) {
+  std::vector<double> golds;
+  std::vector<double> chosen;
+  double right = 0;
+  for (const ClassPair& p : pairs) {
+    const size_t most = std::max(p.gold, p.chosen);
+    if (golds.size() <= most) {
+      golds.resize(most + 1);
+      chosen.resize(most + 1);
+    }
+    ++golds[p.gold];
+    ++chosen[p.chosen];
+    right += p.gold == p.chosen ? 1 : 0;
+  }
+  const auto n = static_cast<double>(pairs.size());
+  const auto left = [n](const std::vector<double>& a, const std::vector<double>& b) {
+    return n * n - std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+  };
+  const double spreads = left(golds, golds) * left(chosen, chosen);
+  return spreads == 0 ? 0 : (n * right - std::inner_product(golds.begin(), golds.end(), chosen.begin(), 0.0)) / std::sqrt(spreads);
+}
+
+// The statistic with the standard deviation that it has over draws with replacement. It may reorder what it is given.
+template <typename Item>
+Estimate bootstrapped(double (*statistic)(std::vector<Item>&), std::vector<Item> items, int64_t draws) {
+  const int64_t block = std::min<int64_t>(1000, draws);
+  std::optional<double> error;
+  if (items.size() >= 2 && block > 0) {
+    std::vector<double> results;
+    std::vector<Item> drawn(items.size());
+    for (int64_t seed = 0; seed < draws / block; ++seed) {
+      PythonRandom random(static_cast<uint64_t>(seed));
+      for (int64_t i = 0; i < block; ++i) {
+        for (Item& item : drawn) item = items[random.choice(items.size())];
+        results.push_back(statistic(drawn));
+      }
+    }
+    error = *mean(results).stderr_of_mean * std::sqrt(static_cast<double>(results.size()));
+  }
+  return {statistic(items), error};
+}
+
+std::vector<ClassPair> class_pairs(std::span<const Score> scores) {
+  std::vector<ClassPair> pairs;
+  for (const Score& s : scores) pairs.push_back({static_cast<size_t>(s.gold + 1), static_cast<size_t>(s.value) + 1});
+  return pairs;
 }
 
 double weighted_mean(std::span<const Score> scores) {
@@ -62,6 +121,16 @@ bool is_aggregation(std::string_view name) { return std::find(kNames.begin(), kN
 
 std::vector<std::string_view> aggregation_names() { return {kNames.begin(), kNames.end()}; }
 
+std::optional<MeanForm> mean_form(std::string_view aggregation) {
+  const FigureOfMean itself = [](double mean) { return mean; };
+  const FigureOfMean perplexity = [](double mean) { return std::exp(-mean); };
+  if (aggregation == "mean" || aggregation == "brier_score") return MeanForm{itself, false};
+  if (aggregation == "perplexity") return MeanForm{perplexity, false};
+  if (aggregation == "weighted_perplexity") return MeanForm{perplexity, true};
+  if (aggregation == "bits_per_byte") return MeanForm{[](double mean) { return -mean / std::numbers::ln2; }, true};
+  return std::nullopt;
+}
+
 Estimate aggregate(std::string_view aggregation, std::span<const Score> scores, int64_t bootstrap_draws) {
   if (scores.empty()) return {};
   std::vector<double> values;
@@ -71,9 +140,11 @@ Estimate aggregate(std::string_view aggregation, std::span<const Score> scores, 
   if (aggregation == "weighted_perplexity") return {std::exp(-weighted_mean(scores)), std::nullopt};
   if (aggregation == "bits_per_byte") return {-weighted_mean(scores) / std::numbers::ln2, std::nullopt};
   if (!is_aggregation(aggregation)) fail(ErrorKind::kInternal, "aggregation {} is not in the table", aggregation);
-  const Statistic statistic = aggregation == "median" ? upper_median : negative_mean_exp;
-  const auto error = bootstrap(values, statistic, bootstrap_draws);
-  return {statistic(values), error};
+  if (aggregation == "bypass") return {kBypass, std::nullopt};
+  if (aggregation == "f1") return bootstrapped(f1_of_one, class_pairs(scores), bootstrap_draws);
+  if (aggregation == "matthews_corrcoef") return bootstrapped(matthews, class_pairs(scores), bootstrap_draws);
+  if (aggregation == "nanmean") return bootstrapped(mean_of_numbers, values, bootstrap_draws);
+  return bootstrapped(aggregation == "median" ? upper_median : negative_mean_exp, values, bootstrap_draws);
 }
 
 }  // namespace salient::eval

@@ -1,5 +1,8 @@
 #include "eval/evaluate.h"
 
+#include "common/memory.h"
+#include "eval/compare_documents.h"
+#include "eval/run_health.h"
 #include "eval/run_task.h"
 #include "eval/task_metrics.h"
 
@@ -42,6 +45,8 @@ class Evaluator {
         out_{new_model_result(model), std::nullopt, {}} {
     if (base != nullptr) out_.base = new_model_result(*base);
     base_options_.run_observer = nullptr;
+    base_options_.journal = options.base_journal;
+    if (options_.run_observer != nullptr) options_.journal = nullptr;
   }
 
   void run(const TaskSelection& selection, const TaskRequest& request) {
@@ -64,25 +69,38 @@ class Evaluator {
       return;
     }
     TaskResult result = run_documents(model_, task, request, options_, progress);
+    const TaskResult* base_result = nullptr;
     if (base_ != nullptr) {
       const TaskResult* known = find_known(known_base_, result, *base_);
-      out_.base->tasks.push_back(known != nullptr ? *known
-                                                  : run_documents(*base_, task, request, base_options_,
-                                                                  progress_of(options_, /*is_base=*/true, task.name)));
-      compare_documents(result, out_.base->tasks.back());
+      out_.base->tasks.push_back(known != nullptr ? *known : run_base(task, request));
+      base_result = &out_.base->tasks.back();
+      compare_documents(result, *base_result);
     }
+    add_flags(task, base_result, result);
     out_.model.tasks.push_back(std::move(result));
   }
 
-  // The group stands for its tasks in a verdict.
+  TaskResult run_base(const TaskDefinition& task, const TaskRequest& request) {
+    TaskResult result = run_documents(*base_, task, request, base_options_, progress_of(options_, /*is_base=*/true, task.name));
+    add_flags(task, nullptr, result);
+    return result;
+  }
+
+  static void add_flags(const TaskDefinition& task, const TaskResult* base, TaskResult& result) {
+    for (HealthFlag& flag : find_flags(task, result, base)) result.flags.push_back(std::move(flag));
+  }
+
+  // The group stands for its tasks in a verdict; for its statistics each task is one cluster of documents.
   void add_group(const GroupDefinition& group, size_t first) {
     const auto summarize = [&](std::vector<TaskResult>& tasks) {
       TaskResult result = group_result(group, tasks);
       for (size_t i = first; i < tasks.size(); ++i) {
         for (MetricResult& metric : tasks[i].metrics) metric.headline = false;
         for (const std::string& member : group.tasks) {
-          if (base_ != nullptr && tasks[i].task == member) {
-            result.documents.insert(result.documents.end(), tasks[i].documents.begin(), tasks[i].documents.end());
+          if (base_ == nullptr || tasks[i].task != member) continue;
+          for (const DocumentRecord& document : tasks[i].documents) {
+            result.documents.push_back(document);
+            result.documents.back().cluster = static_cast<int64_t>(i) + 1;
           }
         }
       }
@@ -101,7 +119,7 @@ class Evaluator {
 
   const LanguageModel& model_;
   const LanguageModel* base_;
-  const EvaluationOptions& options_;
+  EvaluationOptions options_;
   EvaluationOptions base_options_;
   const ModelResult* known_base_;
   Evaluation out_;
@@ -109,8 +127,14 @@ class Evaluator {
 
 }  // namespace
 
+DataSource source_of(const TaskRequest& request, const std::string& task) {
+  const auto own = request.members.find(task);
+  return own == request.members.end() ? DataSource{request.file, request.splits} : own->second;
+}
+
 Evaluation evaluate(const LanguageModel& model, const LanguageModel* base, const std::vector<TaskRequest>& requests,
                     const EvaluationOptions& options, const ModelResult* known_base) {
+  const FreedMemoryKept kept;  // the same sizes come again and again
   const TaskLibrary& library = options.tasks != nullptr ? *options.tasks : TaskLibrary::bundled();
   std::vector<TaskSelection> selections;  // before any work
   for (const TaskRequest& request : requests) selections.push_back(library.find(request.task));

@@ -12,8 +12,10 @@
 #include "eval/aggregation.h"
 #include "eval/few_shot.h"
 #include "eval/language_model.h"
+#include "eval/request_journal.h"
 #include "eval/result.h"
 #include "eval/run_observer.h"
+#include "eval/task_data.h"
 #include "eval/task_library.h"
 
 namespace salient::eval {
@@ -26,7 +28,10 @@ struct TaskRequest {
   int64_t window = 0;                                        // perplexity: tokens of a window; 0 = min(2048, max_length)
   std::map<std::string, std::filesystem::path> splits = {};  // files of single splits, such as "train" for examples
   std::optional<int64_t> num_fewshot = {};                   // instead of what the task says; a task that says 0 keeps it
+  std::map<std::string, DataSource> members = {};  // data of single tasks of a group or tag, instead of `file` and `splits`
 };
+// The data of one of the request's tasks.
+DataSource source_of(const TaskRequest& request, const std::string& task);
 
 struct EvaluationProgress {
   bool is_base = false;
@@ -45,7 +50,7 @@ struct EvaluationOptions {
   uint64_t fewshot_seed = kFewshotSeed;
   int64_t bootstrap_draws = kBootstrapDraws;
   const TaskLibrary* tasks = nullptr;                 // null: the bundled ones
-  int64_t batch_tokens = 4096;                        // padded tokens of one forward pass
+  int64_t batch_tokens = 2048;                        // of one forward pass: more are no faster, and take more memory
   int64_t generation_cache_bytes = int64_t{1} << 30;  // keys and values of one batch of generations
   int64_t max_new_tokens = 0;                         // 0 = the task's own
   bool throughput = true;
@@ -55,6 +60,9 @@ struct EvaluationOptions {
   // squad_v2, checks for NaN and the measurement of speed are not shown. A mixture of experts then runs rows of one length
   // together, which takes longer.
   const RunObserver* run_observer = nullptr;
+  // Requests that these have are not run again; what is run is added. Not used for a model that is observed, which has to run.
+  const RequestJournal* journal = nullptr;
+  const RequestJournal* base_journal = nullptr;
 };
 
 // Results of tasks in the order of the requests. With `base`, both models see the same documents and every metric carries its
@@ -62,8 +70,9 @@ struct EvaluationOptions {
 // results of an earlier evaluation of this base; those of the same task, file and settings are taken from there instead of running
 // it again.
 //
-// Errors: invalid argument (unknown task, window, chat template wanted but missing), not found, corruption (rows: file and line),
-// check failed for NaN logits, naming model and document.
+// A task in which a model's logits are NaN or infinite is flagged as broken and has no metrics; the others go on
+// (eval/run_health.h: broken_error). Errors: invalid argument (unknown task, window, chat template wanted but missing), not found,
+// corruption (rows: file and line).
 //
 // A request for several tasks gives the result of each, then those of the groups that have metrics of their own.
 Evaluation evaluate(const LanguageModel& model, const LanguageModel* base, const std::vector<TaskRequest>& requests,

@@ -1,5 +1,5 @@
 // Text generated from prompts up to a stop string: the measure behind worked answers. Truncation, stop rules and cutting follow
-// lm-evaluation-harness 0.4.13; decoding is greedy.
+// lm-evaluation-harness 0.4.13.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 
 #include "eval/language_model.h"
 #include "eval/progress.h"
+#include "eval/request_journal.h"
 #include "eval/run_observer.h"
 
 namespace salient::eval {
@@ -21,10 +22,15 @@ struct GenerationRequest {
 struct GenerateUntilOptions {
   std::vector<std::string> stop;  // the model's EOS text is always added
   int64_t max_new_tokens = 256;
+  double temperature = 0;  // 0: greedy. Else each request draws from a stream of its own, by its number and the seed
+  double top_p = 1;        // 1: off
+  int64_t top_k = 0;       // 0: off
+  uint64_t seed = 0;
   int64_t cache_bytes = int64_t{1} << 30;  // of keys and values of one batch: decides how many prompts run together
   int64_t max_rows = 64;
   ProgressCallback progress = {};
   RunWatch watch;  // sees each prompt with the answer, as far as the model has read it
+  const RequestJournal* journal = nullptr;  // what it has is not run again
 };
 
 struct Generated {

@@ -30,6 +30,12 @@ void hellaswag_process_docs(Json& row, const std::string& where) {
   Json choices = Json::array();
   for (const Json& ending : endings) choices.push_back(preprocess(ending.get<std::string>()));
   row["choices"] = std::move(choices);
+  // Test rows have an empty label.
+  if (const Json label = row.value("label", Json()); label.is_number_integer()) {
+    row["gold"] = label;
+  } else if (label.is_string() && !label.get<std::string>().empty()) {
+    row["gold"] = parse_json(label.get<std::string>(), where + ": label");
+  }
 }
 
 }  // namespace salient::eval

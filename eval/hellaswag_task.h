@@ -7,7 +7,7 @@
 
 namespace salient::eval {
 
-// Adds query and choices to activity_label, ctx_a, ctx_b and endings.
+// Adds query, choices and, where there is a label, gold to activity_label, ctx_a, ctx_b and endings.
 void hellaswag_process_docs(Json& row, const std::string& where);
 
 }  // namespace salient::eval

@@ -112,6 +112,7 @@ LanguageModel load_language_model(const fs::path& path, const LanguageModelOptio
                       .max_length = options.max_length,
                       .bos_text = special_token(tokenizer_config, "bos_token"),
                       .eos_text = special_token(tokenizer_config, "eos_token"),
+                      .pad_text = special_token(tokenizer_config, "pad_token"),
                       .bos_id = std::nullopt,
                       .eos_id = std::nullopt,
                       .stop_ids = {},

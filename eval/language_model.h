@@ -44,6 +44,7 @@ struct LanguageModel {
   int64_t max_length = 0;
   std::string bos_text;                         // of tokenizer_config.json; empty = none
   std::string eos_text;
+  std::string pad_text;
   std::optional<models::TokenId> bos_id;
   std::optional<models::TokenId> eos_id;
   std::vector<models::TokenId> stop_ids;        // all that end a generation: of the two config files and the tokenizer

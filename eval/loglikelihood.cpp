@@ -1,16 +1,11 @@
 #include "eval/loglikelihood.h"
 
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/tensor.h>
-#include <c10/core/InferenceMode.h>
-
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 
 #include "common/error.h"
-#include "eval/token_scores.h"
+#include "eval/scored_inputs.h"
 #include "eval/unicode_text.h"
 
 namespace salient::eval {
@@ -18,24 +13,14 @@ namespace {
 
 using models::TokenId;
 
-// One forward pass: an input, and every continuation that ends it (equal but for the last token, which is not an input).
-struct Pass {
-  std::vector<TokenId> input;
-  std::vector<size_t> requests;
-};
-
-struct Prepared {
-  std::vector<TokenId> input;         // context + continuation without its last token, truncated on the left
-  std::vector<TokenId> continuation;
-};
-
-std::vector<Prepared> prepare(const LanguageModel& model, std::vector<TokenRequest>& requests) {
-  std::vector<Prepared> out;
-  out.reserve(requests.size());
-  for (TokenRequest& request : requests) {
-    TokenPair pair = std::move(request.tokens);
+// Equal inputs are run once: they are those of continuations that differ in their last token alone.
+ScoredInputs prepare(const LanguageModel& model, std::vector<TokenRequest> requests) {
+  ScoredInputs out;
+  std::map<std::vector<TokenId>, size_t> known;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    TokenPair pair = std::move(requests[i].tokens);
     if (static_cast<int64_t>(pair.continuation.size()) > model.max_length) {
-      fail(ErrorKind::kInvalidArgument, "{}: a continuation of {} tokens, but {} takes inputs of at most {}", request.document,
+      fail(ErrorKind::kInvalidArgument, "{}: a continuation of {} tokens, but {} takes inputs of at most {}", requests[i].document,
            pair.continuation.size(), model.name, model.max_length);
     }
     std::vector<TokenId> input = std::move(pair.context);
@@ -43,26 +28,43 @@ std::vector<Prepared> prepare(const LanguageModel& model, std::vector<TokenReque
     if (const auto limit = static_cast<size_t>(model.max_length); input.size() > limit) {
       input.erase(input.begin(), input.end() - static_cast<std::ptrdiff_t>(limit));
     }
-    out.push_back({std::move(input), std::move(pair.continuation)});
+    const auto [found, is_new] = known.try_emplace(std::move(input), out.inputs.size());
+    if (is_new) {
+      out.inputs.push_back({found->first, 1});
+      out.requests.emplace_back();
+    }
+    TreeInput& known_input = out.inputs[found->second];
+    known_input.scored = std::max(known_input.scored, static_cast<int64_t>(pair.continuation.size()));
+    out.requests[found->second].push_back(i);
+    out.continuations.push_back(std::move(pair.continuation));
+    out.documents.push_back(std::move(requests[i].document));
   }
   return out;
 }
 
-// Passes, longest first: a batch then pads little, and the largest batch comes first.
-std::vector<Pass> plan_passes(std::vector<Prepared>& prepared) {
-  std::map<std::vector<TokenId>, std::vector<size_t>> by_input;
-  for (size_t i = 0; i < prepared.size(); ++i) by_input[std::move(prepared[i].input)].push_back(i);
-  std::vector<Pass> passes;
-  passes.reserve(by_input.size());
-  while (!by_input.empty()) {
-    auto node = by_input.extract(by_input.begin());
-    passes.push_back({std::move(node.key()), std::move(node.mapped())});
-  }
-  std::stable_sort(passes.begin(), passes.end(), [](const Pass& a, const Pass& b) { return a.input.size() > b.input.size(); });
-  return passes;
+}  // namespace
+
+std::string journal_text(const std::vector<Likelihood>& likelihoods) {
+  Json list = Json::array();
+  for (const Likelihood& one : likelihoods) list.push_back({one.log_prob, one.is_greedy, one.tokens});
+  return dump_json(list);
 }
 
-}  // namespace
+std::optional<std::vector<Likelihood>> parse_likelihoods(const std::string& text, size_t count) {
+  const Json list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!list.is_array() || list.size() != count) return std::nullopt;
+  std::vector<Likelihood> out;
+  for (const Json& one : list) {
+    if (!one.is_array() || one.size() != 3 || !one[0].is_number() || !one[1].is_boolean() || !one[2].is_number_integer()) return std::nullopt;
+    out.push_back({one[0].get<double>(), one[1].get<bool>(), one[2].get<int64_t>()});
+  }
+  return out;
+}
+
+void require_finite(const LanguageModel& model, const Likelihood& likelihood, const std::string& document) {
+  if (std::isfinite(likelihood.log_prob)) return;
+  fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits at document {}: the model is broken, its scores mean nothing", model.name, document);
+}
 
 TokenPair encode_pair(const LanguageModel& model, std::string_view context, std::string_view continuation) {
   TokenPair pair;
@@ -102,60 +104,11 @@ std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vec
 }
 
 std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options) {
-  const c10::InferenceMode inference;
-  std::vector<Prepared> prepared = prepare(model, requests);
-  const std::vector<Pass> passes = plan_passes(prepared);
-  std::vector<Likelihood> out(requests.size());
-  int64_t done = 0;
-  for (size_t begin = 0; begin < passes.size();) {
-    const auto length = static_cast<int64_t>(passes[begin].input.size());
-    const auto rows = static_cast<size_t>(std::max<int64_t>(1, options.batch_tokens / length));
-    size_t end = std::min(passes.size(), begin + rows);
-    if (options.watch.wants_equal_lengths(model.decoder.config())) {
-      while (static_cast<int64_t>(passes[end - 1].input.size()) != length) --end;
-    }
-
-    std::vector<std::vector<TokenId>> inputs;
-    std::vector<int64_t> positions;  // in the flattened batch
-    std::vector<int64_t> targets;
-    for (size_t p = begin; p < end; ++p) {
-      inputs.push_back(passes[p].input);
-      const auto row_end = static_cast<int64_t>(p - begin) * length + static_cast<int64_t>(passes[p].input.size());
-      for (const size_t r : passes[p].requests) {
-        const auto count = static_cast<int64_t>(prepared[r].continuation.size());
-        for (int64_t i = 0; i < count; ++i) {
-          positions.push_back(row_end - count + i);
-          targets.push_back(prepared[r].continuation[static_cast<size_t>(i)]);
-        }
-      }
-    }
-    const at::Device device = model.decoder.options().device;
-    const at::Tensor hidden = model.decoder.hidden_states(pad_right(inputs, 0, device), {}, nullptr, options.watch.right_padded(inputs));
-    for (const auto& input : inputs) options.watch.tell(input);
-    const at::Tensor wanted = hidden.flatten(0, 1).index_select(0, at::tensor(positions, at::kLong).to(device));
-    const TokenScores scores = score_tokens(model.decoder, wanted, at::tensor(targets, at::kLong).to(device), true);
-
-    size_t at = 0;
-    for (size_t p = begin; p < end; ++p) {
-      for (const size_t r : passes[p].requests) {
-        Likelihood& result = out[r];
-        result.tokens = static_cast<int64_t>(prepared[r].continuation.size());
-        result.is_greedy = true;
-        for (int64_t i = 0; i < result.tokens; ++i, ++at) {
-          result.log_prob += scores.log_probs[at];
-          result.is_greedy = result.is_greedy && scores.is_top[at] != 0;
-        }
-        if (!std::isfinite(result.log_prob)) {
-          fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits at document {}: the model is broken, its scores mean nothing", model.name,
-               requests[r].document);
-        }
-        ++done;
-      }
-    }
-    begin = end;
-    if (options.progress) options.progress(done, static_cast<int64_t>(requests.size()));
-  }
-  return out;
+  const ScoredInputs scored = prepare(model, std::move(requests));
+  size_t longest = 0;
+  for (const TreeInput& input : scored.inputs) longest = std::max(longest, input.ids.size());
+  const bool trees = options.watch.observer == nullptr && model.decoder.runs_ragged(static_cast<int64_t>(longest));
+  return trees ? tree_likelihood(model, scored, options) : padded_likelihood(model, scored, options);
 }
 
 }  // namespace salient::eval

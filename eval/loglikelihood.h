@@ -9,6 +9,7 @@
 
 #include "eval/language_model.h"
 #include "eval/progress.h"
+#include "eval/request_journal.h"
 #include "eval/run_observer.h"
 
 namespace salient::eval {
@@ -36,9 +37,10 @@ struct TokenPair {
 TokenPair encode_pair(const LanguageModel& model, std::string_view context, std::string_view continuation);
 
 struct LikelihoodOptions {
-  int64_t batch_tokens = 4096;  // padded tokens of one forward pass
+  int64_t batch_tokens = 2048;  // tokens of one forward pass
   ProgressCallback progress = {};
   RunWatch watch;  // sees each distinct input: a context with a candidate but for its last token
+  const RequestJournal* journal = nullptr;  // what it has is not run again
 };
 
 // A continuation in tokens. The context is not empty.
@@ -47,7 +49,7 @@ struct TokenRequest {
   std::string document;  // names the document in errors
 };
 
-// Results in the order of the requests. Inputs longer than max_length lose tokens on the left, never of the continuation. Errors: invalid
+// Results in the order of the requests. What contexts have in common is run once, and logits exist only for the tokens that are asked for. Inputs longer than max_length lose tokens on the left, never of the continuation. Errors: invalid
 // argument for a continuation longer than max_length; check failed for NaN logits, naming model and document.
 std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests,
                                       const LikelihoodOptions& options = {});

@@ -19,6 +19,8 @@ struct MetricRow {
 
 // Null where the output type has no such metric.
 const MetricRow* find_metric(std::string_view name, OutputType type);
+// Why a metric that lm-evaluation-harness has is not computed here; empty for all others.
+std::string_view why_refused(std::string_view name);
 std::vector<std::string_view> metric_names(OutputType type);
 std::vector<std::string_view> default_metrics(OutputType type);
 

@@ -47,6 +47,32 @@ void tell_windows(const RunWatch& watch, const TokenWindows& windows, int64_t be
   for (auto w = static_cast<size_t>(begin); w < static_cast<size_t>(begin + count); ++w) watch.tell(std::span(windows.ids).subspan(w * length, length));
 }
 
+std::span<const models::TokenId> ids_of(const TokenWindows& windows, int64_t begin, int64_t count) {
+  return std::span(windows.ids).subspan(static_cast<size_t>(begin * windows.window), static_cast<size_t>(count * windows.window));
+}
+
+namespace {
+
+// Losses of `count` windows from `begin` on.
+std::vector<float> batch_losses(const LanguageModel& model, const TokenWindows& windows, int64_t begin, int64_t count, const WindowOptions& options) {
+  const int64_t window = windows.window;
+  const at::Tensor ids = at::from_blob(const_cast<models::TokenId*>(ids_of(windows, begin, count).data()), {count, window}, at::kInt)
+                             .to(model.decoder.options().device, at::kLong);
+  const at::Tensor hidden = model.decoder.hidden_states(ids, {}, nullptr, {options.watch.inputs(), {}}).narrow(1, 0, window - 1).flatten(0, 1);
+  tell_windows(options.watch, windows, begin, count);
+  std::vector<float> losses = score_tokens(model.decoder, hidden, ids.narrow(1, 1, window - 1).reshape({-1}), false).log_probs;
+  for (size_t i = 0; i < losses.size(); ++i) {
+    if (!std::isfinite(losses[i])) {
+      fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits in window {}: the model is broken, its scores mean nothing", model.name,
+           begin + static_cast<int64_t>(i) / (window - 1));
+    }
+    losses[i] = -losses[i];
+  }
+  return losses;
+}
+
+}  // namespace
+
 WindowLosses window_losses(const LanguageModel& model, const TokenWindows& windows, const WindowOptions& options) {
   const c10::InferenceMode inference;
   const int64_t window = windows.window;
@@ -56,18 +82,17 @@ WindowLosses window_losses(const LanguageModel& model, const TokenWindows& windo
   out.losses.reserve(static_cast<size_t>(count * (window - 1)));
   for (int64_t begin = 0; begin < count; begin += rows) {
     const int64_t batch = std::min(rows, count - begin);
-    const at::Tensor ids = at::from_blob(const_cast<models::TokenId*>(windows.ids.data() + begin * window), {batch, window}, at::kInt)
-                               .to(model.decoder.options().device, at::kLong);
-    const at::Tensor hidden = model.decoder.hidden_states(ids, {}, nullptr, {options.watch.inputs(), {}}).narrow(1, 0, window - 1).flatten(0, 1);
-    tell_windows(options.watch, windows, begin, batch);
-    const TokenScores scores = score_tokens(model.decoder, hidden, ids.narrow(1, 1, window - 1).reshape({-1}), false);
-    for (size_t i = 0; i < scores.log_probs.size(); ++i) {
-      if (!std::isfinite(scores.log_probs[i])) {
-        fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits in window {}: the model is broken, its scores mean nothing", model.name,
-             begin + static_cast<int64_t>(i) / (window - 1));
-      }
-      out.losses.push_back(-scores.log_probs[i]);
+    std::optional<std::vector<float>> losses;
+    std::string key;
+    if (options.journal != nullptr) {
+      key = JournalKey(*options.journal, "window losses").add(window).add(ids_of(windows, begin, batch)).hex();
+      if (const auto known = options.journal->find(key)) losses = parse_floats(*known, static_cast<size_t>(batch * (window - 1)));
     }
+    if (!losses) {
+      losses = batch_losses(model, windows, begin, batch, options);
+      if (options.journal != nullptr) options.journal->add(std::vector<JournalEntry>{{key, float_bytes(*losses)}});
+    }
+    out.losses.insert(out.losses.end(), losses->begin(), losses->end());
     if (options.progress) options.progress(begin + batch, count);
   }
   return out;

@@ -7,12 +7,14 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "eval/language_model.h"
 #include "eval/progress.h"
+#include "eval/request_journal.h"
 #include "eval/run_observer.h"
 #include "eval/statistics.h"
 
@@ -24,6 +26,9 @@ struct WindowOptions {
   int64_t batch_tokens = 2048;
   ProgressCallback progress = {};     // in windows
   RunWatch watch;                     // sees each window
+  // Batches of windows that these have are not run again: of the model, and of its base where both are compared.
+  const RequestJournal* journal = nullptr;
+  const RequestJournal* base_journal = nullptr;
 };
 
 // Equal windows, one after the other.
@@ -37,6 +42,8 @@ struct TokenWindows {
 TokenWindows paper_windows(const LanguageModel& model, std::string_view text, const WindowOptions& options);
 TokenWindows llama_cpp_windows(const LanguageModel& model, std::string_view text, const WindowOptions& options);
 
+// The ids of `count` windows from `begin` on.
+std::span<const models::TokenId> ids_of(const TokenWindows& windows, int64_t begin, int64_t count);
 // Tells of `count` windows from `begin` on, after they have run.
 void tell_windows(const RunWatch& watch, const TokenWindows& windows, int64_t begin, int64_t count);
 

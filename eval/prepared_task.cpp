@@ -21,7 +21,7 @@ TaskRows load_shots(const TaskDefinition& task, const TaskRequest& request, cons
     }
     return rows;
   }
-  const DataSource source{request.file, request.splits};
+  const DataSource source = source_of(request, task.name);
   if (split == task.evaluated_split() && find_split(task, split, source) == evaluated.file) return evaluated;
   return load_split(task, split, source);
 }
@@ -36,7 +36,7 @@ int64_t shots_of(const TaskDefinition& task, const std::optional<int64_t>& wante
 PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
                           const EvaluationOptions& options) {
   PreparedTask out;
-  out.data = load_split(task, task.evaluated_split(), {request.file, request.splits});
+  out.data = load_split(task, task.evaluated_split(), source_of(request, task.name));
   const size_t count =
       request.limit > 0 ? std::min(out.data.rows.size(), static_cast<size_t>(request.limit)) : out.data.rows.size();
   const int64_t shots = shots_of(task, request.num_fewshot);
@@ -70,7 +70,9 @@ PreparedTask prepare_task(const LanguageModel& model, const TaskDefinition& task
     const Document& document = out.documents.emplace_back(make_document(row, place(out.data, i)));
     std::vector<Document> drawn;
     for (const size_t index : draw(row)) drawn.push_back(make_document(pool.rows[index], place(pool, index)));
-    if (i == 0) out.multiple_inputs = builder.format().text(document).is_number_integer();
+    const Json question = builder.format().text(document);
+    if (i == 0) out.multiple_inputs = question.is_number_integer();
+    out.questions.push_back(question.is_string() ? question.get<std::string>() : "");
     out.prompts.push_back(builder.build(document, drawn, out.multiple_inputs));
     out.targets.push_back(builder.format().target(document));
   }

@@ -17,6 +17,7 @@ struct PreparedTask {
   TaskRows data;                                  // all rows of the evaluated split
   std::vector<Document> documents;                // those that are evaluated; they point into data
   std::vector<std::vector<std::string>> prompts;  // for each: one, or one for each choice
+  std::vector<std::string> questions;             // what doc_to_text gives; "" with multiple_inputs
   std::vector<Json> targets;                      // what doc_to_target gives
   bool multiple_inputs = false;
   std::string choice_delimiter;

@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "models/jinja/text.h"
 #include "models/text/utf8.h"
 
 namespace salient::eval {
@@ -148,5 +149,32 @@ class Parser {
 }  // namespace
 
 std::optional<Json> parse_python_literal(std::string_view text) { return Parser(text).run(); }
+
+namespace {
+
+std::string python_repr(const Json& value) {
+  using Type = Json::value_t;
+  switch (value.type()) {
+    case Type::string: return models::jinja::quote(value.get<std::string>());
+    case Type::boolean: return value.get<bool>() ? "True" : "False";
+    case Type::number_float: return models::jinja::format_float(value.get<double>());
+    case Type::array: {
+      std::string out;
+      for (const Json& item : value) out += (out.empty() ? "" : ", ") + python_repr(item);
+      return "[" + out + "]";
+    }
+    case Type::object: {
+      std::string out;
+      for (const auto& [key, item] : value.items()) out += (out.empty() ? "" : ", ") + models::jinja::quote(key) + ": " + python_repr(item);
+      return "{" + out + "}";
+    }
+    case Type::null: return "None";
+    default: return dump_json(value);
+  }
+}
+
+}  // namespace
+
+std::string python_text(const Json& value) { return value.is_string() ? value.get<std::string>() : python_repr(value); }
 
 }  // namespace salient::eval

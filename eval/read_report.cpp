@@ -2,6 +2,7 @@
 
 #include <array>
 #include <iterator>
+#include <limits>
 #include <string>
 
 #include "common/error.h"
@@ -14,11 +15,38 @@ std::optional<double> optional_number(const Json& json, std::string_view key, st
   return require<double>(json, key, where);
 }
 
+// JSON has no infinite numbers: a perplexity beyond any number is null.
+double number_or_nan(const Json& json, std::string_view key, std::string_view where) {
+  if (json.contains(key) && json.at(std::string(key)).is_null()) return std::numeric_limits<double>::quiet_NaN();
+  return require<double>(json, key, where);
+}
+
 Unit parse_unit(const std::string& name, std::string_view where) {
   for (const Unit unit : {Unit::kFraction, Unit::kPercent, Unit::kNats, Unit::kNone}) {
     if (to_string(unit) == name) return unit;
   }
   fail(ErrorKind::kCorruption, "{}: unknown unit '{}'", where, name);
+}
+
+std::optional<Interval> optional_interval(const Json& json, const std::string& key, std::string_view where) {
+  const auto low = optional_number(json, key + "_low", where);
+  const auto high = optional_number(json, key + "_high", where);
+  return low && high ? std::optional(Interval{*low, *high}) : std::nullopt;
+}
+
+// What comes of documents in pairs.
+void read_comparison(const Json& json, std::string_view where, BaseComparison& out) {
+  out.difference_95 = optional_interval(json, "difference", where);
+  out.retention_95 = optional_interval(json, "retention", where);
+  out.p_value = optional_number(json, "p_value", where);
+  out.clustered_stderr = optional_number(json, "difference_clustered_stderr", where);
+  out.detectable_difference = optional_number(json, "detectable_difference", where);
+  if (json.contains("clusters")) out.clusters = require<int64_t>(json, "clusters", where);
+  if (!json.contains("flips")) return;
+  const Json& flips = json.at("flips");
+  out.flips =
+      Flips{require<int64_t>(flips, "lost", where), require<int64_t>(flips, "gained", where), require<double>(flips, "changed", where),
+            require<double>(flips, "mcnemar_p", where), require<double>(flips, "mcnemar_mid_p", where)};
 }
 
 MetricResult metric_from_json(const Json& json, std::string_view where) {
@@ -27,22 +55,57 @@ MetricResult metric_from_json(const Json& json, std::string_view where) {
   metric.unit = parse_unit(value_or<std::string>(json, "unit", std::string(to_string(Unit::kNone)), where), where);
   metric.higher_is_better = value_or<bool>(json, "higher_is_better", true, where);
   metric.headline = value_or<bool>(json, "headline", false, where);
-  metric.value = {require<double>(json, "value", where), optional_number(json, "stderr", where)};
+  metric.value = {number_or_nan(json, "value", where), optional_number(json, "stderr", where)};
   metric.n = value_or<int64_t>(json, "n", 0, where);
+  metric.detail = value_or<bool>(json, "detail", false, where);
   metric.chance = optional_number(json, "chance", where);
+  metric.value_95 = optional_interval(json, "value", where);
   if (json.contains("base_value")) {
     BaseComparison base;
-    base.base_value = require<double>(json, "base_value", where);
-    base.difference = {require<double>(json, "difference", where), optional_number(json, "difference_stderr", where)};
+    base.base_value = number_or_nan(json, "base_value", where);
+    base.difference = {number_or_nan(json, "difference", where), optional_number(json, "difference_stderr", where)};
     if (const auto kept = optional_number(json, "retention", where)) {
       base.retention = Estimate{*kept, optional_number(json, "retention_stderr", where)};
     }
     if (const auto kept = optional_number(json, "retention_above_chance", where)) {
       base.retention_above_chance = Estimate{*kept, optional_number(json, "retention_above_chance_stderr", where)};
     }
+    read_comparison(json, where, base);
     metric.base = base;
   }
   return metric;
+}
+
+Calibration calibration_from_json(const Json& json, std::string_view where) {
+  Calibration out;
+  out.n = require<int64_t>(json, "n", where);
+  out.fragile = require<double>(json, "fragile", where);
+  out.margin = {require<double>(json, "margin", where), optional_number(json, "margin_stderr", where)};
+  out.ece = optional_number(json, "ece", where);
+  out.ece_change = optional_number(json, "ece_change", where);
+  if (const auto change = optional_number(json, "margin_change", where)) {
+    out.margin_change = Estimate{*change, optional_number(json, "margin_change_stderr", where)};
+  }
+  return out;
+}
+
+GenerationComparison generations_from_json(const Json& json, std::string_view where) {
+  GenerationComparison out;
+  out.n = require<int64_t>(json, "n", where);
+  out.same = require<double>(json, "same", where);
+  out.common_start = require<double>(json, "common_start", where);
+  out.length_change = optional_number(json, "length_change", where);
+  out.first_difference = optional_number(json, "first_difference", where);
+  return out;
+}
+
+HealthFlag flag_from_json(const Json& json, std::string_view where) {
+  const auto name = require<std::string>(json, "kind", where);
+  const std::optional<FlagKind> kind = find_flag_kind(name);
+  if (!kind) fail(ErrorKind::kCorruption, "{}: unknown flag '{}'", where, name);
+  HealthFlag out{*kind, require<double>(json, "share", where), std::nullopt, require<std::string>(json, "text", where)};
+  if (json.contains("document")) out.document = require<int64_t>(json, "document", where);
+  return out;
 }
 
 ModelResult model_from_json(const Json& json, std::string_view where) {
@@ -60,6 +123,9 @@ ModelResult model_from_json(const Json& json, std::string_view where) {
     task.hit_limit = value_or<int64_t>(entry, "generations_at_length_limit", 0, where);
     task.seconds = value_or<double>(entry, "seconds", 0.0, where);
     for (const Json& metric : require<Json>(entry, "metrics", where)) task.metrics.push_back(metric_from_json(metric, where));
+    if (entry.contains("calibration")) task.calibration = calibration_from_json(entry.at("calibration"), where);
+    if (entry.contains("generations")) task.generations = generations_from_json(entry.at("generations"), where);
+    for (const Json& flag : value_or<Json>(entry, "flags", Json::array(), where)) task.flags.push_back(flag_from_json(flag, where));
     result.tasks.push_back(std::move(task));
   }
   if (json.contains("throughput")) {
@@ -74,6 +140,16 @@ ModelResult model_from_json(const Json& json, std::string_view where) {
     throughput.disk_bytes = static_cast<uint64_t>(require<int64_t>(found, "weights_disk_bytes", where));
     throughput.memory_bytes = static_cast<uint64_t>(require<int64_t>(found, "weights_memory_bytes", where));
     throughput.peak_rss_bytes = static_cast<uint64_t>(require<int64_t>(found, "peak_rss_bytes", where));
+    // Reports of earlier versions lack these.
+    throughput.first_token_seconds = value_or<double>(found, "first_token_seconds", 0.0, where);
+    throughput.latency_median_seconds = value_or<double>(found, "token_latency_median_seconds", 0.0, where);
+    throughput.latency_p95_seconds = value_or<double>(found, "token_latency_p95_seconds", 0.0, where);
+    throughput.latency_p99_seconds = value_or<double>(found, "token_latency_p99_seconds", 0.0, where);
+    throughput.latency_tokens = value_or<int64_t>(found, "token_latencies", 0, where);
+    throughput.bytes_per_token = static_cast<uint64_t>(value_or<int64_t>(found, "bytes_per_token", 0, where));
+    throughput.read_bandwidth = value_or<double>(found, "read_bandwidth_bytes_per_second", 0.0, where);
+    throughput.bandwidth_share = value_or<double>(found, "bandwidth_share", 0.0, where);
+    throughput.no_token_step = value_or<std::string>(found, "no_token_step", "", where);
     result.throughput = throughput;
   }
   return result;

@@ -8,19 +8,19 @@
 
 namespace salient::eval {
 
-// {"model": ..., "tasks": [{"task", "file", "data_sha256", "settings", "metrics": [{"metric", "value", "stderr", "n", "unit",
-// "higher_is_better", "headline", "chance", "base_value", "difference", "difference_stderr", "retention", "retention_stderr",
-// "retention_above_chance"}], ...}], "throughput": {...}}; fields that a metric does not have are left out.
+// {"model", "description", "tasks": [{"task", "file", "data_sha256", "settings", "metrics", "seconds", "calibration",
+// "generations", "flags": [{"kind", "share", "document", "text"}], ...}], "throughput": {...}}. A metric is {"metric", "value",
+// "stderr", "value_low", "value_high", "n", "unit", "higher_is_better", "headline", "detail", "chance"} and with a base
+// {"base_value", "difference", "difference_stderr", "difference_clustered_stderr", "clusters", "difference_low", "difference_high",
+// "p_value", "detectable_difference", "retention", "retention_stderr", "retention_low", "retention_high", "retention_above_chance",
+// "flips": {"lost", "gained", "changed", "mcnemar_p", "mcnemar_mid_p"}}. "_low" and "_high" are bounds of 95 %, "document" is a
+// line of the data file. Fields that a metric or task does not have are left out.
 Json to_json(const ModelResult& result);
-// {"model": ..., "base": ..., "verdict": ..., "runtime_costs": [{"activation_bits", "kv_bits", "file", "metrics"}, ...]}
+// {"model": ..., "base": ..., "verdict": text, "verdict_lines": [text], "runtime_costs": [{"activation_bits", "kv_bits", "file",
+// "metrics"}, ...]}
 Json to_json(const Evaluation& evaluation);
-// One scored document: {"line", "answer", "text", "log_probs", "scores": {...}}. A file of these is one line for each.
-Json to_json(const DocumentRecord& document);
 
-// A table of all metrics, then speed and memory. Plain ASCII, for terminals.
+// A table of the metrics that are no mere details, the flags of broken runs, then speed and memory. For terminals.
 std::string to_table(const Evaluation& evaluation);
-
-// One sentence: what the model keeps of its base and which losses are more than chance (95 %, paired); without a base, its headline scores.
-std::string verdict(const Evaluation& evaluation);
 
 }  // namespace salient::eval

@@ -9,6 +9,7 @@
 #include "common/text.h"
 #include "eval/exact_match.h"
 #include "eval/python_regex.h"
+#include "eval/unicode_text.h"
 #include "models/jinja/text.h"
 
 namespace salient::eval {
@@ -59,11 +60,20 @@ std::string escaped(std::string_view literal) {
   return out;
 }
 
+std::string without_punctuation(std::string_view value) {
+  std::vector<char32_t> kept = to_code_points(value);
+  std::erase_if(kept, is_punctuation);
+  return to_utf8(kept);
+}
+
 // A choice that the response holds, else a letter behind a colon.
-std::string find_choice(const RegexStep& step, const ExactMatchRules& rules, const std::string& response,
+std::string find_choice(const RegexStep& step, const TextCleaner& cleaner, bool ignore_punctuation, const std::string& response,
                         const Document& document) {
   if (const auto match = step.find(step.regex, response); match && !match->empty()) return *match;
-  const TextCleaner clean(rules);
+  const auto clean = [&](std::string_view value) {
+    const std::string cleaned = cleaner(value);
+    return ignore_punctuation ? without_punctuation(cleaned) : cleaned;
+  };
   std::vector<std::string> patterns;
   std::string letters;
   std::map<std::string, std::string> letter_of;
@@ -92,9 +102,9 @@ std::string find_choice(const RegexStep& step, const ExactMatchRules& rules, con
   return step.fallback;
 }
 
+// But for punctuation, which for this filter is Unicode's, where exact_match knows ASCII's.
 ExactMatchRules choice_rules(const Json& arguments) {
-  return {arguments.value("regexes_to_ignore", std::vector<std::string>()), arguments.value("ignore_case", false),
-          arguments.value("ignore_punctuation", false), false};
+  return {arguments.value("regexes_to_ignore", std::vector<std::string>()), arguments.value("ignore_case", false), false, false};
 }
 
 // Texts of a mapping are taken as they are, other values as Python prints them.
@@ -140,9 +150,10 @@ void apply(const FilterStep& step, std::vector<Texts>& responses, std::span<cons
     change_each(responses, RegexStep(arguments));
   } else if (step.function == "multi_choice_regex") {
     const RegexStep regex(arguments);
-    const ExactMatchRules rules = choice_rules(arguments);
+    const TextCleaner cleaner(choice_rules(arguments));
+    const bool ignore_punctuation = arguments.value("ignore_punctuation", false);
     for (size_t i = 0; i < responses.size(); ++i) {
-      for (std::string& value : responses[i]) value = find_choice(regex, rules, value, documents[i]);
+      for (std::string& value : responses[i]) value = find_choice(regex, cleaner, ignore_punctuation, value, documents[i]);
     }
   } else if (step.function == "remove_whitespace") {
     change_each(responses, [](const std::string& value) { return trimmed(value); });
@@ -195,7 +206,10 @@ void check_filter(const FilterStep& step) {
     }
     try {
       if (step.function.ends_with("regex")) RegexStep{step.arguments};
-      if (step.function == "multi_choice_regex") TextCleaner{choice_rules(step.arguments)};
+      if (step.function == "multi_choice_regex") {
+        TextCleaner{choice_rules(step.arguments)};
+        step.arguments.value("ignore_punctuation", false);
+      }
       if (step.function == "take_first_k") step.arguments.at("k").get<size_t>();
     } catch (const Json::exception& error) {
       fail(ErrorKind::kInvalidArgument, "filter {}: an argument is missing or of the wrong kind: {}", step.function, error.what());
@@ -213,6 +227,13 @@ std::vector<std::string> apply_filters(const FilterPipeline& pipeline, const std
   std::vector<std::string> out;
   for (Texts& texts : state) out.push_back(texts.empty() ? std::string() : std::move(texts.front()));
   return out;
+}
+
+std::optional<std::string> no_match_text(const FilterPipeline& pipeline) {
+  for (const FilterStep& step : pipeline.steps) {
+    if (step.function == "regex" || step.function == "multi_choice_regex") return step.arguments.value("fallback", std::string(kNoMatch));
+  }
+  return std::nullopt;
 }
 
 }  // namespace salient::eval

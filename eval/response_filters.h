@@ -11,6 +11,7 @@
 //   take_first          of repeated responses      take_first_k (k), majority_vote
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,5 +27,9 @@ void check_filter(const FilterStep& step);
 // responses. Errors: invalid argument for too few repeats; corruption, naming the row, for columns that a filter needs.
 std::vector<std::string> apply_filters(const FilterPipeline& pipeline, const std::vector<std::vector<std::string>>& responses,
                                        std::span<const Document> documents);
+
+// What a regular expression among the steps says where it finds nothing, "[invalid]" unless the task has another text; nothing where
+// there is none.
+std::optional<std::string> no_match_text(const FilterPipeline& pipeline);
 
 }  // namespace salient::eval

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 
 #include "common/error.h"
+#include "common/hash.h"
 #include "eval/generate_until.h"
 #include "eval/prepared_task.h"
 #include "eval/response_filters.h"
@@ -30,8 +32,19 @@ class TaskRun {
     result_.data_sha256 = prepared_.data.sha256;
     result_.settings = prepared_.settings;
     result_.settings["model"] = describe(model);
+    result_.output_type = task.output_type;
+    result_.config = task.config;
+    result_.rows = static_cast<int64_t>(prepared_.data.rows.size());
     result_.documents.resize(prepared_.documents.size());
-    for (size_t i = 0; i < result_.documents.size(); ++i) result_.documents[i].line = prepared_.data.line_numbers[i];
+    for (size_t i = 0; i < result_.documents.size(); ++i) {
+      DocumentRecord& record = result_.documents[i];
+      record.line = prepared_.data.line_numbers[i];
+      record.row = *prepared_.documents[i].row;
+      record.target = prepared_.targets[i];
+      record.question = prepared_.questions[i];
+      record.prompts = prepared_.prompts[i];
+    }
+    number_clusters();
     if (!prepared_.prompts.empty()) result_.first_prompt = prepared_.prompts.front().front();
   }
 
@@ -47,7 +60,26 @@ class TaskRun {
     return std::move(result_);
   }
 
+  // A result that says that the task could not be scored.
+  TaskResult broken(const Error& error) {
+    result_.documents.clear();
+    result_.flags = {{FlagKind::kNanLogits, 1, std::nullopt, error.message()}};
+    return std::move(result_);
+  }
+
  private:
+  // Documents with equal values in task.cluster_column get one number.
+  void number_clusters() {
+    if (task_.cluster_column.empty()) return;
+    std::map<std::string, int64_t> numbers;
+    for (size_t i = 0; i < result_.documents.size(); ++i) {
+      const Json& row = *prepared_.documents[i].row;
+      if (!row.contains(task_.cluster_column)) continue;
+      const auto next = static_cast<int64_t>(numbers.size()) + 1;
+      result_.documents[i].cluster = numbers.try_emplace(dump_json(row.at(task_.cluster_column)), next).first->second;
+    }
+  }
+
   const std::string& where(size_t i) const { return prepared_.documents[i].where; }
 
   LikelihoodOptions likelihood_options(bool watched) const {
@@ -55,6 +87,7 @@ class TaskRun {
     likelihood.batch_tokens = options_.batch_tokens;
     likelihood.progress = [this](int64_t done, int64_t total) { progress_("log-likelihoods", done, total); };
     if (watched) likelihood.watch = {options_.run_observer, task_.name};
+    likelihood.journal = options_.journal;
     return likelihood;
   }
 
@@ -83,6 +116,17 @@ class TaskRun {
     }
   }
 
+  // f1 and mcc compare one right class with one chosen class; f1 is of two classes.
+  void check_classes(size_t i, const Gold& gold, size_t choices, bool f1) const {
+    if (gold.choices.size() != 1)
+      fail(ErrorKind::kCorruption, "{}: doc_to_target: found {} answers, expected one for f1 and mcc", where(i),
+           gold.choices.size());
+    if (f1 && (choices != 2 || gold.choices.front() < 0))
+      fail(ErrorKind::kCorruption, "{}: found {} choices, {}, expected two of which one is right: f1 is that of the second",
+           where(i), choices,
+           gold.choices.front() < 0 ? "none of them right" : fmt::format("right is number {}", gold.choices.front() + 1));
+  }
+
   void run_choices() {
     const std::string& filter = only_filter();
     const auto is_asked = [&](std::string_view metric) {
@@ -90,6 +134,7 @@ class TaskRun {
     };
     const bool unconditional = is_asked("acc_mutual_info");
     const bool needs_gold = task_.process_results.empty() && is_asked("brier_score");
+    const bool classes = task_.process_results.empty() && (is_asked("f1") || is_asked("mcc"));
     const TaskFormat format = TaskFormat::of_documents(task_);
     std::vector<LikelihoodRequest> requests;
     std::vector<std::vector<std::string>> choices;
@@ -101,16 +146,22 @@ class TaskRun {
       if (prepared_.multiple_inputs) {
         const std::string continuation = target.is_string() ? target.get<std::string>() : dump_json(target);
         for (const std::string& prompt : prepared_.prompts[i]) requests.push_back({prompt, delimiter + continuation, where(i)});
+        result_.documents[i].continuations = {delimiter + continuation};
         golds.push_back(gold_choice(format.text(prepared_.documents[i]), texts));
       } else {
-        for (const std::string& text : texts) requests.push_back({prepared_.prompts[i].front(), delimiter + text, where(i)});
+        for (const std::string& text : texts) {
+          requests.push_back({prepared_.prompts[i].front(), delimiter + text, where(i)});
+          result_.documents[i].continuations.push_back(delimiter + text);
+        }
         golds.push_back(gold_choice(target, texts));
       }
       if (needs_gold && golds.back().choices.empty())
         fail(ErrorKind::kCorruption, "{}: doc_to_target: found no answer, expected one for brier_score", where(i));
+      if (classes) check_classes(i, golds.back(), texts.size(), is_asked("f1"));
       if (unconditional) {
         for (const std::string& text : texts) requests.push_back({"", delimiter + text, where(i)});
       }
+      result_.documents[i].gold_choices = golds.back().choices;
       const int64_t gold = golds.back().choices.empty() ? -1 : golds.back().choices.front();
       if (gold >= 0) result_.documents[i].answer = texts[static_cast<size_t>(gold)];
     }
@@ -142,6 +193,7 @@ class TaskRun {
     std::vector<LikelihoodRequest> requests;
     for (size_t i = 0; i < prepared_.documents.size(); ++i) {
       result_.documents[i].answer = target_text(i);
+      result_.documents[i].continuations = {result_.documents[i].answer};
       requests.push_back({prepared_.prompts[i].front(), result_.documents[i].answer, where(i)});
     }
     const auto scores = loglikelihood(model_, requests, likelihood_options(true));
@@ -157,7 +209,10 @@ class TaskRun {
     const std::string& filter = only_filter();
     result_.settings["rolling"] = "the prefix token stands before the text, which is encoded under the BOS policy";
     std::vector<RollingText> texts;
-    for (size_t i = 0; i < prepared_.documents.size(); ++i) texts.push_back({target_text(i), where(i)});
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) {
+      texts.push_back({target_text(i), where(i)});
+      result_.documents[i].prompts = {texts.back().text};
+    }
     if (!texts.empty()) result_.first_prompt = texts.front().text;
     const auto scores = rolling_loglikelihood(model_, texts, likelihood_options(true));
     for (size_t i = 0; i < scores.size(); ++i) {
@@ -173,19 +228,33 @@ class TaskRun {
     generation.max_new_tokens = options_.max_new_tokens > 0 ? options_.max_new_tokens : task_.max_new_tokens;
     generation.cache_bytes = options_.generation_cache_bytes;
     generation.watch = {options_.run_observer, task_.name};
+    generation.journal = options_.journal;
     generation.progress = [&](int64_t done, int64_t total) { progress_("generations", done, total); };
     result_.settings["max_new_tokens"] = generation.max_new_tokens;
     result_.settings["stop"] = generation.stop;
+    if (task_.temperature > 0) {
+      generation.temperature = task_.temperature;
+      generation.top_p = task_.top_p;
+      generation.top_k = task_.top_k;
+      generation.seed = derive_seed(options_.fewshot_seed, "generations/" + task_.name);
+      result_.settings["sampling"] = {
+          {"temperature", task_.temperature}, {"top_p", task_.top_p}, {"top_k", task_.top_k}, {"repeats", task_.repeats}, {"seed", options_.fewshot_seed}};
+    }
+    const auto repeats = static_cast<size_t>(task_.repeats);
+    const size_t asked = task_.temperature > 0 ? repeats : 1;  // greedy ones would all say the same
     std::vector<GenerationRequest> requests;
-    for (size_t i = 0; i < prepared_.documents.size(); ++i) requests.push_back({prepared_.prompts[i].front(), where(i)});
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) requests.insert(requests.end(), asked, {prepared_.prompts[i].front(), where(i)});
     const auto texts = generate_until(model_, requests, generation);
     std::vector<std::vector<std::string>> responses;
-    for (size_t i = 0; i < texts.size(); ++i) {
-      result_.documents[i].response.text = texts[i].text;
-      result_.documents[i].response.turn = texts[i].turn;
-      result_.hit_limit += texts[i].hit_limit ? 1 : 0;
-      result_.truncated += texts[i].truncated ? 1 : 0;
-      responses.emplace_back(static_cast<size_t>(task_.repeats), texts[i].text);  // greedy: repeats would say the same
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) {
+      const Generated& first = texts[i * asked];
+      result_.documents[i].response.text = first.text;
+      result_.documents[i].response.turn = first.turn;
+      result_.documents[i].response.hit_limit = first.hit_limit;
+      result_.hit_limit += first.hit_limit ? 1 : 0;
+      result_.truncated += first.truncated ? 1 : 0;
+      std::vector<std::string>& said = responses.emplace_back();
+      for (size_t r = 0; r < repeats; ++r) said.push_back(texts[i * asked + r % asked].text);
     }
     if (!task_.probe.empty()) run_probe();
     for (const FilterPipeline& filter : task_.filters)
@@ -194,10 +263,16 @@ class TaskRun {
 
   void run_probe() {
     std::vector<LikelihoodRequest> requests;
-    for (size_t i = 0; i < prepared_.documents.size(); ++i)
+    for (size_t i = 0; i < prepared_.documents.size(); ++i) {
       requests.push_back({prepared_.prompts[i].front(), task_.probe, where(i)});
+      result_.documents[i].continuations = {task_.probe};
+    }
     const auto scores = loglikelihood(model_, requests, likelihood_options(false));
-    for (size_t i = 0; i < scores.size(); ++i) result_.documents[i].response.log_probs = {scores[i].log_prob};
+    for (size_t i = 0; i < scores.size(); ++i) {
+      Response& response = result_.documents[i].response;
+      response.log_probs = {scores[i].log_prob};
+      response.is_greedy = {static_cast<uint8_t>(scores[i].is_greedy)};
+    }
   }
 
   // One text, or several of which each is right.
@@ -249,7 +324,14 @@ class TaskRun {
 TaskResult run_documents(const LanguageModel& model, const TaskDefinition& task, const TaskRequest& request,
                          const EvaluationOptions& options, const PhaseProgress& progress) {
   const auto start = Clock::now();
-  TaskResult result = TaskRun(model, task, request, options, progress).run();
+  TaskRun run(model, task, request, options, progress);
+  TaskResult result;
+  try {
+    result = run.run();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCheckFailed) throw;
+    result = run.broken(error);
+  }
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return result;
 }

@@ -55,21 +55,28 @@ std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, c
   const auto best_by = [&](auto change) {
     std::vector<double> values(log_probs.size());
     for (size_t i = 0; i < values.size(); ++i) values[i] = change(log_probs[i], i);
-    return is_gold(index_of_largest(values)) ? 1.0 : 0.0;
+    return index_of_largest(values);
   };
   // Divided by the length as the reference does: an empty choice has -inf.
   const auto per = [](double log_prob, double length) { return length > 0 ? log_prob / length : -INFINITY; };
   std::vector<Score> out;
   for (const MetricDefinition& metric : metrics) {
     double value = 0;
+    int64_t chosen = -1;
+    if (metric.name == "bypass") continue;
+    if (metric.name == "f1" || metric.name == "mcc") {
+      out.push_back(
+          {.metric = metric.name, .value = static_cast<double>(index_of_largest(log_probs)), .gold = gold.choices.front()});
+      continue;
+    }
     if (metric.name == "acc") {
-      value = best_by([](double l, size_t) { return l; });
+      chosen = best_by([](double l, size_t) { return l; });
     } else if (metric.name == "acc_norm") {
-      value = best_by([&](double l, size_t i) { return per(l, static_cast<double>(count_code_points(choices[i]))); });
+      chosen = best_by([&](double l, size_t i) { return per(l, static_cast<double>(count_code_points(choices[i]))); });
     } else if (metric.name == "acc_bytes") {
-      value = best_by([&](double l, size_t i) { return per(l, static_cast<double>(choices[i].size())); });
+      chosen = best_by([&](double l, size_t i) { return per(l, static_cast<double>(choices[i].size())); });
     } else if (metric.name == "acc_mutual_info") {
-      value = best_by([&](double l, size_t i) { return l - unconditional[i]; });
+      chosen = best_by([&](double l, size_t i) { return l - unconditional[i]; });
     } else if (metric.name == "exact_match") {
       value = std::any_of(gold.choices.begin(), gold.choices.end(),
                           [&](int64_t i) { return i >= 0 && response.is_greedy[static_cast<size_t>(i)] != 0; });
@@ -78,7 +85,8 @@ std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, c
     } else {
       fail(ErrorKind::kInternal, "metric {} is not one of multiple_choice", metric.name);
     }
-    out.push_back({metric.name, value});
+    if (chosen >= 0) value = is_gold(chosen) ? 1 : 0;
+    out.push_back({.metric = metric.name, .value = value, .chosen = chosen});
   }
   return out;
 }
@@ -86,6 +94,7 @@ std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, c
 std::vector<Score> score_continuation(const std::vector<MetricDefinition>& metrics, const Response& response) {
   std::vector<Score> out;
   for (const MetricDefinition& metric : metrics) {
+    if (metric.name == "bypass") continue;
     out.push_back({metric.name, metric.name == "acc" ? static_cast<double>(response.is_greedy.at(0)) : response.log_probs.at(0)});
   }
   return out;

@@ -22,7 +22,8 @@ Gold gold_choice(const Json& target, const std::vector<std::string>& choices);
 // acc: the most likely choice is right; acc_norm and acc_bytes: after division by the choice's length in Unicode code points or
 // bytes; the first of equal ones wins. acc_mutual_info: after subtraction of `unconditional`, the choices' log-probabilities
 // without context. exact_match: the right choice is what the model would write. brier_score: of the softmax, with the first of
-// `gold`, which must be there. Only what `metrics` asks for.
+// `gold`, which must be there. f1 and mcc: the most likely choice beside the first of `gold`, for eval/aggregation.h; bypass: none.
+// Only what `metrics` asks for.
 std::vector<Score> score_choices(const std::vector<MetricDefinition>& metrics, const std::vector<std::string>& choices,
                                  const Gold& gold, const Response& response, const std::vector<double>& unconditional);
 

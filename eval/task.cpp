@@ -25,6 +25,8 @@ std::string_view to_string(Unit unit) {
   return "";
 }
 
+double scale_of(Unit unit) { return unit == Unit::kPercent ? 100.0 : 1.0; }
+
 const std::string& TaskDefinition::shots_split() const {
   static const std::string kNone;
   if (!fewshot.split.empty()) return fewshot.split;
@@ -33,11 +35,16 @@ const std::string& TaskDefinition::shots_split() const {
   return validation_split.empty() ? test_split : validation_split;
 }
 
-std::optional<double> DocumentRecord::score(std::string_view metric) const {
+const Score* DocumentRecord::find(std::string_view metric) const {
   for (const Score& s : scores) {
-    if (s.metric == metric) return s.value;
+    if (s.metric == metric) return &s;
   }
-  return std::nullopt;
+  return nullptr;
+}
+
+std::optional<double> DocumentRecord::score(std::string_view metric) const {
+  const Score* found = find(metric);
+  return found == nullptr ? std::nullopt : std::optional(found->value);
 }
 
 }  // namespace salient::eval

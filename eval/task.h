@@ -24,6 +24,8 @@ std::string_view to_string(OutputType type);
 
 enum class Unit { kFraction, kPercent, kNats, kNone };
 std::string_view to_string(Unit unit);
+// 100 for percent, else 1: from documents' scores to the unit.
+double scale_of(Unit unit);
 
 // exact_match: what is taken out of both texts before they are compared, in this order.
 struct ExactMatchRules {
@@ -39,6 +41,7 @@ struct MetricDefinition {
   Unit unit = Unit::kFraction;
   bool higher_is_better = true;
   bool headline = false;  // stands for the task in a verdict
+  bool detail = false;    // ours: not in tables for the terminal
   ExactMatchRules exact_match;
 };
 
@@ -86,6 +89,7 @@ struct TaskDefinition {
   std::string version;               // metadata.version
   std::string origin;                // the YAML file, for errors
   std::string sha256;                // of the definition with its includes
+  Json config;                       // the keys of the YAML, with all includes
 
   // Data. Splits are names of files in a data folder, of data_files, or file names themselves.
   std::string dataset_path;
@@ -94,6 +98,7 @@ struct TaskDefinition {
   std::map<std::string, std::string> row_filter;  // ours: column -> value that rows have, in files that have the column
   std::string document_reader;                    // ours: a function that makes rows of a plain text
   std::string process_docs;                       // a function that changes each row
+  std::string cluster_column;                     // ours: rows with the same value there are no independent observations
   std::string training_split;
   std::string validation_split;
   std::string test_split;
@@ -111,7 +116,10 @@ struct TaskDefinition {
   std::optional<int64_t> num_fewshot;
   std::vector<std::string> until;  // stop strings of kGenerateUntil; the model's EOS text is always one
   int64_t max_new_tokens = 256;
-  int64_t repeats = 1;
+  int64_t repeats = 1;      // of sampled generations
+  double temperature = 0;   // of the draw of a token; 0: greedy
+  double top_p = 1;
+  int64_t top_k = 0;        // 0: off
   std::string probe;  // ours: a continuation of the prompt whose log-likelihood is wanted beside a generation; empty = none
 
   // Scores.

@@ -24,6 +24,9 @@ std::vector<std::string> file_stems(const TaskDefinition& task, const std::strin
   return {dataset + "/" + split, dataset + "_" + split, split};
 }
 
+// What Hugging Face's hub adds to the name of a Parquet file that holds a whole split.
+constexpr std::string_view kOnlyShard = "-00000-of-00001.parquet";
+
 std::optional<fs::path> find_in_folder(const fs::path& folder, const std::vector<std::string>& stems) {
   for (const std::string& stem : stems) {
     for (const auto& extensions :
@@ -33,6 +36,13 @@ std::optional<fs::path> find_in_folder(const fs::path& folder, const std::vector
         file += extension;
         if (fs::is_regular_file(file)) return file;
       }
+    }
+  }
+  for (const std::string& stem : stems) {
+    for (const fs::path& place : {folder, folder / "data"}) {
+      fs::path file = place / stem;
+      file += kOnlyShard;
+      if (fs::is_regular_file(file)) return file;
     }
   }
   return std::nullopt;
@@ -81,9 +91,9 @@ fs::path find_split(const TaskDefinition& task, const std::string& split, const 
       if (const auto file = find_in_folder(place, stems)) return *file;
       if (place == source.path) {
         throw Error(ErrorKind::kInvalidArgument,
-                    fmt::format("{}: no file for the split '{}' of task {}; looked for {}, with one of {} or {}", place.string(),
-                                split, task.name, fmt::join(stems, ", "), fmt::join(kRowExtensions, ", "),
-                                fmt::join(kTextExtensions, ", ")))
+                    fmt::format("{}: no file for the split '{}' of task {}; looked for {}, with one of {} or {}, or {}",
+                                place.string(), split, task.name, fmt::join(stems, ", "), fmt::join(kRowExtensions, ", "),
+                                fmt::join(kTextExtensions, ", "), kOnlyShard))
             .with_hint(hint());
       }
     } else if (evaluated && !place.empty() && (place == source.path || fs::exists(place))) {

@@ -15,7 +15,8 @@ namespace salient::eval {
 // Where the user says a task's data are.
 struct DataSource {
   // The file of the evaluated split, or a folder with a file for each split: <split>.jsonl, <dataset_name>/<split>.jsonl or
-  // <dataset_name>_<split>.jsonl, or any other extension of models/text/dataset.h. Empty: what the task says.
+  // <dataset_name>_<split>.jsonl, or any other extension of models/text/dataset.h; or the same with -00000-of-00001.parquet, also
+  // below data/, as Hugging Face's hub stores a split. Empty: what the task says.
   std::filesystem::path path;
   std::map<std::string, std::filesystem::path> splits;  // files of single splits; they win
 };

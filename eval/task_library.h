@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "eval/task.h"
+#include "eval/task_yaml.h"
 
 namespace salient::eval {
 
@@ -28,28 +29,27 @@ class TaskLibrary {
   // read_task_file.
   void add_folder(const std::filesystem::path& folder);
 
-  // A task, one of its other names, a group, a tag, or a YAML file of one of these ("my/task.yaml", ending in .yaml or .yml).
-  // Errors: invalid argument with the nearest name and all of them; those of read_task_file.
+  // A task, one of its other names, a group, a tag, or a YAML file of one of these ("my/task.yaml", ending in .yaml or .yml); tasks
+  // and groups that stand inside a group's file come after all others. Errors: invalid argument with the nearest name and all of
+  // them, and for a group that reaches one name in two ways with different keys; those of read_task_file.
   TaskSelection find(std::string_view name) const;
 
   // Names of tasks and groups, sorted, without the members of groups that are not tasks of a file of their own.
   std::vector<std::string> names() const;
 
  private:
+  template <typename T>
   struct Entry {
-    std::shared_ptr<const TaskDefinition> task;
+    std::shared_ptr<const T> read;
     bool in_group = false;  // stands inside a group's file
   };
+  class Collector;
   void add_file(const std::string& text, const std::string& origin, bool bundled);
-  const Entry* find_task(std::string_view name) const;
-  const GroupDefinition* find_group(std::string_view name) const;
-  // Add the tasks and groups that are not in `selection` yet. `path`: the groups on the way. They return the names of the leaves.
-  std::vector<std::string> collect(std::string_view name, TaskSelection& selection, std::vector<std::string>& path) const;
-  std::vector<std::string> collect_group(const GroupDefinition& group, TaskSelection& selection,
-                                         std::vector<std::string>& path) const;
+  const ReadTask* find_task(std::string_view name, bool in_group) const;
+  const GroupSource* find_group(std::string_view name, bool in_group) const;
 
-  std::vector<Entry> tasks_;  // the last of one name counts
-  std::vector<GroupDefinition> groups_;
+  std::vector<Entry<ReadTask>> tasks_;  // the last of one name counts
+  std::vector<Entry<GroupSource>> groups_;
 };
 
 }  // namespace salient::eval

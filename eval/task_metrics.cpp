@@ -10,14 +10,6 @@
 namespace salient::eval {
 namespace {
 
-double scale_of(Unit unit) { return unit == Unit::kPercent ? 100.0 : 1.0; }
-
-Estimate scaled(Estimate estimate, double factor) {
-  estimate.value *= factor;
-  if (estimate.stderr_of_mean) *estimate.stderr_of_mean *= factor;
-  return estimate;
-}
-
 // Every score that a metric has over the documents; those that it does not concern have none.
 std::vector<Score> scores_of(const std::vector<DocumentRecord>& documents, const std::string& metric) {
   std::vector<Score> out;
@@ -29,10 +21,12 @@ std::vector<Score> scores_of(const std::vector<DocumentRecord>& documents, const
   return out;
 }
 
-std::vector<double> values_of(const std::vector<DocumentRecord>& documents, const std::string& metric) {
-  std::vector<double> values;
-  for (const Score& score : scores_of(documents, metric)) values.push_back(score.value);
-  return values;
+// Wilson's, of a share of right answers.
+std::optional<Interval> share_interval(const MetricResult& metric, const std::vector<Score>& scores) {
+  const bool is_share = std::all_of(scores.begin(), scores.end(), [](const Score& s) { return s.value == 0 || s.value == 1; });
+  if (metric.aggregation != "mean" || scores.empty() || !is_share) return std::nullopt;
+  const auto right = std::count_if(scores.begin(), scores.end(), [](const Score& s) { return s.value == 1; });
+  return scaled(wilson_interval(right, static_cast<int64_t>(scores.size())), scale_of(metric.unit));
 }
 
 double mean_chance(const std::vector<DocumentRecord>& documents) {
@@ -49,6 +43,9 @@ const MetricResult* find_metric(const std::vector<MetricResult>& metrics, std::s
 }  // namespace
 
 const MetricResult* TaskResult::find(std::string_view metric) const { return find_metric(metrics, metric); }
+bool TaskResult::is_broken() const {
+  return std::any_of(flags.begin(), flags.end(), [](const HealthFlag& flag) { return flag.kind == FlagKind::kNanLogits; });
+}
 const MetricResult* RuntimeCost::find(std::string_view metric) const { return find_metric(metrics, metric); }
 
 std::string metric_key(const std::string& metric, const std::string& filter) {
@@ -57,50 +54,34 @@ std::string metric_key(const std::string& metric, const std::string& filter) {
 
 void add_metrics(const TaskDefinition& task, int64_t bootstrap_draws, TaskResult& result) {
   const double chance = result.documents.empty() ? 0 : mean_chance(result.documents);
+  result.calibration = calibration_of(result.documents);
   for (const FilterPipeline& filter : task.filters) {
     for (const MetricDefinition& definition : task.metrics) {
       MetricResult metric{.metric = metric_key(definition.name, filter.name),
                           .unit = definition.unit,
                           .higher_is_better = definition.higher_is_better,
                           .headline = definition.headline && &filter == &task.filters.front(),
-                          .is_mean = definition.aggregation == "mean",
+                          .detail = definition.detail,
+                          .aggregation = definition.aggregation,
                           .value = {},
                           .n = 0,
                           .chance = std::nullopt,
                           .base = std::nullopt};
       if (definition.aggregation.starts_with(kFunctionTag)) {
+        metric.aggregation.clear();
         const AggregateDocuments function = find_aggregation_function(definition.aggregation.substr(kFunctionTag.size()));
         metric.value = scaled({function(definition.name, result.documents), std::nullopt}, scale_of(definition.unit));
         metric.n = static_cast<int64_t>(result.documents.size());
       } else {
         const std::vector<Score> scores = scores_of(result.documents, metric.metric);
+        if (scores.empty() && definition.aggregation == "bypass") continue;  // of log-likelihoods, as in the reference
         metric.n = static_cast<int64_t>(scores.size());
         metric.value = scaled(aggregate(definition.aggregation, scores, bootstrap_draws), scale_of(definition.unit));
-        if (chance > 0 && metric.is_mean) metric.chance = chance * scale_of(definition.unit);
+        if (chance > 0 && metric.aggregation == "mean") metric.chance = chance * scale_of(definition.unit);
+        metric.value_95 = share_interval(metric, scores);
       }
       result.metrics.push_back(std::move(metric));
     }
-  }
-}
-
-void compare_documents(TaskResult& result, const TaskResult& base) {
-  for (MetricResult& metric : result.metrics) {
-    const MetricResult* other = base.find(metric.metric);
-    if (other == nullptr) continue;
-    const double scale = scale_of(metric.unit);
-    const auto values = values_of(result.documents, metric.metric);
-    const auto base_values = values_of(base.documents, metric.metric);
-    BaseComparison comparison;
-    comparison.base_value = other->value.value;
-    comparison.difference.value = metric.value.value - other->value.value;
-    if (metric.is_mean && !values.empty() && values.size() == base_values.size()) {
-      comparison.difference = scaled(paired_difference(values, base_values), scale);
-      comparison.retention = retention(values, base_values);
-      if (metric.chance) comparison.retention_above_chance = retention_above_chance(values, base_values, *metric.chance / scale);
-    } else if (metric.higher_is_better && other->value.value != 0) {
-      comparison.retention = Estimate{metric.value.value / other->value.value, std::nullopt};
-    }
-    metric.base = comparison;
   }
 }
 
@@ -116,7 +97,12 @@ TaskResult group_result(const GroupDefinition& group, const std::vector<TaskResu
     result.seconds += found->seconds;
     result.truncated += found->truncated;
     result.hit_limit += found->hit_limit;
+    if (found->is_broken()) {
+      result.flags = {
+          {FlagKind::kNanLogits, 1, std::nullopt, fmt::format("{} could not be scored, so the group has no figures", name)}};
+    }
   }
+  if (result.is_broken()) return result;
   const auto is_wanted = [](const GroupMetric& wanted, const std::string& key) {
     if (wanted.filters.empty()) return key == wanted.metric || key.starts_with(wanted.metric + ",");
     return std::any_of(wanted.filters.begin(), wanted.filters.end(),
@@ -127,7 +113,8 @@ TaskResult group_result(const GroupDefinition& group, const std::vector<TaskResu
       if (!is_wanted(wanted, like.metric)) continue;
       MetricResult metric = like;
       metric.base.reset();
-      metric.is_mean = like.is_mean && wanted.weight_by_size;
+      if (!wanted.weight_by_size || like.aggregation != "mean") metric.aggregation.clear();
+      metric.value_95.reset();
       metric.headline = result.metrics.empty() && like.higher_is_better;
       metric.value = {};
       metric.n = 0;

@@ -51,6 +51,7 @@ const Keys kTaskKeys = {"task",
                         "aliases",
                         "row_filter",
                         "document_reader",
+                        "cluster_column",
                         "loglikelihood_of"};
 const Keys kNotDone = {"class", "custom_dataset", "doc_to_image", "doc_to_audio", "use_prompt", "unsafe_code"};
 const Keys kGroupKeys = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag", "include"};
@@ -68,22 +69,44 @@ std::vector<std::string> strings(const ConfigNode& node) {
   return out;
 }
 
+using Layer = TaskSource::Layer;
+
+bool is_group_key(std::string_view key) { return std::find(kGroupKeys.begin(), kGroupKeys.end(), key) != kGroupKeys.end(); }
+
 // A file and what it includes, the nearest first: the first that has a key decides, even where it says null.
 class Layers {
  public:
   Layers(const ConfigNode& node, const std::string& origin, const IncludeLoader& include) {
     add(node, origin, include, {place_of(origin)});
   }
+  explicit Layers(std::vector<Layer> layers) : layers_(std::move(layers)) {}
+
   const ConfigNode& get(std::string_view key) const {
-    for (const ConfigNode& node : nodes_) {
-      for (const auto& [name, child] : node.map()) {
+    for (const Layer& layer : layers_) {
+      if (layer.is_override && is_group_key(key)) continue;
+      for (const auto& [name, child] : layer.node.map()) {
         if (name == key) return child;
       }
     }
-    return nodes_.front().get(key);
+    static const ConfigNode kNone;
+    return kNone;
   }
-  const ConfigNode& top() const { return nodes_.front(); }
-  const std::vector<ConfigNode>& nodes() const { return nodes_; }
+  // The task's own map.
+  const ConfigNode& top() const {
+    return std::find_if(layers_.begin(), layers_.end(), [](const Layer& layer) { return !layer.is_override; })->node;
+  }
+  const std::vector<Layer>& layers() const { return layers_; }
+
+  // The same layers over another task; none where no key is one of a task.
+  std::vector<Layer> as_overrides() const {
+    std::vector<Layer> out;
+    for (const Layer& layer : layers_) {
+      const auto& keys = layer.node.map();
+      if (std::any_of(keys.begin(), keys.end(), [](const auto& entry) { return !is_group_key(entry.first); }))
+        out.push_back({layer.node, true});
+    }
+    return out;
+  }
 
  private:
   // The same for all ways to write a path.
@@ -92,12 +115,12 @@ class Layers {
   // `within`: the places of this file and of those that include it.
   void add(const ConfigNode& node, const std::string& origin, const IncludeLoader& include,
            const std::set<std::filesystem::path>& within) {
-    nodes_.push_back(node);
+    layers_.push_back({node, false});
     const ConfigNode& includes = node.get("include");
     const std::vector<std::string> names = strings(includes);
     // Of several the last wins, so it comes first here.
     for (auto name = names.rbegin(); name != names.rend(); ++name) {
-      if (nodes_.size() > kMostIncludes) includes.reject(fmt::format("no more than {} included files in all", kMostIncludes));
+      if (layers_.size() > kMostIncludes) includes.reject(fmt::format("no more than {} included files in all", kMostIncludes));
       const IncludedFile file = include(*name, origin);
       std::set<std::filesystem::path> deeper = within;
       if (!deeper.insert(place_of(file.origin)).second) includes.reject("no file that includes itself");
@@ -105,7 +128,7 @@ class Layers {
     }
   }
 
-  std::vector<ConfigNode> nodes_;
+  std::vector<Layer> layers_;
 };
 
 std::string text_or(const ConfigNode& node, std::string fallback) {
@@ -176,10 +199,18 @@ Unit read_unit(const ConfigNode& node, Unit fallback) {
 }
 
 MetricDefinition read_metric(const ConfigNode& node, const TaskDefinition& task) {
-  node.check_keys(Keys{"metric", "aggregation", "higher_is_better", "unit", "headline", "regexes_to_ignore", "ignore_case",
-                       "ignore_punctuation", "ignore_numbers"});
+  node.check_keys(Keys{"metric", "aggregation", "higher_is_better", "unit", "headline", "detail", "regexes_to_ignore",
+                       "ignore_case", "ignore_punctuation", "ignore_numbers", "hf_evaluate"});
   MetricDefinition metric;
   metric.name = text_or(node.get("metric"), "");
+  // exact_match of Hugging Face's evaluate is the function that lm-evaluation-harness has as its own.
+  const bool foreign = node.has("hf_evaluate") && node.get("hf_evaluate").as_bool() && metric.name != "exact_match";
+  if (const std::string_view reason = foreign ? "hf_evaluate asks for the package evaluate" : why_refused(metric.name);
+      !reason.empty() && task.process_results.empty()) {
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: the metric '{}' is not computed here: {}", node.where(), metric.name, reason))
+        .with_hint("leave it out of metric_list");
+  }
   const MetricRow* row = find_metric(metric.name, task.output_type);
   if (row == nullptr && task.process_results.empty() && task.output_type != OutputType::kTokenWindows) {
     node.get("metric").reject(
@@ -207,6 +238,7 @@ MetricDefinition read_metric(const ConfigNode& node, const TaskDefinition& task)
   metric.unit = read_unit(node.get("unit"), metric.unit);
   if (node.has("headline")) metric.headline = node.get("headline").as_bool();
   const auto flag = [&](const char* key) { return node.has(key) && node.get(key).as_bool(); };
+  metric.detail = flag("detail");
   metric.exact_match = {strings(node.get("regexes_to_ignore")), flag("ignore_case"), flag("ignore_punctuation"),
                         flag("ignore_numbers")};
   return metric;
@@ -216,7 +248,7 @@ void read_metrics(const ConfigNode& node, TaskDefinition& task) {
   if (node.is_null()) {
     for (const std::string_view name : default_metrics(task.output_type)) {
       const MetricRow& row = *find_metric(name, task.output_type);
-      task.metrics.push_back({std::string(name), std::string(row.aggregation), row.unit, row.higher_is_better, false, {}});
+      task.metrics.push_back({std::string(name), std::string(row.aggregation), row.unit, row.higher_is_better, false, false, {}});
     }
   } else {
     for (const ConfigNode& metric : node.list()) task.metrics.push_back(read_metric(metric, task));
@@ -224,8 +256,8 @@ void read_metrics(const ConfigNode& node, TaskDefinition& task) {
   // Perplexities stand for themselves; else the first share of right answers is what a task is known by.
   const auto is_headline = [](const MetricDefinition& m) { return m.headline; };
   if (task.output_type == OutputType::kTokenWindows || std::any_of(task.metrics.begin(), task.metrics.end(), is_headline)) return;
-  const auto first =
-      std::find_if(task.metrics.begin(), task.metrics.end(), [](const MetricDefinition& m) { return m.higher_is_better; });
+  const auto first = std::find_if(task.metrics.begin(), task.metrics.end(),
+                                  [](const MetricDefinition& m) { return m.higher_is_better && m.aggregation != "bypass"; });
   if (first != task.metrics.end()) first->headline = true;
 }
 
@@ -251,14 +283,13 @@ void read_generation(const ConfigNode& node, TaskDefinition& task) {
   node.check_keys(Keys{"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens",
                        "top_p", "top_k"});
   if (node.has("until")) task.until = strings(node.get("until"));
-  const bool may_sample = !node.has("do_sample") || node.get("do_sample").as_bool();
-  const double temperature = node.has("temperature") ? node.get("temperature").as_double(0) : 0.0;
-  if (may_sample && (temperature > 0 || (node.has("do_sample") && node.get("do_sample").as_bool() && !node.has("temperature")))) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{}: generations that are sampled are not evaluated here: their figures depend on the random stream "
-                            "of the program that draws them",
-                            node.where()))
-        .with_hint("do_sample: false");
+  // Without do_sample a temperature above 0 asks for it; with it and without a temperature, transformers takes 1, and the 50 likeliest tokens.
+  const bool asked = node.has("do_sample") && node.get("do_sample").as_bool();
+  const double temperature = node.has("temperature") ? node.get("temperature").as_double(0) : (asked ? 1.0 : 0.0);
+  if ((asked || !node.has("do_sample")) && temperature > 0) {
+    task.temperature = temperature;
+    if (node.has("top_p")) task.top_p = node.get("top_p").as_double(0);
+    task.top_k = node.has("top_k") ? node.get("top_k").as_int64(0, 1 << 30) : 50;
   }
   for (const char* key :
        {"max_completion_tokens", "max_tokens", "max_new_tokens", "max_gen_toks"}) {  // the last that is there wins
@@ -310,6 +341,7 @@ void read_data(const Layers& layers, TaskDefinition& task) {
     task.data_files["train"] = files.as_string();  // as Hugging Face's loaders take a single file
   }
   for (const auto& [column, value] : layers.get("row_filter").map()) task.row_filter[column] = value.as_string();
+  task.cluster_column = text_or(layers.get("cluster_column"), "");
   task.document_reader = function_name(layers.get("document_reader"), find_document_reader);
   task.process_docs = function_name(layers.get("process_docs"), find_process_docs);
   task.training_split = text_or(layers.get("training_split"), "");
@@ -326,19 +358,23 @@ void check_task(const TaskDefinition& task, const ConfigNode& node) {
   if (!windows && task.evaluated_split().empty()) node.reject("a test_split or a validation_split");
 }
 
-TaskDefinition read_task(const Layers& layers, const std::string& origin) {
+ReadTask read_task(const Layers& layers, const std::string& origin) {
   Json all = Json::array();
-  for (const ConfigNode& node : layers.nodes()) {
+  for (const auto& [node, is_override] : layers.layers()) {
     for (const auto& [key, child] : node.map()) {
       if (std::find(kNotDone.begin(), kNotDone.end(), key) == kNotDone.end() || child.is_null()) continue;
       fail(ErrorKind::kUnsupported, "{}: tasks with the key '{}' are not evaluated here", child.where(), key);
     }
     Keys known = kTaskKeys;
     known.insert(known.end(), kNotDone.begin(), kNotDone.end());
+    if (is_override) known.insert(known.end(), kGroupKeys.begin(), kGroupKeys.end());
     node.check_keys(known);
     all.push_back(node.to_json());
   }
   TaskDefinition task;
+  task.config = Json::object();
+  for (const Json& layer : all) task.config.insert(layer.begin(), layer.end());  // the first that has a key decides
+  task.config.erase("include");
   task.name = layers.get("task").as_string();
   task.tags = strings(layers.get("tag"));
   task.aliases = strings(layers.top().get("aliases"));
@@ -363,7 +399,7 @@ TaskDefinition read_task(const Layers& layers, const std::string& origin) {
   read_filters(layers.get("filter_list"), task);
   read_metrics(layers.get("metric_list"), task);
   check_task(task, layers.top());
-  return task;
+  return {std::make_shared<const TaskDefinition>(std::move(task)), {layers.layers(), origin}};
 }
 
 std::vector<GroupMetric> read_group_metrics(const ConfigNode& node) {
@@ -382,27 +418,55 @@ std::vector<GroupMetric> read_group_metrics(const ConfigNode& node) {
   return out;
 }
 
-void read_group(const ConfigNode& node, const std::string& origin, const IncludeLoader& include, TaskFile& out) {
-  node.check_keys(kGroupKeys);
-  GroupDefinition group{node.get("group").as_string(), {}, read_group_metrics(node.get("aggregate_metric_list"))};
-  const ConfigNode& members = node.get("task");
-  if (members.kind() == ConfigNode::Kind::kScalar) {
-    group.tasks.push_back(members.as_string());
-  } else {
-    for (const ConfigNode& member : members.list()) {
-      if (member.kind() == ConfigNode::Kind::kScalar) {
-        group.tasks.push_back(member.as_string());
-      } else if (member.has("group")) {
-        group.tasks.push_back(member.get("group").as_string());
-        read_group(member, origin, include, out);
-      } else {
-        out.tasks.push_back(read_task(Layers(member, origin, include), origin));
-        group.tasks.push_back(out.tasks.back().name);
-      }
-    }
+std::shared_ptr<const GroupSource> read_group(const ConfigNode& node, const std::string& origin, const IncludeLoader& include,
+                                              const std::vector<Layer>& outer, TaskFile& out);
+
+// `overrides`: of the groups around it.
+GroupMember read_member(const ConfigNode& node, const std::string& origin, const IncludeLoader& include,
+                        const std::vector<Layer>& overrides, TaskFile& out) {
+  GroupMember member;
+  if (node.kind() == ConfigNode::Kind::kScalar) {
+    member.name = node.as_string();
+    return member;
   }
-  if (group.tasks.empty()) (members.is_null() ? node : members).reject("the key task with one or more tasks");
-  out.groups.push_back(std::move(group));
+  const bool is_group = node.has("group");
+  if (!is_group && !node.has("task")) node.reject("a name, or a map with the key task or group");
+  member.name = node.get(is_group ? "group" : "task").as_string();
+  if (is_group && node.has("task")) {
+    member.group = read_group(node, origin, include, overrides, out);
+    return member;
+  }
+  const Layers layers(node, origin, include);
+  if (!is_group && !layers.get("doc_to_text").is_null() && !layers.get("doc_to_target").is_null()) {
+    std::vector<Layer> all = layers.layers();
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    member.task = std::make_shared<const ReadTask>(read_task(Layers(std::move(all)), origin));
+    out.tasks.push_back(member.task);
+    return member;
+  }
+  member.overrides = layers.as_overrides();
+  return member;
+}
+
+std::shared_ptr<const GroupSource> read_group(const ConfigNode& node, const std::string& origin, const IncludeLoader& include,
+                                              const std::vector<Layer>& outer, TaskFile& out) {
+  const Layers layers(node, origin, include);
+  Keys known = kGroupKeys;
+  known.insert(known.end(), kTaskKeys.begin(), kTaskKeys.end());
+  for (const Layer& layer : layers.layers()) layer.node.check_keys(known);
+  GroupSource group{
+      layers.get("group").as_string(), {}, layers.as_overrides(), read_group_metrics(layers.get("aggregate_metric_list"))};
+  std::vector<Layer> inner = outer;
+  inner.insert(inner.end(), group.overrides.begin(), group.overrides.end());
+  const ConfigNode& members = layers.get("task");
+  if (members.kind() == ConfigNode::Kind::kScalar) {
+    group.members.push_back(read_member(members, origin, include, inner, out));
+  } else {
+    for (const ConfigNode& member : members.list()) group.members.push_back(read_member(member, origin, include, inner, out));
+  }
+  if (group.members.empty()) (members.is_null() ? node : members).reject("the key task with one or more tasks");
+  out.groups.push_back(std::make_shared<const GroupSource>(std::move(group)));
+  return out.groups.back();
 }
 
 }  // namespace
@@ -410,11 +474,17 @@ void read_group(const ConfigNode& node, const std::string& origin, const Include
 TaskFile read_task_file(const ConfigNode& root, const std::string& origin, const IncludeLoader& include) {
   TaskFile out;
   if (root.has("group")) {
-    read_group(root, origin, include, out);
+    read_group(root, origin, include, {}, out);
   } else if (root.has("task")) {
-    out.tasks.push_back(read_task(Layers(root, origin, include), origin));
+    out.tasks.push_back(std::make_shared<const ReadTask>(read_task(Layers(root, origin, include), origin)));
   }
   return out;
+}
+
+ReadTask override_task(const TaskSource& source, const std::vector<TaskSource::Layer>& overrides) {
+  std::vector<Layer> layers = overrides;
+  layers.insert(layers.end(), source.layers.begin(), source.layers.end());
+  return read_task(Layers(std::move(layers)), source.origin);
 }
 
 }  // namespace salient::eval

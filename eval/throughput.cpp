@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/memory.h"
+#include "eval/statistics.h"
 #include "quant/kernels/read_memory.h"
 
 namespace salient::eval {
@@ -40,14 +41,17 @@ double prompt_seconds(const LanguageModel& model, int64_t tokens) {
   return seconds_since(start);
 }
 
-double generation_seconds(const LanguageModel& model, int64_t prompt, int64_t tokens) {
+// Appends the seconds of each token to `latencies`.
+double generation_seconds(const LanguageModel& model, int64_t prompt, int64_t tokens, std::vector<float>& latencies) {
   models::KvCache cache = model.decoder.make_cache(1, prompt + tokens);
   at::Tensor ids = constant_prompt(model, prompt);
   int64_t token = next_token(model.decoder, model.decoder.hidden_states(ids, {}, &cache));
   const auto start = Clock::now();
   for (int64_t i = 0; i < tokens; ++i) {
+    const auto begin = Clock::now();
     ids = at::full({1, 1}, token, ids.options());
     token = next_token(model.decoder, model.decoder.hidden_states(ids, {}, &cache));
+    latencies.push_back(static_cast<float>(seconds_since(begin)));
   }
   return seconds_since(start);
 }
@@ -72,30 +76,45 @@ double read_bandwidth(const at::Tensor& memory) {
   return static_cast<double>(memory.nbytes()) * kReadPasses / seconds_since(start);
 }
 
-void measure_generation(const LanguageModel& model, int64_t prompt, const ThroughputOptions& options, Throughput& out) {
-  const auto generate = [&] { return generation_seconds(model, prompt, out.generated_tokens); };
+uint64_t bytes_per_token(const LanguageModel& model, int64_t generated) {
+  const models::DecoderConfig& config = model.decoder.config();
+  const bool mixture = std::any_of(config.layers.begin(), config.layers.end(), [](const auto& layer) { return layer.moe; });
+  if (config.layers.empty() || mixture || !model.decoder.options().device.is_cpu()) return 0;
+  return model.decoder.weight_bytes() - model.decoder.lookup_bytes() +
+         model.decoder.cache_bytes_per_token() * static_cast<uint64_t>(generated / 2);
+}
+
+void measure_generation(const LanguageModel& model, int64_t prompt, bool with_bandwidth, Throughput& out) {
+  std::vector<float> latencies;
+  const auto generate = [&] { return generation_seconds(model, prompt, out.generated_tokens, latencies); };
   const auto tokens = static_cast<double>(out.generated_tokens);
-  if (!options.read_bandwidth) {
-    out.generation_tokens_per_second = tokens / median_seconds(out.repeats, generate);
-    return;
-  }
-  generate();
+  generate();  // warms up
+  latencies.clear();
   out.peak_rss_bytes = peak_memory_bytes();  // before the memory that is only there to be read
-  const at::Tensor memory = at::ones({kReadWords}, at::kLong);
+  at::Tensor memory;
+  if (with_bandwidth) memory = at::ones({kReadWords}, at::kLong);
   std::vector<double> speeds;
   std::vector<double> bandwidths;
   std::vector<double> ratios;
-  double before = read_bandwidth(memory);
+  double before = with_bandwidth ? read_bandwidth(memory) : 0.0;
   for (int i = 0; i < out.repeats; ++i) {
     speeds.push_back(tokens / generate());
+    if (!with_bandwidth) continue;
     const double after = read_bandwidth(memory);
     bandwidths.push_back((before + after) / 2);
     ratios.push_back(speeds.back() / bandwidths.back());
     before = after;
   }
   out.generation_tokens_per_second = median(std::move(speeds));
+  out.latency_tokens = static_cast<int64_t>(latencies.size());
+  out.latency_median_seconds = quantile(latencies, 0.5);
+  out.latency_p95_seconds = quantile(latencies, 0.95);
+  out.latency_p99_seconds = quantile(latencies, 0.99);
+  out.bytes_per_token = bytes_per_token(model, out.generated_tokens);
+  if (!with_bandwidth) return;
   out.read_bandwidth = median(std::move(bandwidths));
   out.tokens_per_byte_read = median(std::move(ratios));
+  out.bandwidth_share = static_cast<double>(out.bytes_per_token) * out.tokens_per_byte_read;
 }
 
 }  // namespace
@@ -108,12 +127,12 @@ Throughput measure_throughput(const LanguageModel& model, const ThroughputOption
   out.generated_tokens = std::clamp<int64_t>(options.generated_tokens, 1, std::max<int64_t>(1, model.max_length - prompt));
   out.repeats = std::max(1, options.repeats);
   out.threads = at::get_num_threads();
-  const double prompt_time = median_seconds(out.repeats, [&] { return prompt_seconds(model, out.prompt_tokens); });
-  out.prompt_tokens_per_second = static_cast<double>(out.prompt_tokens) / prompt_time;
-  measure_generation(model, prompt, options, out);
+  out.first_token_seconds = median_seconds(out.repeats, [&] { return prompt_seconds(model, out.prompt_tokens); });
+  out.prompt_tokens_per_second = static_cast<double>(out.prompt_tokens) / out.first_token_seconds;
+  measure_generation(model, prompt, options.read_bandwidth && model.decoder.options().device.is_cpu(), out);
   out.disk_bytes = model.disk_bytes;
   out.memory_bytes = model.decoder.weight_bytes();
-  if (!options.read_bandwidth) out.peak_rss_bytes = peak_memory_bytes();
+  out.no_token_step = model.decoder.why_no_token_step();
   return out;
 }
 

@@ -26,6 +26,14 @@ struct TokenScores {
 // hidden: [positions, hidden_size] -> scores of targets: int64 [positions]. NaN stays NaN: callers name the document.
 TokenScores score_tokens(const models::Decoder& decoder, const at::Tensor& hidden, const at::Tensor& targets, bool want_top);
 
+// A token that may follow a position.
+struct NextToken {
+  int64_t position = 0;  // row of hidden
+  models::TokenId id = 0;
+};
+// hidden: [positions, hidden_size] -> scores of `next`, which is sorted by position and may ask several of one. is_top is there.
+TokenScores score_next(const models::Decoder& decoder, const at::Tensor& hidden, const std::vector<NextToken>& next);
+
 // int64 [rows.size(), longest row] on `device`, shorter rows padded on the right with `pad`.
 at::Tensor pad_right(const std::vector<std::vector<models::TokenId>>& rows, int64_t pad, at::Device device);
 

@@ -18,6 +18,8 @@ int64_t count_code_points(std::string_view text);
 bool is_space(char32_t c);
 // What \w of Python's re matches: letters, numbers of every kind, underscore. Combining marks are not among them.
 bool is_word(char32_t c);
+// Whether unicodedata.category begins with P.
+bool is_punctuation(char32_t c);
 // str.lower, except that a final capital sigma becomes a plain small sigma (Python: the final form).
 std::string to_lower(std::string_view text);
 // str.rstrip().

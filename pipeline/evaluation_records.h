@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "common/json.h"
 #include "eval/result.h"
 #include "pipeline/store.h"
 
@@ -19,7 +20,12 @@ struct EvaluatedModel {
   std::string hash;
 };
 
-// Stores every metric of the model, and of the base where there is one, in one transaction.
+// Speed and memory as figures of the task "throughput". `name` and `description`: of eval::ModelResult.
+void record_throughput(Store& store, std::optional<int64_t> run_id, const std::string& name, const Json& description,
+                       const EvaluatedModel& model, const eval::Throughput& throughput);
+
+// Stores the whole evaluation with its documents, and every metric of the model, and of the base where there is one, as a row of
+// its own; in one transaction.
 void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
                        const std::optional<EvaluatedModel>& base);
 

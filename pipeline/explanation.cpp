@@ -180,14 +180,17 @@ Explanation explain_artifact(const fs::path& folder) {
     throw Error(ErrorKind::kNotFound, fmt::format("{}: there is no {}", folder.string(), kMetadataFile))
         .with_hint("explain reads what salient quantize wrote beside the weights; salient inspect looks into any model folder");
   }
-  const std::string where = file.string();
-  const Json metadata = read_json_file(file);
+  Explanation explanation = explain_metadata(read_json_file(file), file.string());
+  explanation.folder = folder;
+  return explanation;
+}
+
+Explanation explain_metadata(const Json& metadata, const std::string& where) {
   if (!metadata.is_object() || !metadata.contains("layers") || !metadata["layers"].is_array()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: has no list \"layers\": another program wrote it", where))
         .with_hint("salient inspect looks into any model folder");
   }
   Explanation explanation;
-  explanation.folder = folder;
   explanation.format = value_or<std::string>(metadata, "format", "", where);
   explanation.method = value_or<std::string>(metadata, "method", "", where);
   explanation.spec = value_or<Json>(metadata, "spec", Json::object(), where);

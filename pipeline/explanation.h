@@ -69,6 +69,8 @@ struct Explanation {
 // Errors: not found (folder, quantization_metadata.json), corruption, unsupported (another program's metadata; an artifact in which
 // nothing was rounded).
 Explanation explain_artifact(const std::filesystem::path& folder);
+// The same of the file's contents, without a folder. `where` opens the error text. Errors: corruption, unsupported.
+Explanation explain_metadata(const Json& metadata, const std::string& where);
 
 // "error" (largest first), "rtn", "ratio" (error / rtn_error, largest first), "sensitivity" (error that one bit less would add,
 // largest first; not measured last) or "name" (as stored). Errors: invalid argument.

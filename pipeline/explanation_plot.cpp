@@ -1,60 +1,17 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <limits>
 
 #include "common/text.h"
 #include "pipeline/explanation.h"
+#include "pipeline/explanation_places.h"
 #include "pipeline/svg_plot.h"
 
 namespace salient::pipeline {
 namespace {
 
-constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
-
-// A place on the horizontal axis: one linear, or the experts of a block that share a projection.
-struct Place {
-  std::string name;
-  int64_t block = 0;
-  std::vector<const LinearReport*> members;
-};
-
-std::vector<Place> places_of(const Explanation& explanation) {
-  std::vector<Place> places;
-  size_t block_begin = 0;  // of the places of the last block: a search over all of them would be quadratic
-  for (const LinearReport& report : explanation.linears) {
-    const int64_t block = block_of(report.name);
-    const std::string projection = projection_of(report.name);
-    if (!places.empty() && places.back().block != block) block_begin = places.size();
-    Place* found = nullptr;
-    for (size_t i = block_begin; i < places.size() && projection.find("experts.") != std::string::npos; ++i) {
-      if (projection_of(places[i].members.front()->name) == projection) found = &places[i];
-    }
-    if (found == nullptr) {
-      places.push_back({report.name, block, {}});
-      found = &places.back();
-    }
-    found->members.push_back(&report);
-    if (found->members.size() > 1) found->name = fmt::format("block {}: {}, mean of {}", block, projection, found->members.size());
-  }
-  return places;
-}
-
-template <typename Value>
-double mean_of(const Place& place, Value value) {
-  double sum = 0;
-  int64_t count = 0;
-  for (const LinearReport* report : place.members) {
-    const double one = value(*report);
-    if (!(one >= 0)) continue;
-    sum += one;
-    ++count;
-  }
-  return count > 0 ? sum / static_cast<double>(count) : kMissing;
-}
-
 // Labels of blocks in their middle, at most two dozen of them; separators between blocks.
-void add_blocks(const std::vector<Place>& places, SvgPanel& panel) {
+void add_blocks(const std::vector<LinearPlace>& places, SvgPanel& panel) {
   std::vector<SvgTick> ticks;
   for (size_t begin = 0; begin < places.size();) {
     size_t end = begin;
@@ -70,7 +27,7 @@ void add_blocks(const std::vector<Place>& places, SvgPanel& panel) {
 }
 
 template <typename Value>
-void add_errors(const std::vector<Place>& places, const std::string& name, const std::string& color, Value value, SvgPanel& panel) {
+void add_errors(const std::vector<LinearPlace>& places, const std::string& name, const std::string& color, Value value, SvgPanel& panel) {
   SvgSeries series{.name = name, .color = color, .mark = SvgMark::kPoints, .x = {}, .y = {}, .boxes = {}, .labels = {}};
   bool any = false;
   for (size_t i = 0; i < places.size(); ++i) {
@@ -82,7 +39,7 @@ void add_errors(const std::vector<Place>& places, const std::string& name, const
   if (any) panel.series.push_back(std::move(series));
 }
 
-SvgPanel error_panel(const std::vector<Place>& places) {
+SvgPanel error_panel(const std::vector<LinearPlace>& places) {
   SvgPanel panel{.title = "Output error of each linear, before and after",
                  .x_label = {},
                  .y_label = "mean squared error per token",
@@ -104,7 +61,7 @@ SvgPanel error_panel(const std::vector<Place>& places) {
   return panel;
 }
 
-SvgPanel salience_panel(const std::vector<Place>& places) {
+SvgPanel salience_panel(const std::vector<LinearPlace>& places) {
   SvgPanel panel{.title = "Salience: mean |x| of the input channels",
                  .x_label = {},
                  .y_label = "mean |x|",
@@ -158,7 +115,7 @@ SvgPanel rows_panel(const Explanation& explanation) {
 }  // namespace
 
 std::string plot_explanation(const Explanation& explanation) {
-  const std::vector<Place> places = places_of(explanation);
+  const std::vector<LinearPlace> places = places_of(explanation.linears);
   std::vector<SvgPanel> panels = {error_panel(places), salience_panel(places)};
   if (!explanation.rows_curve.empty()) panels.push_back(rows_panel(explanation));
   std::string title = explanation.folder.filename().string();

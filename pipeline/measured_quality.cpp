@@ -90,7 +90,7 @@ Json quality_figures(const eval::ModelResult& result) {
   Json figures = Json::array();
   for (const eval::TaskResult& task : result.tasks) {
     for (const eval::MetricResult& metric : task.metrics) {
-      if (!std::isfinite(metric.value.value)) continue;
+      if (metric.detail || !std::isfinite(metric.value.value)) continue;
       const auto& error = metric.value.stderr_of_mean;
       const bool has_base = metric.base && std::isfinite(metric.base->base_value);
       figures.push_back({{"task", task.task},

@@ -92,6 +92,41 @@ CREATE TABLE file_hashes (
   sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
 )sql"},
+    {2, R"sql(
+CREATE TABLE evaluations (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  run_id INTEGER REFERENCES runs (id) ON DELETE SET NULL,
+  model_name TEXT NOT NULL,
+  model_path TEXT NOT NULL,
+  model_hash TEXT NOT NULL,
+  model_bytes INTEGER NOT NULL,
+  base_name TEXT NOT NULL,
+  base_path TEXT NOT NULL,
+  base_hash TEXT NOT NULL,
+  base_bytes INTEGER NOT NULL,
+  settings_hash TEXT NOT NULL,
+  evaluation TEXT NOT NULL,
+  created TEXT NOT NULL,
+  UNIQUE (model_path, model_hash, base_path, base_hash, settings_hash)
+);
+CREATE TABLE documents (
+  evaluation_id INTEGER NOT NULL REFERENCES evaluations (id) ON DELETE CASCADE,
+  task INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  document TEXT NOT NULL,
+  model TEXT NOT NULL,
+  base TEXT,
+  PRIMARY KEY (evaluation_id, task, position)
+);
+)sql"},
+    // What models have answered: eval/request_journal.h.
+    {3, R"sql(
+CREATE TABLE requests (
+  key TEXT PRIMARY KEY,
+  value BLOB NOT NULL,
+  created TEXT NOT NULL
+) WITHOUT ROWID;
+)sql"},
 };
 
 }  // namespace

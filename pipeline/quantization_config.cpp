@@ -40,12 +40,12 @@ void apply_to_job(const QuantizationConfig& config, QuantizeJob& job) {
 
 fs::path resolve_split(const fs::path& calibration, const std::string& split_name) {
   if (!fs::is_directory(calibration)) return calibration;
-  for (const char* extension : {".jsonl", ".json", ".csv", ".txt"}) {
+  for (const char* extension : {".jsonl", ".json", ".csv", ".txt", ".parquet"}) {
     fs::path file = calibration / (split_name + extension);
     if (fs::is_regular_file(file)) return file;
   }
   throw Error(ErrorKind::kNotFound,
-              fmt::format("{}: no calibration file of split '{}', expected {}.jsonl, .json, .csv or .txt in this folder",
+              fmt::format("{}: no calibration file of split '{}', expected {}.jsonl, .json, .csv, .txt or .parquet in this folder",
                           calibration.string(), split_name, split_name))
       .with_hint("name the file itself, or another split");
 }

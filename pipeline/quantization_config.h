@@ -40,8 +40,8 @@ void check_stored(const AwqOptions& awq);
 // Sets what of `job` the settings say: model.awq, sizes, the text's field of the job's calibration files (which must be set
 // before), and max_seq_len and samples where given.
 void apply_to_job(const QuantizationConfig& config, QuantizeJob& job);
-// The file of a calibration folder that `split` names: DIR/train.jsonl, .json, .csv or .txt. A path that is no folder stays as it
-// is. Errors: not found.
+// The file of a calibration folder that `split` names: DIR/train.jsonl, .json, .csv, .txt or .parquet. A path that is no folder
+// stays as it is. Errors: not found.
 std::filesystem::path resolve_split(const std::filesystem::path& calibration, const std::string& split);
 
 }  // namespace salient::pipeline

@@ -132,11 +132,16 @@ TaskConfig read_task(const ConfigNode& node) {
 }
 
 void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
-  node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "max_new_tokens", "throughput", "compare_with_base",
-                       "activation_bits", "kv_bits", "runtime_cost", "max_retention_loss"});
+  node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "fewshot_seed",
+                       "include_path", "max_new_tokens", "throughput", "compare_with_base", "activation_bits", "kv_bits",
+                       "runtime_cost", "sensitivity", "max_retention_loss"});
   for (const ConfigNode& task : node.get("tasks").list()) evaluation.tasks.push_back(read_task(task));
   set_count(node, "batch_tokens", evaluation.batch_tokens, 1);
   set_bool(node, "apply_chat_template", evaluation.apply_chat_template);
+  set_bool(node, "fewshot_as_multiturn", evaluation.fewshot_as_multiturn);
+  set_if(node, "system_instruction", evaluation.system_instruction, [](const ConfigNode& text) { return text.as_string(); });
+  set_if(node, "fewshot_seed", evaluation.fewshot_seed, [](const ConfigNode& seed) { return seed.as_int64(0); });
+  set_text(node, "include_path", evaluation.include_path);
   set_count(node, "max_new_tokens", evaluation.max_new_tokens, 0);
   set_bool(node, "throughput", evaluation.throughput);
   set_bool(node, "compare_with_base", evaluation.compare_with_base);
@@ -144,6 +149,10 @@ void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
   set_if(node, "activation_bits", evaluation.activation_bits, runtime_bits);
   set_if(node, "kv_bits", evaluation.kv_bits, runtime_bits);
   set_bool(node, "runtime_cost", evaluation.runtime_cost);
+  set_choice(node, "sensitivity", evaluation.sensitivity, {"none", "block", "projection", "kind"});
+  if (evaluation.sensitivity != "none" && !evaluation.compare_with_base) {
+    node.get("sensitivity").reject("none while compare_with_base is false: the parts are exchanged with the base's");
+  }
   set_if(node, "max_retention_loss", evaluation.max_retention_loss, [](const ConfigNode& loss) { return loss.as_double(0, 1); });
   if (evaluation.max_retention_loss && !evaluation.compare_with_base) {
     node.get("max_retention_loss").reject("no bound while compare_with_base is false: there is nothing to compare with");
@@ -232,12 +241,17 @@ Json to_json(const RunConfig& config) {
        {{"tasks", tasks},
         {"batch_tokens", evaluation.batch_tokens},
         {"apply_chat_template", evaluation.apply_chat_template},
+        {"fewshot_as_multiturn", evaluation.fewshot_as_multiturn},
+        {"system_instruction", evaluation.system_instruction},
+        {"fewshot_seed", evaluation.fewshot_seed},
+        {"include_path", evaluation.include_path.string()},
         {"max_new_tokens", evaluation.max_new_tokens},
         {"throughput", evaluation.throughput},
         {"compare_with_base", evaluation.compare_with_base},
         {"activation_bits", optional_json(evaluation.activation_bits)},
         {"kv_bits", optional_json(evaluation.kv_bits)},
         {"runtime_cost", evaluation.runtime_cost},
+        {"sensitivity", evaluation.sensitivity},
         {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
       {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}, {"overwrite", config.overwrite}}},
       {"runtime", {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};

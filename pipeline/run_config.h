@@ -57,14 +57,19 @@
 //       # name: a task, group or YAML file; file: data, or a folder of splits (docs/evaluation.md)
 //       - {name: perplexity, file: data/heldout.txt, limit: 0, window: 0}
 //       - {name: gsm8k, file: test.jsonl, splits: {train: train.jsonl}, num_fewshot: 5}  # default: what the task says
-//     batch_tokens: 4096           # padded tokens of one forward pass
+//     batch_tokens: 2048           # tokens of one forward pass
 //     apply_chat_template: false
+//     fewshot_as_multiturn: true   # with the chat template: examples are turns, else part of the one user message
+//     system_instruction: ""       # before each task's description
+//     fewshot_seed: 1234           # of the draw of examples
+//     include_path: my/tasks       # a folder of task files, whose names win over the bundled ones; default: none
 //     max_new_tokens: 0            # 0 = the task's own
 //     throughput: true
 //     compare_with_base: true
 //     activation_bits: 8           # 8 | 16: inputs of the artifact's quantized linears; default: what the artifact says, else 16
 //     kv_bits: 8                   # 8 | 16: its keys and values; the same default
 //     runtime_cost: false          # also measure what 8-bit activations and an 8-bit KV cache cost, on the text of the task perplexity
+//     sensitivity: none            # none | block | projection | kind: which part costs most, on up to 16 windows of that text
 //     max_retention_loss: 0.05     # share of a headline score that may be lost, else ACCURACY_DEGRADATION; default: no bound
 //   output:
 //     folder: artifacts
@@ -116,14 +121,19 @@ struct TaskConfig {
 
 struct EvaluationConfig {
   std::vector<TaskConfig> tasks;
-  int64_t batch_tokens = 4096;
+  int64_t batch_tokens = 2048;
   bool apply_chat_template = false;
+  bool fewshot_as_multiturn = true;
+  std::string system_instruction;
+  int64_t fewshot_seed = 1234;
+  std::filesystem::path include_path;  // empty: the bundled tasks
   int64_t max_new_tokens = 0;
   bool throughput = true;
   bool compare_with_base = true;
   std::optional<int> activation_bits;  // of the artifact; the base is computed as it is
   std::optional<int> kv_bits;
   bool runtime_cost = false;
+  std::string sensitivity = "none";
   std::optional<double> max_retention_loss;
 };
 

@@ -25,6 +25,9 @@ struct RunReport {
   int64_t run_id = 0;
   std::filesystem::path artifact;
   std::filesystem::path calibration_file;
+  // run_<id>.html beside the store, as a page has dates and artifacts are the same bytes every time. Empty where nothing was
+  // evaluated.
+  std::filesystem::path page;
   eval::Evaluation evaluation;  // without single documents
   int64_t stages_run = 0;
   int64_t stages_skipped = 0;

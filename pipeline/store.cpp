@@ -9,14 +9,13 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
-#include <set>
 #include <thread>
 #include <utility>
 
 #include "common/error.h"
 #include "common/hash.h"
 #include "pipeline/migrations.h"
-#include "pipeline/sqlite_statement.h"
+#include "pipeline/store_impl.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -57,111 +56,84 @@ std::string utc_now() {
   return text;
 }
 
-struct Store::Impl {
-  fs::path path;
-  sqlite3* database = nullptr;
-  int lock_descriptor = -1;  // holds the locks of the runs begun here
-  int transaction_depth = 0;
+Store::Impl::~Impl() {
+  sqlite3_close_v2(database);
+  if (lock_descriptor >= 0) ::close(lock_descriptor);
+}
 
-  ~Impl() {
-    sqlite3_close_v2(database);
-    if (lock_descriptor >= 0) ::close(lock_descriptor);
+void Store::Impl::execute_script(const char* sql) const {
+  if (const int code = sqlite3_exec(database, sql, nullptr, nullptr, nullptr); code != SQLITE_OK) {
+    fail_sqlite(path, code, sqlite3_errmsg(database));
   }
+}
 
-  Statement prepare(const std::string& sql) const { return Statement(database, path, sql); }
+int64_t Store::Impl::pragma(const std::string& name) const {
+  Statement statement = prepare("PRAGMA " + name);
+  int64_t value = 0;
+  if (statement.step()) statement >> value;
+  return value;
+}
 
-  template <typename... Values>
-  void run(const std::string& sql, const Values&... values) const {
-    prepare(sql).bind(values...).step();
-  }
-
-  void execute_script(const char* sql) const {
-    if (const int code = sqlite3_exec(database, sql, nullptr, nullptr, nullptr); code != SQLITE_OK) {
+void Store::Impl::use_write_ahead_log() const {
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyMilliseconds);
+  for (;;) {
+    const int code = sqlite3_exec(database, "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
+    if (code == SQLITE_OK) return;
+    if ((code & 0xFF) != SQLITE_BUSY || std::chrono::steady_clock::now() > give_up)
       fail_sqlite(path, code, sqlite3_errmsg(database));
-    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
+}
 
-  int64_t pragma(const std::string& name) const {
-    Statement statement = prepare("PRAGMA " + name);
-    int64_t value = 0;
-    if (statement.step()) statement >> value;
-    return value;
+void Store::Impl::check_owner() const {
+  const int64_t version = pragma("user_version");
+  if (pragma("application_id") != kApplicationId && (version != 0 || pragma("schema_version") != 0)) {
+    fail(ErrorKind::kUnsupported, "{}: a SQLite database of another program, expected a Salient store or no file", path.string());
   }
+  if (version <= newest_schema_version()) return;
+  throw Error(ErrorKind::kUnsupported, fmt::format("{}: the store has schema {}, this version of salient knows schemas up to {}",
+                                                   path.string(), version, newest_schema_version()))
+      .with_hint("use the newer salient that wrote it, or name another store with output.store or --store");
+}
 
-  template <typename Row, typename Read>
-  std::vector<Row> select(const Query& query, Read&& read) const {
-    Statement statement = prepare(query.sql());
-    for (const std::string& value : query.values()) statement.bind(value);
-    std::vector<Row> rows;
-    while (statement.step()) read(statement, rows.emplace_back());
-    return rows;
+void Store::Impl::migrate(Store& store) const {
+  if (pragma("user_version") == newest_schema_version()) return;
+  Transaction transaction(store);
+  check_owner();  // again, and the version below too: another process may have been faster
+  const int64_t version = pragma("user_version");
+  for (const Migration& migration : migrations()) {
+    if (migration.version <= version) continue;
+    execute_script(migration.sql);
+    execute_script(fmt::format("PRAGMA user_version = {}", migration.version).c_str());
   }
+  execute_script(fmt::format("PRAGMA application_id = {}", kApplicationId).c_str());
+  transaction.commit();
+}
 
-  // Turns on the write-ahead log. SQLite does not wait for others here by itself.
-  void use_write_ahead_log() const {
-    const auto give_up = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyMilliseconds);
-    for (;;) {
-      const int code = sqlite3_exec(database, "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
-      if (code == SQLITE_OK) return;
-      if ((code & 0xFF) != SQLITE_BUSY || std::chrono::steady_clock::now() > give_up)
-        fail_sqlite(path, code, sqlite3_errmsg(database));
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-  }
+int Store::Impl::open_lock_file() const {
+  const fs::path file = path.string() + ".locks";
+  int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor < 0) fail(ErrorKind::kIo, "{}: cannot open: {}", file.string(), std::strerror(errno));
+  return descriptor;
+}
 
-  // Refuses what this program should not touch.
-  void check_owner() const {
-    const int64_t version = pragma("user_version");
-    if (pragma("application_id") != kApplicationId && (version != 0 || pragma("schema_version") != 0)) {
-      fail(ErrorKind::kUnsupported, "{}: a SQLite database of another program, expected a Salient store or no file", path.string());
-    }
-    if (version <= newest_schema_version()) return;
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: the store has schema {}, this version of salient knows schemas up to {}",
-                                                     path.string(), version, newest_schema_version()))
-        .with_hint("use the newer salient that wrote it, or name another store with output.store or --store");
-  }
+bool Store::Impl::is_alive(int descriptor, int64_t run_id) const {
+  struct flock lock = byte_lock(F_WRLCK, run_id);
+  return descriptor >= 0 && ::fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
 
-  void migrate(Store& store) const {
-    if (pragma("user_version") == newest_schema_version()) return;
-    Transaction transaction(store);
-    check_owner();  // again, and the version below too: another process may have been faster
-    const int64_t version = pragma("user_version");
-    for (const Migration& migration : migrations()) {
-      if (migration.version <= version) continue;
-      execute_script(migration.sql);
-      execute_script(fmt::format("PRAGMA user_version = {}", migration.version).c_str());
-    }
-    execute_script(fmt::format("PRAGMA application_id = {}", kApplicationId).c_str());
-    transaction.commit();
+std::set<int64_t> Store::Impl::dead_runs() const {
+  std::set<int64_t> dead;
+  Statement statement = prepare("SELECT id FROM runs WHERE status = 'running'");
+  const int descriptor = ::open((path.string() + ".locks").c_str(), O_RDWR | O_CLOEXEC);
+  while (statement.step()) {
+    int64_t id = 0;
+    statement >> id;
+    if (!is_alive(descriptor, id)) dead.insert(id);
   }
-
-  int open_lock_file() const {
-    const fs::path file = path.string() + ".locks";
-    int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (descriptor < 0) fail(ErrorKind::kIo, "{}: cannot open: {}", file.string(), std::strerror(errno));
-    return descriptor;
-  }
-
-  // Whether the process that began the run is still there. Open file description locks see those of this process, too.
-  bool is_alive(int descriptor, int64_t run_id) const {
-    struct flock lock = byte_lock(F_WRLCK, run_id);
-    return descriptor >= 0 && ::fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-  }
-
-  // Runs whose row says "running" though nobody works on them.
-  std::set<int64_t> dead_runs() const {
-    std::set<int64_t> dead;
-    Statement statement = prepare("SELECT id FROM runs WHERE status = 'running'");
-    const int descriptor = ::open((path.string() + ".locks").c_str(), O_RDWR | O_CLOEXEC);
-    while (statement.step()) {
-      int64_t id = 0;
-      statement >> id;
-      if (!is_alive(descriptor, id)) dead.insert(id);
-    }
-    if (descriptor >= 0) ::close(descriptor);
-    return dead;
-  }
-};
+  if (descriptor >= 0) ::close(descriptor);
+  return dead;
+}
 
 Store::Store(const fs::path& path, StoreMode mode) : impl_(std::make_unique<Impl>()) {
   impl_->path = path;
@@ -318,7 +290,7 @@ std::optional<StageRecord> Store::find_last_stage(std::string_view run_name, std
 // ---- artifacts, calibrations, results ----
 
 int64_t Store::put_artifact(const ArtifactRecord& a) {
-  Statement statement = impl_->prepare(R"sql(
+  return impl_->run_for_id(R"sql(
 INSERT INTO artifacts (run_id, name, path, format, method, spec, base_model_path, base_model_hash, dataset, calibration_id, bytes, files,
                        metadata, created)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -326,45 +298,33 @@ ON CONFLICT (path) DO UPDATE SET run_id = excluded.run_id, name = excluded.name,
   spec = excluded.spec, base_model_path = excluded.base_model_path, base_model_hash = excluded.base_model_hash, dataset = excluded.dataset,
   calibration_id = excluded.calibration_id, bytes = excluded.bytes, files = excluded.files, metadata = excluded.metadata,
   created = excluded.created
-RETURNING id)sql");
-  statement.bind(a.run_id, a.name, a.path, a.format, a.method, a.spec, a.base_model_path, a.base_model_hash, a.dataset,
-                 a.calibration_id, a.bytes, a.files, a.metadata, utc_now());
-  int64_t id = 0;
-  if (statement.step()) statement >> id;
-  statement.step();
-  return id;
+RETURNING id)sql",
+                           a.run_id, a.name, a.path, a.format, a.method, a.spec, a.base_model_path, a.base_model_hash, a.dataset,
+                           a.calibration_id, a.bytes, a.files, a.metadata, utc_now());
 }
 
 int64_t Store::put_calibration(const CalibrationRow& c) {
-  Statement statement = impl_->prepare(R"sql(
+  return impl_->run_for_id(R"sql(
 INSERT INTO calibrations (path, dataset, rows, samples, seed, source_hash, template_hash, tokens, record, created)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (path) DO UPDATE SET dataset = excluded.dataset, rows = excluded.rows, samples = excluded.samples, seed = excluded.seed,
   source_hash = excluded.source_hash, template_hash = excluded.template_hash, tokens = excluded.tokens, record = excluded.record,
   created = excluded.created
-RETURNING id)sql");
-  statement.bind(c.path, c.dataset, c.rows, c.samples, c.seed, c.source_hash, c.template_hash, c.tokens, c.record, utc_now());
-  int64_t id = 0;
-  if (statement.step()) statement >> id;
-  statement.step();
-  return id;
+RETURNING id)sql",
+                           c.path, c.dataset, c.rows, c.samples, c.seed, c.source_hash, c.template_hash, c.tokens, c.record, utc_now());
 }
 
 int64_t Store::put_result(const ResultRecord& r) {
-  Statement statement = impl_->prepare(R"sql(
+  return impl_->run_for_id(R"sql(
 INSERT INTO results (run_id, model_name, model_path, model_hash, task, metric, value, standard_error, n, config, data_hash, protocol,
                      compared_with, created)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (model_path, model_hash, task, metric, protocol, config, data_hash, compared_with) DO UPDATE SET run_id = excluded.run_id,
   model_name = excluded.model_name, value = excluded.value, standard_error = excluded.standard_error, n = excluded.n,
   created = excluded.created
-RETURNING id)sql");
-  statement.bind(r.run_id, r.model_name, r.model_path, r.model_hash, r.task, r.metric, r.value, r.standard_error, r.n, r.config,
-                 r.data_hash, r.protocol, r.compared_with, utc_now());
-  int64_t id = 0;
-  if (statement.step()) statement >> id;
-  statement.step();
-  return id;
+RETURNING id)sql",
+                           r.run_id, r.model_name, r.model_path, r.model_hash, r.task, r.metric, r.value, r.standard_error, r.n, r.config,
+                           r.data_hash, r.protocol, r.compared_with, utc_now());
 }
 
 std::vector<ArtifactRecord> Store::list_artifacts(const ArtifactFilter& filter) const {
@@ -405,6 +365,24 @@ std::vector<ResultRecord> Store::list_results(const ResultFilter& filter) const 
     row >> r.id >> r.run_id >> r.model_name >> r.model_path >> r.model_hash >> r.task >> r.metric >> r.value >> r.standard_error >>
         r.n >> r.config >> r.data_hash >> r.protocol >> r.compared_with >> r.created;
   });
+}
+
+std::optional<std::string> Store::find_request(std::string_view key) const {
+  Statement statement = impl_->prepare("SELECT value FROM requests WHERE key = ?");
+  if (!statement.bind(key).step()) return std::nullopt;
+  std::string value;
+  statement >> value;
+  return value;
+}
+
+void Store::put_requests(std::span<const RequestRow> rows) {
+  impl_->execute_script("PRAGMA synchronous = NORMAL");
+  const auto waits_again = [&](Store* store) { sqlite3_exec(store->impl_->database, "PRAGMA synchronous = FULL", nullptr, nullptr, nullptr); };
+  const std::unique_ptr<Store, decltype(waits_again)> guard(this, waits_again);
+  const std::string now = utc_now();
+  Transaction transaction(*this);
+  for (const RequestRow& row : rows) impl_->run("INSERT OR REPLACE INTO requests (key, value, created) VALUES (?, ?, ?)", row.key, row.value, now);
+  transaction.commit();
 }
 
 // ---- files and locks ----

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,6 +100,38 @@ struct ResultRecord {
   std::string created;
 };
 
+struct RequestRow {
+  std::string key;
+  std::string value;  // bytes
+};
+
+// A whole evaluation. Paths and hashes of model and base and the hash of the settings are its key: measuring it again replaces it
+// with all of its documents. Without a base its four fields are empty.
+struct EvaluationRecord {
+  int64_t id = 0;
+  std::optional<int64_t> run_id;
+  std::string model_name;
+  std::string model_path;
+  std::string model_hash;
+  int64_t model_bytes = 0;  // of the weights on disk
+  std::string base_name;
+  std::string base_path;
+  std::string base_hash;
+  int64_t base_bytes = 0;
+  std::string settings_hash;
+  Json evaluation = Json::object();  // eval::to_json(Evaluation)
+  std::string created;
+};
+
+// One document of an evaluation: what was asked, and what each model said to it. eval/document_json.h has the forms.
+struct StoredDocument {
+  int64_t task = 0;      // position among the evaluation's tasks
+  int64_t position = 0;  // in the task, from 0
+  Json document = Json::object();
+  Json model = Json::object();
+  std::optional<Json> base;
+};
+
 // `name` patterns: with '*', '?' or '[' a glob over the whole name, else any part of it; case counts. Empty = all.
 struct RunFilter {
   std::string name;
@@ -114,6 +147,13 @@ struct ResultFilter {
   std::string model;   // pattern over the model's name
   std::string task;    // exact
   std::string metric;  // exact
+  std::optional<int64_t> run_id;
+  int64_t limit = 0;
+};
+
+struct EvaluationFilter {
+  std::string model;       // pattern over the model's name
+  std::string model_path;  // exact
   std::optional<int64_t> run_id;
   int64_t limit = 0;
 };
@@ -159,6 +199,16 @@ class Store {
   std::vector<ArtifactRecord> list_artifacts(const ArtifactFilter& filter = {}) const;  // newest first
   std::vector<CalibrationRow> list_calibrations(int64_t limit = 0) const;               // newest first
   std::vector<ResultRecord> list_results(const ResultFilter& filter = {}) const;        // by model, task, metric; newest first
+
+  // The journal of an evaluation's requests (eval/request_journal.h). Entries survive the end of the process as soon as put_requests returns, all of them or
+  // none; a loss of power may take the last ones along, which then are run again: a wait for the disk after each would cost more than small models do.
+  std::optional<std::string> find_request(std::string_view key) const;
+  void put_requests(std::span<const RequestRow> rows);
+
+  // Evaluation and documents in one transaction.
+  int64_t put_evaluation(const EvaluationRecord& evaluation, const std::vector<StoredDocument>& documents);
+  std::vector<EvaluationRecord> list_evaluations(const EvaluationFilter& filter = {}) const;  // newest first
+  std::vector<StoredDocument> list_documents(int64_t evaluation_id) const;                    // by task and position
 
   // SHA-256 of a file, read only when its size, modification time or inode differ from those of the last time. Errors: not found,
   // io.

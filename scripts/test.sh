@@ -7,8 +7,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/say.sh
 . scripts/lib/build.sh
+. scripts/lib/packages.sh
 
 bash scripts/setup.sh
+(install_packages "${test_packages[@]}") || say "going on without: tests that need ${test_packages[*]} are skipped"
 build all
 # Two test programs at a time with one thread each: with more, libtorch's threads would wait for one another.
 jobs=$(nproc)

@@ -17,6 +17,7 @@
 
 #include "common/error.h"
 #include "models/decoder/decode_attention.h"
+#include "models/decoder/ragged_attention.h"
 #include "quant/int8_rows.h"
 
 namespace salient::models {
@@ -239,20 +240,28 @@ KeysAndValues with_cache(const AttentionCall& call, const at::Tensor& keys, cons
   return {call.cache->keys.narrow(2, 0, call.past_length + tokens), call.cache->values.narrow(2, 0, call.past_length + tokens)};
 }
 
-at::Tensor attend(const AttentionCall& call, const at::Tensor& query, const KeysAndValues& seen) {
+double AttentionCall::scale(int64_t head_dim) const {
+  return config.attention_scale > 0.0 ? config.attention_scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
+}
+
+at::Tensor attend(const AttentionCall& call, const at::Tensor& query, const KeysAndValues& seen, const BlockMask& mask) {
   const DecoderConfig& config = call.config;
   const int64_t tokens = query.size(2);
-  const int64_t total = seen.keys.size(2);
-  const AttentionTerms terms = {
-      call.weights.at(ParameterSlot::kSinks),
-      select_mask(call.context, call.layer(), tokens, total - tokens, query.scalar_type(), query.device()),
-      config.attention_scale > 0.0 ? config.attention_scale : 1.0 / std::sqrt(static_cast<double>(query.size(3)))};
+  const AttentionTerms terms = {call.weights.at(ParameterSlot::kSinks), mask, call.scale(query.size(3))};
   const bool plain = config.attention_softcap <= 0.0 && !terms.sinks.defined();
   if (tokens == 1 && plain) {
     if (at::Tensor output = decode_attention(query, seen.keys, seen.values, terms.mask.mask, terms.scale, seen.key_scales, seen.value_scales);
         output.defined()) return output;
   }
   return seen.key_scales.defined() ? attend_codes(config, terms, query, seen) : attend_float(config, terms, query, seen.keys, seen.values);
+}
+
+at::Tensor attend_with_cache(const AttentionCall& call, const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values) {
+  if (call.context.ragged != nullptr) return ragged_attention(call, query, keys, values);
+  const KeysAndValues seen = with_cache(call, keys, values);
+  const int64_t tokens = query.size(2);
+  return attend(call, query, seen,
+                select_mask(call.context, call.layer(), tokens, seen.keys.size(2) - tokens, query.scalar_type(), query.device()));
 }
 
 at::Tensor standard_attention(const AttentionCall& call, const at::Tensor& x) {
@@ -273,7 +282,7 @@ at::Tensor standard_attention(const AttentionCall& call, const at::Tensor& x) {
   if (call.context.query_growth.defined() && (rope < 0 || !config.query_growth.unrotated_layers_only))
     query = query * call.context.query_growth;
   const at::Tensor keys = place(projected.keys, call.weights.at(NormSlot::kKey));
-  at::Tensor attention = attend(call, query, with_cache(call, keys, clip(projected.values).transpose(1, 2)));
+  at::Tensor attention = attend_with_cache(call, query, keys, clip(projected.values).transpose(1, 2));
   if (projected.gate.defined()) attention = attention * at::sigmoid(projected.gate);
   call.observe(InputSlot::kAttentionOutput, attention);
   return forward(call.weights.at(LinearSlot::kOProj), attention);

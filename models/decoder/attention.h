@@ -49,6 +49,8 @@ struct AttentionCall {
   const BlockObserver& observer;
   KvScheme kv = {};  // with 8 bits, keys and values are rounded whether there is a cache or not
 
+  // Factor of the logits.
+  double scale(int64_t head_dim) const;
   const LayerConfig& layer() const { return config.layers[static_cast<size_t>(block)]; }
   void observe(InputSlot slot, const at::Tensor& x) const {
     if (observer) observer({slot, kDenseMlp}, x);
@@ -77,6 +79,9 @@ KeysAndValues with_cache(const AttentionCall& call, const at::Tensor& keys, cons
 // the configuration has them. Codes are read as they are for one new token, where decode_attention has a way; else a few heads of a few rows at a time are
 // made float, at most kUnpackedElements numbers of keys (one head of one row, where that has more).
 inline constexpr int64_t kUnpackedElements = int64_t{1} << 22;
-at::Tensor attend(const AttentionCall& call, const at::Tensor& query, const KeysAndValues& seen);
+at::Tensor attend(const AttentionCall& call, const at::Tensor& query, const KeysAndValues& seen, const BlockMask& mask);
+
+// Both, for all rows of the call: keys and values of its tokens are kept where there is a cache, and its queries attend to them and to what was kept before.
+at::Tensor attend_with_cache(const AttentionCall& call, const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values);
 
 }  // namespace salient::models

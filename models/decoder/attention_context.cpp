@@ -22,12 +22,6 @@ at::Tensor visible_keys(int64_t tokens, int64_t past_length, int64_t window, at:
   return visible;
 }
 
-// false -> -inf, true -> 0
-at::Tensor additive(const at::Tensor& visible, at::ScalarType dtype) {
-  return at::zeros(visible.sizes(), visible.options().dtype(dtype))
-      .masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
-}
-
 // Every position sees at least itself.
 at::Tensor padding_mask(const at::Tensor& real, int64_t tokens, at::ScalarType dtype) {
   const int64_t total = real.size(1);
@@ -35,7 +29,7 @@ at::Tensor padding_mask(const at::Tensor& real, int64_t tokens, at::ScalarType d
   const at::Tensor itself = at::eye(total, real.options().dtype(at::kBool)).narrow(0, past_length, tokens);
   const at::Tensor visible =
       visible_keys(tokens, past_length, 0, real.device()).unsqueeze(0).logical_and(real.unsqueeze(1)).logical_or(itself);
-  return additive(visible.unsqueeze(1), dtype);
+  return additive_mask(visible.unsqueeze(1), dtype);
 }
 
 // Whether the last query's oldest keys lie outside the window.
@@ -44,7 +38,7 @@ bool window_matters(int64_t window, int64_t total) { return window > 0 && total 
 at::Tensor with_window(const at::Tensor& mask, int64_t window, int64_t tokens, int64_t past_length, at::ScalarType dtype,
                        at::Device device) {
   const at::Tensor visible = visible_keys(tokens, past_length, window, device).view({1, 1, tokens, past_length + tokens});
-  if (!mask.defined()) return additive(visible, dtype);
+  if (!mask.defined()) return additive_mask(visible, dtype);
   return mask.masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
 }
 
@@ -79,20 +73,6 @@ at::Tensor all_positions(int64_t total, const at::Tensor& real, at::Device devic
   return at::arange(total, at::TensorOptions(at::kLong).device(device)).unsqueeze(0);
 }
 
-// [batch or 1, heads, 1, past + tokens]: a slope times the key's position. Distances to the query differ from that by a constant a
-// row, which softmax does not see.
-at::Tensor alibi(const DecoderConfig& config, int64_t total, const at::Tensor& real, at::ScalarType dtype, at::Device device) {
-  at::Tensor position = all_positions(total, real, device).to(at::kFloat);
-  at::Tensor slopes =
-      at::tensor(alibi_slopes(config.num_attention_heads, config.alibi_max_bias), at::kDouble).to(at::kFloat).to(device);
-  const auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kFloat); };
-  if (config.alibi_bfloat16) slopes = rounded(slopes);
-  if (config.alibi_bfloat16) position = rounded(position);
-  at::Tensor bias = slopes.view({1, -1, 1, 1}) * position.view({position.size(0), 1, 1, total});
-  if (config.alibi_bfloat16) bias = rounded(bias);
-  return (bias * config.alibi_multiplier).to(dtype);
-}
-
 // As transformers computes it: in float32, then in the activations' type.
 at::Tensor query_growth(const QueryGrowth& growth, const at::Tensor& position_ids, at::ScalarType dtype) {
   const at::Tensor periods = ((position_ids + growth.shift).to(at::kFloat) / static_cast<double>(growth.period)).floor();
@@ -101,8 +81,33 @@ at::Tensor query_growth(const QueryGrowth& growth, const at::Tensor& position_id
 
 }  // namespace
 
+at::Tensor additive_mask(const at::Tensor& visible, at::ScalarType dtype) {
+  return at::zeros(visible.sizes(), visible.options().dtype(dtype))
+      .masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
+}
+
+at::Tensor alibi_bias(const DecoderConfig& config, const at::Tensor& key_positions, at::ScalarType dtype) {
+  at::Tensor position = key_positions.to(at::kFloat);
+  at::Tensor slopes =
+      at::tensor(alibi_slopes(config.num_attention_heads, config.alibi_max_bias), at::kDouble).to(at::kFloat).to(position.device());
+  const auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kFloat); };
+  if (config.alibi_bfloat16) slopes = rounded(slopes);
+  if (config.alibi_bfloat16) position = rounded(position);
+  at::Tensor bias = slopes.view({1, -1, 1, 1}) * position.view({position.size(0), 1, 1, position.size(1)});
+  if (config.alibi_bfloat16) bias = rounded(bias);
+  return (bias * config.alibi_multiplier).to(dtype);
+}
+
 at::Tensor causal_mask(int64_t tokens, int64_t past_length, at::ScalarType dtype, at::Device device) {
-  return additive(visible_keys(tokens, past_length, 0, device), dtype).view({1, 1, tokens, past_length + tokens});
+  return additive_mask(visible_keys(tokens, past_length, 0, device), dtype).view({1, 1, tokens, past_length + tokens});
+}
+
+AttentionContext make_position_context(const DecoderConfig& config, const at::Tensor& position_ids, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  AttentionContext context;
+  for (const RopeConfig& rope : config.ropes) context.rotary.push_back(make_rotary_table(rope, position_ids, dtype));
+  if (config.query_growth.beta != 0.0) context.query_growth = query_growth(config.query_growth, position_ids, dtype);
+  return context;
 }
 
 AttentionContext make_attention_context(const DecoderConfig& config, const at::Tensor& position_ids, int64_t past_length,
@@ -110,9 +115,7 @@ AttentionContext make_attention_context(const DecoderConfig& config, const at::T
   const at::NoGradGuard no_grad;
   const int64_t tokens = position_ids.size(1);
   const at::Device device = position_ids.device();
-  AttentionContext context;
-  for (const RopeConfig& rope : config.ropes) context.rotary.push_back(make_rotary_table(rope, position_ids, dtype));
-  if (config.query_growth.beta != 0.0) context.query_growth = query_growth(config.query_growth, position_ids, dtype);
+  AttentionContext context = make_position_context(config, position_ids, dtype);
   if (real.defined()) {
     context.mask = padding_mask(real, tokens, dtype);
     context.real = real.narrow(1, past_length, tokens);
@@ -120,7 +123,7 @@ AttentionContext make_attention_context(const DecoderConfig& config, const at::T
     context.mask = causal_mask(tokens, past_length, dtype, device);
   }
   if (config.position == PositionKind::kAlibi) {
-    const at::Tensor bias = alibi(config, past_length + tokens, real, dtype, device);
+    const at::Tensor bias = alibi_bias(config, all_positions(past_length + tokens, real, device), dtype);
     context.mask = (context.mask.defined() ? context.mask : causal_mask(tokens, past_length, dtype, device)) + bias;
   }
   for (const LayerConfig& layer : config.layers) {

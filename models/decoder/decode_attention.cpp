@@ -44,20 +44,6 @@ void softmax(float* logits, int64_t n) {
   divide(logits, n, exponentials(logits, n, largest));
 }
 
-// Of one cache, float32 or int8; scales as decode_attention takes them.
-quant::CachedHead head_of(const at::Tensor& cache, const at::Tensor& scales, int64_t row, int64_t head) {
-  quant::CachedHead view{.stride = cache.stride(2), .dim = cache.size(3)};
-  const int64_t first = row * cache.stride(0) + head * cache.stride(1);
-  if (!scales.defined()) {
-    view.numbers = cache.const_data_ptr<float>() + first;
-    return view;
-  }
-  view.codes = cache.const_data_ptr<int8_t>() + first;
-  view.scales = scales.const_data_ptr<float>() + row * scales.stride(0) + head * scales.stride(1);
-  view.scale_stride = scales.stride(2);
-  return view;
-}
-
 // Layouts of query and cache.
 bool applies(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask) {
   const auto has_rows = [](const at::Tensor& x) { return x.is_cpu() && x.dim() == 4 && x.stride(3) == 1; };
@@ -72,6 +58,19 @@ bool applies(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& 
 }
 
 }  // namespace
+
+quant::CachedHead cached_head(const at::Tensor& cache, const at::Tensor& scales, int64_t row, int64_t head) {
+  quant::CachedHead view{.stride = cache.stride(2), .dim = cache.size(3)};
+  const int64_t first = row * cache.stride(0) + head * cache.stride(1);
+  if (!scales.defined()) {
+    view.numbers = cache.const_data_ptr<float>() + first;
+    return view;
+  }
+  view.codes = cache.const_data_ptr<int8_t>() + first;
+  view.scales = scales.const_data_ptr<float>() + row * scales.stride(0) + head * scales.stride(1);
+  view.scale_stride = scales.stride(2);
+  return view;
+}
 
 void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const quant::CachedHead& keys, const quant::CachedHead& values, int64_t total,
                     const float* mask, float scale, float* shares, float* out) {
@@ -111,8 +110,8 @@ at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, con
     for (int64_t item = begin; item < end; ++item) {
       const int64_t row = item / kv_heads;
       const int64_t head = item % kv_heads;
-      attend_to_head(q + row * wide_query.stride(0) + head * group * wide_query.stride(1), wide_query.stride(1), group, head_of(keys, key_scales, row, head),
-                     head_of(values, value_scales, row, head), total,
+      attend_to_head(q + row * wide_query.stride(0) + head * group * wide_query.stride(1), wide_query.stride(1), group, cached_head(keys, key_scales, row, head),
+                     cached_head(values, value_scales, row, head), total,
                      added == nullptr ? nullptr : added + (wide_mask.size(0) == 1 ? 0 : row * wide_mask.stride(0)), static_cast<float>(scale), shares.data(),
                      out + (row * heads + head * group) * value_dim);
     }

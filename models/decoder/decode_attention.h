@@ -22,6 +22,9 @@ namespace salient::models {
 at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale,
                             const at::Tensor& key_scales = {}, const at::Tensor& value_scales = {});
 
+// One head of one row of a cache [rows, kv_heads, capacity, dim], float32 or int8 with scales: float32 [rows, kv_heads, capacity].
+quant::CachedHead cached_head(const at::Tensor& cache, const at::Tensor& scales, int64_t row, int64_t head);
+
 // Of one key head, in this thread. queries: `group` rows of keys.dim numbers, `query_stride` apart; mask: [total] or nullptr; shares: scratch of
 // total for each of up to quant::kMaxQueries of the group; out: [group, values.dim].
 void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const quant::CachedHead& keys, const quant::CachedHead& values, int64_t total,

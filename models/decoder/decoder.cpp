@@ -3,13 +3,17 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "models/io/compressed_config.h"
 #include "models/io/detect_claims.h"
 
@@ -113,6 +117,15 @@ void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip) {
   cache.step.reset();
 }
 
+void copy_slot(KvCache& cache, int64_t from, int64_t to, int64_t tokens) {
+  const at::NoGradGuard no_grad;
+  for (KvCacheLayer& layer : cache.layers) {
+    for (const at::Tensor& tensor : {layer.keys, layer.values, layer.key_scales, layer.value_scales}) {
+      if (tensor.defined()) tensor.select(0, to).narrow(1, 0, tokens).copy_(tensor.select(0, from).narrow(1, 0, tokens));
+    }
+  }
+}
+
 Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& options) {
   const at::NoGradGuard no_grad;
   if (options.dtype != at::kFloat && options.dtype != at::kBFloat16 && options.dtype != at::kHalf) {
@@ -139,7 +152,12 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: 8-bit activations are wanted, but no linear is quantized", checkpoint.folder().string()))
         .with_hint("activations are rounded for quantized weights only: leave --activation-bits out, or quantize the model first");
   }
-  if (options.dtype == at::kFloat && options.device.is_cpu()) decoder.step_ = TokenStep::make(config, decoder.blocks_, decoder.kv_);
+  decoder.why_no_step_ = "only float32 on the CPU has one";
+  if (options.dtype == at::kFloat && options.device.is_cpu())
+    decoder.step_ = TokenStep::make(config, decoder.blocks_, decoder.kv_, &decoder.why_no_step_);
+  if (decoder.step_ != nullptr) decoder.why_no_step_.clear();
+  if (decoder.step_ == nullptr)
+    log_debug("no_token_step reason=\"{}\" folder={}", decoder.why_no_step_, checkpoint.folder().string());
   return decoder;
 }
 
@@ -154,6 +172,7 @@ Decoder Decoder::of(ExternalModel model, DecoderConfig config, const DecoderOpti
   decoder.options_ = options;
   decoder.options_.activation_bits = 16;
   decoder.options_.kv_bits = 16;
+  decoder.why_no_step_ = "it is a module of another program";
   decoder.external_ = std::move(model);
   return decoder;
 }
@@ -190,6 +209,50 @@ at::Tensor Decoder::external_logits(const at::Tensor& ids, const at::Tensor& att
   return external_.logits(kept.narrow(2, 0, cache->length).flatten(1), attention_mask).narrow(1, cache->length - tokens, tokens);
 }
 
+namespace {
+
+void check_ids(const at::Tensor& ids, int64_t vocab_size) {
+  const int64_t lowest = ids.min().item<int64_t>();
+  const int64_t highest = ids.max().item<int64_t>();
+  if (lowest >= 0 && highest < vocab_size) return;
+  fail(ErrorKind::kInvalidArgument, "decoder: token id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest, vocab_size);
+}
+
+void check_rows(const RaggedBatch& batch) {
+  int64_t tokens = 0;
+  for (const RaggedRow& row : batch.rows) {
+    tokens += row.tokens;
+    const bool fits = row.slot < 0 || (batch.cache != nullptr && row.slot < batch.cache->rows && row.past + row.tokens <= batch.cache->capacity);
+    if (row.tokens < 1 || !fits) {
+      fail(ErrorKind::kInvalidArgument, "decoder: a row of {} tokens behind {} does not fit slot {} of the cache", row.tokens, row.past, row.slot);
+    }
+  }
+  if (batch.ids.dim() != 1 || batch.ids.scalar_type() != at::kLong || batch.ids.numel() == 0 || batch.ids.size(0) != tokens ||
+      !batch.positions.sizes().equals(batch.ids.sizes())) {
+    fail(ErrorKind::kInvalidArgument, "decoder: ids and positions must be int64 [{}] for these rows, found [{}] and [{}]", tokens,
+         fmt::join(batch.ids.sizes(), ", "), fmt::join(batch.positions.sizes(), ", "));
+  }
+}
+
+// With at least kLeastRaggedTokens tokens.
+RaggedBatch filled_up(RaggedBatch batch) {
+  const int64_t missing = kLeastRaggedTokens - batch.tokens();
+  if (missing <= 0) return batch;
+  batch.rows.push_back({missing, -1, 0, {}});
+  batch.ids = at::cat({batch.ids, at::zeros({missing}, batch.ids.options())});
+  batch.positions = at::cat({batch.positions, at::arange(missing)});
+  return batch;
+}
+
+// The tokens that are wanted, on `device`, filled up to kLeastRaggedTokens with the first token; undefined: all.
+at::Tensor wanted_rows(const RaggedBatch& batch, at::Device device) {
+  if (!batch.wanted.defined()) return {};
+  const int64_t missing = kLeastRaggedTokens - batch.wanted.size(0);
+  return (missing > 0 ? at::cat({batch.wanted, at::zeros({missing}, at::kLong)}) : batch.wanted).to(device);
+}
+
+}  // namespace
+
 at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache,
                                   const Observation& observation) const {
   const at::NoGradGuard no_grad;
@@ -201,12 +264,7 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
   const int64_t tokens = ids.size(1);
   const int64_t past_length = cache != nullptr ? cache->length : 0;
   const int64_t total = past_length + tokens;
-  const int64_t lowest = ids.min().item<int64_t>();
-  const int64_t highest = ids.max().item<int64_t>();
-  if (lowest < 0 || highest >= config_.vocab_size) {
-    fail(ErrorKind::kInvalidArgument, "decoder: token id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest,
-         config_.vocab_size);
-  }
+  check_ids(ids, config_.vocab_size);
   if (cache != nullptr && (total > cache->capacity || cache->layers.size() != (external_.logits ? 1 : blocks_.size()) || cache->rows != batch)) {
     fail(ErrorKind::kInvalidArgument, "decoder: {} rows of {} tokens do not fit the cache of {} rows, {} of {} tokens filled",
          batch, tokens, cache->rows, cache->length, cache->capacity);
@@ -248,6 +306,72 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
     hidden = block_forward({config_, blocks_[block], running, context, layer, past_length, observe, kv_[block]}, hidden);
   }
   if (cache != nullptr) cache->length = total;
+  return normalize(final_norm_, hidden);
+}
+
+bool Decoder::runs_ragged(int64_t longest) const {
+  const bool changes = std::any_of(config_.ropes.begin(), config_.ropes.end(), [&](const RopeConfig& rope) {
+    const int64_t last = angles_change_after(rope);
+    return last > 0 && longest > last;
+  });
+  const bool recurrent = std::any_of(config_.layers.begin(), config_.layers.end(),
+                                     [](const LayerConfig& layer) { return layer.attention == AttentionKind::kLinear; });
+  return !external_.logits && !changes && !recurrent;
+}
+
+at::Tensor Decoder::hidden_states(const RaggedBatch& asked) const {
+  const at::NoGradGuard no_grad;
+  check_rows(asked);
+  check_ids(asked.ids, config_.vocab_size);
+  const RaggedBatch batch = filled_up(asked);
+  if (const int64_t longest = asked.positions.max().item<int64_t>() + 1; !runs_ragged(longest)) {
+    fail(ErrorKind::kUnsupported, "decoder: {} cannot run rows of {} tokens side by side without padding", config_.model_type, longest);
+  }
+  const at::Tensor positions = batch.positions.unsqueeze(0).to(options_.device);
+  AttentionContext context = make_position_context(config_, positions, options_.dtype);
+  const RaggedLayout layout = make_ragged_layout(config_, batch, options_.dtype, options_.device);
+  context.ragged = &layout;
+  const BlockObserver nobody;
+  at::Tensor hidden = embed(config_, embedding_, batch.ids.unsqueeze(0).to(options_.device), positions, options_.dtype);
+  const at::Tensor chosen = wanted_rows(asked, options_.device);
+  for (size_t block = 0; block < blocks_.size(); ++block) {
+    const AttentionCall call = {config_, blocks_[block], static_cast<int64_t>(block), context, nullptr, 0, nobody, kv_[block]};
+    AttentionHalf half = attention_half(call, hidden);
+    if (chosen.defined() && block + 1 == blocks_.size()) {
+      half.residual = half.residual.index_select(1, chosen);
+      half.mlp_input = half.mlp_input.index_select(1, chosen);
+    }
+    hidden = finish_block(call, half.residual, mlp_half(call, half.mlp_input));
+  }
+  return normalize(final_norm_, hidden).squeeze(0).narrow(0, 0, chosen.defined() ? asked.wanted.size(0) : asked.tokens());
+}
+
+at::Tensor Decoder::row_logits(const at::Tensor& hidden) const {
+  const at::NoGradGuard no_grad;
+  const int64_t rows = hidden.size(0);
+  if (rows >= kLeastRaggedTokens) return logits(hidden);
+  const at::Tensor rest = at::zeros({kLeastRaggedTokens - rows, hidden.size(1)}, hidden.options());
+  return logits(at::cat({hidden, rest})).narrow(0, 0, rows);
+}
+
+at::Tensor Decoder::embedded(const at::Tensor& ids) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor positions = at::arange(ids.size(1), at::TensorOptions(at::kLong).device(options_.device)).unsqueeze(0);
+  return embed(config_, embedding_, ids.to(options_.device), positions, options_.dtype);
+}
+
+at::Tensor Decoder::run_block(int64_t block, const at::Tensor& hidden, const BlockWeights* weights) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor positions = at::arange(hidden.size(1), at::TensorOptions(at::kLong).device(options_.device)).unsqueeze(0);
+  const AttentionContext context = make_attention_context(config_, positions, /*past_length=*/0, {}, options_.dtype);
+  const BlockObserver nobody;
+  const auto index = static_cast<size_t>(block);
+  return block_forward({config_, weights != nullptr ? *weights : blocks_[index], block, context, nullptr, 0, nobody, kv_[index]},
+                       hidden);
+}
+
+at::Tensor Decoder::finished(const at::Tensor& hidden) const {
+  const at::NoGradGuard no_grad;
   return normalize(final_norm_, hidden);
 }
 

@@ -14,6 +14,7 @@
 #include "models/decoder/block.h"
 #include "models/decoder/embedding.h"
 #include "models/decoder/external_model.h"
+#include "models/decoder/ragged_batch.h"
 #include "models/decoder/token_step.h"
 
 namespace salient::models {
@@ -43,6 +44,9 @@ void grow_cache(KvCache& cache, int64_t capacity);
 // Keeps the batch rows `rows` (int64 [n], in that order) and drops the first `skip` tokens of each (padding that no row needs any
 // more).
 void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip);
+
+// Copies the first `tokens` tokens of the cache's row `from` to its row `to`.
+void copy_slot(KvCache& cache, int64_t from, int64_t to, int64_t tokens);
 
 // Sees the inputs of the linears of a decoder's blocks while it runs: x is [tokens, features], in the dtype and on the device that runs, without
 // padding; of an expert, [tokens sent to it, features]. What the head reads is not shown.
@@ -84,8 +88,32 @@ class Decoder {
   // tokens are shown (which tokens an expert reads is not told: run rows of one length).
   at::Tensor hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask = {}, KvCache* cache = nullptr,
                            const Observation& observation = {}) const;
+  // Of rows of different lengths, without padding: [tokens of all rows, or those wanted, hidden_size]. See ragged_batch.h for what the rows may be. Errors: invalid argument
+  // for ids outside the vocabulary and rows that do not fit; unsupported where runs_ragged() says no.
+  at::Tensor hidden_states(const RaggedBatch& batch) const;
+  // Whether the above can run rows of up to `longest` tokens: not an external model, linear attention (its state is a row's own), or rotary angles that
+  // change with a row's length.
+  bool runs_ragged(int64_t longest) const;
+  // logits of rows [n, hidden_size] whose values do not depend on how many there are, as those of hidden_states(RaggedBatch) do not.
+  at::Tensor row_logits(const at::Tensor& hidden) const;
   // hidden: [..., hidden_size] -> logits float32 [..., vocab_size]. Ask only for the positions you need: logits are large.
   at::Tensor logits(const at::Tensor& hidden) const;
+
+  // The parts of hidden_states, for measurements that begin in the middle or exchange blocks of two models: rows of one length,
+  // without padding or cache, unchecked. Not of an external model.
+  // ids: int64 [batch, tokens] -> the first block's input, [batch, tokens, hidden_size].
+  at::Tensor embedded(const at::Tensor& ids) const;
+  // The input of a block -> its output, the same shape. `weights` take the place of its own where they are given.
+  at::Tensor run_block(int64_t block, const at::Tensor& hidden, const BlockWeights* weights = nullptr) const;
+  // The last block's output -> what logits() reads.
+  at::Tensor finished(const at::Tensor& hidden) const;
+  bool is_external() const { return static_cast<bool>(external_.logits); }
+  const BlockWeights& block_weights(int64_t block) const { return blocks_.at(static_cast<size_t>(block)); }
+  const EmbeddingWeights& embedding() const { return embedding_; }
+  const Linear& head() const { return lm_head_; }
+
+  // Why single tokens go through the blocks in the general way, not as TokenStep has it; empty where they do not.
+  const std::string& why_no_token_step() const { return why_no_step_; }
 
   uint64_t weight_bytes() const;  // in memory: packed weights as they are, a tied head once
   uint64_t lookup_bytes() const;  // of them, the token table that is not the head too: a token reads one row of it
@@ -104,6 +132,7 @@ class Decoder {
   std::vector<BlockWeights> blocks_;
   std::vector<KvScheme> kv_;  // of each block
   std::shared_ptr<const TokenStep> step_;  // nullptr where there is none
+  std::string why_no_step_;
 };
 
 }  // namespace salient::models

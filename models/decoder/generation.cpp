@@ -7,87 +7,15 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
-#include <random>
 #include <span>
 
-#include "common/error.h"
-#include "common/hash.h"
+#include "models/decoder/generated_row.h"
 
 namespace salient::models {
 namespace {
 
 constexpr int64_t kCacheStep = 256;  // tokens by which the cache grows, at least
-constexpr size_t kTailMargin = 8;    // ids decoded beyond what the longest stop string can need
-
-void check(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options) {
-  if (options.max_new_tokens < 1)
-    fail(ErrorKind::kInvalidArgument, "generation: max_new_tokens is {}, expected at least 1", options.max_new_tokens);
-  if (!(options.temperature >= 0.0) || !std::isfinite(options.temperature)) {
-    fail(ErrorKind::kInvalidArgument, "generation: temperature is {}, expected 0 or more", options.temperature);
-  }
-  if (!(options.top_p > 0.0 && options.top_p <= 1.0))
-    fail(ErrorKind::kInvalidArgument, "generation: top_p is {}, expected above 0, at most 1", options.top_p);
-  if (options.top_k < 0) fail(ErrorKind::kInvalidArgument, "generation: top_k is {}, expected 0 or more", options.top_k);
-  if (!options.stop_strings.empty() && options.tokenizer == nullptr)
-    fail(ErrorKind::kInvalidArgument, "generation: stop strings need a tokenizer");
-  for (const std::string& text : options.stop_strings) {
-    if (text.empty()) fail(ErrorKind::kInvalidArgument, "generation: a stop string is empty");
-  }
-  const auto room = static_cast<size_t>(decoder.config().max_position_embeddings);
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    if (prompts[i].empty()) fail(ErrorKind::kInvalidArgument, "generation: prompt {} is empty, expected at least one token", i);
-    if (prompts[i].size() >= room) {
-      fail(ErrorKind::kInvalidArgument, "generation: prompt {} has {} tokens and leaves no room in max_position_embeddings {}", i,
-           prompts[i].size(), room);
-    }
-  }
-}
-
-// [0, 1) with 53 bits, the same on every standard library (std::uniform_real_distribution is not).
-double uniform(std::mt19937_64& random) { return static_cast<double>(random() >> 11) * 0x1.0p-53; }
-
-// logits: float [vocab_size]
-TokenId sample(std::span<const float> logits, const GenerationOptions& options, std::mt19937_64& random) {
-  std::vector<TokenId> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto likelier = [&](TokenId a, TokenId b) {
-    const float x = logits[static_cast<size_t>(a)];
-    const float y = logits[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  };
-  const size_t kept = options.top_k > 0 ? std::min(order.size(), static_cast<size_t>(options.top_k)) : order.size();
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept), order.end(), likelier);
-  order.resize(kept);
-
-  const double highest = logits[static_cast<size_t>(order.front())];
-  std::vector<double> cumulative(kept);
-  double total = 0.0;
-  for (size_t i = 0; i < kept; ++i) {
-    total += std::exp((static_cast<double>(logits[static_cast<size_t>(order[i])]) - highest) / options.temperature);
-    cumulative[i] = total;
-  }
-  size_t nucleus = kept;
-  if (options.top_p < 1.0) {
-    const auto reached = std::lower_bound(cumulative.begin(), cumulative.end(), options.top_p * total);
-    nucleus = std::min(kept, static_cast<size_t>(reached - cumulative.begin()) + 1);
-  }
-  const double point = uniform(random) * cumulative[nucleus - 1];
-  const auto drawn = std::upper_bound(cumulative.begin(), cumulative.begin() + static_cast<std::ptrdiff_t>(nucleus) - 1, point);
-  return order[static_cast<size_t>(drawn - cumulative.begin())];
-}
-
-// Every id gives at least one byte of text, so a stop string that the newest id completes lies in the last of them.
-bool contains_stop_string(const std::vector<TokenId>& ids, const GenerationOptions& options) {
-  size_t longest = 0;
-  for (const std::string& text : options.stop_strings) longest = std::max(longest, text.size());
-  if (longest == 0) return false;
-  const size_t count = std::min(ids.size(), longest + kTailMargin);
-  const std::string tail = options.tokenizer->decode(std::span(ids).last(count), /*skip_special_tokens=*/false);
-  return std::any_of(options.stop_strings.begin(), options.stop_strings.end(),
-                     [&](const std::string& text) { return tail.find(text) != std::string::npos; });
-}
 
 // The rows that are still being generated.
 struct Batch {
@@ -162,14 +90,12 @@ Observation newest_tokens(const Decoder& decoder, const InputObserver* observer,
 std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
                                        const GenerationOptions& options) {
   const at::NoGradGuard no_grad;
-  check(decoder, prompts, options);
-  std::vector<GenerationResult> results(prompts.size());
-  if (prompts.empty()) return results;
-  const int64_t vocab_size = decoder.config().vocab_size;
   const auto room = static_cast<size_t>(decoder.config().max_position_embeddings);
-  std::vector<std::mt19937_64> random;
-  for (size_t i = 0; i < prompts.size(); ++i)
-    random.emplace_back(derive_seed(options.seed, fmt::format("row/{}", options.first_row + i)));
+  check_generation(options, prompts, room);
+  if (prompts.empty()) return {};
+  const int64_t vocab_size = decoder.config().vocab_size;
+  std::vector<GeneratedRow> generated;
+  for (size_t i = 0; i < prompts.size(); ++i) generated.emplace_back(options, i, prompts[i].size(), room);
 
   Batch batch;
   batch.rows.resize(prompts.size());
@@ -180,7 +106,7 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
 
   while (true) {
     const at::Tensor logits = decoder.logits(last).cpu().contiguous();
-    const at::Tensor greedy = options.temperature == 0.0 ? logits.argmax(-1) : at::Tensor();  // argmax: the first of equals
+    const at::Tensor likeliest = logits.argmax(-1);  // the first of equals
     std::vector<int64_t> kept;
     std::vector<int64_t> next_ids;
     bool stale = false;  // whether the cache is
@@ -188,32 +114,24 @@ std::vector<GenerationResult> generate(const Decoder& decoder, const std::vector
       const size_t row = batch.rows[i];
       const std::span values(logits.const_data_ptr<float>() + static_cast<int64_t>(i) * vocab_size,
                              static_cast<size_t>(vocab_size));
-      const TokenId id =
-          greedy.defined() ? static_cast<TokenId>(greedy.const_data_ptr<int64_t>()[i]) : sample(values, options, random[row]);
-      GenerationResult& result = results[row];
-      if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
-        result.stopped = true;
-        result.ran = result.ids.size();
-        continue;
-      }
-      result.ran = result.ids.size();
-      result.ids.push_back(id);
-      if (options.on_token) options.on_token(row, id);
-      result.stopped = contains_stop_string(result.ids, options);
-      const bool full =
-          result.ids.size() >= static_cast<size_t>(options.max_new_tokens) || prompts[row].size() + result.ids.size() >= room;
-      if (result.stopped || full) continue;
+      if (!generated[row].advance(values, static_cast<TokenId>(likeliest.const_data_ptr<int64_t>()[i]))) continue;
+      const std::vector<TokenId>& ids = generated[row].result().ids;
       kept.push_back(static_cast<int64_t>(i));
-      next_ids.push_back(id);
-      stale = stale || passes_change_of_angles(decoder.config(), prompts[row].size() + result.ids.size());
+      next_ids.push_back(ids.back());
+      stale = stale || passes_change_of_angles(decoder.config(), prompts[row].size() + ids.size());
     }
-    if (kept.empty()) return results;
+    if (kept.empty()) {
+      std::vector<GenerationResult> results;
+      for (GeneratedRow& row : generated) results.push_back(row.take());
+      return results;
+    }
     if (kept.size() < batch.rows.size()) compact(batch, kept);
     if (stale) {
       std::vector<std::vector<TokenId>> rows;
       for (const size_t row : batch.rows) {
         rows.push_back(prompts[row]);
-        rows.back().insert(rows.back().end(), results[row].ids.begin(), results[row].ids.end());
+        const std::vector<TokenId>& ids = generated[row].result().ids;
+        rows.back().insert(rows.back().end(), ids.begin(), ids.end());
       }
       last = read_rows(decoder, batch, rows, options.max_new_tokens,
                        [&](const at::Tensor& real) { return newest_tokens(decoder, options.observer, real); });

@@ -16,8 +16,8 @@ struct GenerationOptions {
   double temperature = 0.0;            // 0 = greedy
   int64_t top_k = 0;                   // 0 = off
   double top_p = 1.0;                  // 1 = off
-  uint64_t seed = 0;                   // row i draws from mt19937_64(derive_seed(seed, "row/<first_row + i>"))
-  uint64_t first_row = 0;              // number of the first prompt, for a caller that generates in batches
+  uint64_t seed = 0;                   // row n draws from mt19937_64(derive_seed(seed, "row/<n>"))
+  std::vector<uint64_t> rows = {};     // numbers of the prompts, for a caller that generates some of many; empty = 0, 1, ...
   std::vector<TokenId> stop_ids = {};  // ends a row; not part of the result
   // Ends a row as soon as its decoded text (special tokens included) contains one; the ids that hold it are part of the result, so
   // cut the text after decoding. Needs `tokenizer`.
@@ -30,6 +30,7 @@ struct GenerationOptions {
 struct GenerationResult {
   std::vector<TokenId> ids;  // new tokens only, without the stop id
   bool stopped = false;      // false: max_new_tokens was reached
+  bool broken = false;       // the row came to logits that are not finite, and ended
   size_t ran = 0;            // ids that the model has read itself: all, or all but the last, after which nothing was wanted
 };
 

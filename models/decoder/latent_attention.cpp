@@ -44,7 +44,7 @@ at::Tensor latent_attention(const AttentionCall& call, const at::Tensor& x) {
                              .split_with_sizes({latent.qk_nope_head_dim, latent.v_head_dim}, -1);
   const at::Tensor key_place = turn(compressed[1].unsqueeze(1)).expand({-1, call.config.num_attention_heads, -1, -1});
   const at::Tensor keys = at::cat({key_value[0], key_place}, -1);
-  const at::Tensor output = attend(call, at::cat({query[0], turn(query[1])}, -1), with_cache(call, keys, key_value[1]));
+  const at::Tensor output = attend_with_cache(call, at::cat({query[0], turn(query[1])}, -1), keys, key_value[1]);
   call.observe(InputSlot::kAttentionOutput, output);
   return forward(weights.at(LinearSlot::kOProj), output);
 }

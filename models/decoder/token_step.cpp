@@ -1,9 +1,11 @@
 #include "models/decoder/token_step.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "common/error.h"
 #include "models/decoder/decode_attention.h"
@@ -31,12 +33,34 @@ void normalize_row(const Norm& norm, const float* x, int64_t n, float* to) {
   std::copy(x, x + n, to);
 }
 
-// Products of one input, or nothing where a linear has none or they want the input prepared in several ways.
-std::vector<RowProduct> products_of(std::initializer_list<const Linear*> linears) {
+std::string kind_of(const Linear& linear) {
+  if (std::holds_alternative<ByteLinear>(linear)) return "in codes that are dequantized for every product";
+  const auto* plain = std::get_if<FloatLinear>(&linear);
+  if (plain != nullptr && plain->weight.defined()) {
+    const at::ScalarType type = plain->weight.scalar_type();
+    if (type == at::kFloat) return "in float32";
+    if (type != at::kHalf && type != at::kBFloat16) return fmt::format("in {}", c10::toString(type));
+  }
+  return plain != nullptr && !plain->weight.defined() ? "not there" : "not as this way reads it";
+}
+
+struct NamedLinear {
+  std::string_view name;
+  const Linear* linear;
+};
+
+// Products of one input, or nothing where a linear has none or they want the input prepared in several ways; then with the
+// reason, unless there was one before.
+std::vector<RowProduct> products_of(const std::vector<NamedLinear>& linears, std::string& why_not) {
   std::vector<RowProduct> products;
-  for (const Linear* linear : linears) {
-    std::optional<RowProduct> product = RowProduct::of(*linear);
-    if (!product || (!products.empty() && !product->accepts_input_of(products.front()))) return {};
+  for (const NamedLinear& entry : linears) {
+    std::optional<RowProduct> product = RowProduct::of(*entry.linear);
+    if (!product || (!products.empty() && !product->accepts_input_of(products.front()))) {
+      if (!why_not.empty()) return {};
+      why_not = product ? fmt::format("{} wants its input in another form than {}", entry.name, linears.front().name)
+                        : fmt::format("{} is {}", entry.name, kind_of(*entry.linear));
+      return {};
+    }
     products.push_back(*std::move(product));
   }
   return products;
@@ -314,37 +338,59 @@ class TokenStepRun {
   quant::Ahead ahead_;
 };
 
-std::optional<TokenStep::Block> TokenStep::plan(const DecoderConfig& config, const LayerConfig& layer, const BlockWeights& weights) {
+std::optional<TokenStep::Block> TokenStep::plan(const DecoderConfig& config, const LayerConfig& layer, const BlockWeights& weights,
+                                                std::string& why_not) {
   const auto none = [](const auto& parts, auto... slots) { return (!parts[static_cast<size_t>(slots)].defined() && ...); };
   const bool plain = layer.attention == AttentionKind::kStandard && !layer.moe && !has_weight(weights.at(LinearSlot::kOutputGate)) &&
                      none(weights.parameters, ParameterSlot::kSinks, ParameterSlot::kOutputScale) && !weights.mlp.activation_scales.defined() &&
                      !weights.mlp.xielu.alpha_p.defined() && !weights.at(NormSlot::kAttentionOutput).present && !weights.at(NormSlot::kMlpOutput).present;
-  if (!plain || (layer.rope >= 0 && config.ropes[static_cast<size_t>(layer.rope)].pairs != RopePairs::kHalves)) return std::nullopt;
+  if (!plain || (layer.rope >= 0 && config.ropes[static_cast<size_t>(layer.rope)].pairs != RopePairs::kHalves)) {
+    why_not = "its kind of attention, MLP, norms or positions has no such way";
+    return std::nullopt;
+  }
   Block block{weights.at(NormSlot::kAttentionInput), weights.at(NormSlot::kQuery), weights.at(NormSlot::kKey), weights.at(NormSlot::kMlpInput), {}, {}, {}, {}};
   for (const Norm* norm : {&block.attention_input, &block.query, &block.key, &block.mlp_input}) {
-    if (!is_plain(*norm)) return std::nullopt;
+    if (is_plain(*norm)) continue;
+    why_not = "a norm is no RMS norm in float32";
+    return std::nullopt;
   }
-  const auto choose = [](const Linear& fused, std::initializer_list<const Linear*> parts) { return has_weight(fused) ? products_of({&fused}) : products_of(parts); };
-  block.qkv = choose(weights.at(LinearSlot::kQkvProj),
-                     {&weights.at(LinearSlot::kQProj), &weights.at(LinearSlot::kKProj), &weights.at(LinearSlot::kVProj)});
-  block.output = products_of({&weights.at(LinearSlot::kOProj)});
-  block.gate_up = choose(weights.mlp.gate_up, {&weights.mlp.gate, &weights.mlp.up});
-  block.down = products_of({&weights.mlp.down});
-  const bool cut_within_tile = block.gate_up.size() == 1 && config.intermediate_size % quant::kTileChannels != 0;
-  if (block.qkv.empty() || block.output.empty() || block.gate_up.empty() || block.down.empty() || cut_within_tile) return std::nullopt;
+  const auto choose = [&](const NamedLinear& fused, const std::vector<NamedLinear>& parts) {
+    return has_weight(*fused.linear) ? products_of({fused}, why_not) : products_of(parts, why_not);
+  };
+  block.qkv = choose({"qkv_proj", &weights.at(LinearSlot::kQkvProj)},
+                     {{"q_proj", &weights.at(LinearSlot::kQProj)},
+                      {"k_proj", &weights.at(LinearSlot::kKProj)},
+                      {"v_proj", &weights.at(LinearSlot::kVProj)}});
+  block.output = products_of({{"o_proj", &weights.at(LinearSlot::kOProj)}}, why_not);
+  block.gate_up = choose({"gate_up_proj", &weights.mlp.gate_up}, {{"gate_proj", &weights.mlp.gate}, {"up_proj", &weights.mlp.up}});
+  block.down = products_of({{"down_proj", &weights.mlp.down}}, why_not);
+  if (block.gate_up.size() == 1 && config.intermediate_size % quant::kTileChannels != 0) {
+    why_not = fmt::format("gate_proj and up_proj are one linear, and {} channels do not divide by {}", config.intermediate_size,
+                          quant::kTileChannels);
+    return std::nullopt;
+  }
+  if (block.qkv.empty() || block.output.empty() || block.gate_up.empty() || block.down.empty()) return std::nullopt;
   return block;
 }
 
-std::shared_ptr<const TokenStep> TokenStep::make(const DecoderConfig& config, const std::vector<BlockWeights>& blocks, std::vector<KvScheme> kv) {
+std::shared_ptr<const TokenStep> TokenStep::make(const DecoderConfig& config, const std::vector<BlockWeights>& blocks,
+                                                 std::vector<KvScheme> kv, std::string* why_not) {
   const bool plain = config.gated_mlp && is_silu(config.hidden_act) && !config.parallel_residual && !config.residual_from_norm && !config.query_gate &&
                      config.head_norm == HeadNorm::kEachHead && !config.head_norm_after_rope && config.attention_softcap == 0.0 &&
                      config.query_growth.beta == 0.0 && config.qkv_clip == 0.0 && config.position == PositionKind::kRope && !blocks.empty();
-  if (!plain) return nullptr;
+  if (!plain) {
+    if (why_not != nullptr) *why_not = fmt::format("{} has parts that this way lacks", config.model_type);
+    return nullptr;
+  }
   std::shared_ptr<TokenStep> step(new TokenStep(config));
   step->kv_ = std::move(kv);
   for (size_t block = 0; block < blocks.size(); ++block) {
-    std::optional<Block> planned = plan(config, config.layers[block], blocks[block]);
-    if (!planned) return nullptr;
+    std::string reason;
+    std::optional<Block> planned = plan(config, config.layers[block], blocks[block], reason);
+    if (!planned) {
+      if (why_not != nullptr) *why_not = fmt::format("{}{}: {}", config.names.block_prefix, block, reason);
+      return nullptr;
+    }
     step->blocks_.push_back(*std::move(planned));
   }
   return step;

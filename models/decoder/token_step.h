@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "models/decoder/attention.h"
@@ -27,7 +28,9 @@ class TokenStep {
 
   // nullptr where some block has a part that this way lacks, and for other types than float32 on the CPU. It does have: standard attention with rotary
   // embeddings in halves, RMS norms before both branches and of each head, a dense MLP with SiLU, and linears that RowProduct takes.
-  static std::shared_ptr<const TokenStep> make(const DecoderConfig& config, const std::vector<BlockWeights>& blocks, std::vector<KvScheme> kv);
+  // `why_not`: is set to what is lacking where the result is nullptr: "model.layers.3: mlp.down_proj is in float32".
+  static std::shared_ptr<const TokenStep> make(const DecoderConfig& config, const std::vector<BlockWeights>& blocks,
+                                               std::vector<KvScheme> kv, std::string* why_not = nullptr);
 
   // hidden: float32 [rows, 1, hidden_size], contiguous, rows <= kMaxRows: the embedded tokens, changed into the last block's output. Writes keys and values
   // at `past_length` of the caches. `context`: made for one token. `memory`: made where there is none, too little or that of another step. Errors: internal for
@@ -45,7 +48,8 @@ class TokenStep {
     std::vector<RowProduct> gate_up;  // gate, up, or one for both
     std::vector<RowProduct> down;     // one
   };
-  static std::optional<Block> plan(const DecoderConfig& config, const LayerConfig& layer, const BlockWeights& weights);
+  static std::optional<Block> plan(const DecoderConfig& config, const LayerConfig& layer, const BlockWeights& weights,
+                                   std::string& why_not);
 
   explicit TokenStep(const DecoderConfig& config) : config_(config) {}
 

@@ -99,7 +99,7 @@ Value Interpreter::evaluate_node(const Binary& node, int line, const ScopePtr& s
 
 Value Interpreter::evaluate_node(const Logical& node, int, const ScopePtr& scope) {
   Value left = evaluate(*node.left, scope);
-  return is_true(left) == node.conjunction ? evaluate(*node.right, scope) : left;
+  return is_true(runtime_, left) == node.conjunction ? evaluate(*node.right, scope) : left;
 }
 
 Value Interpreter::evaluate_node(const Concatenation& node, int line, const ScopePtr& scope) {
@@ -123,10 +123,11 @@ Value Interpreter::evaluate_node(const Comparison& node, int line, const ScopePt
 }
 
 Value Interpreter::evaluate_node(const Conditional& node, int line, const ScopePtr& scope) {
-  if (is_true(evaluate(*node.test, scope))) return evaluate(*node.yes, scope);
+  if (is_true(runtime_, evaluate(*node.test, scope))) return evaluate(*node.yes, scope);
   if (node.no != nullptr) return evaluate(*node.no, scope);
   return Value::undefined(
-      fmt::format("the inline if-expression on line {} evaluated to false and no else section was defined.", line));
+      fmt::format("the inline if-expression on line {} evaluated to false and no else section was defined.", line),
+      /*lenient=*/true);
 }
 
 Value Interpreter::evaluate_node(const Attribute& node, int line, const ScopePtr& scope) {

@@ -62,14 +62,13 @@ void Interpreter::write(const Value& value, std::string& out) {
     runtime_.produce(string->text.size());
     out += string->text;
   } else {
-    if (runtime_.options.strict_undefined && value.is_undefined()) raise_undefined(value);
     out += to_text(runtime_, value);
   }
 }
 
 Interpreter::Flow Interpreter::run_if(const If& statement, const ScopePtr& scope, std::string& out) {
   for (const auto& [test, body] : statement.branches) {
-    if (is_true(evaluate(*test, scope))) return run(body, scope, out);
+    if (is_true(runtime_, evaluate(*test, scope))) return run(body, scope, out);
   }
   return run(statement.otherwise, scope, out);
 }
@@ -80,7 +79,7 @@ std::shared_ptr<Iterator> Interpreter::filtered(const For& statement, std::share
     while (items->next(runtime, out)) {
       const ScopePtr test_scope = inside(scope);
       assign(statement.target, out, *test_scope);
-      if (is_true(evaluate(*statement.condition, test_scope))) return true;
+      if (is_true(runtime, evaluate(*statement.condition, test_scope))) return true;
     }
     return false;
   });
@@ -112,7 +111,7 @@ void Interpreter::run_for(const For& statement, const Value& iterable, int64_t d
     if (flow == Flow::kNext) completed = true;
   }
   // A template may keep the loop object: let go of what it holds, so that such objects do not hold each other.
-  loop->items = iterate(runtime_, Value::undefined(""));
+  loop->items = no_items();
   loop->ahead = loop->current = loop->previous = loop->last_changed = std::nullopt;
   loop->recurse = nullptr;
   if (!completed) run(statement.otherwise, inside(scope), out);
@@ -172,7 +171,8 @@ void Interpreter::assign(const Target& target, const Value& value, Scope& scope)
     (*holder.get<std::shared_ptr<Namespace>>())->attributes.set(runtime_, Value(attribute->attribute, false), value);
   } else {
     const auto& targets = std::get<std::vector<Target>>(target.node);
-    if (!is_iterable(value)) raise("cannot unpack non-iterable {} object", value.is_none() ? "NoneType" : type_name(value));
+    if (!is_iterable(runtime_, value))
+      raise("cannot unpack non-iterable {} object", value.is_none() ? "NoneType" : type_name(value));
     const std::vector<Value> items = drain(runtime_, value);
     if (items.size() < targets.size()) raise("not enough values to unpack (expected {}, got {})", targets.size(), items.size());
     if (items.size() > targets.size()) raise("too many values to unpack (expected {})", targets.size());

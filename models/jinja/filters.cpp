@@ -160,8 +160,8 @@ Value filter_round(Runtime& runtime, const Value& subject, const Bound& argument
   return apply(runtime, BinaryOperator::kDivide, whole, unit);
 }
 
-Value filter_default(Runtime&, const Value& subject, const Bound& arguments) {
-  if (!subject.is_undefined() && !(arguments.flag(1, false) && !is_true(subject))) return subject;
+Value filter_default(Runtime& runtime, const Value& subject, const Bound& arguments) {
+  if (!subject.is_undefined() && !(arguments.flag(1, false) && !is_true(runtime, subject))) return subject;
   return arguments[0] == nullptr ? Value("") : *arguments[0];
 }
 

@@ -22,13 +22,18 @@ std::shared_ptr<Iterator> make_iterator(std::string name, unsigned depth, std::f
   return std::make_shared<Iterator>(Iterator{std::move(next), std::move(name), depth});
 }
 
-bool is_iterable(const Value& value) {
+std::shared_ptr<Iterator> no_items() {
+  return make_iterator("generator", 1, [](Runtime&, Value&) { return false; });
+}
+
+bool is_iterable(Runtime& runtime, const Value& value) {
+  require_defined_if_strict(runtime, value);
   return value.is_string() || value.list() != nullptr || value.dict() != nullptr || value.is_undefined() ||
          value.get<std::shared_ptr<const Range>>() != nullptr || value.get<std::shared_ptr<Iterator>>() != nullptr ||
          value.get<std::shared_ptr<Loop>>() != nullptr;
 }
 
-std::shared_ptr<Iterator> iterate(Runtime&, const Value& value) {
+std::shared_ptr<Iterator> iterate(Runtime& runtime, const Value& value) {
   if (const auto* iterator = value.get<std::shared_ptr<Iterator>>()) return *iterator;
   const unsigned depth = value.depth() + 1;
   if (value.list() != nullptr) {
@@ -64,7 +69,8 @@ std::shared_ptr<Iterator> iterate(Runtime&, const Value& value) {
       return true;
     });
   }
-  if (value.is_undefined()) return make_iterator("generator", depth, [](Runtime&, Value&) { return false; });
+  require_defined_if_strict(runtime, value);
+  if (value.is_undefined()) return no_items();
   if (value.get<std::shared_ptr<Loop>>() != nullptr) raise_unsupported("iterating over the loop variable is not supported");
   raise("'{}' object is not iterable", value.is_none() ? "NoneType" : type_name(value));
 }

@@ -11,8 +11,10 @@
 
 namespace salient::models::jinja {
 
-bool is_iterable(const Value& value);
-// iter(value): list and tuple items, dict keys, characters, ranges; an iterator is returned as it is. Errors: not iterable.
+// Errors: an undefined value of a strict template.
+bool is_iterable(Runtime& runtime, const Value& value);
+// iter(value): list and tuple items, dict keys, characters, ranges; an iterator is returned as it is. Errors: not iterable; an
+// undefined value of a strict template, else it has no items.
 std::shared_ptr<Iterator> iterate(Runtime& runtime, const Value& value);
 // list(value).
 std::vector<Value> drain(Runtime& runtime, const Value& value);
@@ -20,6 +22,8 @@ std::vector<Value> drain(Runtime& runtime, const Value& value);
 std::optional<int64_t> length_of(const Value& value);
 // reversed(value) as an iterator, where it can be reversed; null otherwise.
 std::shared_ptr<Iterator> iterate_reversed(Runtime& runtime, const Value& value);
+// Over nothing.
+std::shared_ptr<Iterator> no_items();
 std::shared_ptr<Iterator> make_iterator(std::string name, unsigned depth, std::function<bool(Runtime&, Value&)> next);
 
 // The state of a for statement; like Jinja2's it reads one item ahead only when asked.

@@ -222,8 +222,8 @@ Value apply(Runtime& runtime, BinaryOperator symbol, const Value& left, const Va
   raise("'{}' is not possible between '{}' and '{}'", spelling(symbol), type_name(left), type_name(right));
 }
 
-Value apply(Runtime&, UnaryOperator symbol, const Value& operand) {
-  if (symbol == UnaryOperator::kNot) return !is_true(operand);
+Value apply(Runtime& runtime, UnaryOperator symbol, const Value& operand) {
+  if (symbol == UnaryOperator::kNot) return !is_true(runtime, operand);
   require_defined(operand);
   if (const double* number = operand.get<double>()) return symbol == UnaryOperator::kNegate ? -*number : *number;
   if (!operand.is_integer()) raise("bad operand for a sign: '{}'", type_name(operand));

@@ -25,7 +25,8 @@ struct Limits {
 
 struct RenderOptions {
   Limits limits;
-  // Printing a missing name is an error, as with Jinja2's StrictUndefined; tests of truth and loops still take it for empty.
+  // Jinja2's StrictUndefined: a missing name, attribute or item may be asked whether it is defined, and be given a default; every
+  // other use is an error.
   bool strict_undefined = false;
   // strftime_now(format). Empty: the local time now.
   std::function<std::string(const std::string& format)> strftime_now;

@@ -74,7 +74,8 @@ std::vector<Value> sort_by(Runtime& runtime, std::vector<Value> items, const std
   return sorted;
 }
 
-Value filter_length(Runtime&, const Value& subject, const Bound&) {
+Value filter_length(Runtime& runtime, const Value& subject, const Bound&) {
+  require_defined_if_strict(runtime, subject);
   if (const auto* loop = subject.get<std::shared_ptr<Loop>>(); loop != nullptr)
     raise_unsupported("the length of the loop variable is loop.length");
   const auto length = length_of(subject);
@@ -119,8 +120,8 @@ Value filter_join(Runtime& runtime, const Value& subject, const Bound& arguments
   return Value(std::move(out));
 }
 
-Value filter_items(Runtime& runtime, const Value& subject, const Bound&) {
-  if (subject.is_undefined()) return Value(iterate(runtime, subject));
+Value filter_items(Runtime&, const Value& subject, const Bound&) {
+  if (subject.is_undefined()) return Value(no_items());
   if (subject.dict() == nullptr) {  // a generator in Jinja2: the error comes with the first item
     return Value(make_iterator("generator", 1, [](Runtime&, Value&) -> bool { raise("Can only get item pairs from a mapping."); }));
   }
@@ -286,7 +287,7 @@ Arguments without_first(const Arguments& arguments, size_t count) {
 }
 
 Value filter_map(Runtime& runtime, const Value& subject, const Arguments& arguments) {
-  if (!is_true(subject)) return Value(iterate(runtime, Value::undefined("")));
+  if (!is_true(runtime, subject)) return Value(no_items());
   const auto keyword = [&](std::string_view name) -> const Value* {
     for (const auto& [key, value] : arguments.keyword) {
       if (key == name) return &value;
@@ -322,7 +323,7 @@ Value filter_map(Runtime& runtime, const Value& subject, const Arguments& argume
 // select, reject, selectattr and rejectattr.
 template <bool wanted, bool by_attribute>
 Value filter_select(Runtime& runtime, const Value& subject, const Arguments& arguments) {
-  if (!is_true(subject)) return Value(iterate(runtime, Value::undefined("")));
+  if (!is_true(runtime, subject)) return Value(no_items());
   return Value(make_iterator("generator", std::max(subject.depth(), max_depth(arguments)) + 1,
                              [subject, arguments, source = std::shared_ptr<Iterator>()](Runtime& inner, Value& out) mutable {
                                constexpr size_t kTest = by_attribute ? 1 : 0;  // where the name of the test stands
@@ -335,7 +336,7 @@ Value filter_select(Runtime& runtime, const Value& subject, const Arguments& arg
                                  const bool passed = arguments.positional.size() > kTest
                                                          ? apply_test(inner, to_text(inner, arguments.positional[kTest]), tested,
                                                                       without_first(arguments, kTest + 1))
-                                                         : is_true(tested);
+                                                         : is_true(inner, tested);
                                  if (passed == wanted) return true;
                                }
                                return false;

@@ -28,9 +28,10 @@ bool test_compare(Runtime& runtime, const Value& subject, const Bound& arguments
   return compare(runtime, symbol, subject, *arguments[0]);
 }
 
-bool test_sequence(Runtime&, const Value& value, const Bound&) {
-  return value.is_string() || value.dict() != nullptr || value.is_undefined() ||
-         (value.list() != nullptr && !value.list()->is_view()) || value.get<std::shared_ptr<const Range>>() != nullptr;
+bool test_sequence(Runtime& runtime, const Value& value, const Bound&) {
+  if (value.is_undefined()) return !runtime.options.strict_undefined || value.get<Undefined>()->lenient;
+  return value.is_string() || value.dict() != nullptr || (value.list() != nullptr && !value.list()->is_view()) ||
+         value.get<std::shared_ptr<const Range>>() != nullptr;
 }
 
 bool test_callable(Runtime&, const Value& value, const Bound&) {
@@ -71,7 +72,7 @@ constexpr Test kTests[] = {
     {"string", "", [](Runtime&, const Value& value, const Bound&) { return value.is_string(); }},
     {"mapping", "", [](Runtime&, const Value& value, const Bound&) { return value.dict() != nullptr; }},
     {"sequence", "", test_sequence},
-    {"iterable", "", [](Runtime&, const Value& value, const Bound&) { return is_iterable(value); }},
+    {"iterable", "", [](Runtime& runtime, const Value& value, const Bound&) { return is_iterable(runtime, value); }},
     {"callable", "", test_callable},
     {"escaped", "", [](Runtime&, const Value& value, const Bound&) { return value.is_string() && value.string()->markup; }},
     {"sameas", "other", test_sameas},

@@ -102,7 +102,8 @@ Value filter_wordcount(Runtime& runtime, const Value& subject, const Bound&) {
   return count;
 }
 
-Value filter_truncate(Runtime&, const Value& subject, const Bound& arguments) {
+Value filter_truncate(Runtime& runtime, const Value& subject, const Bound& arguments) {
+  require_defined_if_strict(runtime, subject);
   const int64_t length = arguments.integer(0, "the length", 255);
   const Value* end_argument = arguments[2];
   if (end_argument != nullptr && !end_argument->is_string()) raise("the end must be a string");

@@ -102,6 +102,7 @@ void write(Runtime& runtime, std::string& out, const Value& value, bool repr) {
   } else if (const Dict* dict = value.dict()) {
     write_dict(runtime, out, *dict);
   } else if (value.is_undefined()) {
+    if (!repr) require_defined_if_strict(runtime, value);
     if (repr) out += "Undefined";
   } else if (value.is_none()) {
     out += "None";
@@ -137,8 +138,8 @@ int64_t Range::size() const {
 
 Value::Value(std::string text, bool markup) : data_(std::make_shared<const String>(String{std::move(text), markup})) {}
 
-Value Value::undefined(std::string message) {
-  return Value(Data(Undefined{std::make_shared<const std::string>(std::move(message))}));
+Value Value::undefined(std::string message, bool lenient) {
+  return Value(Data(Undefined{std::make_shared<const std::string>(std::move(message)), lenient}));
 }
 
 const String* Value::string() const {
@@ -257,6 +258,11 @@ bool is_true(const Value& value) {
   return !value.is_none() && !value.is_undefined();
 }
 
+bool is_true(Runtime& runtime, const Value& value) {
+  require_defined_if_strict(runtime, value);
+  return is_true(value);
+}
+
 std::string type_name(const Value& value) {
   return std::visit(
       [&](const auto& data) -> std::string {
@@ -316,6 +322,8 @@ std::string to_repr(Runtime& runtime, const Value& value) {
 
 bool is_equal(Runtime& runtime, const Value& left, const Value& right) {
   runtime.step();
+  require_defined_if_strict(runtime, left);
+  require_defined_if_strict(runtime, right);
   if (left.is_number() && right.is_number()) return compare_numbers(left, right) == 0;
   if (const String* a = left.string()) {
     const String* b = right.string();
@@ -371,6 +379,7 @@ bool is_less(Runtime& runtime, const Value& left, const Value& right, std::strin
 
 void require_hashable(Runtime& runtime, const Value& value) {
   runtime.step();
+  require_defined_if_strict(runtime, value);
   const List* list = value.list();
   if (value.dict() != nullptr || (list != nullptr && !list->is_tuple())) raise("unhashable type: '{}'", type_name(value));
   if (list == nullptr) return;
@@ -382,6 +391,12 @@ void raise_undefined(const Value& value) { raise("{}", *value.get<Undefined>()->
 const Value& require_defined(const Value& value) {
   if (value.is_undefined()) raise_undefined(value);
   return value;
+}
+
+void require_defined_if_strict(Runtime& runtime, const Value& value) {
+  if (const Undefined* undefined = value.get<Undefined>();
+      undefined != nullptr && runtime.options.strict_undefined && !undefined->lenient)
+    raise_undefined(value);
 }
 
 }  // namespace salient::models::jinja

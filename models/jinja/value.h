@@ -22,9 +22,11 @@ struct Runtime;
 class Value;
 
 struct None {};
-// The result of a missing name, attribute or item: prints as nothing, is false and empty; any other use is an error with `message`.
+// The result of a missing name, attribute or item: prints as nothing, is false, empty and equal to its like; any other use is an
+// error with `message`. With RenderOptions::strict_undefined these are errors, too.
 struct Undefined {
   std::shared_ptr<const std::string> message;
+  bool lenient = false;  // in strict templates, too: an inline if without else
 };
 struct String {
   std::string text;
@@ -59,7 +61,7 @@ class Value {
   Value(const char* text) : Value(std::string(text)) {}
   template <typename T>
   Value(std::shared_ptr<T> object) : data_(std::move(object)) {}
-  static Value undefined(std::string message);
+  static Value undefined(std::string message, bool lenient = false);
 
   template <typename T>
   const T* get() const {
@@ -151,6 +153,8 @@ Value make_list(std::vector<Value> items, List::Kind kind = List::Kind::kList);
 Value make_dict(Dict dict);
 
 bool is_true(const Value& value);
+// The same where an undefined value may be an error.
+bool is_true(Runtime& runtime, const Value& value);
 // type(value).__name__
 std::string type_name(const Value& value);
 // str(value) and repr(value).
@@ -166,5 +170,7 @@ void require_hashable(Runtime& runtime, const Value& value);
 [[noreturn]] void raise_undefined(const Value& value);
 // `value`, unless it is undefined.
 const Value& require_defined(const Value& value);
+// The same where the template is strict; lenient ones take it for an empty value.
+void require_defined_if_strict(Runtime& runtime, const Value& value);
 
 }  // namespace salient::models::jinja

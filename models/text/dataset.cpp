@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "models/text/parquet_rows.h"
 #include "models/text/utf8.h"
 
 namespace salient::models {
@@ -27,7 +28,9 @@ constexpr FormatRow kFormats[] = {
     {"csv", " .csv "},
     {"tsv", " .tsv .tab "},
     {"txt", " .txt .text .raw "},
+    {"parquet", " .parquet "},
 };
+constexpr std::string_view kParquetMagic = "PAR1";
 
 struct MagicRow {
   std::string_view bytes;
@@ -36,9 +39,6 @@ struct MagicRow {
 };
 using namespace std::string_view_literals;
 constexpr MagicRow kRefused[] = {
-    {"PAR1"sv, "Parquet",
-     "convert it to JSON lines first: python3 -c \"import pandas; pandas.read_parquet('IN').to_json('OUT.jsonl', "
-     "orient='records', lines=True, force_ascii=False)\""},
     {"\x1f\x8b"sv, "gzip", "unpack it first: gunzip FILE"},
     {"PK\x03\x04"sv, "a zip archive", "unpack it first: unzip FILE"},
     {"\x28\xb5\x2f\xfd"sv, "Zstandard", "unpack it first: zstd -d FILE"},
@@ -71,6 +71,16 @@ std::string_view well_formed(std::string_view text, std::string& storage, int64_
   return storage;
 }
 
+// The same for every text in a value.
+void repair_texts(Json& value, int64_t& replaced) {
+  if (value.is_string()) {
+    auto& text = value.get_ref<std::string&>();
+    if (!is_valid_utf8(text)) text = replace_invalid_utf8(text, replaced);
+  } else if (value.is_structured()) {
+    for (Json& part : value) repair_texts(part, replaced);
+  }
+}
+
 class Reader {
  public:
   Reader(const MappedFile& file, std::string_view text, const DatasetOptions& options, Dataset& data)
@@ -80,6 +90,7 @@ class Reader {
   void read_json();
   void read_table(char separator);
   void read_lines();
+  void read_parquet();
   void finish();
 
  private:
@@ -285,13 +296,21 @@ void Reader::read_lines() {
   }
 }
 
+void Reader::read_parquet() {
+  unit_ = "row";
+  read_parquet_rows(file_.bytes(), where(), [&](Json row) {
+    repair_texts(row, data_.replaced_utf8);
+    add_row(std::move(row), lines_ + 1);
+  });
+}
+
 void Reader::finish() {
   const bool plural = lines_ != 1;
   const std::string_view units = unit_ == "line" ? (plural ? "lines" : "line") : (plural ? "entries" : "entry");
   if (data_.skipped > 0 && (!options_.allow_broken || data_.rows.empty())) {
     std::string hint = "repair these lines, or allow broken lines, which are then skipped and counted";
     if (data_.rows.empty())
-      hint = "no line can be read: is the file in another format than its name says? Formats: jsonl, json, csv, tsv, txt";
+      hint = "no line can be read: is the file in another format than its name says? Formats: jsonl, json, csv, tsv, txt, parquet";
     throw Error(ErrorKind::kCorruption, fmt::format("{}: {} of {} {} are broken: {}{}", where(), data_.skipped, lines_, units,
                                                     fmt::join(data_.broken, "; "),
                                                     data_.skipped > static_cast<int64_t>(data_.broken.size()) ? "; ..." : ""))
@@ -313,14 +332,15 @@ std::string choose_format(const fs::path& path, const std::string& wanted) {
   if (!wanted.empty()) {
     for (const FormatRow& row : kFormats)
       if (row.name == wanted) return wanted;
-    fail(ErrorKind::kInvalidArgument, "data format '{}' is unknown, expected jsonl, json, csv, tsv or txt", wanted);
+    fail(ErrorKind::kInvalidArgument, "data format '{}' is unknown, expected jsonl, json, csv, tsv, txt or parquet", wanted);
   }
   std::string extension = path.extension().string();
   for (char& c : extension) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
   for (const FormatRow& row : kFormats)
     if (!extension.empty() && row.extensions.find(" " + extension + " ") != std::string_view::npos) return std::string(row.name);
-  fail(ErrorKind::kInvalidArgument, "{}: the extension '{}' names no data format, expected .jsonl, .json, .csv, .tsv or .txt",
-       path.string(), extension);
+  fail(ErrorKind::kInvalidArgument,
+       "{}: the extension '{}' names no data format, expected .jsonl, .json, .csv, .tsv, .txt or .parquet", path.string(),
+       extension);
 }
 
 }  // namespace
@@ -332,22 +352,21 @@ Dataset read_dataset(const fs::path& path, const DatasetOptions& options) {
   std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   for (const MagicRow& row : kRefused) {
     if (!text.starts_with(row.bytes)) continue;
-    throw Error(
-        ErrorKind::kUnsupported,
-        fmt::format("{}: the file is {}, expected JSON lines, JSON, CSV, TSV or plain text in UTF-8", path.string(), row.name))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: the file is {}, expected JSON lines, JSON, CSV, TSV or plain text in UTF-8, or Parquet",
+                            path.string(), row.name))
         .with_hint(row.hint);
   }
-  if (path.extension() == ".parquet" && options.format.empty()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: Parquet is not read here", path.string())).with_hint(kRefused[0].hint);
-  }
-  data.format = choose_format(path, options.format);
+  data.format = text.starts_with(kParquetMagic) ? "parquet" : choose_format(path, options.format);
   Sha256 hash;
   hash.update(text);
   data.sha256 = hash.hex();
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
 
   Reader reader(file, text, options, data);
-  if (!is_blank(text)) {
+  if (data.format == "parquet") {
+    reader.read_parquet();
+  } else if (!is_blank(text)) {
     if (data.format == "jsonl") reader.read_json_lines();
     if (data.format == "json") reader.read_json();
     if (data.format == "csv") reader.read_table(',');

@@ -1,5 +1,6 @@
-#include <algorithm>
 #include <chrono>
+#include <filesystem>
+#include <optional>
 
 #include "common/error.h"
 #include "common/memory.h"
@@ -10,6 +11,8 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/evaluation_records.h"
+#include "pipeline/store.h"
 
 namespace salient::pipeline {
 namespace {
@@ -20,23 +23,19 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"prompt-tokens", "N", "of the prompt; default 512"},
     {"generation-tokens", "N", "generated one after the other; default 128"},
     {"repeats", "N", "measurements of each, after one that is not counted; the median counts; default 3"},
+    {"store", "FILE", "also put the figures into this database"},
     {"json", "", "print the figures as JSON"},
 });
 
-// Weights that one generated token reads, and the KV cache in the middle of the measurement. 0 where that is not known: of a mixture of experts, which
-// reads what its router chooses, and of a module of others.
-uint64_t bytes_per_token(const eval::LanguageModel& model, int64_t generated) {
-  const models::DecoderConfig& config = model.decoder.config();
-  if (config.layers.empty() || std::any_of(config.layers.begin(), config.layers.end(), [](const auto& layer) { return layer.moe; })) return 0;
-  return model.decoder.weight_bytes() - model.decoder.lookup_bytes() + model.decoder.cache_bytes_per_token() * static_cast<uint64_t>(generated / 2);
-}
+std::string milliseconds(double seconds) { return fmt::format("{:.3g}", 1000 * seconds); }
 
 }  // namespace
 
 void bench_command(const std::vector<std::string>& words) {
   const Arguments arguments({"bench", "MODEL",
                              "Speed and memory of a model on this machine, as llama-bench measures them: a prompt at once (pp), then tokens one by one (tg), "
-                             "batch size 1.\n"
+                             "batch size 1;\n"
+                             "how long the first token takes, and each token after it: median, 95 % and 99 %.\n"
                              "Bytes that a token reads, over its time, as a share of the bandwidth with which the same threads read memory, say how much "
                              "there is left to gain.",
                              "  salient bench demo_awq\n"
@@ -53,18 +52,24 @@ void bench_command(const std::vector<std::string>& words) {
   eval::ThroughputOptions measured;
   measured.prompt_tokens = arguments.integer_or("prompt-tokens", 512, 1, 1 << 20);
   measured.generated_tokens = arguments.integer_or("generation-tokens", 128, 1, 1 << 20);
-  measured.read_bandwidth = true;
   measured.repeats = static_cast<int>(arguments.integer_or("repeats", 3, 1, 1000));
 
+  const std::filesystem::path path = models::resolve_model(arguments.positional().front());
+  std::optional<Store> store;
+  if (arguments.has("store")) store.emplace(arguments.text("store"));
   const auto start = Clock::now();
-  const eval::LanguageModel model = eval::load_language_model(models::resolve_model(arguments.positional().front()), options);
+  const eval::LanguageModel model = eval::load_language_model(path, options);
   const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const uint64_t loaded_rss = peak_memory_bytes();
   const eval::Throughput found = eval::measure_throughput(model, measured);
-  const uint64_t bytes = options.decoder.device == at::kCPU ? bytes_per_token(model, found.generated_tokens) : 0;
-  const double share = static_cast<double>(bytes) * found.tokens_per_byte_read;
+  const Json description = eval::describe(model);
+  if (store) {
+    Transaction transaction(*store);
+    record_throughput(*store, std::nullopt, model.name, description, {path, model_hash(*store, path)}, found);
+    transaction.commit();
+  }
 
-  Json result = {{"model", eval::describe(model)},
+  Json result = {{"model", description},
                  {"threads", found.threads},
                  {"load_seconds", load_seconds},
                  {"prompt_tokens", found.prompt_tokens},
@@ -77,20 +82,34 @@ void bench_command(const std::vector<std::string>& words) {
                  {"peak_rss_after_load_bytes", loaded_rss},
                  {"peak_rss_bytes", found.peak_rss_bytes},
                  {"read_bandwidth_bytes_per_second", found.read_bandwidth}};
-  if (bytes > 0) {
-    result["bytes_per_token"] = bytes;
-    result["bandwidth_share"] = share;
+  result["first_token_seconds"] = found.first_token_seconds;
+  result["token_latency_median_seconds"] = found.latency_median_seconds;
+  result["token_latency_p95_seconds"] = found.latency_p95_seconds;
+  result["token_latency_p99_seconds"] = found.latency_p99_seconds;
+  result["token_latencies"] = found.latency_tokens;
+  result["token_step"] = found.no_token_step.empty();
+  if (!found.no_token_step.empty()) result["no_token_step"] = found.no_token_step;
+  if (found.bytes_per_token > 0) {
+    result["bytes_per_token"] = found.bytes_per_token;
+    result["bandwidth_share"] = found.bandwidth_share;
   }
   if (arguments.flag("json")) return print_json(result);
-  const std::string runtime = eval::runtime_text(result["model"]);
+  const std::string runtime = eval::runtime_text(description);
   std::string text = fmt::format("{}{}, {} threads: loaded in {:.1f} s, {} of weights, peak memory {}\n", model.name, runtime.empty() ? "" : " " + runtime,
                                  found.threads, load_seconds, human_bytes(found.memory_bytes), human_bytes(found.peak_rss_bytes));
-  text += fmt::format("pp{:<5} {:>9.1f} tokens/s\n", found.prompt_tokens, found.prompt_tokens_per_second);
+  text += fmt::format("pp{:<5} {:>9.1f} tokens/s, {} ms to the first token\n", found.prompt_tokens, found.prompt_tokens_per_second,
+                      milliseconds(found.first_token_seconds));
   text += fmt::format("tg{:<5} {:>9.1f} tokens/s", found.generated_tokens, found.generation_tokens_per_second);
-  if (bytes > 0) {
-    text += fmt::format(", {} a token: {:.0f} % of the {:.1f} GB/s with which memory is read", human_bytes(bytes), 100 * share, found.read_bandwidth / 1e9);
-    if (share > 1) text += " (they stay in the caches)";
+  if (found.bytes_per_token > 0) {
+    text += fmt::format(", {} a token: {:.0f} % of the {:.1f} GB/s with which memory is read", human_bytes(found.bytes_per_token),
+                        100 * found.bandwidth_share, found.read_bandwidth / 1e9);
+    if (found.bandwidth_share > 1) text += " (they stay in the caches)";
   }
+  text += fmt::format("\nms a token: median {}, 95 % {}, 99 % {}, over {} tokens\n", milliseconds(found.latency_median_seconds),
+                      milliseconds(found.latency_p95_seconds), milliseconds(found.latency_p99_seconds), found.latency_tokens);
+  text += found.no_token_step.empty()
+              ? "single tokens: one team of threads through all blocks\n"
+              : fmt::format("single tokens: block by block, operator by operator ({})\n", found.no_token_step);
   print_text(text);
 }
 

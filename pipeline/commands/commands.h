@@ -29,10 +29,12 @@ void inspect_command(const std::vector<std::string>& words);
 void logits_command(const std::vector<std::string>& words);
 void models_command(const std::vector<std::string>& words);
 void quantize_command(const std::vector<std::string>& words);
+void report_command(const std::vector<std::string>& words);
 void render_command(const std::vector<std::string>& words);
 void results_command(const std::vector<std::string>& words);
 void run_command(const std::vector<std::string>& words);
 void runs_command(const std::vector<std::string>& words);
+void sensitivity_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);
 void verify_smoothing_command(const std::vector<std::string>& words);
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <set>
 
@@ -7,17 +8,21 @@
 #include "common/table.h"
 #include "common/text.h"
 #include "eval/evaluate.h"
+#include "eval/lm_eval_results.h"
 #include "eval/prepared_task.h"
 #include "eval/report.h"
+#include "eval/run_health.h"
 #include "eval/runtime_cost.h"
 #include "eval/task_data.h"
 #include "eval/task_library.h"
+#include "eval/verdict.h"
 #include "models/io/model_folder.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/journal_store.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/online_calibration.h"
 #include "pipeline/store.h"
@@ -31,7 +36,7 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"include-path", "FOLDER", "a folder of task files (YAML of lm-evaluation-harness) beside those of the program"},
     {"data", "TASK=FILE", "the data of a task: a file, or a folder with a file for each split; TASK:train=FILE for examples", true},
     {"num-fewshot", "N", "examples before each question; default: the task's own"},
-    {"fewshot-seed", "N", "of the draw of examples; default 1234"},
+    {"fewshot-seed", "N", "of the draws of examples and of sampled generations; default 1234"},
     {"compare-with", "MODEL", "the original: every metric is compared with it, on the same documents"},
     {"limit", "N", "the first N documents, or windows of text; default: all"},
     {"window", "N", "tokens of a window of text; default: the smaller of 2048 and the model's context"},
@@ -39,16 +44,19 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"examples-in-one-turn", "", "with the chat template: examples and question are one user message, not turns"},
     {"system-instruction", "TEXT", "put before each task's description"},
     {"bos", "POLICY", "auto (default: as the tokenizer does), always or never"},
-    {"batch-tokens", "N", "padded tokens of a forward pass: bounds memory; default 4096"},
+    {"batch-tokens", "N", "tokens of a forward pass: bounds memory; default 2048"},
     {"max-new-tokens", "N", "of a generation; default: the task's own"},
     {"runtime-cost", "", "also measure what 8-bit activations and an 8-bit KV cache cost, on the text of the task perplexity"},
     {"no-throughput", "", "do not measure speed"},
-    {"samples", "FOLDER", "write what the model said to every document, samples_TASK.jsonl"},
+    {"output-path", "PATH",
+     "write the results in the form of lm-evaluation-harness: PATH/MODEL/results_TIME.json; a PATH ending in .json: beside it"},
+    {"log-samples", "", "with --output-path: also every document with what the model said, samples_TASK_TIME.jsonl"},
     {"record", "FILE.jsonl", "online calibration: add what the model runs to this calibration record, for the next quantization"},
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"store", "FILE", "database for the results; default runs/salient.db"},
     {"update-card", "", "write the figures into the README.md and quantization_metadata.json of MODEL, a folder that Salient made"},
-    {"no-store", "", "do not store the results"},
+    {"no-store", "", "do not store the results, nor what they are made of: a stopped evaluation then starts again"},
+    {"fresh", "", "run every request, also those whose answers the store has from an evaluation before"},
     {"json", "", "print the results as JSON"},
 });
 
@@ -96,29 +104,23 @@ std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const e
   std::vector<eval::TaskRequest> requests;
   for (const std::string& name : names) {
     const eval::TaskSelection selection = library.find(name);
-    // Members of a group or tag may have data of their own.
-    const bool own =
-        !sources.contains(selection.name) &&
-        std::any_of(selection.tasks.begin(), selection.tasks.end(), [&](const auto& task) { return sources.contains(task->name); });
-    std::vector<std::string> parts = {name};
-    if (own && selection.tasks.size() > 1) {
-      parts.clear();
-      for (const auto& task : selection.tasks) parts.push_back(task->name);
+    const eval::DataSource& source = sources[selection.name];
+    eval::TaskRequest request{name,
+                              source.path,
+                              arguments.integer_or("limit", 0, 0, 1 << 30),
+                              arguments.integer_or("window", 0, 0, 1 << 20),
+                              source.splits,
+                              {},
+                              {}};
+    if (arguments.has("num-fewshot")) request.num_fewshot = arguments.integer_or("num-fewshot", 0, 0, 10000);
+    for (const auto& task : selection.tasks) {  // before a model is loaded
+      if (task->name != selection.name && sources.contains(task->name)) request.members[task->name] = sources.at(task->name);
+      const eval::DataSource own = eval::source_of(request, task->name);
+      eval::find_split(*task, task->evaluated_split(), own);
+      if (eval::shots_of(*task, request.num_fewshot) > 0 && !task->shots_split().empty())
+        eval::find_split(*task, task->shots_split(), own);
     }
-    for (const std::string& part : parts) {
-      const eval::TaskSelection chosen = library.find(part);
-      const eval::DataSource& source = sources[chosen.name];
-      eval::TaskRequest request{
-          part,          source.path, arguments.integer_or("limit", 0, 0, 1 << 30), arguments.integer_or("window", 0, 0, 1 << 20),
-          source.splits, {}};
-      if (arguments.has("num-fewshot")) request.num_fewshot = arguments.integer_or("num-fewshot", 0, 0, 10000);
-      for (const auto& task : chosen.tasks) {  // before a model is loaded
-        eval::find_split(*task, task->evaluated_split(), source);
-        if (eval::shots_of(*task, request.num_fewshot) > 0 && !task->shots_split().empty())
-          eval::find_split(*task, task->shots_split(), source);
-      }
-      requests.push_back(std::move(request));
-    }
+    requests.push_back(std::move(request));
   }
   return requests;
 }
@@ -158,21 +160,6 @@ void print_tasks(const eval::TaskLibrary& library, bool json) {
   print_text(format_table({"Task", "Kind", "Examples", "Metrics", "Data on the Hugging Face Hub"}, rows));
 }
 
-// samples_arc.jsonl; samples_arc_2.jsonl of a second request of that task.
-void write_samples(const std::filesystem::path& folder, const eval::ModelResult& result) {
-  std::filesystem::create_directories(folder);
-  std::map<std::string, int> written;
-  for (const eval::TaskResult& task : result.tasks) {
-    if (task.documents.empty()) continue;
-    std::string lines;
-    for (const eval::DocumentRecord& document : task.documents) lines += dump_json(eval::to_json(document)) + "\n";
-    std::string name = task.task;
-    std::replace(name.begin(), name.end(), '/', '_');  // a name may be anything that a YAML file says
-    const int count = ++written[name];
-    write_file(folder / (count == 1 ? fmt::format("samples_{}.jsonl", name) : fmt::format("samples_{}_{}.jsonl", name, count)), lines);
-  }
-}
-
 }  // namespace
 
 void eval_command(const std::vector<std::string>& words) {
@@ -197,6 +184,10 @@ void eval_command(const std::vector<std::string>& words) {
     throw Error(ErrorKind::kInvalidArgument, "salient eval: no model is named")
         .with_hint("salient eval MODEL... --tasks ... --data TASK=FILE");
   }
+  if (arguments.flag("log-samples") && !arguments.has("output-path")) {
+    throw Error(ErrorKind::kInvalidArgument, "salient eval: --log-samples without --output-path")
+        .with_hint("--output-path FOLDER says where they go");
+  }
   if (arguments.has("record") && arguments.positional().size() != 1) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: --record with {} models", arguments.positional().size()))
         .with_hint("record one model at a time; --compare-with does not count, the original is not recorded");
@@ -217,7 +208,7 @@ void eval_command(const std::vector<std::string>& words) {
   options.fewshot_as_multiturn = !arguments.flag("examples-in-one-turn");
   options.system_instruction = arguments.text_or("system-instruction", "");
   options.fewshot_seed = static_cast<uint64_t>(arguments.integer_or("fewshot-seed", eval::kFewshotSeed, 0, INT64_MAX));
-  options.batch_tokens = arguments.integer_or("batch-tokens", 4096, 1, 1 << 24);
+  options.batch_tokens = arguments.integer_or("batch-tokens", 2048, 1, 1 << 24);
   options.max_new_tokens = arguments.integer_or("max-new-tokens", 0, 0, 1 << 20);
   options.throughput = !arguments.flag("no-throughput");
   options.observer = [&](const eval::EvaluationProgress& at) {
@@ -235,34 +226,64 @@ void eval_command(const std::vector<std::string>& words) {
     as_stored.decoder.kv_bits = std::nullopt;
     base.emplace(eval::load_language_model(base_folder, as_stored));
   }
+  std::optional<eval::RequestJournal> base_journal;
+  if (store && base) base_journal = make_journal(*store, model_hash(*store, base_folder), *base, arguments.flag("fresh"));
+  options.base_journal = base_journal ? &*base_journal : nullptr;
   Json output = Json::array();
   std::optional<eval::ModelResult> known_base;
+  std::optional<Error> broken;
+  const auto seconds_since_1970 = [] {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  };
+  eval::LmEvalRun lm_eval_run{.model_name = {},
+                              .limit = arguments.integer_or("limit", 0, 0, 1 << 30),
+                              .fewshot_seed = options.fewshot_seed,
+                              .bootstrap_draws = options.bootstrap_draws,
+                              .fewshot_as_multiturn = options.fewshot_as_multiturn,
+                              .system_instruction = options.system_instruction};
+  const auto write_results = [&](const eval::Evaluation& evaluation, const std::string& name, Json model) {
+    lm_eval_run.model_name = name;
+    lm_eval_run.model = std::move(model);
+    lm_eval_run.seconds = seconds_since_1970() - lm_eval_run.started;
+    const std::filesystem::path file =
+        write_lm_eval_files(arguments.text("output-path"), evaluation, lm_eval_run, arguments.flag("log-samples"));
+    print_note("results: " + file.string());
+  };
   for (const std::string& name : arguments.positional()) {
     const std::filesystem::path folder = models::resolve_model(name);
     std::optional<eval::LanguageModel> model(eval::load_language_model(folder, model_options));
-    const std::string model_name = model->name;
+    Json lm_eval_facts = lm_eval_model(*model, options.apply_chat_template);
+    lm_eval_run.started = seconds_since_1970();
     std::optional<OnlineCalibration> recorder;
     if (arguments.has("record")) {
       recorder.emplace(OnlineCalibrationOptions{.file = arguments.text("record"), .max_rows = arguments.integer_or("record-rows", 128, 0, 1 << 30)}, *model);
       options.run_observer = &recorder->observer();
     }
+    std::optional<eval::RequestJournal> journal;
+    if (store) journal = make_journal(*store, model_hash(*store, folder), *model, arguments.flag("fresh"));
+    options.journal = journal ? &*journal : nullptr;
     eval::Evaluation evaluation = eval::evaluate(*model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     model.reset();
-    if (evaluation.base) known_base = evaluation.base;
-    if (store) {
+    const auto store_evaluation = [&] {
+      if (!store) return;
       std::optional<EvaluatedModel> stored_base;
       if (base) stored_base = EvaluatedModel{base_folder, model_hash(*store, base_folder)};
       record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
+    };
+    store_evaluation();
+    if (arguments.has("output-path")) {
+      write_results(evaluation, name, std::move(lm_eval_facts));
+      if (evaluation.base && !known_base)  // once for all models
+        write_results({*evaluation.base, std::nullopt, {}}, arguments.text("compare-with"),
+                      lm_eval_model(*base, options.apply_chat_template));
     }
+    if (evaluation.base) known_base = evaluation.base;
     if (arguments.flag("update-card")) publish_figures(folder, quality_figures(evaluation.model));
-    if (arguments.has("samples")) {
-      const std::filesystem::path samples = arguments.text("samples");
-      write_samples(arguments.positional().size() == 1 ? samples : samples / model_name, evaluation.model);
-      if (evaluation.base) write_samples(samples / "base", *evaluation.base);
-    }
-    if (cost_text != nullptr) {
+    const std::optional<Error> broken_here = eval::broken_error(evaluation);
+    if (!broken) broken = broken_here;
+    if (cost_text != nullptr && !broken_here) {
       const auto load = [&](int activation_bits, int kv_bits) {
         eval::LanguageModelOptions rounded = model_options;
         rounded.decoder.activation_bits = activation_bits;
@@ -271,6 +292,7 @@ void eval_command(const std::vector<std::string>& words) {
       };
       evaluation.runtime_costs = eval::measure_runtime_costs(load, *cost_text, options);
       progress.finish();
+      store_evaluation();  // again, with them
     }
     if (arguments.flag("json")) {
       output.push_back(eval::to_json(evaluation));
@@ -279,6 +301,7 @@ void eval_command(const std::vector<std::string>& words) {
     }
   }
   if (arguments.flag("json")) print_json(output.size() == 1 ? output.front() : output);
+  if (broken) throw *broken;  // last, so that everything is seen and kept
 }
 
 }  // namespace salient::pipeline

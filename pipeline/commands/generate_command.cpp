@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 #include "common/error.h"
 #include "eval/generate_until.h"
@@ -244,7 +245,8 @@ void generate_command(const std::vector<std::string>& words) {
       return end == begin || (bytes <= kCacheBytes && same && static_cast<int64_t>(end - begin) < kMaxRows);
     };
     while (end < rows.size() && fits(rows[end])) longest = std::max(longest, rows[end++].size());
-    options.first_row = begin;
+    options.rows.resize(end - begin);
+    std::iota(options.rows.begin(), options.rows.end(), begin);
     const auto results = models::generate(
         model.decoder, {rows.begin() + static_cast<std::ptrdiff_t>(begin), rows.begin() + static_cast<std::ptrdiff_t>(end)},
         options);

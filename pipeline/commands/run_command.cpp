@@ -8,6 +8,8 @@
 #include "common/memory.h"
 #include "common/table.h"
 #include "eval/report.h"
+#include "eval/run_health.h"
+#include "eval/verdict.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
@@ -63,6 +65,7 @@ void print_plan(Store& store, const RunPlan& plan, bool json) {
 std::string summary(const RunReport& report) {
   std::string text = fmt::format("\nrun {}: {} stages done, {} up to date\nartifact: {}\n", report.run_id, report.stages_run,
                                  report.stages_skipped, report.artifact.string());
+  if (!report.page.empty()) text += fmt::format("report:   {}\n", report.page.string());
   if (!report.evaluation.model.tasks.empty()) {
     text += "\n" + eval::to_table(report.evaluation) + "\n" + eval::verdict(report.evaluation) + "\n";
   }
@@ -112,6 +115,7 @@ void run_command(const std::vector<std::string>& words) {
   if (arguments.flag("json")) {
     print_json({{"run", report.run_id},
                        {"artifact", report.artifact.string()},
+                       {"report", report.page.string()},
                        {"calibration", report.calibration_file.string()},
                        {"stages_run", report.stages_run},
                        {"stages_skipped", report.stages_skipped},
@@ -121,6 +125,7 @@ void run_command(const std::vector<std::string>& words) {
     print_text(summary(report));
   }
   // Last, so that the figures are seen in any case.
+  if (const auto broken = eval::broken_error(report.evaluation)) throw *broken;
   if (config.evaluation.max_retention_loss) check_retention(report.evaluation, *config.evaluation.max_retention_loss);
 }
 

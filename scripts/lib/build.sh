@@ -5,17 +5,17 @@ build_dir=build/release
 # cache_entry NAME: the value in CMakeCache.txt.
 cache_entry() { sed -n "s|^$1:[A-Z]*=||p" "$build_dir/CMakeCache.txt" 2>/dev/null; }
 
-# configure TORCH_DIR: runs CMake when this folder was never configured, or with another libtorch, or for another place; changed CMake
+# configure TORCH_DIR PYARROW_DIR: runs CMake when this folder was never configured, or with other libraries, or for another place; changed CMake
 # files are noticed by the build itself.
 configure() {
   if [ -f "$build_dir/build.ninja" ] && [ "$(cache_entry CMAKE_PREFIX_PATH)" = "$1" ] &&
-    [ "$(cache_entry CMAKE_HOME_DIRECTORY)" = "$PWD" ]; then
+    [ "$(cache_entry SALIENT_PYARROW)" = "$2" ] && [ "$(cache_entry CMAKE_HOME_DIRECTORY)" = "$PWD" ]; then
     return
   fi
   say "configuring $build_dir with libtorch of $1"
   # An old cache holds the libraries of the old libtorch.
   rm -rf "$build_dir/CMakeCache.txt" "$build_dir/CMakeFiles" "$build_dir/build.ninja"
-  quietly "cmake" cmake --preset release "-DCMAKE_PREFIX_PATH=$1" ||
+  quietly "cmake" cmake --preset release "-DCMAKE_PREFIX_PATH=$1" "-DSALIENT_PYARROW=$2" ||
     die "the build could not be configured; the lines above name what CMake did not find"
 }
 

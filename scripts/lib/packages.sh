@@ -7,6 +7,9 @@ debian_packages=(
   libpcre2-dev libutf8proc-dev libssl-dev libminizip-dev zlib1g-dev libgtest-dev libgmock-dev
 )
 
+# What single tests need beside that; without them they are skipped.
+test_packages=(chromium)
+
 # missing_packages NAME...: those of the names that are not installed, one a line.
 missing_packages() {
   local name state installed=" "

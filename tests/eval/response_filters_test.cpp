@@ -61,6 +61,23 @@ TEST(ResponseFilters, NameTheRowWhoseChoicesAreNoTexts) {
   EXPECT_TRUE(error.message().starts_with("rows.jsonl:7: ")) << error.message();
 }
 
+// scripts/goldens/eval_choice_filter.py.
+TEST(ResponseFilters, ChoicesAreFoundBesideUnicodePunctuation) {
+  const Json json = golden("choice_filter.json");
+  std::vector<std::vector<std::string>> texts;
+  std::vector<Document> documents;
+  const Json row = {{"choices", json["choices"]}};
+  for (const Json& text : json["texts"]) {
+    texts.push_back({text.get<std::string>()});
+    documents.push_back(make_document(row, "row"));
+  }
+  for (const Json& one : json["cases"]) {
+    const auto found = apply_filters({"m", {{"multi_choice_regex", one["arguments"]}}}, texts, documents);
+    for (size_t i = 0; i < texts.size(); ++i)
+      EXPECT_EQ(found[i], one["found"][i].get<std::string>()) << one["arguments"] << " " << texts[i][0];
+  }
+}
+
 TEST(ResponseFilters, RefuseWhatTheyDoNotKnow) {
   for (const FilterStep& wrong :
        {FilterStep{"regx", Json::object()}, FilterStep{"regex", {{"pattern", "a"}}}, FilterStep{"regex", {{"regex_pattern", "("}}},

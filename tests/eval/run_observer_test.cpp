@@ -185,6 +185,7 @@ TEST(RunObserver, MixturesRunRowsOfOneLength) {
                       .max_length = 32,
                       .bos_text = {},
                       .eos_text = {},
+                      .pad_text = {},
                       .bos_id = std::nullopt,
                       .eos_id = std::nullopt,
                       .stop_ids = {},

@@ -47,6 +47,34 @@ TEST(RuntimeCost, OfAFloatModelIsThatOfTheCache) {
   EXPECT_EQ(all.runtime_costs.size(), 2u);
 }
 
+TEST(ThroughputReport, IsReadAsItWasWritten) {
+  const LanguageModel model = demo(16, 16);
+  Evaluation evaluation;
+  evaluation.model.model = "demo";
+  evaluation.model.description = describe(model);
+  evaluation.model.throughput = measure_throughput(model, {.prompt_tokens = 16, .generated_tokens = 8, .repeats = 2});
+  const Throughput& found = *evaluation.model.throughput;
+  EXPECT_EQ(found.latency_tokens, 16);
+  EXPECT_GT(found.first_token_seconds, 0);
+  EXPECT_GT(found.latency_median_seconds, 0);
+  EXPECT_LE(found.latency_median_seconds, found.latency_p95_seconds);
+  EXPECT_LE(found.latency_p95_seconds, found.latency_p99_seconds);
+  EXPECT_GT(found.read_bandwidth, 0);
+  EXPECT_EQ(found.bytes_per_token, model.decoder.weight_bytes() + 4 * model.decoder.cache_bytes_per_token());
+  const Json json = to_json(evaluation);
+  const Evaluation read = evaluation_from_json(json, "test");
+  EXPECT_EQ(to_json(read), json);
+  EXPECT_EQ(to_table(read), to_table(evaluation));
+  EXPECT_THAT(to_table(read), HasSubstr("first token, ms"));
+  Json earlier = json;  // of a version that did not measure latencies
+  for (const char* key :
+       {"first_token_seconds", "token_latency_median_seconds", "token_latency_p95_seconds", "token_latency_p99_seconds",
+        "token_latencies", "read_bandwidth_bytes_per_second", "bytes_per_token", "bandwidth_share", "no_token_step"}) {
+    EXPECT_EQ(earlier.at("model").at("throughput").erase(key), 1U) << key;
+  }
+  EXPECT_EQ(evaluation_from_json(earlier, "test").model.throughput->latency_tokens, 0);
+}
+
 TEST(RuntimeCost, NeedsATaskWithADivergence) {
   const TaskRequest questions{.task = "arc", .file = kDemo / "data/arc_test.jsonl", .limit = 1};
   EXPECT_THAT(test::message_of([&] { measure_runtime_costs(demo, questions, {}); }, ErrorKind::kInvalidArgument), HasSubstr("no divergence"));

@@ -36,10 +36,51 @@ TEST(Aggregation, EqualsTheHarness) {
   EXPECT_EQ(aggregate("mean", {}).value, 0);
 }
 
+// By scripts/goldens/eval_class_metrics.py.
+TEST(Aggregation, ClassMetricsEqualTheHarness) {
+  const Json expected = read_json_file(SALIENT_SOURCE_DIR "/tests/data/eval/class_metrics.json");
+  const auto draws = expected["draws"].get<int64_t>();
+  const auto check = [&](const std::string& name, const std::vector<Score>& scores, const Json& wanted) {
+    const Estimate found = aggregate(name, scores, draws);
+    EXPECT_NEAR(found.value, wanted["value"].get<double>(), 1e-12) << name;
+    ASSERT_EQ(found.stderr_of_mean.has_value(), !wanted["stderr"].is_null()) << name;
+    if (!found.stderr_of_mean) return;
+    EXPECT_NEAR(*found.stderr_of_mean, wanted["stderr"].get<double>(), 1e-12) << name;
+  };
+  for (const Json& one : expected["cases"]) {
+    std::vector<Score> f1, mcc;
+    for (const Json& document : one["documents"]) {
+      const auto choices = document["choices"].get<std::vector<std::string>>();
+      Response response;
+      response.log_probs = document["log_probs"].get<std::vector<double>>();
+      response.is_greedy.resize(choices.size());
+      const auto scores = score_choices({{.name = "acc", .exact_match = {}},
+                                         {.name = "f1", .exact_match = {}},
+                                         {.name = "bypass", .exact_match = {}},
+                                         {.name = "mcc", .exact_match = {}}},
+                                        choices, gold_choice(document["gold"], choices), response, {});
+      ASSERT_EQ(scores.size(), 3u);
+      EXPECT_EQ(scores[0].value, document["acc"].get<double>());
+      EXPECT_EQ(scores[1].value, document["predicted"].get<double>());
+      EXPECT_EQ(scores[1].gold, std::max<int64_t>(document["label"].get<int64_t>(), -1));  // -100 there
+      f1.push_back(scores[1]);
+      mcc.push_back(scores[2]);
+    }
+    if (one["aggregations"].contains("f1")) check("f1", f1, one["aggregations"]["f1"]);
+    check("matthews_corrcoef", mcc, one["aggregations"]["matthews_corrcoef"]);
+  }
+  std::vector<Score> values;
+  for (const Json& value : expected["nanmean"]["values"])
+    values.push_back({"m", value.is_null() ? std::nan("") : value.get<double>()});
+  check("nanmean", values, expected["nanmean"]);
+  EXPECT_EQ(aggregate("bypass", values).value, expected["bypass"].get<double>());
+  EXPECT_FALSE(aggregate("bypass", values).stderr_of_mean);
+}
+
 TaskResult leaf(const char* name, double acc, double error, int64_t n) {
   TaskResult result;
   result.task = name;
-  result.metrics = {{.metric = "acc", .headline = true, .is_mean = true, .value = {acc, error}, .n = n, .chance = 0.25, .base = {}},
+  result.metrics = {{.metric = "acc", .headline = true, .aggregation = "mean", .value = {acc, error}, .n = n, .chance = 0.25, .base = {}},
                     {.metric = "acc_norm", .value = {acc, error}, .n = n, .chance = {}, .base = {}}};
   return result;
 }

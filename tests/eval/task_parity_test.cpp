@@ -6,6 +6,7 @@
 #include "eval/evaluate.h"
 #include "eval/prepared_task.h"
 #include "eval/rolling_loglikelihood.h"
+#include "models/text/parquet_rows.h"
 #include "support/temporary_folder.h"
 #include "support/thrown_error.h"
 
@@ -142,6 +143,15 @@ TEST(TaskGroups, AreEvaluatedWithTheirMembersAndABase) {
   ASSERT_TRUE(group.base);
   EXPECT_EQ(group.base->difference.value, 0);
   EXPECT_EQ(group.base->difference.stderr_of_mean, 0);
+  // Data of one member, beside those of the others.
+  const auto few = write_rows(folder.path() / "few.jsonl", Json::array({rows[5]}));
+  TaskRequest apart{"two", file, 0, 0, {}, {}};
+  apart.members["mmlu_virology"] = {few, {}};
+  const Evaluation two = evaluate(demo(), nullptr, {apart}, options);
+  ASSERT_EQ(two.model.tasks.size(), 3u);
+  EXPECT_EQ(two.model.tasks[0].documents.size(), 2u);
+  EXPECT_EQ(two.model.tasks[1].file, few.string());
+  EXPECT_EQ(two.model.tasks[2].metrics.at(0).n, 3);
   // A subject that the file does not have.
   const Error error = test::error_of(
       [&] {
@@ -167,8 +177,24 @@ TEST(TaskData, FoldersSayWhatTheyWereSearchedFor) {
   const TaskDefinition& task = *TaskLibrary::bundled().find("arc_easy").tasks.at(0);
   const Error error = test::error_of([&] { find_split(task, "test", {folder.path(), {}}); }, ErrorKind::kInvalidArgument);
   EXPECT_NE(error.message().find("ARC-Easy/test, ARC-Easy_test, test"), std::string::npos) << error.message();
+  // A folder of Hugging Face's hub, and the nearer name before it.
+  const std::filesystem::path shard = folder.path() / "data/ARC-Easy/test-00000-of-00001.parquet";
+  std::filesystem::create_directories(shard.parent_path());
+  write_file(shard, "");
+  EXPECT_EQ(find_split(task, "test", {folder.path(), {}}), shard);
   write_rows(folder.path() / "test.jsonl", Json::array());
   EXPECT_EQ(find_split(task, "test", {folder.path(), {}}), folder.path() / "test.jsonl");
+}
+
+TEST(TaskData, ReadsParquet) {
+  if (!models::reads_parquet()) GTEST_SKIP() << "built without Apache Arrow";
+  TaskDefinition task;
+  task.name = "t";
+  task.test_split = "test";
+  const TaskRows rows =
+      load_split(task, "test", {std::filesystem::path(SALIENT_SOURCE_DIR) / "tests/data/parquet/plain.parquet", {}});
+  ASSERT_EQ(rows.rows.size(), 3u);
+  EXPECT_EQ(rows.rows[1], (Json{{"question", "2 + 2?"}, {"answer", "4"}, {"score", 2}, {"choices", {"4"}}}));
 }
 
 TEST(TaskData, RowFiltersCompareNumbers) {
@@ -210,6 +236,37 @@ TEST(PreparedTasks, RowsAgreeOnMultipleInputs) {
   for (const Json& rows : {Json{{{"q", "a"}}, {{"q", "1"}}}, Json{{{"q", "0"}}, {{"q", "b"}}}}) {
     const Error error = test::error_of([&] { prepared(rows); }, ErrorKind::kCorruption);
     EXPECT_NE(error.message().find("rows.jsonl:2: doc_to_text"), std::string::npos) << error.message();
+  }
+}
+
+// One question twice, with either answer: the class 1 is right once, and chosen twice or never.
+TEST(MultipleChoice, ClassMetricsAreOfTwoClasses) {
+  const test::TemporaryFolder folder;
+  const auto run = [&](const std::string& choices, const Json& answer) {
+    write_file(folder.path() / "t.yaml",
+               "task: t\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_choice: " + choices +
+                   "\ndoc_to_target: answer\nmetric_list: [{metric: f1}, {metric: mcc}, {metric: acc}, {metric: bypass}]\n");
+    const auto file = write_rows(folder.path() / "rows.jsonl", {{{"q", "one two one two one"}, {"answer", 0}},
+                                                                {{"q", "one two one two one"}, {"answer", answer}}});
+    EvaluationOptions options;
+    options.throughput = false;
+    options.bootstrap_draws = 1000;
+    return evaluate(demo(), nullptr, {{(folder.path() / "t.yaml").string(), file, 0, 0, {}, {}}}, options).model.tasks.at(0);
+  };
+  const TaskResult result = run("[xylophone, two]", 1);
+  ASSERT_EQ(result.metrics.size(), 3u) << "bypass is nothing of choices";
+  const double chosen = result.documents.at(0).scores.at(0).value;
+  EXPECT_EQ(result.documents.at(1).scores.at(0).value, chosen) << "the same question";
+  EXPECT_DOUBLE_EQ(result.metrics[0].value.value, chosen == 1 ? 2.0 / 3.0 : 0.0);
+  EXPECT_TRUE(result.metrics[0].value.stderr_of_mean);
+  EXPECT_EQ(result.metrics[1].value.value, 0);
+  EXPECT_EQ(result.metrics[2].value.value, 0.5);
+  for (const auto& [choices, answer, text] : {std::tuple<std::string, Json, std::string>{"[x, y, z]", 1, "3 choices"},
+                                              {"[x, y]", 2, "none of them right"},
+                                              {"[x, y]", Json::array({0, 1}), "2 answers"}}) {
+    const Error error = test::error_of([&] { run(choices, answer); }, ErrorKind::kCorruption);
+    EXPECT_NE(error.message().find(text), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("rows.jsonl:"), std::string::npos) << error.message();
   }
 }
 

@@ -22,9 +22,10 @@ using testing::HasSubstr;
 const TaskDefinition& bundled(const char* name) { return *TaskLibrary::bundled().find(name).tasks.at(0); }
 
 TaskDefinition parse(const std::string& text) {
-  return read_task_file(ConfigNode::parse(text, "x.yaml"), "x.yaml",
-                        [](const std::string&, const std::string&) { return IncludedFile(); })
-      .tasks.at(0);
+  return *read_task_file(ConfigNode::parse(text, "x.yaml"), "x.yaml",
+                         [](const std::string&, const std::string&) { return IncludedFile(); })
+              .tasks.at(0)
+              ->definition;
 }
 
 TEST(BundledTasks, AreTheFilesOfTheProject) {
@@ -135,6 +136,77 @@ TEST(TaskLibraryTest, AFileIsWhatItHoldsWhateverItsName) {
     EXPECT_EQ(test::error_of([&] { found(wrong); }).kind(), ErrorKind::kInvalidArgument) << wrong;
 }
 
+// {task: x, num_fewshot: 5} in a group: as lm_eval/tasks/_factory.py of lm-evaluation-harness 0.4.13 lays keys over one another.
+TEST(TaskLibraryTest, GroupsLayKeysOverTheirMembers) {
+  const test::TemporaryFolder folder;
+  const auto write = [&](const std::string& name, const std::string& text) { write_file(folder.path() / name, text); };
+  write("shared", "num_fewshot: 4\ntarget_delimiter: '|'\n");
+  write("suite.yaml",
+        "group: suite\ninclude: shared\ntask:\n  - arc_easy\n  - {task: arc_challenge, num_fewshot: 5}\n  - group: inner\n    "
+        "fewshot_delimiter: '-'\n    task:\n"
+        "      - boolq\n      - {task: piqa, num_fewshot: 1}\n      - {task: mine, num_fewshot: 2, output_type: multiple_choice, "
+        "test_split: test, doc_to_text: a, "
+        "doc_to_target: 0, doc_to_choice: [x, y]}\n");
+  write("outer.yaml", "group: outer\ntask:\n  - {group: suite, num_fewshot: 9, target_delimiter: '+'}\n  - winogrande\n");
+  TaskLibrary library = TaskLibrary::bundled();
+  library.add_folder(folder.path());
+  const auto shots = [](const TaskSelection& selection) {
+    std::map<std::string, std::string> out;
+    for (const auto& task : selection.tasks) {
+      out[task->name] = (task->num_fewshot ? std::to_string(*task->num_fewshot) : "none") + task->target_delimiter +
+                        (task->fewshot_delimiter == "-" ? "-" : "");
+    }
+    return out;
+  };
+  using Map = std::map<std::string, std::string>;
+  EXPECT_EQ(shots(library.find("suite")),
+            (Map{{"arc_easy", "4|"}, {"arc_challenge", "5|"}, {"boolq", "4|-"}, {"piqa", "1|-"}, {"mine", "2|-"}}));
+  EXPECT_EQ(shots(library.find("outer")), (Map{{"arc_easy", "9+"},
+                                               {"arc_challenge", "5+"},
+                                               {"boolq", "9+-"},
+                                               {"piqa", "1+-"},
+                                               {"mine", "2+-"},
+                                               {"winogrande", "none "}}));
+  EXPECT_EQ(shots(TaskLibrary::bundled().find((folder.path() / "suite.yaml").string())), shots(library.find("suite")));
+  EXPECT_EQ(library.find("suite").groups.back().tasks.size(), 5u);
+  // The tasks themselves stay what they are, and their version with them.
+  EXPECT_FALSE(library.find("arc_easy").tasks[0]->num_fewshot);
+  EXPECT_EQ(library.find("suite").tasks[0]->version, library.find("arc_easy").tasks[0]->version);
+  EXPECT_NE(library.find("suite").tasks[0]->sha256, library.find("arc_easy").tasks[0]->sha256);
+
+  const auto refused = [&](const std::string& text) {
+    write("wrong.yaml", text);
+    return test::error_of([&] { TaskLibrary::bundled().find((folder.path() / "wrong.yaml").string()); },
+                          ErrorKind::kInvalidArgument)
+        .message();
+  };
+  EXPECT_THAT(refused("group: g\ntask: [arc_easy, {task: arc_easy, num_fewshot: 5}]\n"),
+              HasSubstr("task arc_easy is reached twice"));
+  EXPECT_THAT(refused("group: g\ntask: [{task: arc_easy, num_fewshoot: 5}]\n"), HasSubstr("wrong.yaml:2:25: unknown key"));
+  EXPECT_THAT(refused("group: g\ntask: [{num_fewshot: 5}]\n"), HasSubstr("task or group"));
+  EXPECT_THAT(refused("group: g\nnum_fewshoot: 5\ntask: [arc_easy]\n"), HasSubstr("num_fewshot"));
+}
+
+// What a group's file holds inside does not take a known name away from what has it.
+TEST(TaskLibraryTest, MembersNamedLikeKnownTasksStayInside) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "g.yaml",
+             "group: g\ntask:\n  - {task: arc_easy, output_type: multiple_choice, test_split: mine, doc_to_text: a, doc_to_target: "
+             "0, doc_to_choice: [x, y]}\n"
+             "  - {group: boolq, task: [piqa]}\n");
+  TaskLibrary library = TaskLibrary::bundled();
+  library.add_folder(folder.path());
+  EXPECT_EQ(library.find("arc_easy").tasks.at(0)->test_split, "test");
+  EXPECT_TRUE(library.find("boolq").groups.empty());
+  const TaskSelection group = library.find("g");
+  ASSERT_EQ(group.tasks.size(), 2u);
+  EXPECT_EQ(group.tasks[0]->test_split, "mine");
+  EXPECT_EQ(group.tasks[1]->name, "piqa");
+  ASSERT_EQ(group.groups.size(), 2u);
+  EXPECT_EQ(group.groups[0].name, "boolq");
+  EXPECT_EQ(group.groups[1].tasks, (std::vector<std::string>{"arc_easy", "piqa"}));
+}
+
 TEST(TaskLibraryTest, GroupsInSeveralGroupsAreThereOnce) {
   const test::TemporaryFolder folder;
   write_file(folder.path() / "leaf.yaml", plain_task("leaf"));
@@ -197,10 +269,11 @@ TEST(TaskYaml, SaysWhatIsWrongAndWhere) {
       {"output_type: multiple_choise\n", ErrorKind::kInvalidArgument, "did you mean 'multiple_choice'"},
       {"output_type: multiple_choice\n", ErrorKind::kInvalidArgument, "doc_to_choice"},
       {"process_docs: !function utils.process_docs\n", ErrorKind::kInvalidArgument, "utils.process_docs"},
-      {"metric_list: [{metric: bleu}]\n", ErrorKind::kInvalidArgument, "exact_match"},
+      {"metric_list: [{metric: blue}]\n", ErrorKind::kInvalidArgument, "exact_match"},
+      {"metric_list: [{metric: bleu}]\n", ErrorKind::kUnsupported, "sacrebleu"},
+      {"metric_list: [{metric: rouge, hf_evaluate: true}]\n", ErrorKind::kUnsupported, "package evaluate"},
       {"metric_list: [{metric: exact_match, aggregation: best}]\n", ErrorKind::kInvalidArgument, "weighted_perplexity"},
       {"filter_list: [{name: f, filter: [{function: regexp}]}]\n", ErrorKind::kInvalidArgument, "'regex'"},
-      {"generation_kwargs: {do_sample: true, temperature: 0.2}\n", ErrorKind::kUnsupported, "sampled"},
       {"filter_list: [{name: f, filter: [null]}]\n", ErrorKind::kInvalidArgument, "function"},
       {"process_results: !function wikitext.process_results\n", ErrorKind::kInvalidArgument, "loglikelihood_rolling"},
       {"process_results: !function squadv2.process_results\n"
@@ -217,6 +290,18 @@ TEST(TaskYaml, SaysWhatIsWrongAndWhere) {
     EXPECT_THAT(error.message(), HasSubstr("x.yaml:"));
   }
   EXPECT_THAT(test::error_of([] { parse("task: t\ntest_split: test\ndoc_to_text: a\n"); }).message(), HasSubstr("doc_to_target"));
+}
+
+TEST(TaskYaml, SamplingFollowsTheHarness) {
+  const auto sampling = [](const std::string& keys) {
+    const TaskDefinition task = parse("task: t\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\ngeneration_kwargs: {" + keys + "}\n");
+    return std::tuple(task.temperature, task.top_p, task.top_k);
+  };
+  EXPECT_EQ(sampling("do_sample: false, temperature: 0.7"), std::tuple(0.0, 1.0, 0));
+  EXPECT_EQ(sampling("temperature: 0.0"), std::tuple(0.0, 1.0, 0));
+  EXPECT_EQ(sampling("temperature: 0.2"), std::tuple(0.2, 1.0, 50));
+  EXPECT_EQ(sampling("do_sample: true"), std::tuple(1.0, 1.0, 50));
+  EXPECT_EQ(sampling("do_sample: true, temperature: 0.5, top_p: 0.9, top_k: 0"), std::tuple(0.5, 0.9, 0));
 }
 
 TEST(TaskYaml, DefaultsAreTheHarness) {

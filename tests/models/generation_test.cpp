@@ -84,7 +84,7 @@ TEST(Generation, SamplingIsSeededByRow) {
   const auto again = generate(decoder, prompts, options);
   for (size_t row = 0; row < prompts.size(); ++row) EXPECT_EQ(first[row].ids, again[row].ids);
   EXPECT_NE(first[0].ids, first[1].ids);  // equal prompts, other draws
-  options.first_row = 2;
+  options.rows = {2};
   EXPECT_EQ(generate(decoder, {prompts[2]}, options)[0].ids, first[2].ids);  // the same in another batch
   options = {.max_new_tokens = 15, .temperature = 1.0, .seed = 43};
   EXPECT_NE(generate(decoder, prompts, options)[0].ids, first[0].ids);

@@ -46,6 +46,31 @@ TEST(JinjaGoldens, SnippetsRenderLikeJinja2) {
   EXPECT_GT(errors, 150u);
 }
 
+// scripts/goldens/templates_strict.py.
+TEST(JinjaGoldens, TaskTemplatesAreAsStrictAsJinja2) {
+  const OrderedJson goldens = read_ordered_json_file(kData / "strict.json");
+  jinja::Variables variables;
+  for (const auto& [name, value] : goldens["variables"].items()) variables.emplace_back(name, jinja::from_json(value));
+  jinja::RenderOptions options;
+  options.strict_undefined = true;
+  size_t texts = 0, errors = 0;
+  for (const OrderedJson& snippet : goldens["snippets"]) {
+    const auto source = snippet["source"].get<std::string>();
+    SCOPED_TRACE(source);
+    try {
+      const std::string text = jinja::Template::parse(source, "task.yaml", jinja::kTaskSyntax).render(variables, options);
+      EXPECT_EQ(text, snippet.contains("text") ? snippet["text"].get<std::string>() : "an error");
+      ++texts;
+    } catch (const Error& error) {
+      EXPECT_TRUE(snippet.contains("error")) << error.what();
+      EXPECT_TRUE(std::string(error.what()).starts_with("task.yaml:1: ")) << error.what();
+      ++errors;
+    }
+  }
+  EXPECT_GT(texts, 200u);
+  EXPECT_GT(errors, 500u);
+}
+
 TEST(JinjaGoldens, ChatTemplatesRenderLikeTransformers) {
   const OrderedJson goldens = read_ordered_json_file(kData / "chats.json");
   size_t texts = 0, errors = 0;

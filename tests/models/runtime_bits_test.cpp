@@ -132,9 +132,9 @@ TEST(KvCache8, PromptsUnpackAPartAtATime) {
   const quant::Int8Rows keys = quant::to_int8_rows(at::randn({2, kv_heads, past + 3, config.head_dim}), quant::kStableHalfRange);
   const quant::Int8Rows values = quant::to_int8_rows(at::randn({2, kv_heads, past + 3, config.head_dim}), quant::kStableHalfRange);
   const at::Tensor query = at::randn({2, heads, 3, config.head_dim});
-  const at::Tensor found = attend(call, query, {keys.codes, values.codes, keys.scales, values.scales});
-  const at::Tensor expected =
-      attend(call, query, {quant::from_int8_rows(keys, at::kFloat), quant::from_int8_rows(values, at::kFloat)});
+  const BlockMask mask = select_mask(context, call.layer(), 3, past, at::kFloat, at::kCPU);
+  const at::Tensor found = attend(call, query, {keys.codes, values.codes, keys.scales, values.scales}, mask);
+  const at::Tensor expected = attend(call, query, {quant::from_int8_rows(keys, at::kFloat), quant::from_int8_rows(values, at::kFloat)}, mask);
   EXPECT_LT(distance(found, expected), 1e-5);
   EXPECT_GT(expected.abs().max().item<double>(), 1e-3);
 }

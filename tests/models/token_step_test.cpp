@@ -231,6 +231,28 @@ TEST_F(FourRows, GiveThoseBitsToo) {
   expect_equal(blocks_, 4, 16, "four rows, float cache");
 }
 
+TEST_F(FourRows, SayWhyThereIsNoStep) {
+  const auto why = [&](const Blocks& blocks) {
+    std::string reason;
+    EXPECT_EQ(TokenStep::make(blocks.config, blocks.weights, std::vector<KvScheme>(blocks.weights.size()), &reason), nullptr);
+    return reason;
+  };
+  Blocks changed = blocks_;
+  changed.weights[1].mlp.down = FloatLinear{dense_weight(blocks_.weights[1].mlp.down), {}};
+  EXPECT_EQ(why(changed), "model.layers.1: down_proj is in float32");
+  const LinearId v_id{LinearSlot::kVProj, kDenseMlp};
+  const Linear v = blocks_.weights[0].at(v_id);
+  changed = blocks_;
+  changed.weights[0].at(v_id) = FloatLinear{dense_weight(v).to(at::kHalf), {}};
+  EXPECT_EQ(why(changed), "model.layers.0: v_proj wants its input in another form than q_proj");
+  changed = blocks_;
+  changed.config.parallel_residual = true;
+  EXPECT_EQ(why(changed), "qwen3 has parts that this way lacks");
+  std::string untouched = "as it was";
+  EXPECT_NE(TokenStep::make(blocks_.config, blocks_.weights, std::vector<KvScheme>(blocks_.weights.size()), &untouched), nullptr);
+  EXPECT_EQ(untouched, "as it was");
+}
+
 TEST_F(FourRows, WithoutTheNormsOrTheLinearsThereIsNoStep) {
   const auto step = [&] { return TokenStep::make(blocks_.config, blocks_.weights, std::vector<KvScheme>(blocks_.weights.size())); };
   ASSERT_NE(step(), nullptr);

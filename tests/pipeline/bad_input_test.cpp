@@ -182,6 +182,35 @@ TEST(BadModel, NanOrInfinityIsNamed) {
   model.expect_quantize_error(kCorruption, {"model.embed_tokens.weight", "nan"});
 }
 
+// An evaluation says all that it can, keeps it, and then fails.
+TEST(BadModel, NanLogitsAreReportedBeforeTheEvaluationFails) {
+  const BrokenModel model;
+  for (uint64_t i = 0; i < 16; ++i) model.set_value("model.norm.weight", i, 0x7f7f);  // the largest bfloat16: products overflow
+  const std::string data = (kDemoModel / "data").string();
+  std::vector<std::string> words = {"eval", "model", "--compare-with", kDemoModel.string(), "--tasks", "arc,perplexity", "--data",
+                                    "arc=" + data + "/arc_test.jsonl", "--data", "perplexity=" + data + "/heldout.txt", "--window", "64",
+                                    "--limit", "2", "--no-throughput", "--store", "eval.db"};
+  const ProgramResult printed = run_program(words, model.folder());
+  expect_error(printed, 7, {"BROKEN_MODEL", "model has no scores for arc, perplexity"});
+  EXPECT_THAT(printed.out, HasSubstr("model against demo: broken, NaN or infinite logits and no figures: arc, perplexity"));
+  EXPECT_THAT(printed.out, HasSubstr("! arc: nan_logits: "));
+
+  words.emplace_back("--json");
+  const ProgramResult result = run_program(words, model.folder());
+  EXPECT_EQ(result.exit_code, 7);
+  const Json evaluation = parse_json(result.out, "eval --json");
+  for (const Json& task : evaluation.at("model").at("tasks")) {
+    EXPECT_TRUE(task.at("metrics").empty()) << "absent, not 0";
+    EXPECT_EQ(task.at("flags").at(0).at("kind"), "nan_logits");
+  }
+  EXPECT_EQ(evaluation.at("base").at("tasks").at(0).at("metrics").at(0).at("n"), 2);
+  const Json stored = parse_json(run_program({"results", "--store", "eval.db", "--json"}, model.folder()).out, "results --json");
+  std::map<std::string, int> metrics;
+  for (const Json& row : stored) ++metrics[row.at("metric").get<std::string>()];
+  EXPECT_EQ(metrics["flag_nan_logits"], 2);
+  EXPECT_EQ(metrics["acc"], 1) << "of the base";
+}
+
 TEST(BadModel, GroupSizeThatDoesNotDivide) {
   const BrokenModel model;
   model.expect_quantize_error(kInvalidArgument, {"self_attn.q_proj", "96", "256", "64, 128"}, {"--group-size", "96"});

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "common/json.h"
 #include "support/demo_run.h"
 #include "support/temporary_folder.h"
@@ -9,6 +11,7 @@
 namespace salient::pipeline {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class Bench : public ::testing::Test {
@@ -36,6 +39,36 @@ TEST_F(Bench, FiguresBelongTogether) {
               1e-6);
   for (const char* key : {"load_seconds", "prompt_tokens_per_second", "generation_tokens_per_second", "read_bandwidth_bytes_per_second"})
     EXPECT_GT(found.at(key).get<double>(), 0) << key;
+}
+
+TEST_F(Bench, LatenciesAreOrdered) {
+  const Json found = parse_json(run({"--json"}).out, "output");
+  EXPECT_EQ(found.at("token_latencies"), 8);
+  const auto seconds = [&](const char* key) { return found.at(key).get<double>(); };
+  EXPECT_GT(seconds("token_latency_median_seconds"), 0);
+  EXPECT_LE(seconds("token_latency_median_seconds"), seconds("token_latency_p95_seconds"));
+  EXPECT_LE(seconds("token_latency_p95_seconds"), seconds("token_latency_p99_seconds"));
+  EXPECT_NEAR(seconds("first_token_seconds") * seconds("prompt_tokens_per_second"), 32, 1e-6);
+  // The demo's linears are floats.
+  EXPECT_EQ(found.at("token_step"), false);
+  EXPECT_EQ(found.at("no_token_step"), "model.layers.0: q_proj is in float32");
+  EXPECT_THAT(run({}).out,
+              AllOf(HasSubstr("ms to the first token"), HasSubstr("ms a token: median"), HasSubstr("q_proj is in float32")));
+}
+
+TEST_F(Bench, FiguresGoIntoTheStore) {
+  const Json found = parse_json(run({"--store", "bench.db", "--json"}).out, "output");
+  const test::ProgramResult listed =
+      test::run_program({"results", "--store", "bench.db", "--task", "throughput", "--json"}, folder_.path());
+  ASSERT_EQ(listed.exit_code, 0) << listed.err;
+  std::map<std::string, double> rows;
+  const Json list = parse_json(listed.out, "results");
+  for (const Json& row : list) rows[row.at("metric").get<std::string>()] = row.at("value").get<double>();
+  for (const char* key :
+       {"first_token_seconds", "token_latency_median_seconds", "token_latency_p95_seconds", "token_latency_p99_seconds",
+        "bytes_per_token", "bandwidth_share", "prompt_tokens_per_second", "generation_tokens_per_second"}) {
+    EXPECT_EQ(rows.at(key), found.at(key).get<double>()) << key;
+  }
 }
 
 TEST_F(Bench, BitsOfTheRuntimeAreNamed) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/file.h"
 #include "common/json.h"
 #include "pipeline/commands/commands.h"
 #include "support/demo_run.h"
@@ -88,6 +89,8 @@ TEST(CommandLine, WrongCallsSayWhatIsWrong) {
       {{"eval", model, "--no-store", "--tasks", "arcc"}, {"arcc", "did you mean 'arc'", "openmath"}},
       {{"eval", model, "--no-store", "--tasks", "arc"}, {"task arc has no data file", "--data arc=FILE"}},
       {{"eval", model, "--no-store", "--tasks", "arc", "--data", "arc"}, {"--data", "TASK=FILE"}},
+      {{"eval", model, "--no-store", "--tasks", "arc", "--log-samples"}, {"--log-samples without --output-path"}},
+      {{"report", "--model", "a", "--run", "1"}, {"--model and --run"}},
       {{"inspect"}, {"found 0 models, expected one"}},
       {{"run"}, {"found 0 configs, expected one", "salient run CONFIG"}},
       {{"run", "a.yaml", "b.yaml"}, {"found 2 configs"}},
@@ -219,7 +222,7 @@ TEST(CommandLine, InspectTellsFloatFromQuantized) {
 TEST(CommandLine, EvalComparesWithTheBase) {
   const std::string arc = (kDemoModel / "data/arc_test.jsonl").string();
   const ProgramResult result = run_ok({"eval", kArtifactPath, "--compare-with", kDemoModel.string(), "--tasks", "arc", "--data", "arc=" + arc,
-                                       "--limit", "20", "--no-throughput", "--store", "eval.db", "--json"},
+                                       "--limit", "20", "--no-throughput", "--store", "eval.db", "--json", "--output-path", "files", "--log-samples"},
                                       finished_run());
   const Json evaluation = parse_json(result.out, "eval --json");
   const Json& task = evaluation.at("model").at("tasks").at(0);
@@ -229,6 +232,29 @@ TEST(CommandLine, EvalComparesWithTheBase) {
 
   const Json stored = parse_json(run_ok({"results", "--store", "eval.db", "--json"}, finished_run()).out, "results --json");
   EXPECT_EQ(stored.size(), 8U);  // acc and acc_norm of both models, and of the artifact their _difference and _retention
+
+  // Files of lm-evaluation-harness' form, of each model in a folder of its own.
+  int64_t results = 0;
+  int64_t samples = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(finished_run() / "files")) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("results_")) ++results;
+    if (!name.starts_with("samples_arc_")) continue;
+    const std::string lines = read_text_file(entry.path());
+    samples += std::count(lines.begin(), lines.end(), '\n');
+  }
+  EXPECT_EQ(results, 2);
+  EXPECT_EQ(samples, 2 * 20);
+}
+
+TEST(CommandLine, ReportIsWrittenByARunAndByItsCommand) {
+  const fs::path& folder = finished_run();
+  EXPECT_THAT(read_text_file(folder / "runs/run_1.html"), AllOf(HasSubstr("<h1>" + std::string(kDemoArtifact)), HasSubstr("kl_divergence")));
+  EXPECT_THAT(run_ok({"report", "--run", "1", "-o", "page.html"}, folder).out, HasSubstr("page.html: 1 model"));
+  EXPECT_TRUE(fs::exists(folder / "page.html"));
+  const ProgramResult nothing = run_program({"report", "--model", "no such model"}, folder);
+  EXPECT_EQ(nothing.exit_code, 3);
+  EXPECT_THAT(nothing.err, HasSubstr("no such model"));
 }
 
 // The same artifact with other bits is another result, and says so.
@@ -307,7 +333,7 @@ TEST(CommandLine, ListingsShowTheRun) {
 
 TEST(CommandLine, ListingsWithoutAStoreSayWhereTheyLooked) {
   const TemporaryFolder folder;
-  for (const char* name : {"runs", "models", "results"}) {
+  for (const char* name : {"runs", "models", "results", "report"}) {
     const ProgramResult result = run_program({name}, folder.path());
     EXPECT_EQ(result.exit_code, 3) << name;
     EXPECT_THAT(result.err, HasSubstr("runs/salient.db"));

@@ -295,6 +295,8 @@ TEST(QuantizationSettings, TheSplitNamesAFileOfAFolder) {
   test::TemporaryFolder folder;
   write_file(folder.path() / "validation.txt", "x");
   EXPECT_EQ(resolve_split(folder.path(), "validation"), folder.path() / "validation.txt");
+  write_file(folder.path() / "test.parquet", "x");
+  EXPECT_EQ(resolve_split(folder.path(), "test"), folder.path() / "test.parquet");
   EXPECT_EQ(resolve_split("anything.jsonl", "validation"), "anything.jsonl");
   EXPECT_THAT(error_of([&] { resolve_split(folder.path(), "train"); }, ErrorKind::kNotFound), HasSubstr("split 'train'"));
 }

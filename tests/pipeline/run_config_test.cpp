@@ -59,7 +59,7 @@ quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, gr
                target_bits: 3.5, salient_ratio: auto, max_chunk_memory: 1MB, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB, pad_intermediate: auto, text_column: t, split: s,
                ignore: [down_proj, "re:.*o_proj"], mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
-             max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, runtime_cost: true, max_retention_loss: 0.05}
+             fewshot_as_multiturn: false, system_instruction: "", fewshot_seed: 7, include_path: tasks, max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, runtime_cost: true, sensitivity: kind, max_retention_loss: 0.05}
 output: {folder: o, store: s.db, overwrite: true}
 runtime: {threads: 2, device: cuda, dtype: bfloat16}
 )");
@@ -77,8 +77,9 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
       "pad_intermediate": "auto", "text_column": "t", "split": "s", "self_generated": 0.2, "search": null, "save_search": null, "bit_choices": [2, 3, 4, 5, 6, 8], "ignore": ["down_proj", "re:.*o_proj"],
       "mappings": [{"smooth_layer": "up_proj", "balance_layers": ["down_proj"]}]},
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
-      "batch_tokens": 10, "apply_chat_template": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
-      "activation_bits": 16, "kv_bits": 8, "runtime_cost": true, "max_retention_loss": 0.05},
+      "batch_tokens": 10, "apply_chat_template": true, "fewshot_as_multiturn": false, "system_instruction": "", "fewshot_seed": 7,
+      "include_path": "tasks", "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
+      "activation_bits": 16, "kv_bits": 8, "runtime_cost": true, "sensitivity": "kind", "max_retention_loss": 0.05},
     "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
   EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:13:27");
 }

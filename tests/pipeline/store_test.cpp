@@ -86,6 +86,33 @@ TEST(Migrations, AreConsecutive) {
   EXPECT_EQ(newest_schema_version(), expected - 1);
 }
 
+// A store of the first version, with its rows, is brought up to date.
+TEST_F(StoreTest, OlderSchemasAreMigratedWithTheirRows) {
+  fs::create_directories(path_.parent_path());
+  raw_sql(path_, migrations().front().sql);
+  raw_sql(path_, "PRAGMA user_version = 1; PRAGMA application_id = 1396788308");
+  raw_sql(path_,
+          "INSERT INTO results (model_name, model_path, model_hash, task, metric, value, n, config, data_hash, protocol, compared_with, created)"
+          " VALUES ('old', '/m', 'h', 'arc', 'acc', 0.5, 4, '{}', 'd', '', '', '2025-01-31T08:30:00Z')");
+  Store store(path_, StoreMode::kExisting);
+  ASSERT_EQ(store.list_results().size(), 1u);
+  EXPECT_EQ(store.list_results()[0].model_name, "old");
+  EXPECT_TRUE(store.list_evaluations().empty());
+  EvaluationRecord record;
+  record.model_name = "new";
+  const int64_t id = store.put_evaluation(record, {{0, 0, {{"question", "q"}}, {{"scores", Json::object()}}, std::nullopt}});
+  ASSERT_EQ(store.list_documents(id).size(), 1u);
+  EXPECT_FALSE(store.list_documents(id)[0].base);
+}
+
+// All of an evaluation or nothing: a document that cannot be stored takes the evaluation with it.
+TEST_F(StoreTest, AnEvaluationIsStoredWholeOrNotAtAll) {
+  Store store(path_);
+  const StoredDocument document{0, 0, Json::object(), Json::object(), std::nullopt};
+  EXPECT_ANY_THROW(store.put_evaluation({}, {document, document}));  // the same place twice
+  EXPECT_TRUE(store.list_evaluations().empty());
+}
+
 TEST_F(StoreTest, RunsAndStagesRoundTrip) {
   int64_t id = 0;
   {
