@@ -5,7 +5,7 @@
 # Without it: the pyarrow beside libtorch, else that of .venv, into which it is installed from where SALIENT_PIP_ARGS says. With SALIENT_TORCH nothing is
 # installed. Parquet is no reason to stop: without Arrow, Salient is built and says so when it is given such a file.
 
-pyarrow_version=25.0.1
+pyarrow_version=26.0.1
 
 # is_pyarrow FOLDER: whether CMake can build with it.
 is_pyarrow() { [ -f "$1/include/parquet/arrow/reader.h" ] && compgen -G "$1/libarrow.so.*" >/dev/null && compgen -G "$1/libparquet.so.*" >/dev/null; }
@@ -22,8 +22,9 @@ venv_pyarrow() {
   return 1
 }
 
-# Only headers and libraries of the wheel are used.
+# Only headers and libraries of the wheel are used. What an older version left goes first: its libraries have other names and would stay beside the new.
 install_pyarrow() {
+  rm -rf .venv/lib/python3*/site-packages/pyarrow .venv/lib/python3*/site-packages/pyarrow-*.dist-info
   local args
   read -r -a args <<<"${SALIENT_PIP_ARGS:-}"
   say "installing pyarrow $pyarrow_version (about 50 MB) into .venv"
