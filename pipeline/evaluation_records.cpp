@@ -97,12 +97,17 @@ bool holds_weights(const fs::path& file) {
 
 fs::path folder_of(const fs::path& model) { return fs::is_directory(model) ? model : fs::absolute(model).parent_path(); }
 
+// Of a model that is a file itself, a TorchScript module, its neighbours are no part.
+bool is_part(const fs::path& model, const fs::path& file) {
+  return holds_weights(file) && (fs::is_directory(model) || file.filename() == model.filename());
+}
+
 // Of the weights on disk.
 int64_t weight_bytes(const fs::path& model) {
   if (const auto file = models::find_gguf_model(model)) return static_cast<int64_t>(fs::file_size(*file));
   int64_t bytes = 0;
   for (const auto& entry : fs::directory_iterator(folder_of(model))) {
-    if (holds_weights(entry.path())) bytes += static_cast<int64_t>(entry.file_size());
+    if (is_part(model, entry.path())) bytes += static_cast<int64_t>(entry.file_size());
   }
   return bytes;
 }
@@ -114,7 +119,7 @@ std::string model_hash(Store& store, const fs::path& model) {
   std::map<std::string, std::string> hashes;  // sorted by name
   for (const auto& entry : fs::directory_iterator(folder_of(model))) {
     const std::string name = entry.path().filename().string();
-    const bool counts = name == "config.json" || name == "tokenizer.json" || holds_weights(entry.path());
+    const bool counts = name == "config.json" || name == "tokenizer.json" || is_part(model, entry.path());
     if (counts) hashes[name] = store.file_sha256(entry.path());
   }
   std::string text;

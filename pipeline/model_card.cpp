@@ -294,16 +294,20 @@ Json describe_source(const fs::path& model_folder) {
   source["name"] =
       !hub.empty() ? hub.substr(hub.find('/') + 1) : (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   if (!hub.empty()) source["base_model"] = hub;
-  const fs::path card = folder / kModelCard;
-  if (!fs::is_regular_file(card)) return source;
-  try {
-    const Json given = ConfigNode::parse(header_of(card), card.string()).to_json();
-    for (const char* key : kCarried) {
-      if (given.is_object() && given.contains(key) && !given.at(key).is_null()) source[key] = given.at(key);
-    }
-  } catch (const Error&) {  // somebody else's file: nothing depends on it
+  const Json given = read_card_header(folder / kModelCard);
+  for (const char* key : kCarried) {
+    if (given.is_object() && given.contains(key) && !given.at(key).is_null()) source[key] = given.at(key);
   }
   return source;
+}
+
+Json read_card_header(const fs::path& card) {
+  if (!fs::is_regular_file(card)) return {};
+  try {
+    return ConfigNode::parse(header_of(card), card.string()).to_json();
+  } catch (const Error&) {  // somebody else's file: nothing depends on it
+    return {};
+  }
 }
 
 std::string model_card(const Json& metadata, std::string_view given_format) {

@@ -1,17 +1,13 @@
 #include "pipeline/commands/commands.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <filesystem>
-#include <new>
-#include <system_error>
 
 #include "common/error.h"
 #include "common/text.h"
 #include "pipeline/commands/metal_marlin_commands.h"
+#include "pipeline/current_error.h"
 
 namespace salient::pipeline {
 namespace {
@@ -21,6 +17,8 @@ constexpr std::array kCommands = {
     Command{"calibrate", "make calibration prompts out of training data", calibrate_command},
     Command{"quantize", "quantize a checkpoint: AWQ with compensated rounding, 2 to 8 bits, several formats", quantize_command},
     Command{"eval", "evaluate models, quantized ones beside their original", eval_command},
+    Command{"evaluate-all", "evaluate every model below a folder, each quantized one beside its base, and rank them", evaluate_all_command},
+    Command{"watch", "evaluate models as they appear complete in a folder", watch_command},
     Command{"report", "write an HTML page of evaluated models: figures, plots, and every answer", report_command},
     Command{"explain", "say where a quantized model's error lies, and why", explain_command},
     Command{"sensitivity", "say which block or projection of a quantized model costs most", sensitivity_command},
@@ -66,32 +64,6 @@ void print_error(const Error& error) {
   if (!error.hint().empty()) std::fprintf(stderr, "  hint: %s\n", error.hint().c_str());
 }
 
-// What libtorch throws has a back trace behind its first line.
-Error from_torch(const c10::Error& error) {
-  std::string text = error.what_without_backtrace();
-  text = one_line(text.substr(0, text.find('\n')));
-  if (text.find("out of memory") != std::string::npos) {
-    return Error(ErrorKind::kIo, text).with_code("CUDA_OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config), or the device cpu");
-  }
-  if (text.find("no kernel image") != std::string::npos || text.find("Could not run") != std::string::npos) {
-    return Error(ErrorKind::kUnsupported, text).with_code("KERNEL_NOT_FOUND").with_hint("this libtorch has no such operator for the device; try --device cpu");
-  }
-  if (text.find("can't allocate memory") != std::string::npos) {
-    return Error(ErrorKind::kIo, text).with_code("OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens) or a machine with more memory");
-  }
-  return Error(ErrorKind::kInternal, text);
-}
-
-// What std::filesystem throws where nobody translated it: the operating system refused.
-Error from_filesystem(const std::filesystem::filesystem_error& error) {
-  const std::string where = error.path2().empty() ? error.path1().string() : error.path1().string() + " -> " + error.path2().string();
-  const std::string text = fmt::format("{}: {}", where, error.code().message());
-  if (error.code() == std::errc::no_such_file_or_directory) return Error(ErrorKind::kNotFound, text);
-  Error translated(ErrorKind::kIo, text);
-  if (error.code() == std::errc::no_space_on_device) translated.with_code("DISK_FULL").with_hint("free some space and give the same command again");
-  return translated;
-}
-
 int dispatch(const std::vector<std::string>& words) {
   if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     std::fputs(usage().c_str(), words.empty() ? stderr : stdout);
@@ -119,23 +91,10 @@ std::span<const Command> commands() { return kCommands; }
 int run_program(const std::vector<std::string>& words) {
   try {
     return dispatch(words);
-  } catch (const Error& error) {
+  } catch (...) {
+    const Error error = current_error();
     print_error(error);
     return static_cast<int>(error.kind());
-  } catch (const c10::Error& error) {
-    const Error translated = from_torch(error);
-    print_error(translated);
-    return static_cast<int>(translated.kind());
-  } catch (const std::filesystem::filesystem_error& error) {
-    const Error translated = from_filesystem(error);
-    print_error(translated);
-    return static_cast<int>(translated.kind());
-  } catch (const std::bad_alloc&) {
-    print_error(Error(ErrorKind::kIo, "out of memory").with_code("OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config)"));
-    return static_cast<int>(ErrorKind::kIo);
-  } catch (const std::exception& error) {
-    print_error(Error(ErrorKind::kInternal, error.what()).with_hint("this is a defect of Salient; please report the command"));
-    return static_cast<int>(ErrorKind::kInternal);
   }
 }
 

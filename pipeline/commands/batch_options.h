@@ -1,0 +1,30 @@
+// What salient evaluate-all and salient watch have in common: their options, what they print, how they end.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "pipeline/batch/batch_report.h"
+#include "pipeline/batch/batch_settings.h"
+#include "pipeline/commands/arguments.h"
+#include "pipeline/commands/session.h"
+
+namespace salient::pipeline {
+
+// `rows` before --base, --memory, --retries, the options of evaluations, --store and --json.
+std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows);
+
+// The one folder that is named. Errors: invalid argument.
+std::filesystem::path batch_folder(const Arguments& arguments);
+
+// `library` outlives the settings. Errors: invalid argument, not found.
+BatchSettings batch_settings(const Arguments& arguments, const eval::TaskLibrary& library);
+
+// Notes and progress go to standard error. `progress` outlives the events.
+BatchEvents batch_events(ProgressLine& progress);
+
+// Errors: check failed with code BATCH_FAILED where a model failed, after everything is printed.
+void print_report(const BatchReport& report, const BatchSettings& settings, const StoredResults& results, bool json);
+void check_report(const BatchReport& report);
+
+}  // namespace salient::pipeline

@@ -1,0 +1,31 @@
+// The options that say what is measured and how, of every command that evaluates models.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "eval/evaluate.h"
+#include "eval/language_model.h"
+#include "eval/task_library.h"
+#include "pipeline/commands/arguments.h"
+
+namespace salient::pipeline {
+
+// --tasks, --data, --limit, templates, examples, lengths; then `rows`, then --dtype, --device and bits.
+std::vector<OptionRow> with_evaluation_rows(std::vector<OptionRow> rows);
+
+// The bundled tasks and those of --include-path.
+eval::TaskLibrary task_library(const Arguments& arguments);
+
+// What --tasks and --data ask for; data that are not there are told now. Errors: invalid argument, not found.
+std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library);
+
+// Without observer, journals and throughput. `library` outlives the options.
+eval::EvaluationOptions evaluation_options(const Arguments& arguments, const eval::TaskLibrary& library);
+
+eval::LanguageModelOptions language_model_options(const Arguments& arguments);
+
+// The options as they were given but for --tasks and the bits, as words: the same settings for another process.
+std::vector<std::string> shared_words(const Arguments& arguments);
+
+}  // namespace salient::pipeline
