@@ -110,7 +110,9 @@ class Lister {
     } else if (tensors) {
       add(folder, ModelKind::kCheckpoint);
     }
-    const bool alone = !tensors && files.gguf.size() == 1;
+    // An artifact's folder has its name; a file that merely lies somewhere has its own.
+    const bool artifact = folder != root_ && (files.tokenizer || files.config);
+    const bool alone = artifact && !tensors && files.gguf.size() == 1;
     for (const fs::path& file : files.gguf) add(alone ? folder : file, ModelKind::kGguf);
     const bool scripts = list_scripts(folder, files, tensors);
     if (tensors || scripts || !files.gguf.empty() || files.adapter || !files.config || !is_model_config(folder / "config.json")) return;
@@ -128,7 +130,7 @@ class Lister {
         leave_out(file, error.message());
       }
     }
-    const bool alone = modules.size() == 1 && files.scripts.size() == 1 && !tensors && files.gguf.empty();
+    const bool alone = folder != root_ && modules.size() == 1 && files.scripts.size() == 1 && !tensors && files.gguf.empty();
     for (const fs::path& file : modules) add(alone ? folder : file, ModelKind::kTorchscript);
     if (modules.empty() && !files.scripts.empty() && !tensors && files.gguf.empty() && files.tokenizer) {
       leave_out(folder, fmt::format("incomplete: {} is no whole TorchScript archive", files.scripts.front().filename().string()));

@@ -1,7 +1,7 @@
 // Every model below a folder: what `salient eval` could be given, and what was left out and why.
 //
-// A folder with a checkpoint (config.json and safetensors) is one model; so is a folder whose only weights are one GGUF or one TorchScript file. Where a
-// folder holds several such files, or a checkpoint beside them, each file is a model of its own. Folders inside a model's folder are looked at, too.
+// A folder with a checkpoint (config.json and safetensors) is one model; so is a folder with config.json or tokenizer.json whose only weights are one GGUF
+// or one TorchScript file. All other GGUF and TorchScript files, beside a checkpoint or one another, are models of their own. Folders inside a model's folder are looked at, too.
 // Hidden entries, and files that belong to no model, are passed over without a word.
 #pragma once
 

@@ -39,6 +39,8 @@ struct ProgramCall {
   // Asked about every half millisecond, with what the program has said on standard error so far: true sends SIGKILL at once.
   std::function<bool(const std::string& err)> kill_when;
   std::chrono::seconds timeout{120};
+  // As kill_when, but for SIGINT, once: what Ctrl-C sends.
+  std::function<bool(const std::string& err)> interrupt_when = {};
 };
 
 namespace detail {
@@ -108,8 +110,9 @@ inline ProgramResult run_program(const ProgramCall& call) {
   ProgramResult result;
   std::string* const texts[2] = {&result.out, &result.err};
   const auto started = std::chrono::steady_clock::now();
+  bool interrupted = false;
   while (waits[0].fd >= 0 || waits[1].fd >= 0) {
-    const timespec step{0, call.kill_when ? 500'000 : 50'000'000};
+    const timespec step{0, call.kill_when || call.interrupt_when ? 500'000 : 50'000'000};
     ::ppoll(waits, 2, &step, nullptr);
     for (int i = 0; i < 2; ++i) {
       if (waits[i].fd < 0 || detail::drain(waits[i].fd, *texts[i])) continue;
@@ -117,6 +120,10 @@ inline ProgramResult run_program(const ProgramCall& call) {
       waits[i].fd = -1;
     }
     if (result.killed || result.timed_out) continue;
+    if (!interrupted && call.interrupt_when && call.interrupt_when(result.err)) {
+      interrupted = true;
+      ::kill(child, SIGINT);
+    }
     result.killed = call.kill_when && call.kill_when(result.err);
     result.timed_out = std::chrono::steady_clock::now() - started > call.timeout;
     if (result.killed || result.timed_out) ::kill(child, SIGKILL);
