@@ -10,6 +10,7 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "common/yaml.h"
+#include "pipeline/card_header.h"
 #include "pipeline/markdown.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/quantize_progress.h"
@@ -261,15 +262,6 @@ std::string format_of(const Json& metadata) {
   return format == "float" && !of_search.empty() ? of_search : format;
 }
 
-// What stands between the two lines of dashes that a file begins with.
-std::string header_of(const fs::path& card) {
-  const std::string text = read_text_file(card);
-  constexpr std::string_view kLine = "---\n";
-  if (!text.starts_with(kLine)) return "";
-  const size_t end = text.find("\n---", kLine.size() - 1);
-  return end == std::string::npos ? "" : text.substr(kLine.size(), end + 1 - kLine.size());
-}
-
 // ".../models--org--name/snapshots/<commit>" -> "org/name".
 std::string hub_name(const fs::path& folder) {
   constexpr std::string_view kModels = "models--";
@@ -299,15 +291,6 @@ Json describe_source(const fs::path& model_folder) {
     if (given.is_object() && given.contains(key) && !given.at(key).is_null()) source[key] = given.at(key);
   }
   return source;
-}
-
-Json read_card_header(const fs::path& card) {
-  if (!fs::is_regular_file(card)) return {};
-  try {
-    return ConfigNode::parse(header_of(card), card.string()).to_json();
-  } catch (const Error&) {  // somebody else's file: nothing depends on it
-    return {};
-  }
 }
 
 std::string model_card(const Json& metadata, std::string_view given_format) {

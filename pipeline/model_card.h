@@ -18,9 +18,6 @@ inline constexpr const char* kModelCard = "README.md";
 // has them; a header that cannot be read counts as none.
 Json describe_source(const std::filesystem::path& model_folder);
 
-// What stands between the two lines of dashes that a card begins with; null where there is nothing, or it cannot be read.
-Json read_card_header(const std::filesystem::path& card);
-
 // "source"'s name in the metadata, "model" where there is none.
 std::string model_name(const Json& metadata);
 

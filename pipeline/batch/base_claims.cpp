@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/io/gguf_header.h"
+#include "pipeline/card_header.h"
 #include "pipeline/model_card.h"
 #include "pipeline/work_folder.h"
 

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/text.h"
+#include "models/gguf/gguf_summary.h"
 #include "models/io/model_folder.h"
 #include "pipeline/evaluation_records.h"
 

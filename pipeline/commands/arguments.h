@@ -31,7 +31,6 @@ class Arguments {
   // value, positional values where none belong.
   Arguments(const CommandText& text, const std::vector<OptionRow>& rows, const std::vector<std::string>& words);
 
-  const std::string& command() const { return command_; }  // "quantize"
   bool wants_help() const { return wants_help_; }
   const std::string& help() const { return help_; }
 

@@ -10,14 +10,14 @@
 namespace salient::pipeline {
 namespace {
 
-std::vector<BaseRule> base_rules(const Arguments& arguments) {
+std::vector<BaseRule> base_rules(const Arguments& arguments, std::string_view command) {
   std::vector<BaseRule> rules;
   for (const std::string& given : arguments.values("base")) {
     const size_t equals = given.find('=');
     const std::string pattern = equals == std::string::npos ? "" : given.substr(0, equals);
     const std::string base = equals == std::string::npos ? given : given.substr(equals + 1);
     if (base.empty() || (equals == 0)) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("salient {}: --base: found '{}', expected MODEL or NAME=MODEL", arguments.command(), given))
+      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: --base: found '{}', expected MODEL or NAME=MODEL", command, given))
           .with_hint("--base models/demo for all; --base 'demo_*=models/demo' for some");
     }
     rules.push_back({pattern, models::resolve_model(base)});
@@ -49,19 +49,19 @@ std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows) {
   return with_evaluation_rows(std::move(rows));
 }
 
-std::filesystem::path batch_folder(const Arguments& arguments) {
+std::filesystem::path batch_folder(const Arguments& arguments, std::string_view command) {
   if (arguments.positional().size() == 1) return arguments.positional().front();
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("salient {}: expected one folder with models, found {}", arguments.command(), arguments.positional().size()))
-      .with_hint(fmt::format("salient {} Models/ --tasks perplexity --data perplexity=heldout.txt", arguments.command()));
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: expected one folder with models, found {}", command, arguments.positional().size()))
+      .with_hint(fmt::format("{} Models/ --tasks perplexity --data perplexity=heldout.txt", command));
 }
 
-BatchSettings batch_settings(const Arguments& arguments, const eval::TaskLibrary& library) {
+BatchSettings batch_settings(const Arguments& arguments, const eval::TaskLibrary& library, std::string_view command) {
   if (arguments.flag("log-samples") && !arguments.has("output-path")) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("salient {}: --log-samples without --output-path", arguments.command()))
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: --log-samples without --output-path", command))
         .with_hint("--output-path FOLDER says where they go");
   }
   BatchSettings settings;
-  settings.requests = task_requests(arguments, library);
+  settings.requests = task_requests(arguments, library, command);
   settings.options = evaluation_options(arguments, library);
   settings.options.throughput = arguments.flag("throughput");
   settings.model = language_model_options(arguments);
@@ -71,7 +71,7 @@ BatchSettings batch_settings(const Arguments& arguments, const eval::TaskLibrary
   settings.update_card = arguments.flag("update-card");
   settings.output_path = arguments.text_or("output-path", "");
   settings.log_samples = arguments.flag("log-samples");
-  settings.bases = base_rules(arguments);
+  settings.bases = base_rules(arguments, command);
   return settings;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pipeline/batch/batch_report.h"
@@ -14,11 +15,13 @@ namespace salient::pipeline {
 // `rows` before --base, --memory, --retries, the options of evaluations, --store and --json.
 std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows);
 
+// In all of them `command` opens error texts: "salient watch".
+
 // The one folder that is named. Errors: invalid argument.
-std::filesystem::path batch_folder(const Arguments& arguments);
+std::filesystem::path batch_folder(const Arguments& arguments, std::string_view command);
 
 // `library` outlives the settings. Errors: invalid argument, not found.
-BatchSettings batch_settings(const Arguments& arguments, const eval::TaskLibrary& library);
+BatchSettings batch_settings(const Arguments& arguments, const eval::TaskLibrary& library, std::string_view command);
 
 // Notes and progress go to standard error. `progress` outlives the events.
 BatchEvents batch_events(ProgressLine& progress);

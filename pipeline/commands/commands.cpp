@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/commands/batch_commands.h"
 #include "pipeline/commands/metal_marlin_commands.h"
 #include "pipeline/current_error.h"
 

@@ -21,7 +21,6 @@ void architectures_command(const std::vector<std::string>& words);
 void bench_command(const std::vector<std::string>& words);
 void calibrate_command(const std::vector<std::string>& words);
 void eval_command(const std::vector<std::string>& words);
-void evaluate_all_command(const std::vector<std::string>& words);
 void generate_command(const std::vector<std::string>& words);
 void export_command(const std::vector<std::string>& words);
 void explain_command(const std::vector<std::string>& words);
@@ -38,7 +37,6 @@ void runs_command(const std::vector<std::string>& words);
 void sensitivity_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);
 void verify_smoothing_command(const std::vector<std::string>& words);
-void watch_command(const std::vector<std::string>& words);
 
 // The whole program: dispatches, prints errors, returns the exit code (the error's kind, see common/error.h).
 int run_program(const std::vector<std::string>& words);

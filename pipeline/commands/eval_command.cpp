@@ -112,7 +112,7 @@ void eval_command(const std::vector<std::string>& words) {
   if (arguments.flag("update-card")) {
     for (const std::string& name : arguments.positional()) check_card(models::resolve_model(name));
   }
-  const std::vector<eval::TaskRequest> requests = task_requests(arguments, library);
+  const std::vector<eval::TaskRequest> requests = task_requests(arguments, library, "salient eval");
   const eval::TaskRequest* cost_text = arguments.flag("runtime-cost") ? find_text(requests, library) : nullptr;
   const eval::LanguageModelOptions model_options = language_model_options(arguments);
 

@@ -3,8 +3,8 @@
 #include "pipeline/batch/batch_report.h"
 #include "pipeline/batch/stop_request.h"
 #include "pipeline/commands/arguments.h"
+#include "pipeline/commands/batch_commands.h"
 #include "pipeline/commands/batch_options.h"
-#include "pipeline/commands/commands.h"
 #include "pipeline/commands/evaluation_options.h"
 #include "pipeline/commands/session.h"
 
@@ -21,9 +21,9 @@ void evaluate_all_command(const std::vector<std::string>& words) {
       with_batch_rows({{"dry-run", "", "print what would be evaluated, and the command that does each alone"}}), words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
-  const std::filesystem::path folder = batch_folder(arguments);
+  const std::filesystem::path folder = batch_folder(arguments, "salient evaluate-all");
   const eval::TaskLibrary library = task_library(arguments);
-  const BatchSettings settings = batch_settings(arguments, library);
+  const BatchSettings settings = batch_settings(arguments, library, "salient evaluate-all");
   ModelListing listing = list_models(folder);
   if (listing.models.empty()) {
     std::string text = fmt::format("{}: no model that could be evaluated", folder.string());

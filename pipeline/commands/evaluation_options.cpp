@@ -34,12 +34,13 @@ const std::vector<OptionRow>& shared_rows() {
 // --data TASK=FILE and --data TASK:SPLIT=FILE, by the task's own name.
 // `selected`: tasks that --tasks brings, also those of YAML files, which the library does not have.
 std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments, const eval::TaskLibrary& library,
-                                                     const std::set<std::string>& selected, std::vector<std::string>& order) {
+                                                     const std::set<std::string>& selected, std::vector<std::string>& order,
+                                                     std::string_view command) {
   std::map<std::string, eval::DataSource> sources;
   for (const std::string& entry : arguments.values("data")) {
     const size_t equals = entry.find('=');
     if (equals == std::string::npos) {
-      fail(ErrorKind::kInvalidArgument, "salient {}: --data: found '{}', expected TASK=FILE or TASK:SPLIT=FILE", arguments.command(), entry);
+      fail(ErrorKind::kInvalidArgument, "{}: --data: found '{}', expected TASK=FILE or TASK:SPLIT=FILE", command, entry);
     }
     std::string task = entry.substr(0, equals);
     std::string split;
@@ -72,7 +73,7 @@ eval::TaskLibrary task_library(const Arguments& arguments) {
   return library;
 }
 
-std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library) {
+std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library, std::string_view command) {
   std::set<std::string> selected;
   for (const std::string& name : arguments.list("tasks")) {
     const eval::TaskSelection selection = library.find(name);
@@ -80,10 +81,10 @@ std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const e
     for (const auto& task : selection.tasks) selected.insert(task->name);
   }
   std::vector<std::string> names;
-  std::map<std::string, eval::DataSource> sources = data_sources(arguments, library, selected, names);
+  std::map<std::string, eval::DataSource> sources = data_sources(arguments, library, selected, names, command);
   if (arguments.has("tasks")) names = arguments.list("tasks");
   if (names.empty()) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("salient {}: no task is named", arguments.command()))
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: no task is named", command))
         .with_hint("--tasks perplexity --data perplexity=heldout.txt");
   }
   std::vector<eval::TaskRequest> requests;

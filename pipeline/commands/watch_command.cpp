@@ -3,8 +3,8 @@
 #include "pipeline/batch/stop_request.h"
 #include "pipeline/batch/watch_folder.h"
 #include "pipeline/commands/arguments.h"
+#include "pipeline/commands/batch_commands.h"
 #include "pipeline/commands/batch_options.h"
-#include "pipeline/commands/commands.h"
 #include "pipeline/commands/evaluation_options.h"
 #include "pipeline/commands/session.h"
 
@@ -25,9 +25,9 @@ void watch_command(const std::vector<std::string>& words) {
       words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
-  const std::filesystem::path folder = batch_folder(arguments);
+  const std::filesystem::path folder = batch_folder(arguments, "salient watch");
   const eval::TaskLibrary library = task_library(arguments);
-  const BatchSettings settings = batch_settings(arguments, library);
+  const BatchSettings settings = batch_settings(arguments, library, "salient watch");
   WatchOptions options;
   options.poll_seconds = static_cast<double>(arguments.integer_or("poll", 10, 1, 86400));
   options.settle_seconds = static_cast<double>(arguments.integer_or("settle", 30, 0, 86400));
