@@ -133,7 +133,8 @@ class BatchRunner {
       outcome.reason = why;
       return;
     }
-    const eval::Evaluation evaluation = planned.serves_as_base ? evaluate_base(planned) : evaluate_model(planned);
+    const eval::Evaluation evaluation = planned.serves_as_base && planned.model.original && !planned.pairing.base ? evaluate_base(planned)
+                                                                                                                             : evaluate_model(planned);
     if (const std::optional<Error> broken = eval::broken_error(evaluation)) throw Error(*broken);
     outcome.state = OutcomeState::kDone;
     outcome.reason = eval::verdict(evaluation);
@@ -147,8 +148,8 @@ class BatchRunner {
     return why_too_large(planned.memory, available);
   }
 
+  // Alone, with the copy that the others will be compared with.
   eval::Evaluation evaluate_base(const PlannedEvaluation& planned) {
-    if (planned.pairing.base) return evaluate_model(planned);  // of two GGUF files of floats
     HeldBase& held = bases_.hold(store_, planned.model.path, planned.model_hash, model_options(settings_, planned.model), settings_.fresh);
     eval::EvaluationOptions options = options_of(planned);
     options.journal = &held.journal;

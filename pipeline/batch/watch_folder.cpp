@@ -18,11 +18,18 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point time) { return std::chrono::duration<double>(Clock::now() - time).count(); }
 
-// Of every file that can matter to what is listed; files that vanish meanwhile are left out.
+// Of every file that can matter to what is listed: a store or logs below the folder change all the time.
+void add_model_files(const fs::path& folder, FileStamps& all) {
+  static const std::set<std::string> kExtensions = {".json", ".safetensors", ".gguf", ".pt", ".pth", ".ts", ".bin"};
+  for (const auto& [file, stamp] : file_stamps(folder)) {
+    if (kExtensions.contains(file.extension().string())) all.emplace(file, stamp);
+  }
+}
+
 FileStamps tree_stamps(const fs::path& folder) {
   FileStamps all;
   std::error_code ignored;
-  all.merge(file_stamps(folder));
+  add_model_files(folder, all);
   const auto options = fs::directory_options::skip_permission_denied | fs::directory_options::follow_directory_symlink;
   for (fs::recursive_directory_iterator it(folder, options, ignored), end; !ignored && it != end; it.increment(ignored)) {
     std::error_code unknown;
@@ -32,7 +39,7 @@ FileStamps tree_stamps(const fs::path& folder) {
       it.disable_recursion_pending();
       continue;
     }
-    all.merge(file_stamps(it->path()));
+    add_model_files(it->path(), all);
   }
   return all;
 }
