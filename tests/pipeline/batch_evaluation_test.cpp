@@ -9,21 +9,17 @@
 #include "common/json.h"
 #include "pipeline/store.h"
 #include "support/model_shelf.h"
+#include "support/store_rows.h"
 #include "support/temporary_folder.h"
 
 namespace salient::test {
 namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
-using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::Not;
 
-int64_t evaluations_in(const fs::path& store) {
-  return fs::exists(store) ? static_cast<int64_t>(pipeline::Store(store).list_evaluations().size()) : 0;
-}
-
-int64_t runs_in(const fs::path& store) { return static_cast<int64_t>(pipeline::Store(store).list_runs().size()); }
+int64_t evaluations_in(const fs::path& store) { return rows_in(store, "evaluations"); }
+int64_t runs_in(const fs::path& store) { return rows_in(store, "runs"); }
 
 class BatchEvaluationTest : public testing::Test {
  protected:

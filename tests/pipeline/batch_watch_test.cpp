@@ -15,7 +15,6 @@ namespace salient::test {
 namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-using testing::Not;
 
 class BatchWatchTest : public testing::Test {
  protected:
