@@ -5,10 +5,26 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/batch_commands.h"
 #include "pipeline/commands/batch_options.h"
+#include "pipeline/commands/dry_run_store.h"
 #include "pipeline/commands/evaluation_options.h"
 #include "pipeline/commands/session.h"
 
 namespace salient::pipeline {
+namespace {
+
+// Makes no store where there is none.
+void print_plan(const Arguments& arguments, const ModelListing& listing, const BatchSettings& settings, const std::filesystem::path& database) {
+  DryRunStore dry_run(database);
+  const StoredResults results(dry_run.store(), settings);
+  const std::vector<PlannedEvaluation> plan = plan_evaluations(dry_run.store(), listing.models, settings, results);
+  std::vector<std::string> shared = shared_words(arguments);
+  if (arguments.has("store")) shared.insert(shared.end(), {"--store", arguments.text("store")});
+  if (arguments.flag("fresh")) shared.emplace_back("--fresh");
+  if (arguments.flag("json")) return print_json(plan_json(plan, listing.left_out, settings, shared));
+  print_text(plan_text(plan, listing.left_out, settings, shared));
+}
+
+}  // namespace
 
 void evaluate_all_command(const std::vector<std::string>& words) {
   const Arguments arguments(
@@ -30,16 +46,11 @@ void evaluate_all_command(const std::vector<std::string>& words) {
     for (const LeftOut& entry : listing.left_out) text += fmt::format("; {}: {}", entry.path.string(), entry.reason);
     throw Error(ErrorKind::kNotFound, text).with_hint("a model is a folder with config.json, safetensors and tokenizer.json, a GGUF or a TorchScript file");
   }
-  Store store(arguments.text_or("store", "runs/salient.db"));
+  const std::filesystem::path database = arguments.text_or("store", "runs/salient.db");
+  if (arguments.flag("dry-run")) return print_plan(arguments, listing, settings, database);
+  Store store(database);
   StoredResults results(store, settings);
   std::vector<PlannedEvaluation> plan = plan_evaluations(store, listing.models, settings, results);
-  if (arguments.flag("dry-run")) {
-    std::vector<std::string> shared = shared_words(arguments);
-    if (arguments.has("store")) shared.insert(shared.end(), {"--store", arguments.text("store")});
-    if (arguments.flag("fresh")) shared.emplace_back("--fresh");
-    if (arguments.flag("json")) return print_json(plan_json(plan, listing.left_out, settings, shared));
-    return print_text(plan_text(plan, listing.left_out, settings, shared));
-  }
   const StopRequest stop;
   ProgressLine progress;
   BatchReport report;

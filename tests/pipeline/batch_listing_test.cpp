@@ -8,7 +8,9 @@
 
 #include "pipeline/batch/completeness.h"
 #include "pipeline/batch/model_listing.h"
+#include "pipeline/evaluation_records.h"
 #include "pipeline/export_model.h"
+#include "pipeline/store.h"
 #include "support/model_shelf.h"
 #include "support/temporary_folder.h"
 #include "support/thrown_error.h"
@@ -129,6 +131,23 @@ TEST(BatchListing, LeavesOutWhatIsIncompleteWithTheReason) {
     EXPECT_THAT(left_out.at(name), HasSubstr(reason)) << name;
   }
   EXPECT_EQ(left_out.size(), expected.size());
+}
+
+// Answers are known by the model's files: those of one module must not be taken for another's.
+TEST(BatchListing, ModulesInOneFolderAreModelsOfTheirOwn) {
+  const TemporaryFolder folder;
+  export_model({salient::test::kDemoModel, folder.path() / "both" / "one.pt", ""}, "torchscript");
+  fs::copy_file(folder.path() / "both/one.pt", folder.path() / "both/other.pt");
+  write_text(folder.path() / "both/optimizer.pt", "PK no module");
+  fs::copy_file(salient::test::kDemoModel / "tokenizer.json", folder.path() / "both/tokenizer.json");
+  EXPECT_THAT(labels_of(list_models(folder.path())), ElementsAre("both/one.pt", "both/other.pt"));
+  Store store(folder.path() / "store.db");
+  const std::string one = model_hash(store, folder.path() / "both/one.pt");
+  EXPECT_NE(model_hash(store, folder.path() / "both/other.pt"), one);  // by its name
+  write_text(folder.path() / "both/other.pt", "changed");
+  EXPECT_EQ(model_hash(store, folder.path() / "both/one.pt"), one);
+  write_text(folder.path() / "both/tokenizer.json", "{}");
+  EXPECT_NE(model_hash(store, folder.path() / "both/one.pt"), one);
 }
 
 TEST(BatchListing, HuggingFaceCacheKeepsItsNames) {
