@@ -42,8 +42,7 @@ void watch_command(const std::vector<std::string>& words) {
   const BatchReport report = watch_folder(store, folder, settings, options, batch_events(progress));
   progress.finish();
   print_report(report, settings, StoredResults(store, settings), arguments.flag("json"));
-  // Ctrl-C is how it is meant to end.
-  check_report(report);
+  check_report(report);  // and not the signal: Ctrl-C is how it is meant to end
 }
 
 }  // namespace salient::pipeline
