@@ -8,6 +8,7 @@
 #include <array>
 #include <string>
 
+#include "common/cancellation.h"
 #include "models/decoder/embedding.h"
 
 namespace salient::pipeline {
@@ -53,6 +54,7 @@ CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const cali
 
 void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch)>& work) const {
   for (int64_t begin = 0; begin < rows(); begin += batch_) {
+    check_cancelled();
     Batch batch{begin, std::min(batch_, rows() - begin), {}, {}, {}, {}, 0};
     const at::Tensor counted = counted_.defined() ? counted_.narrow(0, begin, batch.count) : at::Tensor();
     if (counted.defined() && !counted.all().item<bool>()) batch.counted = places(counted).to(device_);

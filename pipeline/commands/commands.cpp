@@ -1,17 +1,14 @@
 #include "pipeline/commands/commands.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <filesystem>
-#include <new>
-#include <system_error>
 
 #include "common/error.h"
 #include "common/text.h"
+#include "pipeline/commands/current_error.h"
 #include "pipeline/commands/metal_marlin_commands.h"
+#include "pipeline/commands/session.h"
 
 namespace salient::pipeline {
 namespace {
@@ -56,7 +53,7 @@ std::string usage() {
       "  salient quantize --model models/demo --calib calibration_openmath_2000samples.jsonl --out demo_awq\n"
       "  salient eval demo_awq --compare-with models/demo --tasks perplexity --data perplexity=heldout.txt\n"
       "\nsalient COMMAND --help explains a command. Exit codes: 0 done, 2 invalid argument, 3 not found, 4 corrupt data, 5 unsupported,\n"
-      "6 input/output error, 7 a check failed, 1 internal error.\n";
+      "6 input/output error, 7 a check failed, 8 cancelled, 1 internal error.\n";
   return text;
 }
 
@@ -66,41 +63,14 @@ void print_error(const Error& error) {
   if (!error.hint().empty()) std::fprintf(stderr, "  hint: %s\n", error.hint().c_str());
 }
 
-// What libtorch throws has a back trace behind its first line.
-Error from_torch(const c10::Error& error) {
-  std::string text = error.what_without_backtrace();
-  text = one_line(text.substr(0, text.find('\n')));
-  if (text.find("out of memory") != std::string::npos) {
-    return Error(ErrorKind::kIo, text).with_code("CUDA_OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config), or the device cpu");
-  }
-  if (text.find("no kernel image") != std::string::npos || text.find("Could not run") != std::string::npos) {
-    return Error(ErrorKind::kUnsupported, text).with_code("KERNEL_NOT_FOUND").with_hint("this libtorch has no such operator for the device; try --device cpu");
-  }
-  if (text.find("can't allocate memory") != std::string::npos) {
-    return Error(ErrorKind::kIo, text).with_code("OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens) or a machine with more memory");
-  }
-  return Error(ErrorKind::kInternal, text);
-}
+}  // namespace
 
-// What std::filesystem throws where nobody translated it: the operating system refused.
-Error from_filesystem(const std::filesystem::filesystem_error& error) {
-  const std::string where = error.path2().empty() ? error.path1().string() : error.path1().string() + " -> " + error.path2().string();
-  const std::string text = fmt::format("{}: {}", where, error.code().message());
-  if (error.code() == std::errc::no_such_file_or_directory) return Error(ErrorKind::kNotFound, text);
-  Error translated(ErrorKind::kIo, text);
-  if (error.code() == std::errc::no_space_on_device) translated.with_code("DISK_FULL").with_hint("free some space and give the same command again");
-  return translated;
-}
+std::span<const Command> commands() { return kCommands; }
 
-int dispatch(const std::vector<std::string>& words) {
-  if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
-    std::fputs(usage().c_str(), words.empty() ? stderr : stdout);
-    return words.empty() ? static_cast<int>(ErrorKind::kInvalidArgument) : 0;
-  }
-  if (words[0] == "--version") {
-    std::puts("salient " SALIENT_VERSION);
-    return 0;
-  }
+void run_words(const std::vector<std::string>& words) {
+  if (words.empty()) throw Error(ErrorKind::kInvalidArgument, "no command is named").with_hint("salient --help lists the commands");
+  if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") return print_text(usage());
+  if (words[0] == "--version") return print_text("salient " SALIENT_VERSION);
   const auto found = std::find_if(kCommands.begin(), kCommands.end(), [&](const Command& command) { return command.name == words[0]; });
   if (found == kCommands.end()) {
     std::vector<std::string> names;
@@ -109,33 +79,20 @@ int dispatch(const std::vector<std::string>& words) {
         .with_hint("salient --help lists the commands");
   }
   found->run({words.begin() + 1, words.end()});
-  return 0;
 }
 
-}  // namespace
-
-std::span<const Command> commands() { return kCommands; }
-
 int run_program(const std::vector<std::string>& words) {
+  if (words.empty()) {
+    std::fputs(usage().c_str(), stderr);
+    return static_cast<int>(ErrorKind::kInvalidArgument);
+  }
   try {
-    return dispatch(words);
-  } catch (const Error& error) {
+    run_words(words);
+    return 0;
+  } catch (...) {
+    const Error error = current_error();
     print_error(error);
     return static_cast<int>(error.kind());
-  } catch (const c10::Error& error) {
-    const Error translated = from_torch(error);
-    print_error(translated);
-    return static_cast<int>(translated.kind());
-  } catch (const std::filesystem::filesystem_error& error) {
-    const Error translated = from_filesystem(error);
-    print_error(translated);
-    return static_cast<int>(translated.kind());
-  } catch (const std::bad_alloc&) {
-    print_error(Error(ErrorKind::kIo, "out of memory").with_code("OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config)"));
-    return static_cast<int>(ErrorKind::kIo);
-  } catch (const std::exception& error) {
-    print_error(Error(ErrorKind::kInternal, error.what()).with_hint("this is a defect of Salient; please report the command"));
-    return static_cast<int>(ErrorKind::kInternal);
   }
 }
 
