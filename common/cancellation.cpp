@@ -17,7 +17,9 @@ bool cancel_requested() noexcept { return current_token != nullptr && current_to
 
 void check_cancelled() {
   if (!cancel_requested()) return;
-  throw Error(ErrorKind::kCancelled, "stopped as asked for").with_code("CANCELLED").with_hint("what was finished is kept: the same call goes on from there");
+  throw Error(ErrorKind::kCancelled, "stopped as asked for")
+      .with_code("CANCELLED")
+      .with_hint("what was finished is kept: the same call goes on from there");
 }
 
 }  // namespace salient

@@ -1,9 +1,10 @@
 // Stopping long work from outside: another thread of a program that uses the library, or a signal.
 //
-// Long loops call check_cancelled() between their steps, where what is done so far is whole. It throws when the token that the calling thread works under was
-// requested, so a stop is an error like any other: files that are not complete are given up, what was finished stays, the same call goes on from there.
-// Which token that is is a property of the thread, as its stack is: no function between the caller and the loop has to hand it down, and nothing about a result
-// depends on it. Threads that the work itself starts (libtorch's) work under none; loops inside them are short.
+// Long loops call check_cancelled() between their steps, where what is done so far is whole. It throws when the token that the
+// calling thread works under was requested, so a stop is an error like any other: files that are not complete are given up, what
+// was finished stays, the same call goes on from there. Which token that is is a property of the thread, as its stack is: no
+// function between the caller and the loop has to hand it down, and nothing about a result depends on it. Threads that the work
+// itself starts (libtorch's) work under none; loops inside them are short.
 #pragma once
 
 #include <atomic>
@@ -36,7 +37,8 @@ class CancellationScope {
   const CancellationToken* before_;
 };
 
-// Whether a stop was asked of this thread's work; false where it works under no token. Costs a load: fit for a loop over tensors, not over their elements.
+// Whether a stop was asked of this thread's work; false where it works under no token. Costs a load: fit for a loop over tensors,
+// not over their elements.
 bool cancel_requested() noexcept;
 
 // Errors: cancelled, with code CANCELLED, when a stop was asked for.

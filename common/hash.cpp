@@ -1,7 +1,8 @@
 #include "common/hash.h"
 
-#include <algorithm>
 #include <openssl/evp.h>
+
+#include <algorithm>
 
 #include "common/cancellation.h"
 #include "common/error.h"

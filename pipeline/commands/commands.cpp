@@ -52,7 +52,8 @@ std::string usage() {
       "  salient run configs/demo.yaml\n"
       "  salient quantize --model models/demo --calib calibration_openmath_2000samples.jsonl --out demo_awq\n"
       "  salient eval demo_awq --compare-with models/demo --tasks perplexity --data perplexity=heldout.txt\n"
-      "\nsalient COMMAND --help explains a command. Exit codes: 0 done, 2 invalid argument, 3 not found, 4 corrupt data, 5 unsupported,\n"
+      "\nsalient COMMAND --help explains a command. Exit codes: 0 done, 2 invalid argument, 3 not found, 4 corrupt data, 5 "
+      "unsupported,\n"
       "6 input/output error, 7 a check failed, 8 cancelled, 1 internal error.\n";
   return text;
 }

@@ -20,13 +20,13 @@ uint64_t parse_size_option(const Arguments& arguments, const std::string& name, 
 
 // Takes what commands print where they run inside another program. All three are given.
 struct CommandHost {
-  std::function<void(std::string_view text)> result;      // what would go to standard output, in pieces
-  std::function<void(const std::string& line)> note;      // what would go to standard error, a line without its end
+  std::function<void(std::string_view text)> result;  // what would go to standard output, in pieces
+  std::function<void(const std::string& line)> note;  // what would go to standard error, a line without its end
   std::function<void(const std::string& label, const std::string& unit, int64_t done, int64_t total)> progress;  // instead of a bar
 };
 
-// While it lives, what commands of this thread print goes to `host`, which outlives it. As standard output, it is what surrounds a command and changes
-// nothing of its work.
+// While it lives, what commands of this thread print goes to `host`, which outlives it. As standard output, it is what surrounds a
+// command and changes nothing of its work.
 class CommandHostScope {
  public:
   explicit CommandHostScope(const CommandHost& host);

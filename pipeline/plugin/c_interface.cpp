@@ -1,5 +1,3 @@
-#include "pipeline/plugin/salient.h"
-
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -18,6 +16,7 @@
 #include "pipeline/commands/current_error.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/plugin/host_torch.h"
+#include "pipeline/plugin/salient.h"
 #include "pipeline/run_pipeline.h"
 #include "pipeline/run_result.h"
 #include "pipeline/torch_options.h"
@@ -82,7 +81,8 @@ Struct known_members(const Struct* given, const char* name) {
   known.struct_size = sizeof(Struct);
   if (given == nullptr) return known;
   if (given->struct_size < sizeof(size_t)) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: struct_size is {}, expected its size, {}", name, given->struct_size, sizeof(Struct)))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: struct_size is {}, expected its size, {}", name, given->struct_size, sizeof(Struct)))
         .with_hint(fmt::format("{} value = {{sizeof(value)}};", name));
   }
   std::memcpy(&known, given, std::min(given->struct_size, sizeof(Struct)));
@@ -113,7 +113,11 @@ thread_local bool at_work = false;
 class Work {
  public:
   explicit Work(const salient_callbacks* callbacks)
-      : callbacks_(known_members(callbacks, "salient_callbacks")), turn_(take_turn(token())), cancellation_(token()), host_(make_host()), printing_(host_) {
+      : callbacks_(known_members(callbacks, "salient_callbacks")),
+        turn_(take_turn(token())),
+        cancellation_(token()),
+        host_(make_host()),
+        printing_(host_) {
     at_work = true;
   }
   ~Work() {
@@ -131,7 +135,8 @@ class Work {
 
   static std::unique_lock<std::timed_mutex> take_turn(const CancellationToken& token) {
     if (at_work) {
-      throw Error(ErrorKind::kInvalidArgument, "work was asked for inside a callback of other work").with_hint("start it when the call has returned");
+      throw Error(ErrorKind::kInvalidArgument, "work was asked for inside a callback of other work")
+          .with_hint("start it when the call has returned");
     }
     const CancellationScope scope(token);
     std::unique_lock turn(work_mutex, std::defer_lock);
@@ -164,7 +169,8 @@ pipeline::RunConfig read_config(const salient_config* given) {
   if (given == nullptr) fail(ErrorKind::kInvalidArgument, "salient_run: config is NULL");
   const salient_config known = known_members(given, "salient_config");
   if ((known.path == nullptr) == (known.text == nullptr)) {
-    fail(ErrorKind::kInvalidArgument, "salient_config: found {}, expected either path or text", known.path == nullptr ? "neither path nor text" : "both path and text");
+    fail(ErrorKind::kInvalidArgument, "salient_config: found {}, expected either path or text",
+         known.path == nullptr ? "neither path nor text" : "both path and text");
   }
   const std::filesystem::path path = known.path == nullptr ? "" : known.path;
   ConfigNode root = known.path != nullptr ? ConfigNode::load(path) : ConfigNode::parse(known.text, "the configuration");

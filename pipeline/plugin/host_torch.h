@@ -9,8 +9,8 @@
 
 namespace salient::pipeline {
 
-// While it lives, libtorch is set in this process and thread as the program `salient` finds it, so that the same configuration gives the same bytes; then it is put
-// back. Not for two threads at a time: most of the settings are the process's.
+// While it lives, libtorch is set in this process and thread as the program `salient` finds it, so that the same configuration
+// gives the same bytes; then it is put back. Not for two threads at a time: most of the settings are the process's.
 class HostTorch {
  public:
   HostTorch();

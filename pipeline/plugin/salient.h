@@ -1,27 +1,27 @@
 /* The C interface of libsalient: the same work as the program `salient`, inside another program.
  *
- *   salient_config config = {sizeof(config)};
+ *   salient_config config = {.struct_size = sizeof(config)};
  *   config.path = "configs/demo.yaml";
  *   char* result = NULL;
  *   if (salient_run(&config, NULL, &result) != SALIENT_OK) fprintf(stderr, "%s\n", salient_last_error()->message);
  *   salient_free(result);
  *
  * Rules
- *   Texts      UTF-8, ended by a zero byte. What is passed in is the caller's and is copied where it is needed longer. What comes back through a `char**` is
- *              the caller's from then on and goes to salient_free(), never to free(). What comes back as `const char*` is the library's; each function says
- *              until when it holds.
- *   Errors     Functions return SALIENT_OK or the kind of the error; the rest is in salient_last_error(). No C++ exception leaves the library, none may be
- *              thrown out of a callback, and longjmp() out of one is not allowed.
- *   Threads    Every function may be called from any thread. Work (salient_run, salient_command) runs in the calling thread and in libtorch's; one piece of
- *              work runs in a process at a time, further calls wait for their turn. A callback is called in the thread that called for the work; it may call
- *              salient_cancel(), not salient_run() or salient_command(), which fail then. The errors are each thread's own.
- *   Process    Work reads and writes files relative to the working directory, and takes as many threads as libtorch has unless the configuration says
- *              otherwise. libtorch's settings that it depends on (threads, default dtype, precision of matrix products, inference mode, autocast) are put back
- *              afterwards. Work that was killed together with its process goes on with the same call, as the program does.
- *   libtorch   The library shares a libtorch that the process has loaded under the same file name, which therefore has to be the build that
- *              salient_torch_version() names. With any other one, run the work in a process of its own.
- *   Versions   Structs that are passed in begin with their size as the caller knows it. Later versions add members at the end, whose zero means what was done
- *              before they were there, and functions; they change none that are there as long as SALIENT_ABI_VERSION, the number behind libsalient.so, stays.
+ *   Texts      UTF-8, ended by a zero byte. What is passed in is the caller's and is copied where it is needed longer. What comes
+ * back through a `char**` is the caller's from then on and goes to salient_free(), never to free(). What comes back as `const
+ * char*` is the library's; each function says until when it holds. Errors     Functions return SALIENT_OK or the kind of the error;
+ * the rest is in salient_last_error(). No C++ exception leaves the library, none may be thrown out of a callback, and longjmp() out
+ * of one is not allowed. Threads    Every function may be called from any thread. Work (salient_run, salient_command) runs in the
+ * calling thread and in libtorch's; one piece of work runs in a process at a time, further calls wait for their turn. A callback is
+ * called in the thread that called for the work; it may call salient_cancel(), not salient_run() or salient_command(), which fail
+ * then. The errors are each thread's own. Process    Work reads and writes files relative to the working directory, and takes as
+ * many threads as libtorch has unless the configuration says otherwise. libtorch's settings that it depends on (threads, default
+ * dtype, precision of matrix products, inference mode, autocast) are put back afterwards. Work that was killed together with its
+ * process goes on with the same call, as the program does. libtorch   The library shares a libtorch that the process has loaded
+ * under the same file name, which therefore has to be the build that salient_torch_version() names. With any other one, run the
+ * work in a process of its own. Versions   Structs that are passed in begin with their size as the caller knows it. Later versions
+ * add members at the end, whose zero means what was done before they were there, and functions; they change none that are there as
+ * long as SALIENT_ABI_VERSION, the number behind libsalient.so, stays.
  */
 #ifndef SALIENT_H
 #define SALIENT_H
@@ -64,8 +64,9 @@ SALIENT_API const char* salient_torch_version(void);
 typedef struct salient_cancellation salient_cancellation;
 /* NULL when memory ran out. */
 SALIENT_API salient_cancellation* salient_cancellation_new(void);
-/* Asks work to stop at its next safe point: after the batch, linear or file that it is at, within seconds for models of usual sizes. What was finished is kept, and
- * the same call goes on from there. Safe in any thread and in a signal handler. Asked for once, it holds for all work that is given this object. */
+/* Asks work to stop at its next safe point: after the batch, linear or file that it is at, within seconds for models of usual
+ * sizes. What was finished is kept, and the same call goes on from there. Safe in any thread and in a signal handler. Asked for
+ * once, it holds for all work that is given this object. */
 SALIENT_API void salient_cancel(salient_cancellation* cancellation);
 /* Not while work runs that was given it. NULL does nothing. */
 SALIENT_API void salient_cancellation_free(salient_cancellation* cancellation);
@@ -74,8 +75,8 @@ SALIENT_API void salient_cancellation_free(salient_cancellation* cancellation);
 typedef struct salient_callbacks {
   size_t struct_size; /* sizeof(salient_callbacks) */
   void* user;         /* handed to the callbacks */
-  /* Steps done of a part of the work: label "quantize", unit "blocks". A new label or total begins a new part; done may begin above 0 when work goes on. Texts hold
-   * during the call. */
+  /* Steps done of a part of the work: label "quantize", unit "blocks". A new label or total begins a new part; done may begin above
+   * 0 when work goes on. Texts hold during the call. */
   void (*progress)(void* user, const char* label, const char* unit, int64_t done, int64_t total);
   /* One line, without its end, that the user should see. */
   void (*message)(void* user, const char* line);
@@ -92,12 +93,14 @@ typedef struct salient_config {
   size_t override_count;
 } salient_config;
 
-/* The whole chain of a run configuration, as `salient run`: calibrate, quantize, store, detect, evaluate. Every key: pipeline/run_config.h. `result`, which may be
- * NULL, gets what `salient run --json` prints, also when SALIENT_CHECK_FAILED is returned, else NULL. `callbacks` may be NULL. */
+/* The whole chain of a run configuration, as `salient run`: calibrate, quantize, store, detect, evaluate. Every key:
+ * pipeline/run_config.h. `result`, which may be NULL, gets what `salient run --json` prints, also when SALIENT_CHECK_FAILED is
+ * returned, else NULL. `callbacks` may be NULL. */
 SALIENT_API int32_t salient_run(const salient_config* config, const salient_callbacks* callbacks, char** result);
 
-/* One call of the program: `words` without its name, such as {"quantize", "--model", "models/demo", ..., "--json"}. `output`, which may be NULL, gets what would go to
- * standard output, also with an error; never NULL but when memory ran out. What would go to standard error goes to the message callback. */
+/* One call of the program: `words` without its name, such as {"quantize", "--model", "models/demo", ..., "--json"}. `output`, which
+ * may be NULL, gets what would go to standard output, also with an error; never NULL but when memory ran out. What would go to
+ * standard error goes to the message callback. */
 SALIENT_API int32_t salient_command(const char* const* words, size_t count, const salient_callbacks* callbacks, char** output);
 
 typedef struct salient_error {

@@ -1,5 +1,5 @@
-# What optional tests need beside the build: installed by `scripts/test.sh --all`. Without it these tests are skipped and say so. Sourced after say.sh, packages.sh and
-# libtorch.sh, in the repository root.
+# What optional tests need beside the build: installed by `scripts/test.sh --all`. Without it these tests are skipped and say so.
+# Sourced after say.sh, packages.sh and libtorch.sh, in the repository root.
 
 # One row a part: its name; Debian packages; Python packages, which go into .venv-test together with torch.
 optional_tests=(
@@ -16,7 +16,8 @@ optional_column() {
   for row in "${optional_tests[@]}"; do cut -d'|' -f"$1" <<<"$row"; done | tr -s ' ' '\n' | sed '/^$/d'
 }
 
-# Sets SALIENT_TEST_PYTHON, unless it is given, to a Python with the packages of all rows. What cannot be installed is said; its tests are skipped then.
+# Sets SALIENT_TEST_PYTHON, unless it is given, to a Python with the packages of all rows. What cannot be installed is said; its
+# tests are skipped then.
 install_optional_tests() {
   local row packages stamp extra
   for row in "${optional_tests[@]}"; do

@@ -1,4 +1,5 @@
-/* libsalient through its C interface, compiled as C: errors, callbacks, cancelling from a callback and from another thread, what is exported. */
+/* libsalient through its C interface, compiled as C: errors, callbacks, cancelling from a callback and from another thread, what is
+ * exported. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,13 +11,13 @@
 
 static int failures = 0;
 
-#define EXPECT(condition)                                                               \
-  do {                                                                                  \
-    if (!(condition)) {                                                                 \
-      ++failures;                                                                       \
-      printf("%s:%d: expected %s\n", __FILE__, __LINE__, #condition);                   \
+#define EXPECT(condition)                                                                           \
+  do {                                                                                              \
+    if (!(condition)) {                                                                             \
+      ++failures;                                                                                   \
+      printf("%s:%d: expected %s\n", __FILE__, __LINE__, #condition);                               \
       printf("  last error: [%s] %s\n", salient_last_error()->code, salient_last_error()->message); \
-    }                                                                                   \
+    }                                                                                               \
   } while (0)
 
 static int contains(const char* text, const char* part) { return text != NULL && strstr(text, part) != NULL; }
@@ -28,8 +29,8 @@ typedef struct {
   int64_t last_done;
   int64_t total;
   int messages;
-  int resumed;                     /* a line said that blocks are taken over */
-  int64_t cancel_at;               /* blocks; 0 = never */
+  int resumed;       /* a line said that blocks are taken over */
+  int64_t cancel_at; /* blocks; 0 = never */
   salient_cancellation* cancellation;
   pthread_barrier_t* tell_another; /* met when block `cancel_at` is done */
   int32_t inner_status;            /* of a call out of the callback */
@@ -60,11 +61,12 @@ static void on_message(void* user, const char* line) {
   if (contains(line, "resuming at block")) seen->resumed = 1;
 }
 
-static const char* const kConfig =
-    "model: {path: " SALIENT_SOURCE_DIR "/models/demo}\n"
-    "calibration: {samples: 12}\n"
-    "quantization: {n_grid: 4, max_shard_size: 1MB}\n"
-    "evaluation: {throughput: false, tasks: [{name: arc, file: " SALIENT_SOURCE_DIR "/models/demo/data/arc_test.jsonl, limit: 8}]}\n";
+static const char* const kConfig = "model: {path: " SALIENT_SOURCE_DIR
+                                   "/models/demo}\n"
+                                   "calibration: {samples: 12}\n"
+                                   "quantization: {n_grid: 4, max_shard_size: 1MB}\n"
+                                   "evaluation: {throughput: false, tasks: [{name: arc, file: " SALIENT_SOURCE_DIR
+                                   "/models/demo/data/arc_test.jsonl, limit: 8}]}\n";
 
 /* The demo below `folder`, and where the artifact is: the caller's. */
 static int32_t run_demo(const char* folder, Seen* seen, char** result) {
@@ -73,11 +75,11 @@ static int32_t run_demo(const char* folder, Seen* seen, char** result) {
   snprintf(output, sizeof(output), "output.folder=%s/artifacts", folder);
   snprintf(store, sizeof(store), "output.store=%s/salient.db", folder);
   const char* const overrides[] = {output, store};
-  salient_config config = {sizeof(config)};
+  salient_config config = {.struct_size = sizeof(config)};
   config.text = kConfig;
   config.overrides = overrides;
   config.override_count = 2;
-  salient_callbacks callbacks = {sizeof(callbacks)};
+  salient_callbacks callbacks = {.struct_size = sizeof(callbacks)};
   callbacks.user = seen;
   callbacks.progress = on_progress;
   callbacks.message = on_message;
@@ -104,7 +106,7 @@ static void test_errors(void) {
   EXPECT(salient_run(NULL, NULL, &result) == SALIENT_INVALID_ARGUMENT);
   EXPECT(result == NULL);
 
-  salient_config config = {sizeof(config)};
+  salient_config config = {.struct_size = sizeof(config)};
   EXPECT(salient_run(&config, NULL, NULL) == SALIENT_INVALID_ARGUMENT);
   EXPECT(contains(salient_last_error()->message, "neither path nor text"));
   config.text = kConfig;
@@ -170,7 +172,9 @@ static void* cancel_when_told(void* user) {
 static int same_files(const char* first, const char* second) {
   char command[2048];
   /* The card and the metadata have the figures of evaluations and times in them. */
-  snprintf(command, sizeof(command), "diff -rq --exclude README.md --exclude quantization_metadata.json '%s/artifacts' '%s/artifacts' | grep -v calibration", first, second);
+  snprintf(command, sizeof(command),
+           "diff -rq --exclude README.md --exclude quantization_metadata.json '%s/artifacts' '%s/artifacts' | grep -v calibration",
+           first, second);
   return system(command) != 0; /* grep found no line */
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of the Python package with a Python that has torch, transformers and accelerate: SALIENT_TEST_PYTHON, else that of .venv-test, which `scripts/test.sh --all` makes.
-# Exit status 77 (skipped) with the reason where there is none.
+# Runs the tests of the Python package with a Python that has torch, transformers and accelerate: SALIENT_TEST_PYTHON, else that
+# of .venv-test, which `scripts/test.sh --all` makes. Exit status 77 (skipped) with the reason where there is none.
 #
 # usage: tests/python/run.sh LIBSALIENT SALIENT
 set -euo pipefail

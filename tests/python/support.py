@@ -1,4 +1,5 @@
 """What the tests of the Python package share: the bundled demo, made small."""
+
 import pathlib
 import shutil
 import tempfile
@@ -29,4 +30,6 @@ class FolderTest(unittest.TestCase):
 
 
 def artifact_bytes(folder):
-    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir() if path.is_file() and path.name not in OPEN_FILES}
+    return {
+        path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir() if path.is_file() and path.name not in OPEN_FILES
+    }

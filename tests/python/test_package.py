@@ -1,4 +1,6 @@
-"""salient.run, quantize, evaluate and command: results, errors, progress, cancelling, Ctrl-C, and the two ways in which the work runs."""
+"""salient.run, quantize, evaluate and command: results, errors, progress, cancelling, Ctrl-C, and the two ways in which the work
+runs."""
+
 import json
 import os
 import pathlib
@@ -40,14 +42,18 @@ class Run(FolderTest):
     def test_same_result_as_the_program_in_both_ways(self):
         config = self.config("program")
         (self.folder / "run.yaml").write_text(json.dumps(config, default=str))
-        printed = subprocess.run([PROGRAM, "run", "run.yaml", "--json"], cwd=self.folder, check=True, capture_output=True, text=True)
+        printed = subprocess.run(
+            [PROGRAM, "run", "run.yaml", "--json"], cwd=self.folder, check=True, capture_output=True, text=True
+        )
         program = json.loads(printed.stdout)
         for name, process in (("library", False), ("process", True)):
             with self.subTest(name):
                 parts, lines = Parts(), []
                 found = salient.run(self.config(name), progress=parts, message=lines.append, process=process)
                 self.assertEqual(artifact_bytes(found["artifact"]), artifact_bytes(program["artifact"]))
-                self.assertEqual(found["evaluation"]["model"]["tasks"][0]["metrics"], program["evaluation"]["model"]["tasks"][0]["metrics"])
+                self.assertEqual(
+                    found["evaluation"]["model"]["tasks"][0]["metrics"], program["evaluation"]["model"]["tasks"][0]["metrics"]
+                )
                 self.assertEqual(set(found), set(program))
                 total = parts.seen[-1][3] and [t for label, _, _, t in parts.seen if label == "quantize"][0]
                 self.assertEqual(parts.blocks(), list(range(total + 1)))
@@ -98,7 +104,10 @@ class Errors(FolderTest):
     def test_errors_can_be_pickled(self):
         error = salient.IoError("a: b", "DISK_FULL", "free some", {"x": 1})
         copy = pickle.loads(pickle.dumps(error))
-        self.assertEqual((type(copy), copy.message, copy.code, copy.hint, copy.output), (salient.IoError, "a: b", "DISK_FULL", "free some", {"x": 1}))
+        self.assertEqual(
+            (type(copy), copy.message, copy.code, copy.hint, copy.output),
+            (salient.IoError, "a: b", "DISK_FULL", "free some", {"x": 1}),
+        )
         self.assertEqual(str(copy), "input/output error [DISK_FULL]: a: b\n  hint: free some")
 
     def test_library_that_is_not_there_or_not_one(self):
@@ -116,15 +125,32 @@ class Errors(FolderTest):
 class Commands(FolderTest):
     def test_quantize_then_evaluate(self):
         out = self.folder / "awq"
-        found = salient.quantize(DEMO, out, {DATA / "calib_mixed.jsonl": 1, DATA / "openmath_train.jsonl": 2}, bits=4, group_size=64, max_calib_samples=12, n_grid=4,
-                                 overrides=[{"pattern": "down_proj", "bits": 8}], seed=7)
+        found = salient.quantize(
+            DEMO,
+            out,
+            {DATA / "calib_mixed.jsonl": 1, DATA / "openmath_train.jsonl": 2},
+            bits=4,
+            group_size=64,
+            max_calib_samples=12,
+            n_grid=4,
+            overrides=[{"pattern": "down_proj", "bits": 8}],
+            seed=7,
+        )
         self.assertEqual(found["folder"], str(out))
         self.assertEqual(json.loads((out / "config.json").read_text())["quantization_config"]["group_size"], 64)
-        result = salient.evaluate(out, ["arc", "perplexity"], data={"arc": DATA / "arc_test.jsonl", "perplexity": DATA / "heldout.txt"}, compare_with=DEMO, limit=4,
-                                  no_throughput=True)
+        result = salient.evaluate(
+            out,
+            ["arc", "perplexity"],
+            data={"arc": DATA / "arc_test.jsonl", "perplexity": DATA / "heldout.txt"},
+            compare_with=DEMO,
+            limit=4,
+            no_throughput=True,
+        )
         self.assertEqual([task["task"] for task in result["model"]["tasks"]], ["arc", "perplexity"])
         self.assertIsNotNone(result["base"])
-        both = salient.evaluate([out, DEMO], "arc", data={"arc": DATA / "arc_test.jsonl"}, limit=2, no_throughput=True, store=self.folder / "results.db")
+        both = salient.evaluate(
+            [out, DEMO], "arc", data={"arc": DATA / "arc_test.jsonl"}, limit=2, no_throughput=True, store=self.folder / "results.db"
+        )
         self.assertEqual(len(both), 2)
         self.assertTrue((self.folder / "results.db").is_file())
 
@@ -155,6 +181,7 @@ class Stopping(FolderTest):
         def fail(label, done):
             if label == "quantize":
                 raise ZeroDivisionError("mine")
+
         for process in (False, True):
             with self.subTest(process=process), self.assertRaises(ZeroDivisionError):
                 salient.run(self.config(f"p{process}"), progress=Parts(fail), process=process)
@@ -175,7 +202,9 @@ class Stopping(FolderTest):
                 sys.exit(5)
         """))
         (self.folder / "config.json").write_text(json.dumps(self.config(f"i{process}"), default=str))
-        child = subprocess.Popen([sys.executable, str(script)], cwd=self.folder, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        child = subprocess.Popen(
+            [sys.executable, str(script)], cwd=self.folder, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         lines = []
         for line in child.stdout:
             lines.append(line.strip())
@@ -202,6 +231,7 @@ class Stopping(FolderTest):
                         status = (entry / "stat").read_text().rsplit(")", 1)[1].split()
                         if b"salient._worker" in words and int(status[1]) == os.getpid():
                             os.kill(int(entry.name), signal.SIGKILL)
+
         with self.assertRaises(salient.InternalError) as caught:
             salient.run(self.config(), progress=Parts(kill), process=True)
         self.assertEqual(caught.exception.code, "PROCESS_DIED")
@@ -211,8 +241,10 @@ class Stopping(FolderTest):
         self.assertGreaterEqual(parts.blocks()[0], 1)
 
     def test_parent_that_is_killed_takes_its_process_along(self):
-        script = ("import json, salient\n"
-                  "salient.run(json.load(open('config.json')), process=True, progress=lambda label, unit, done, total: print(label, done, flush=True))\n")
+        script = (
+            "import json, salient\n"
+            "salient.run(json.load(open('config.json')), process=True, progress=lambda label, unit, done, total: print(label, done, flush=True))\n"
+        )
         (self.folder / "config.json").write_text(json.dumps(self.config(), default=str))
         parent = subprocess.Popen([sys.executable, "-c", script], cwd=self.folder, stdout=subprocess.PIPE, text=True)
         for line in parent.stdout:
@@ -230,7 +262,10 @@ class Stopping(FolderTest):
 
     def test_two_threads_take_turns(self):
         results = []
-        threads = [threading.Thread(target=lambda name: results.append(salient.run(self.config(name), process=False)), args=(f"t{i}",)) for i in range(2)]
+        threads = [
+            threading.Thread(target=lambda name: results.append(salient.run(self.config(name), process=False)), args=(f"t{i}",))
+            for i in range(2)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -248,7 +283,13 @@ def alive(pid):
 
 def python(code, **environment):
     """Output of another Python."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     if done.returncode != 0:
         raise AssertionError(f"exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout.strip()
@@ -256,6 +297,7 @@ def python(code, **environment):
 
 class Torch(FolderTest):
     """libsalient's libtorch and Python's."""
+
     LIBRARIES = """
         import re
         torches = {line.split()[-1] for line in open("/proc/self/maps") if "libtorch_cpu" in line or "libc10.so" in line}
@@ -268,13 +310,24 @@ class Torch(FolderTest):
 
     def test_one_libtorch_in_the_process_whichever_comes_first(self):
         self.needs_same_torch()
-        for order in ("import torch; import salient", "import salient; salient.command(['--version'], process=False); import torch"):
+        for order in (
+            "import torch; import salient",
+            "import salient; salient.command(['--version'], process=False); import torch",
+        ):
             with self.subTest(order):
-                self.assertEqual(python(order + "\nsalient.command(['--version'], process=False); assert torch.ones(2).sum().item() == 2\n" + textwrap.dedent(self.LIBRARIES)), "2")
+                self.assertEqual(
+                    python(
+                        order
+                        + "\nsalient.command(['--version'], process=False); assert torch.ones(2).sum().item() == 2\n"
+                        + textwrap.dedent(self.LIBRARIES)
+                    ),
+                    "2",
+                )
 
     def test_settings_of_the_program_are_put_back_and_change_no_byte(self):
         self.needs_same_torch()
         import torch
+
         expected = artifact_bytes(salient.run(self.config("plain"), process=True)["artifact"])
         before = torch.get_num_threads()
         torch.set_default_dtype(torch.float64)
@@ -296,7 +349,9 @@ class Torch(FolderTest):
         content = LIBRARY.read_bytes()
         version = _library.torch_of_library(LIBRARY)
         self.assertEqual(content.count(b"salient-torch-version: " + version.encode()), 1)
-        other.write_bytes(content.replace(b"salient-torch-version: " + version.encode(), b"salient-torch-version: 1" + version.encode()[1:]))
+        other.write_bytes(
+            content.replace(b"salient-torch-version: " + version.encode(), b"salient-torch-version: 1" + version.encode()[1:])
+        )
         with mock.patch.dict(os.environ, SALIENT_LIBRARY=str(other)):
             self.assertFalse(salient.library_info()["in_process"])
             with self.assertRaises(salient.InvalidArgumentError) as caught:
@@ -310,8 +365,12 @@ class Torch(FolderTest):
         own = shutil.which("python3", path="/usr/bin")
         if own is None or subprocess.run([own, "-c", "import torch"], capture_output=True).returncode == 0:
             self.skipTest("no /usr/bin/python3 without torch")
-        done = subprocess.run([own, "-c", "import salient; print(salient.library_info()['in_process'], salient.command(['--version']))"], capture_output=True, text=True,
-                              env={**os.environ, "PYTHONPATH": str(ROOT / "pipeline/plugin/python")})
+        done = subprocess.run(
+            [own, "-c", "import salient; print(salient.library_info()['in_process'], salient.command(['--version']))"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "pipeline/plugin/python")},
+        )
         self.assertTrue(done.stdout.startswith("True salient "), done.stderr)
 
 
@@ -320,12 +379,30 @@ class Installed(FolderTest):
         source = self.folder / "source"
         shutil.copytree(ROOT / "pipeline/plugin/python", source)
         target = self.folder / "site"
-        done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", str(target),
-                               str(source)], capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--no-build-isolation",
+                "--disable-pip-version-check",
+                "--target",
+                str(target),
+                str(source),
+            ],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode != 0 and "setuptools" in done.stderr:
             self.skipTest("pip cannot build without setuptools here: " + done.stderr[-300:])
         self.assertEqual(done.returncode, 0, done.stderr)
-        out = python("import salient, pathlib; print(pathlib.Path(salient.__file__).parent); print(salient.command(['--version']))", PYTHONPATH=str(target))
+        out = python(
+            "import salient, pathlib; print(pathlib.Path(salient.__file__).parent); print(salient.command(['--version']))",
+            PYTHONPATH=str(target),
+        )
         self.assertEqual(out.splitlines()[0], str(target / "salient"))
         self.assertTrue((target / "salient" / "py.typed").is_file())
 

@@ -1,4 +1,5 @@
 """PostTrainQuantization in a real Trainer: a few steps on the demo model."""
+
 import json
 import pathlib
 import unittest
@@ -18,28 +19,53 @@ class Training(FolderTest):
     @classmethod
     def setUpClass(cls):
         import transformers
+
         transformers.logging.set_verbosity_error()
         cls.transformers = transformers
         cls.tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO)
         cls.dataset = []
         for row in rows(24):
-            text = cls.tokenizer.apply_chat_template([{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}], tokenize=False)
+            text = cls.tokenizer.apply_chat_template(
+                [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}], tokenize=False
+            )
             ids = cls.tokenizer(text, truncation=True, max_length=96)["input_ids"]
             cls.dataset.append({"input_ids": ids, "labels": list(ids), "attention_mask": [1] * len(ids)})
 
     def train(self, callback, model=None, **arguments):
         t = self.transformers
         model = model or t.AutoModelForCausalLM.from_pretrained(DEMO)
-        options = dict(output_dir=str(self.folder / "out"), max_steps=STEPS, per_device_train_batch_size=2, learning_rate=1e-3, save_strategy="no", report_to=[],
-                       disable_tqdm=True, use_cpu=True, logging_strategy="no", seed=3)
+        options = dict(
+            output_dir=str(self.folder / "out"),
+            max_steps=STEPS,
+            per_device_train_batch_size=2,
+            learning_rate=1e-3,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            logging_strategy="no",
+            seed=3,
+        )
         options.update(arguments)
-        trainer = t.Trainer(model=model, args=t.TrainingArguments(**options), train_dataset=self.dataset, processing_class=self.tokenizer,
-                            data_collator=t.DataCollatorForSeq2Seq(self.tokenizer), callbacks=[callback])
+        trainer = t.Trainer(
+            model=model,
+            args=t.TrainingArguments(**options),
+            train_dataset=self.dataset,
+            processing_class=self.tokenizer,
+            data_collator=t.DataCollatorForSeq2Seq(self.tokenizer),
+            callbacks=[callback],
+        )
         trainer.train()
         return trainer
 
     def callback(self, **options):
-        given = dict(samples=8, quantization={"n_grid": 4}, tasks=[{"name": "perplexity", "file": DATA / "heldout.txt", "limit": 2}], evaluation={"throughput": False}, progress=False)
+        given = dict(
+            samples=8,
+            quantization={"n_grid": 4},
+            tasks=[{"name": "perplexity", "file": DATA / "heldout.txt", "limit": 2}],
+            evaluation={"throughput": False},
+            progress=False,
+        )
         given.update(options)
         return salient.PostTrainQuantization(**given)
 
@@ -68,6 +94,7 @@ class Training(FolderTest):
         self.assertTrue((out / "salient.db").is_file())
         # The training goes on with its model as before: in the same process, the work has changed nothing of it.
         import torch
+
         self.assertTrue(torch.is_grad_enabled())
         trainer.train()
 
@@ -79,15 +106,28 @@ class Training(FolderTest):
         self.assertEqual(callback.checkpoint_folder, checkpoint)
         self.assertFalse((self.folder / "out" / "final").exists())
         before = artifact_bytes(checkpoint)
-        again = salient.post_train(checkpoint, config=callback._config(checkpoint, self.folder / "out", type("Loader", (), {"dataset": self.dataset})))
+        again = salient.post_train(
+            checkpoint, config=callback._config(checkpoint, self.folder / "out", type("Loader", (), {"dataset": self.dataset}))
+        )
         self.assertEqual(again["stages_run"], 0)
         self.assertEqual(artifact_bytes(checkpoint), before)
 
     def test_training_file_and_settings(self):
         train_file = self.folder / "sums.jsonl"
         train_file.write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
-        callback = self.callback(train_file=train_file, dataset="sums", system_prompt="Think.", method="gptq", bits=3, group_size=64, training_method="DPO", tasks=[], process=True,
-                                 quantization={"format": "compressed-tensors"}, output_folder=self.folder / "artifacts")
+        callback = self.callback(
+            train_file=train_file,
+            dataset="sums",
+            system_prompt="Think.",
+            method="gptq",
+            bits=3,
+            group_size=64,
+            training_method="DPO",
+            tasks=[],
+            process=True,
+            quantization={"format": "compressed-tensors"},
+            output_folder=self.folder / "artifacts",
+        )
         self.train(callback)
         self.assertIsNone(callback.error)
         artifact = pathlib.Path(callback.result["artifact"])
@@ -105,8 +145,14 @@ class Training(FolderTest):
         self.assertIn("out/final", logged.output[0])
         self.transformers.AutoModelForCausalLM.from_pretrained(self.folder / "out" / "final")
         # The same checkpoint afterwards, with what was wrong put right.
-        found = salient.post_train(callback.checkpoint_folder, config={"quantization": {"group_size": 128, "n_grid": 4}, "calibration": {"file": self.folder / "out/calibration_rows.jsonl"},
-                                                                       "evaluation": {"throughput": False}})
+        found = salient.post_train(
+            callback.checkpoint_folder,
+            config={
+                "quantization": {"group_size": 128, "n_grid": 4},
+                "calibration": {"file": self.folder / "out/calibration_rows.jsonl"},
+                "evaluation": {"throughput": False},
+            },
+        )
         self.assertTrue(pathlib.Path(found["artifact"]).is_dir())
         with self.assertRaises(salient.SalientError):
             self.train(self.callback(group_size=100, raise_errors=True))
@@ -127,6 +173,7 @@ class Training(FolderTest):
             output_dir = str(self.folder / "out")
             load_best_model_at_end = False
             fsdp = "full_shard"
+
         callback = self.callback()
         with self.assertLogs("salient", "ERROR"):
             callback.on_train_end(Sharded, self.transformers.TrainerState(is_world_process_zero=True, global_step=STEPS), None)
@@ -140,7 +187,10 @@ class Metadata(FolderTest):
         config = salient.config_from_training_metadata(self.folder / "runs" / "checkpoint-5", metadata)
         self.assertEqual(config["model"]["path"], str((self.folder / "runs" / "checkpoint-5").resolve()))
         self.assertEqual(config["output"]["folder"], str((self.folder / "runs").resolve()))
-        self.assertEqual(config["quantization"], {"method": "awq", "bits": 4, "activation_bits": 8, "kv_cache_bits": 8, "group_size": 128, "lm_head": "fp16"})
+        self.assertEqual(
+            config["quantization"],
+            {"method": "awq", "bits": 4, "activation_bits": 8, "kv_cache_bits": 8, "group_size": 128, "lm_head": "fp16"},
+        )
 
     def test_a_checkpoint_without_or_with_a_broken_file(self):
         with self.assertRaises(salient.NotFoundError):

@@ -1,4 +1,5 @@
 """What a call shows while it works."""
+
 from __future__ import annotations
 
 import logging
@@ -35,7 +36,8 @@ class _Bars:
 
 
 class Shower:
-    """progress: a function; True: bars (tqdm, when it is installed); False: nothing; None: bars on a terminal. message: a function; None: the logger "salient", level INFO."""
+    """progress: a function; True: bars (tqdm, when it is installed); False: nothing; None: bars on a terminal. message: a
+    function; None: the logger "salient", level INFO."""
 
     def __init__(self, progress: Progress, message: Optional[MessageFunction]) -> None:
         self._message = message if message is not None else lambda line: logger.info("%s", line)

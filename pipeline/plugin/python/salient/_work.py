@@ -1,9 +1,10 @@
 """Runs work in libsalient, in this process or in one of its own, and brings what it tells to the thread that asked for it.
 
-In this process, libsalient and Python's torch share one libtorch, as the libraries have the same file names: right when both are of one build, and the end of the process when they
-are not. So the library is loaded here only when Python's torch (loaded, or to be loaded later) is the build that the library names, or when there is none; else a child process
-does the work (salient._worker).
+In this process, libsalient and Python's torch share one libtorch, as the libraries have the same file names: right when both are
+of one build, and the end of the process when they are not. So the library is loaded here only when Python's torch (loaded, or to
+be loaded later) is the build that the library names, or when there is none; else a child process does the work (salient._worker).
 """
+
 from __future__ import annotations
 
 import json
@@ -23,8 +24,9 @@ Event = Tuple[Any, ...]
 
 
 class Cancellation:
-    """Stops work from another thread: give it to a call as `cancellation`, and call cancel() on it. The call raises CancelledError after the step that it is at; what was finished
-    is kept. Asked for once, it holds for every call that is given this object."""
+    """Stops work from another thread: give it to a call as `cancellation`, and call cancel() on it. The call raises
+    CancelledError after the step that it is at; what was finished is kept. Asked for once, it holds for every call that is given
+    this object."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,8 +66,10 @@ def _choose(path: pathlib.Path, process: Optional[bool]) -> bool:
     safe = in_process_is_safe(path)
     if process is False and not safe:
         raise InvalidArgumentError(
-            f"{path} is built with libtorch {_library.torch_of_library(path)}, this Python has torch {_library.torch_of_python()}: both cannot be in one process", "TORCH_MISMATCH",
-            "leave process=False (or SALIENT_PROCESS=0) away: the work then runs in a process of its own")
+            f"{path} is built with libtorch {_library.torch_of_library(path)}, this Python has torch {_library.torch_of_python()}: both cannot be in one process",
+            "TORCH_MISMATCH",
+            "leave process=False (or SALIENT_PROCESS=0) away: the work then runs in a process of its own",
+        )
     return not safe if process is None else process
 
 
@@ -100,11 +104,21 @@ class _InProcess:
 
     def __init__(self, path: pathlib.Path, request: Dict[str, Any], events: "queue.SimpleQueue[Event]") -> None:
         if not sys.executable:
-            raise InternalError("this Python does not know its own program (sys.executable), which is needed for a process of its own")
+            raise InternalError(
+                "this Python does not know its own program (sys.executable), which is needed for a process of its own"
+            )
         environment = dict(os.environ)
         package = str(pathlib.Path(__file__).resolve().parent.parent)
-        environment["PYTHONPATH"] = os.pathsep.join([package] + ([environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []))
-        self._child = subprocess.Popen([sys.executable, "-m", "salient._worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, encoding="utf-8")
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [package] + ([environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else [])
+        )
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "salient._worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            encoding="utf-8",
+        )
         self._lock = threading.Lock()
         self._send(json.dumps({**request, "library": str(path)}) + "\n")
         self._thread = threading.Thread(target=self._read, args=(events,), name="salient", daemon=True)
@@ -130,8 +144,16 @@ class _InProcess:
             return
         code = self._child.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        events.put(("broken", InternalError(f"the process that did the work ended with {how}", "PROCESS_DIED",
-                                            "SIGKILL often means that memory ran out. What was finished is kept: the same call goes on from there")))
+        events.put(
+            (
+                "broken",
+                InternalError(
+                    f"the process that did the work ended with {how}",
+                    "PROCESS_DIED",
+                    "SIGKILL often means that memory ran out. What was finished is kept: the same call goes on from there",
+                ),
+            )
+        )
 
     def stop(self) -> None:
         self._send("cancel\n")
@@ -150,9 +172,12 @@ class _InProcess:
                     pass
 
 
-def perform(request: Dict[str, Any], show: Callable[[Event], None], cancellation: Optional[Cancellation], process: Optional[bool]) -> Optional[str]:
-    """The output of {"words": [...]} or {"path" or "text", "name", "overrides"}. `show` is called in this thread. An exception of `show`, and KeyboardInterrupt, stop the work at its
-    next safe point and go on from here then; a second KeyboardInterrupt ends a child process at once."""
+def perform(
+    request: Dict[str, Any], show: Callable[[Event], None], cancellation: Optional[Cancellation], process: Optional[bool]
+) -> Optional[str]:
+    """The output of {"words": [...]} or {"path" or "text", "name", "overrides"}. `show` is called in this thread. An exception of
+    `show`, and KeyboardInterrupt, stop the work at its next safe point and go on from here then; a second KeyboardInterrupt ends
+    a child process at once."""
     path = _library.find_library()
     events: "queue.SimpleQueue[Event]" = queue.SimpleQueue()
     work = (_InProcess if _choose(path, process) else _InThread)(path, request, events)

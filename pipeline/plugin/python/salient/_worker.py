@@ -1,8 +1,11 @@
-"""The work in a process of its own: python -m salient._worker. Used by salient._work where Python's torch is another one than libsalient's.
+"""The work in a process of its own: python -m salient._worker. Used by salient._work where Python's torch is another one than
+libsalient's.
 
-Reads one line of JSON, the request and "library", from standard input; after it, a line "cancel" or the end of the input (the parent died) asks for a stop. Writes lines of JSON
+Reads one line of JSON, the request and "library", from standard input; after it, a line "cancel" or the end of the input (the
+parent died) asks for a stop. Writes lines of JSON
 to standard output: ["progress", ...], ["message", ...] and last ["done", output, error].
 """
+
 from __future__ import annotations
 
 import json

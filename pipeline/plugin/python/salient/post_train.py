@@ -1,4 +1,5 @@
 """The pipeline on a checkpoint that a training has just written."""
+
 from __future__ import annotations
 
 import json
@@ -13,15 +14,28 @@ from .errors import CorruptionError, NotFoundError
 
 METADATA_FILE = "training_metadata.json"
 # Keys of the section "quantization" of training_metadata.json, and those of a run configuration.
-_PLANNED = {"method": "method", "weights_bits": "bits", "bits": "bits", "activations_bits": "activation_bits", "kv_cache_bits": "kv_cache_bits", "group_size": "group_size",
-            "lm_head_dtype": "lm_head", "lm_head": "lm_head", "format": "format"}
+_PLANNED = {
+    "method": "method",
+    "weights_bits": "bits",
+    "bits": "bits",
+    "activations_bits": "activation_bits",
+    "kv_cache_bits": "kv_cache_bits",
+    "group_size": "group_size",
+    "lm_head_dtype": "lm_head",
+    "lm_head": "lm_head",
+    "format": "format",
+}
 
 
 def read_training_metadata(checkpoint: PathLike) -> Dict[str, Any]:
     """training_metadata.json of a checkpoint. Raises NotFoundError, CorruptionError."""
     path = pathlib.Path(checkpoint) / METADATA_FILE
     if not path.is_file():
-        raise NotFoundError(f"{path}: there is no such file", "", "the training writes it beside the checkpoint (docs/plugin.md); salient.run needs none")
+        raise NotFoundError(
+            f"{path}: there is no such file",
+            "",
+            "the training writes it beside the checkpoint (docs/plugin.md); salient.run needs none",
+        )
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -32,8 +46,8 @@ def read_training_metadata(checkpoint: PathLike) -> Dict[str, Any]:
 
 
 def config_from_training_metadata(checkpoint: PathLike, metadata: Mapping[str, Any]) -> Dict[str, Any]:
-    """The run configuration that training_metadata.json plans: the quantization, the tasks, everything written beside the checkpoint. What it says of the base model, the training
-    set and the prompts the run reads from the file itself.
+    """The run configuration that training_metadata.json plans: the quantization, the tasks, everything written beside the
+    checkpoint. What it says of the base model, the training set and the prompts the run reads from the file itself.
 
         {"quantization": {"method": "AWQ", "weights_bits": 4, "group_size": 128, "lm_head_dtype": "fp16"},
          "evaluation": {"tasks": [{"name": "perplexity", "file": "heldout.txt"}]}}"""
@@ -53,11 +67,22 @@ def config_from_training_metadata(checkpoint: PathLike, metadata: Mapping[str, A
     return config
 
 
-def post_train(checkpoint: PathLike, *, config: Optional[Mapping[str, Any]] = None, overrides: Union[None, Mapping[str, Any], Sequence[str]] = None, progress: Progress = None,
-               message: Optional[MessageFunction] = None, cancellation: Optional[Cancellation] = None, process: Optional[bool] = None) -> Dict[str, Any]:
-    """Quantizes and evaluates a checkpoint as its training_metadata.json plans (config_from_training_metadata); the checkpoint itself is only read.
+def post_train(
+    checkpoint: PathLike,
+    *,
+    config: Optional[Mapping[str, Any]] = None,
+    overrides: Union[None, Mapping[str, Any], Sequence[str]] = None,
+    progress: Progress = None,
+    message: Optional[MessageFunction] = None,
+    cancellation: Optional[Cancellation] = None,
+    process: Optional[bool] = None,
+) -> Dict[str, Any]:
+    """Quantizes and evaluates a checkpoint as its training_metadata.json plans (config_from_training_metadata); the checkpoint
+    itself is only read.
 
-    config: sections that replace or add to the planned ones, key by key: {"calibration": {"samples": 64}}. The rest as salient.run(), which this calls."""
+    config: sections that replace or add to the planned ones, key by key: {"calibration": {"samples": 64}}. The rest as
+    salient.run(), which this calls.
+    """
     merged = config_from_training_metadata(checkpoint, read_training_metadata(checkpoint))
     for section, values in (config or {}).items():
         merged[section] = {**merged.get(section, {}), **values} if isinstance(values, Mapping) else values

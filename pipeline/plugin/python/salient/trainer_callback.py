@@ -1,4 +1,5 @@
 """PostTrainQuantization: a callback of transformers' Trainer that runs Salient at the end of a training."""
+
 from __future__ import annotations
 
 import json
@@ -29,26 +30,50 @@ class PostTrainQuantization(TrainerCallback):
         trainer.train()
         print(trainer.callback_handler.callbacks[-1].result["artifact"])
 
-    At the end of the training, in the process of rank 0, the trained model is saved with its tokenizer in <output_dir>/final, unless the Trainer's own checkpoint of the last step (or
-    of the best one, with load_best_model_at_end) holds it already, and training_metadata.json is written beside it. Then the pipeline runs: the artifact, the report and the store
-    salient.db are written into <output_dir>. The checkpoint is not touched.
+    At the end of the training, in the process of rank 0, the trained model is saved with its tokenizer in <output_dir>/final,
+    unless the Trainer's own checkpoint of the last step (or of the best one, with load_best_model_at_end) holds it already, and
+    training_metadata.json is written beside it. Then the pipeline runs: the artifact, the report and the store salient.db are
+    written into <output_dir>. The checkpoint is not touched.
 
-    method, bits, group_size: of the quantization; quantization: further settings of it, as in a run configuration. train_file: the training rows as they were before they were
-    tokenized, for calibration prompts in the model's chat template; without it, rows of the Trainer's own training set are used, tokens as they are. dataset: its name, a part of
-    the artifact's; system_prompt: of conversations that have none. samples, max_seq_len, seed: of the calibration. tasks: names or {"name", "file", "limit"}; evaluation: further
-    settings. training_method, peft: "SFT", "NoPeft" or "LoRA" (found out), parts of the artifact's name. checkpoint: a folder to save to instead. output_folder: for the artifact
-    instead of <output_dir>. overrides, progress, message, cancellation, process: as in salient.run().
+    method, bits, group_size: of the quantization; quantization: further settings of it, as in a run configuration. train_file:
+    the training rows as they were before they were tokenized, for calibration prompts in the model's chat template; without it,
+    rows of the Trainer's own training set are used, tokens as they are. dataset: its name, a part of the artifact's;
+    system_prompt: of conversations that have none. samples, max_seq_len, seed: of the calibration. tasks: names or {"name",
+    "file", "limit"}; evaluation: further settings. training_method, peft: "SFT", "NoPeft" or "LoRA" (found out), parts of the
+    artifact's name. checkpoint: a folder to save to instead. output_folder: for the artifact instead of <output_dir>. overrides,
+    progress, message, cancellation, process: as in salient.run().
 
-    Afterwards `checkpoint_folder` is where the trained model is, and `result` what salient.run() returned, or `error` what it raised. An error is logged and does not end the
-    training's program, unless raise_errors is set; the trained model is saved before. KeyboardInterrupt stops the pipeline at its next safe point and goes on.
+    Afterwards `checkpoint_folder` is where the trained model is, and `result` what salient.run() returned, or `error` what it
+    raised. An error is logged and does not end the training's program, unless raise_errors is set; the trained model is saved
+    before. KeyboardInterrupt stops the pipeline at its next safe point and goes on.
     """
 
-    def __init__(self, *, method: str = "awq", bits: int = 4, group_size: int = 128, quantization: Optional[Mapping[str, Any]] = None, dataset: Optional[str] = None,
-                 train_file: Optional[PathLike] = None, system_prompt: Optional[str] = None, samples: int = 128, max_seq_len: int = 512, seed: int = 42,
-                 tasks: Sequence[Union[str, Mapping[str, Any]]] = (), evaluation: Optional[Mapping[str, Any]] = None, training_method: str = "SFT", peft: Optional[str] = None,
-                 checkpoint: Optional[PathLike] = None, output_folder: Optional[PathLike] = None, overrides: Union[None, Mapping[str, Any], Sequence[str]] = None,
-                 progress: Progress = None, message: Optional[MessageFunction] = None, cancellation: Optional[Cancellation] = None, process: Optional[bool] = None,
-                 raise_errors: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        method: str = "awq",
+        bits: int = 4,
+        group_size: int = 128,
+        quantization: Optional[Mapping[str, Any]] = None,
+        dataset: Optional[str] = None,
+        train_file: Optional[PathLike] = None,
+        system_prompt: Optional[str] = None,
+        samples: int = 128,
+        max_seq_len: int = 512,
+        seed: int = 42,
+        tasks: Sequence[Union[str, Mapping[str, Any]]] = (),
+        evaluation: Optional[Mapping[str, Any]] = None,
+        training_method: str = "SFT",
+        peft: Optional[str] = None,
+        checkpoint: Optional[PathLike] = None,
+        output_folder: Optional[PathLike] = None,
+        overrides: Union[None, Mapping[str, Any], Sequence[str]] = None,
+        progress: Progress = None,
+        message: Optional[MessageFunction] = None,
+        cancellation: Optional[Cancellation] = None,
+        process: Optional[bool] = None,
+        raise_errors: bool = False,
+    ) -> None:
         self.quantization = {"method": method, "bits": bits, "group_size": group_size, **(quantization or {})}
         self.dataset = dataset
         self.train_file = None if train_file is None else pathlib.Path(train_file).resolve()
@@ -69,7 +94,16 @@ class PostTrainQuantization(TrainerCallback):
         if self.train_file is not None and not self.train_file.is_file():
             raise InvalidArgumentError(f"PostTrainQuantization: train_file={self.train_file}: there is no such file")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, train_dataloader: Any = None, **kwargs: Any) -> None:
+    def on_train_end(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        model: Any = None,
+        processing_class: Any = None,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
         if not state.is_world_process_zero:
             return
         self.result = self.error = None
@@ -85,8 +119,16 @@ class PostTrainQuantization(TrainerCallback):
                 self.result = error.output
             if self.raise_errors or not isinstance(error, (Exception, KeyboardInterrupt)):
                 raise
-            where = f"the trained model is in {self.checkpoint_folder}" if self.checkpoint_folder else "the trained model was not saved by Salient"
-            text = "stopped by the user" if isinstance(error, KeyboardInterrupt) else str(error) if isinstance(error, SalientError) else repr(error)
+            where = (
+                f"the trained model is in {self.checkpoint_folder}"
+                if self.checkpoint_folder
+                else "the trained model was not saved by Salient"
+            )
+            text = (
+                "stopped by the user"
+                if isinstance(error, KeyboardInterrupt)
+                else str(error) if isinstance(error, SalientError) else repr(error)
+            )
             logger.error("quantization after the training failed (%s): %s", where, text)
             return
         logger.info("quantized: %s", self.result["artifact"])
@@ -102,8 +144,11 @@ class PostTrainQuantization(TrainerCallback):
                     processing_class.save_pretrained(str(folder))
                 return folder
         if getattr(args, "fsdp", None) or _is_zero3(args):
-            raise UnsupportedError("the model's weights lie on several ranks, none of which can save them alone", "",
-                                   "let the Trainer save a whole checkpoint at the last step (save_strategy, FULL_STATE_DICT), which is used then")
+            raise UnsupportedError(
+                "the model's weights lie on several ranks, none of which can save them alone",
+                "",
+                "let the Trainer save a whole checkpoint at the last step (save_strategy, FULL_STATE_DICT), which is used then",
+            )
         model = getattr(model, "_orig_mod", model)  # of torch.compile
         target = (self.checkpoint or output / "final").resolve()
         partial = target.with_name(target.name + ".partial")
@@ -130,7 +175,11 @@ class PostTrainQuantization(TrainerCallback):
         rows = _length(getattr(train_dataloader, "dataset", None))
         if rows is not None:
             dataset["rows"] = rows
-        planned = {"method": str(self.quantization["method"]).upper(), "weights_bits": self.quantization["bits"], "group_size": self.quantization["group_size"]}
+        planned = {
+            "method": str(self.quantization["method"]).upper(),
+            "weights_bits": self.quantization["bits"],
+            "group_size": self.quantization["group_size"],
+        }
         metadata: Dict[str, Any] = {
             "base_model": pathlib.Path(base).name or "model",
             "dataset": dataset,
@@ -149,8 +198,12 @@ class PostTrainQuantization(TrainerCallback):
             calibration["file"] = str(rows)
         else:
             calibration["samples"] = self.samples
-        return {"quantization": self.quantization, "calibration": calibration, "evaluation": self.evaluation,
-                "output": {"folder": str(output), "store": str(output / "salient.db")}}
+        return {
+            "quantization": self.quantization,
+            "calibration": calibration,
+            "evaluation": self.evaluation,
+            "output": {"folder": str(output), "store": str(output / "salient.db")},
+        }
 
 
 def _is_checkpoint(folder: pathlib.Path) -> bool:
@@ -184,7 +237,9 @@ def _length(dataset: Any) -> Optional[int]:
 def _draw_rows(dataset: Any, samples: int, seed: int) -> List[Mapping[str, Any]]:
     """Up to `samples` rows of the training set: drawn where it can be indexed, else the first ones."""
     if dataset is None:
-        raise InvalidArgumentError("PostTrainQuantization: the Trainer has no training set to calibrate on", "", "name the training rows: train_file=...")
+        raise InvalidArgumentError(
+            "PostTrainQuantization: the Trainer has no training set to calibrate on", "", "name the training rows: train_file=..."
+        )
     count = _length(dataset)
     if count is None:
         rows: Iterable[Any] = (row for _, row in zip(range(samples), iter(dataset)))
@@ -192,7 +247,9 @@ def _draw_rows(dataset: Any, samples: int, seed: int) -> List[Mapping[str, Any]]
         rows = (dataset[index] for index in sorted(random.Random(seed).sample(range(count), min(samples, count))))
     drawn = [row for row in rows if isinstance(row, Mapping)]
     if not drawn:
-        raise InvalidArgumentError("PostTrainQuantization: the training set's rows are no dicts", "", "name the training rows: train_file=...")
+        raise InvalidArgumentError(
+            "PostTrainQuantization: the training set's rows are no dicts", "", "name the training rows: train_file=..."
+        )
     return drawn
 
 
@@ -210,7 +267,11 @@ def _write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
             try:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             except TypeError as error:
-                raise InvalidArgumentError(f"PostTrainQuantization: a row of the training set cannot be written as JSON: {error}", "", "name the training rows: train_file=...") from error
+                raise InvalidArgumentError(
+                    f"PostTrainQuantization: a row of the training set cannot be written as JSON: {error}",
+                    "",
+                    "name the training rows: train_file=...",
+                ) from error
     os.replace(partial, path)
 
 
