@@ -6,12 +6,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <deque>
+#include <optional>
 #include <random>
 
+#include "common/error.h"
 #include "common/hash.h"
+#include "common/log.h"
 #include "models/decoder/block_layout.h"
 #include "models/decoder/streamed_decoder.h"
+#include "models/io/npy.h"
 
 namespace salient::calibration {
 namespace {
@@ -68,51 +73,125 @@ uint64_t bytes_per_row(const models::DecoderConfig& config, int64_t tokens) {
   return total + most;
 }
 
+using Rows = std::vector<std::vector<TokenId>>;
+
+// Small batches first, as what of the last one is not wanted was written in vain; larger ones, which read the weights less often, where there are many rows.
+constexpr int64_t kSmallBatch = 32;
+constexpr int64_t kMiddleBatch = 64;
+constexpr int64_t kMostBatch = 128;
+
+struct RowBatch {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+// The same for every number of rows, as the last bits of a product depend on how many rows it has, and a drawn token may hang on them.
+std::vector<RowBatch> batches_of(int64_t rows, int64_t most) {
+  std::vector<RowBatch> batches;
+  for (int64_t begin = 0; begin < rows;) {
+    const int64_t wanted = begin < kMostBatch ? kSmallBatch : begin < 2 * kMostBatch ? kMiddleBatch : kMostBatch;
+    const int64_t count = std::min(wanted, most);
+    batches.push_back({begin, count});
+    begin += count;
+  }
+  return batches;
+}
+
+// Writes a batch of rows with `decoder`.
+Rows write_batch(models::StreamedDecoder& decoder, const models::DecoderConfig& config, const SelfGenerationOptions& options,
+                 const RowBatch& batch, const std::function<void()>& on_step) {
+  Rows result(static_cast<size_t>(batch.count));
+  std::vector<Row> rows(result.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const size_t number = static_cast<size_t>(batch.begin) + i;
+    rows[i].engine.seed(derive_seed(options.seed, fmt::format("self_generation/{}", number)));
+    rows[i].opening = number;
+    open(rows[i], config, options);
+  }
+  decoder.start(batch.count, options.row_tokens);
+  for (int64_t step = 0; step < options.row_tokens; ++step) {
+    std::vector<int64_t> next;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      next.push_back(rows[i].waiting.front());
+      rows[i].waiting.pop_front();
+      result[i].push_back(static_cast<TokenId>(next.back()));
+    }
+    on_step();
+    if (step + 1 == options.row_tokens) break;
+    const at::Tensor logits = decoder.next_logits(at::tensor(next, at::kLong).unsqueeze(1));
+    const at::Tensor probabilities = at::softmax(logits.div_(options.temperature), 1).contiguous();
+    for (size_t i = 0; i < rows.size(); ++i) {
+      // Drawn at every step, whether it is used or not: a row's numbers do not depend on its openings' lengths.
+      const TokenId drawn =
+          sample(probabilities.const_data_ptr<float>() + static_cast<int64_t>(i) * config.vocab_size, config.vocab_size, rows[i].engine);
+      if (!rows[i].waiting.empty()) continue;
+      rows[i].waiting.push_back(drawn);
+      if (std::find(options.end_ids.begin(), options.end_ids.end(), drawn) != options.end_ids.end()) open(rows[i], config, options);
+    }
+  }
+  return result;
+}
+
+std::filesystem::path cached_batch(const SelfGenerationOptions& options, const RowBatch& batch) {
+  return options.cache / fmt::format("rows_{}_{}.npy", batch.begin, batch.count);
+}
+
+// Nothing where it is not there, or no batch of these.
+std::optional<Rows> find_batch(const SelfGenerationOptions& options, const RowBatch& batch) {
+  if (options.cache.empty() || !std::filesystem::exists(cached_batch(options, batch))) return std::nullopt;
+  try {
+    const at::Tensor ids = models::read_npy(cached_batch(options, batch));
+    if (ids.scalar_type() != at::kLong || !ids.sizes().equals({batch.count, options.row_tokens})) return std::nullopt;
+    Rows rows(static_cast<size_t>(batch.count));
+    const int64_t* id = ids.const_data_ptr<int64_t>();
+    for (auto& row : rows) {
+      for (int64_t i = 0; i < options.row_tokens; ++i) row.push_back(static_cast<TokenId>(*id++));
+    }
+    return rows;
+  } catch (const Error& error) {  // damaged: as good as none
+    log_warn("generated_rows_unreadable reason=\"{}\"", error.message());
+    return std::nullopt;
+  }
+}
+
+void keep_batch(const SelfGenerationOptions& options, const RowBatch& batch, const Rows& rows) {
+  if (options.cache.empty()) return;
+  std::vector<int64_t> ids;
+  for (const auto& row : rows) ids.insert(ids.end(), row.begin(), row.end());
+  std::filesystem::create_directories(options.cache);
+  models::write_npy(cached_batch(options, batch), at::tensor(ids, at::kLong).view({batch.count, options.row_tokens}));
+}
+
 }  // namespace
 
-std::vector<std::vector<TokenId>> generate_rows(const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
-                                                const SelfGenerationOptions& options) {
+Rows generate_rows(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const SelfGenerationOptions& options) {
   const int64_t count = (options.tokens + options.row_tokens - 1) / options.row_tokens;
-  std::vector<std::vector<TokenId>> result(static_cast<size_t>(count));
   const uint64_t row_bytes = bytes_per_row(config, options.row_tokens);
   // Rows that are written at a time share every reading of the weights and every step: they get what the weights cannot use, half at least.
   const uint64_t for_weights = std::min(options.memory_bytes / 2, models::StreamedDecoder::most_kept_bytes(config));
-  const int64_t batch = std::clamp<int64_t>(static_cast<int64_t>((options.memory_bytes - for_weights) / row_bytes), 1,
-                                            std::max<int64_t>(1, count));
-  const uint64_t rows_bytes = static_cast<uint64_t>(batch) * row_bytes;
-  models::StreamedDecoder decoder(checkpoint, config, options.memory_bytes > rows_bytes ? options.memory_bytes - rows_bytes : 0);
+  const uint64_t fitting = std::clamp<uint64_t>((options.memory_bytes - for_weights) / row_bytes, 1, kMostBatch);
+  // A power of two, so that a little more or less memory changes nothing.
+  const auto most = static_cast<int64_t>(std::bit_floor(fitting));
+  const std::vector<RowBatch> batches = batches_of(count, most);
+  const uint64_t rows_bytes = (batches.empty() ? 0 : static_cast<uint64_t>(batches.back().count)) * row_bytes;
+  std::optional<models::StreamedDecoder> decoder;  // once there is something to write
   int64_t steps = 0;
-  const int64_t total_steps = (count + batch - 1) / batch * options.row_tokens;
-  for (int64_t begin = 0; begin < count; begin += batch) {
-    std::vector<Row> rows(static_cast<size_t>(std::min(batch, count - begin)));
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const size_t number = static_cast<size_t>(begin) + i;
-      rows[i].engine.seed(derive_seed(options.seed, fmt::format("self_generation/{}", number)));
-      rows[i].opening = number;
-      open(rows[i], config, options);
+  const int64_t total_steps = static_cast<int64_t>(batches.size()) * options.row_tokens;
+  Rows result;
+  for (const RowBatch& batch : batches) {
+    std::optional<Rows> rows = find_batch(options, batch);
+    if (rows) {
+      steps += options.row_tokens;
+    } else {
+      if (!decoder) decoder.emplace(checkpoint, config, options.memory_bytes > rows_bytes ? options.memory_bytes - rows_bytes : 0);
+      rows = write_batch(*decoder, config, options, batch, [&] {
+        if (options.on_progress) options.on_progress(++steps, total_steps);
+      });
+      keep_batch(options, batch, *rows);
     }
-    decoder.start(static_cast<int64_t>(rows.size()), options.row_tokens);
-    for (int64_t step = 0; step < options.row_tokens; ++step) {
-      std::vector<int64_t> next;
-      for (size_t i = 0; i < rows.size(); ++i) {
-        next.push_back(rows[i].waiting.front());
-        rows[i].waiting.pop_front();
-        result[static_cast<size_t>(begin) + i].push_back(static_cast<TokenId>(next.back()));
-      }
-      if (options.on_progress) options.on_progress(++steps, total_steps);
-      if (step + 1 == options.row_tokens) break;
-      const at::Tensor logits = decoder.next_logits(at::tensor(next, at::kLong).unsqueeze(1));
-      const at::Tensor probabilities = at::softmax(logits.div_(options.temperature), 1).contiguous();
-      for (size_t i = 0; i < rows.size(); ++i) {
-        // Drawn at every step, whether it is used or not: a row's numbers do not depend on its openings' lengths.
-        const TokenId drawn = sample(probabilities.const_data_ptr<float>() + static_cast<int64_t>(i) * config.vocab_size, config.vocab_size, rows[i].engine);
-        if (!rows[i].waiting.empty()) continue;
-        rows[i].waiting.push_back(drawn);
-        if (std::find(options.end_ids.begin(), options.end_ids.end(), drawn) != options.end_ids.end())
-          open(rows[i], config, options);
-      }
-    }
+    result.insert(result.end(), rows->begin(), rows->end());
   }
+  result.resize(static_cast<size_t>(count));
   return result;
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <vector>
 
@@ -26,10 +27,13 @@ struct SelfGenerationOptions {
   std::vector<std::vector<models::TokenId>> openings;
   std::vector<models::TokenId> end_ids;  // end a document; the row goes on with the next opening
   uint64_t memory_bytes = 0;             // of weights that stay loaded and of the cache (see models/decoder/streamed_decoder.h)
+  std::filesystem::path cache;           // a folder for this model's rows with these options, `tokens` aside; empty = none
   std::function<void(int64_t done, int64_t total)> on_progress;  // steps
 };
 
-// The same model, options and machine give the same rows. Errors: those of loading the checkpoint.
+// The same model, options and machine give the same rows, and fewer tokens the first of them: rows are always written in the same batches, of 32 rows at
+// first and up to 128 later, as far as the memory holds them. A batch is kept in `cache` once it is done, so that a stopped call goes on at the
+// next one and other calls find it. Errors: those of loading the checkpoint; io.
 std::vector<std::vector<models::TokenId>> generate_rows(const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
                                                         const SelfGenerationOptions& options);
 

@@ -57,6 +57,19 @@ at::Tensor padded(const std::vector<From>& values, const std::vector<Stretch>& b
   return result;
 }
 
+// Places of the old and, behind them, the added blocks: int64 [old + added].
+at::Tensor woven_order(int64_t old, int64_t added, double share) {
+  std::vector<int64_t> order;
+  int64_t taken = 0;
+  for (int64_t block = 0; block < old; ++block) {
+    order.push_back(block);
+    const auto due = std::min(added, static_cast<int64_t>(share * static_cast<double>(block + 1)));
+    while (taken < due) order.push_back(old + taken++);
+  }
+  while (taken < added) order.push_back(old + taken++);
+  return at::tensor(order, at::kLong);
+}
+
 }  // namespace
 
 Packing parse_packing(std::string_view name) {
@@ -128,7 +141,7 @@ TokenBlocks pack_blocks(const TokenRows& rows, const TokenBlockOptions& options)
   return result;
 }
 
-void append_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::TokenId>>& rows, const std::string& domain) {
+void weave_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::TokenId>>& rows, const std::string& domain, double share) {
   std::vector<int64_t> stream;
   for (const auto& row : rows) stream.insert(stream.end(), row.begin(), row.end());
   if (stream.empty()) return;
@@ -149,10 +162,12 @@ void append_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::To
   const auto index = static_cast<int64_t>(blocks.domain_names.size());
   blocks.domain_names.push_back(domain);
   blocks.domain_rows.push_back(static_cast<int64_t>(rows.size()));
-  blocks.ids = at::cat({blocks.ids, at::tensor(stream, at::kLong).view({added, width})});
-  blocks.lengths = at::cat({blocks.lengths, lengths});
-  blocks.domains = at::cat({blocks.domains, real.to(at::kInt) * index});
-  if (blocks.mask.defined()) blocks.mask = at::cat({blocks.mask, real});
+  const at::Tensor order = woven_order(old, added, share);
+  const auto woven = [&](const at::Tensor& first, const at::Tensor& second) { return at::cat({first, second}).index_select(0, order); };
+  blocks.ids = woven(blocks.ids, at::tensor(stream, at::kLong).view({added, width}));
+  blocks.lengths = woven(blocks.lengths, lengths);
+  blocks.domains = woven(blocks.domains, real.to(at::kInt) * index);
+  if (blocks.mask.defined()) blocks.mask = woven(blocks.mask, real);
   blocks.statistics.tokens += tokens;
   blocks.statistics.counted_tokens += tokens;
   blocks.statistics.blocks = old + added;

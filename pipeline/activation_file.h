@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <vector>
 
 namespace salient::pipeline {
@@ -35,5 +36,12 @@ class ActivationFile {
   std::vector<int64_t> shape_;
   int file_ = -1;
 };
+
+// Rows [begin, begin + count) of hidden states, float32 on the CPU, wherever they lie.
+using RowReader = std::function<at::Tensor(int64_t begin, int64_t count)>;
+// `file` must outlive it.
+inline RowReader reader_of(const ActivationFile& file) {
+  return [&file](int64_t begin, int64_t count) { return file.read(begin, count); };
+}
 
 }  // namespace salient::pipeline

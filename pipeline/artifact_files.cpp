@@ -93,17 +93,19 @@ Json artifact_config(Json config, const Json& quantization_config, const std::st
   return config;
 }
 
-Json hash_files(const fs::path& folder, const std::function<bool(const std::string& name)>& counts) {
+Json hash_files(const fs::path& folder, const std::function<bool(const std::string& name)>& counts,
+                const std::function<std::string(const fs::path& file)>& hash) {
   Json hashes = Json::object();
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (entry.is_regular_file() && counts(name)) hashes[name] = sha256_file(entry.path());
+    if (entry.is_regular_file() && counts(name)) hashes[name] = hash ? hash(entry.path()) : sha256_file(entry.path());
   }
   return hashes;
 }
 
-Json hash_source_files(const fs::path& folder) {
-  return hash_files(folder, [](const std::string& name) { return is_side_file(name) || name == "config.json" || name.ends_with(".safetensors"); });
+Json hash_source_files(const fs::path& folder, const std::function<std::string(const fs::path& file)>& hash) {
+  return hash_files(
+      folder, [](const std::string& name) { return is_side_file(name) || name == "config.json" || name.ends_with(".safetensors"); }, hash);
 }
 
 }  // namespace salient::pipeline

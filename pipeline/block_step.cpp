@@ -63,6 +63,14 @@ class Observer {
   CalibrationPass::Batch batch_;
 };
 
+QuantizedBlock quantize_measured(const BlockStep& step, const models::BlockLayout& layout, MeasuredBlock measured,
+                                 BlockObjective* objective) {
+  QuantizedBlock quantized = quantize_block(step.config, layout, std::move(measured.weights), std::move(measured.statistics), {},
+                                            step.options, step.stored, step.sink, step.linears, objective);
+  store_kv_scales(step.config, layout.block, step.options, step.pass, quantized.weights, measured.input, step.stored, step.sink);
+  return quantized;
+}
+
 std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLayout& layout, const ActivationFile& input,
                                     ActivationFile& output) {
   const CalibrationPass& pass = step.pass;
@@ -87,9 +95,8 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
     });
   }
   return_free_memory();
-  QuantizedBlock quantized = quantize_block(step.config, layout, std::move(weights), observer.finish(), {}, step.options,
-                                            step.stored, step.sink, step.linears, objective.get());
-  store_kv_scales(step.config, layout.block, step.options, pass, quantized.weights, input, step.stored, step.sink);
+  QuantizedBlock quantized =
+      quantize_measured(step, layout, {std::move(weights), observer.finish(), reader_of(input)}, objective.get());
   if (!step.options.propagate_error || !step.needs_output) return std::move(quantized.reports);
   const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
   const models::BlockObserver nobody;
@@ -128,7 +135,7 @@ class MixtureStep {
     if (!step_.options.propagate_error) prepare_experts(weights);
     QuantizedBlock quantized = quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options,
                                               step_.stored, step_.sink, step_.linears, objective_.get());
-    store_kv_scales(step_.config, layout_.block, step_.options, step_.pass, quantized.weights, input_, step_.stored, step_.sink);
+    store_kv_scales(step_.config, layout_.block, step_.options, step_.pass, quantized.weights, reader_of(input_), step_.stored, step_.sink);
     if (step_.options.propagate_error) prepare_experts(quantized.weights);
 
     std::vector<LinearReport> reports = std::move(quantized.reports);
@@ -266,6 +273,13 @@ std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, c
   std::vector<LinearReport> reports = step.pass.rows() == 0 ? run_uncalibrated_step(step, layout)
                                       : layout.experts > 0  ? MixtureStep(step, layout, input, output).run()
                                                             : run_dense(step, layout, input, output);
+  store_parameters(step, layout);
+  return reports;
+}
+
+std::vector<LinearReport> run_measured_step(const BlockStep& step, int64_t block, MeasuredBlock measured) {
+  const models::BlockLayout layout = models::block_layout(step.config, block);
+  std::vector<LinearReport> reports = quantize_measured(step, layout, std::move(measured), nullptr).reports;
   store_parameters(step, layout);
   return reports;
 }

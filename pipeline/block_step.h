@@ -35,6 +35,15 @@ struct BlockStep {
 // (options.search: needs_calibration) both are left alone: pipeline/uncalibrated_step.h.
 std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output);
 
+// A dense block whose inputs were measured on its float weights, for several quantizations at once (shared_pass.h).
+struct MeasuredBlock {
+  models::BlockWeights weights;  // float32, on the CPU
+  BlockStatistics statistics;    // finished
+  RowReader input;               // of the block, in the rows of the step's pass
+};
+// Stores the block's tensors; its output is the caller's. step.options must not need more of a block: shares_float_pass (quantize_session.h).
+std::vector<LinearReport> run_measured_step(const BlockStep& step, int64_t block, MeasuredBlock measured);
+
 // A file of a work folder that is worth nothing once the process has ended; `name` without an extension.
 std::filesystem::path scratch_file(const std::filesystem::path& work_folder, const std::string& name);
 // Whether a file of a work folder is one.

@@ -52,29 +52,30 @@ CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const cali
   }
 }
 
-void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch)>& work) const {
-  for (int64_t begin = 0; begin < rows(); begin += batch_) {
-    check_cancelled();
-    Batch batch{begin, std::min(batch_, rows() - begin), {}, {}, {}, {}, 0};
-    const at::Tensor counted = counted_.defined() ? counted_.narrow(0, begin, batch.count) : at::Tensor();
-    if (counted.defined() && !counted.all().item<bool>()) batch.counted = places(counted).to(device_);
-    if (held_.defined()) {
-      const at::Tensor held = held_.narrow(0, begin, batch.count).unsqueeze(1).expand({batch.count, width()});
-      const at::Tensor fit = counted.defined() ? held.logical_not() & counted : held.logical_not();
-      batch.held_back = places(counted.defined() ? held & counted : held).to(device_);
-      batch.fit = places(fit).to(device_);
-      int64_t done = 0;  // blocks of the batch
-      for (const auto& [end, blocks] : curve_) {
-        const int64_t part_end = std::min(end - begin, batch.count);
-        if (part_end <= done) continue;
-        batch.curve.push_back(
-            {fit.narrow(0, done, part_end - done).sum().item<int64_t>(), end - begin <= batch.count ? blocks : 0});
-        done = part_end;
-      }
-      if (begin + batch.count == rows()) batch.all_blocks = fit_blocks_;
-    }
-    work(batch);
+CalibrationPass::Batch CalibrationPass::batch(int64_t index) const {
+  check_cancelled();
+  const int64_t begin = index * batch_;
+  Batch batch{begin, std::min(batch_, rows() - begin), {}, {}, {}, {}, 0};
+  const at::Tensor counted = counted_.defined() ? counted_.narrow(0, begin, batch.count) : at::Tensor();
+  if (counted.defined() && !counted.all().item<bool>()) batch.counted = places(counted).to(device_);
+  if (!held_.defined()) return batch;
+  const at::Tensor held = held_.narrow(0, begin, batch.count).unsqueeze(1).expand({batch.count, width()});
+  const at::Tensor fit = counted.defined() ? held.logical_not() & counted : held.logical_not();
+  batch.held_back = places(counted.defined() ? held & counted : held).to(device_);
+  batch.fit = places(fit).to(device_);
+  int64_t done = 0;  // blocks of the batch
+  for (const auto& [end, blocks] : curve_) {
+    const int64_t part_end = std::min(end - begin, batch.count);
+    if (part_end <= done) continue;
+    batch.curve.push_back({fit.narrow(0, done, part_end - done).sum().item<int64_t>(), end - begin <= batch.count ? blocks : 0});
+    done = part_end;
   }
+  if (begin + batch.count == rows()) batch.all_blocks = fit_blocks_;
+  return batch;
+}
+
+void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch)>& work) const {
+  for (int64_t index = 0; index < batches(); ++index) work(batch(index));
 }
 
 models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights, int64_t block,
@@ -82,13 +83,14 @@ models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights,
   return {config_, weights, block, context_, nullptr, 0, observer};
 }
 
-void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const CalibrationPass& pass,
-                  const at::Tensor& ids, ActivationFile& hidden) {
+void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const at::Tensor& ids,
+                  int64_t rows_at_a_time, ActivationFile& hidden) {
   const models::EmbeddingWeights weights = models::load_embedding(checkpoint, config, at::kFloat, at::kCPU, /*view_tokens=*/true);
   const at::Tensor positions = at::arange(ids.size(1), at::kLong).unsqueeze(0);
-  pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
-    hidden.write(batch.begin, models::embed(config, weights, ids.narrow(0, batch.begin, batch.count), positions, at::kFloat));
-  });
+  for (int64_t begin = 0; begin < ids.size(0); begin += rows_at_a_time) {
+    const at::Tensor rows = ids.narrow(0, begin, std::min(rows_at_a_time, ids.size(0) - begin));
+    hidden.write(begin, models::embed(config, weights, rows, positions, at::kFloat));
+  }
   checkpoint.release(std::string(config.names.embedding));
 }
 

@@ -39,11 +39,18 @@ class CalibrationPass {
     std::vector<CurvePart> curve;
     int64_t all_blocks = 0;  // in the last batch, where there is a curve: those that are not held back
   };
+  int64_t batches() const { return (rows() + batch_ - 1) / batch_; }
+  // `index`: from 0 to batches().
+  Batch batch(int64_t index) const;
   void for_each_batch(const std::function<void(const Batch& batch)>& work) const;
 
   // `weights` and `observer` must outlive the call.
   models::AttentionCall call(const models::BlockWeights& weights, int64_t block, const models::BlockObserver& observer) const;
   at::Device device() const { return device_; }
+  int64_t rows_of_batch() const { return batch_; }  // of all but the last
+  const calibration::TokenBlocks& tokens() const { return tokens_; }
+  bool holds_back() const { return held_.defined(); }
+  bool has_curve() const { return !curve_.empty(); }
   int64_t rows() const { return tokens_.ids.size(0); }
   int64_t width() const { return tokens_.ids.size(1); }
 
@@ -61,9 +68,9 @@ class CalibrationPass {
 };
 
 // Writes the first block's input to `hidden`, [blocks, width, hidden_size]. Rows are looked up in the stored table, so that it is
-// never converted as a whole; its pages are let go. `ids`: those of the pass.
-void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const CalibrationPass& pass,
-                  const at::Tensor& ids, ActivationFile& hidden);
+// never converted as a whole; its pages are let go. `ids`: int64 [blocks, width], looked up `rows_at_a_time` blocks at a time.
+void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const at::Tensor& ids,
+                  int64_t rows_at_a_time, ActivationFile& hidden);
 
 // Adds the counted tokens of x [batch, tokens, features] or [batch * tokens, features].
 void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const CalibrationPass::Batch& batch);

@@ -16,11 +16,11 @@
 namespace salient::pipeline {
 
 quant::InputStatistics head_statistics(const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
-                                       const CalibrationPass& pass, const ActivationFile& hidden) {
+                                       const CalibrationPass& pass, const RowReader& hidden) {
   const models::Norm norm = models::load_final_norm(checkpoint, config, at::kFloat, pass.device());
   quant::InputStatistics statistics;
   pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
-    add_statistics(statistics, models::normalize(norm, hidden.read(batch.begin, batch.count).to(pass.device())), batch);
+    add_statistics(statistics, models::normalize(norm, hidden(batch.begin, batch.count).to(pass.device())), batch);
   });
   finish_statistics(statistics);
   return statistics;

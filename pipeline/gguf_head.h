@@ -14,7 +14,7 @@ namespace salient::pipeline {
 
 // Statistics of what the head reads. `hidden`: the last block's output.
 quant::InputStatistics head_statistics(const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
-                                       const CalibrationPass& pass, const ActivationFile& hidden);
+                                       const CalibrationPass& pass, const RowReader& hidden);
 
 // The head's weight is rounded after all blocks: damage in it is found before the first. Errors: corruption (NaN or Inf, with the
 // tensor and the row).

@@ -150,7 +150,7 @@ models::Imatrix measure_importance(const models::Checkpoint& checkpoint, const c
   const std::vector<int64_t> shape = {pass.rows(), pass.width(), config.hidden_size};
   HiddenFile first(options.work_folder / kHiddenFiles[0], shape);
   HiddenFile second(options.work_folder / kHiddenFiles[1], shape);
-  embed_tokens(checkpoint, config, pass, tokens.ids, first.file);
+  embed_tokens(checkpoint, config, tokens.ids, pass.rows_of_batch(), first.file);
   std::map<std::string, SquareSum> sums;  // by linear
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     if (options.on_progress) options.on_progress(block, config.num_hidden_layers);

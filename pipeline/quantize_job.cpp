@@ -1,15 +1,20 @@
 #include "pipeline/quantize_job.h"
 
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
 #include <chrono>
 
 #include "calibration/calibration_rows.h"
 #include "calibration/self_generation.h"
 #include "common/error.h"
+#include "common/hash.h"
 #include "common/memory.h"
 #include "models/decoder/decoder_config.h"
 #include "models/io/checkpoint.h"
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
+#include "pipeline/artifact_files.h"
 #include "pipeline/engine_notes.h"
 #include "pipeline/pad_intermediate.h"
 #include "pipeline/quantize_checks.h"
@@ -74,6 +79,20 @@ bool wants_own_rows(const QuantizeJob& job) {
          awq.rounding.kind != quant::RoundingKind::kNearest;
 }
 
+// Of everything that decides the rows, their number aside.
+std::string rows_key(const models::Checkpoint& checkpoint, const calibration::SelfGenerationOptions& options) {
+  return sha256_hex(dump_json({{"version", SALIENT_VERSION},
+                               {"source", hash_source_files(checkpoint.folder())},
+                               {"row_tokens", options.row_tokens},
+                               {"temperature", options.temperature},
+                               {"seed", options.seed},
+                               {"openings", options.openings},
+                               {"end_ids", options.end_ids},
+                               {"libtorch", TORCH_VERSION},
+                               {"threads", at::get_num_threads()}}))
+      .substr(0, 16);
+}
+
 void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, CalibrationInput& input) {
   const models::Checkpoint checkpoint(job.model.model_folder);
   const models::DecoderConfig config = models::load_decoder_config(checkpoint);
@@ -88,7 +107,8 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   // It runs before the blocks are quantized, and needs no more than they and the process itself are reckoned with.
   options.memory_bytes = std::max(estimate.block_bytes, kLeastMemory);
   options.on_progress = job.on_generation;
-  calibration::append_blocks(input.blocks, calibration::generate_rows(checkpoint, config, options), kSelfGenerated);
+  if (!job.cache.empty()) options.cache = job.cache / "self_generated" / rows_key(checkpoint, options);
+  calibration::weave_blocks(input.blocks, calibration::generate_rows(checkpoint, config, options), kSelfGenerated, job.self_generated);
   return_free_memory();
   input.record["self_generated"] = {{"share", job.self_generated}, {"row_tokens", options.row_tokens}, {"seed", options.seed}};
 }
@@ -162,22 +182,28 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
   return input;
 }
 
-QuantizeJobResult run_quantize_job(QuantizeJob job) {
-  const auto started = std::chrono::steady_clock::now();
-  const FreedMemoryKept kept;
+PreparedJob prepare_job(const QuantizeJob& job) {
   check_quantization(job.model);
   if (job.model.on_message) {
     const models::DecoderConfig config = models::load_decoder_config(open_source(job.model.model_folder, job.model.awq));
     for (const std::string& line : engine_warnings(config, job.model.awq)) job.model.on_message(line);
   }
   const bool calibrates = !job.calibration_file.empty() || !job.sources.empty() || needs_calibration(job.model.awq);
-  const CalibrationInput input = calibrates ? prepare_calibration(job) : without_calibration();
+  PreparedJob prepared{job.model, calibrates ? prepare_calibration(job) : without_calibration()};
   if (job.model.on_message) {
-    for (const std::string& note : input.notes) job.model.on_message(note);
+    for (const std::string& note : prepared.input.notes) job.model.on_message(note);
   }
-  job.model.calibration_record = input.record;
-  if (input.seed) job.model.seed = *input.seed;
-  QuantizeJobResult result{quantize_model(job.model, input.blocks), input.blocks.statistics, input.coverage, 0};
+  prepared.model.calibration_record = prepared.input.record;
+  if (prepared.input.seed) prepared.model.seed = *prepared.input.seed;
+  return prepared;
+}
+
+QuantizeJobResult run_quantize_job(const QuantizeJob& job) {
+  const auto started = std::chrono::steady_clock::now();
+  const FreedMemoryKept kept;
+  const PreparedJob prepared = prepare_job(job);
+  const CalibrationInput& input = prepared.input;
+  QuantizeJobResult result{quantize_model(prepared.model, input.blocks), input.blocks.statistics, input.coverage, 0};
   add_reached(result.coverage, result.model.reports);
   if (job.model.on_message) {
     for (const std::string& line : warning_lines(result.model.reports)) job.model.on_message(line);

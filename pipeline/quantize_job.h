@@ -31,6 +31,8 @@ struct QuantizeJob {
   // Tokens that the float model writes itself, as a share of the others, where rounding is compensated
   // (calibration/self_generation.h).
   double self_generated = 0.75;
+  // A folder in which these rows are kept for other jobs of the same model, and for this one should it be stopped; empty = nowhere.
+  std::filesystem::path cache;
   calibration::RenderOptions render;                               // of training rows: content, system prompt, field names
   std::function<void(int64_t done, int64_t total)> on_generation;  // steps of the model's own rows
   QuantizeModelOptions model;  // model_folder, output, awq, device, ...; calibration_record is filled in here
@@ -55,8 +57,16 @@ struct CalibrationInput {
 // Errors: those of check_sources, read_calibration_rows, mix_rows and pack_blocks.
 CalibrationInput prepare_calibration(const QuantizeJob& job);
 
+// What quantize_model is to do for a job.
+struct PreparedJob {
+  QuantizeModelOptions model;  // calibration_record and seed filled in
+  CalibrationInput input;
+};
+// Says what the user should know of it. Errors: those of check_quantization and prepare_calibration.
+PreparedJob prepare_job(const QuantizeJob& job);
+
 // Without calibration rows where none are needed (needs_calibration). Errors: those of prepare_calibration and quantize_model.
-QuantizeJobResult run_quantize_job(QuantizeJob job);
+QuantizeJobResult run_quantize_job(const QuantizeJob& job);
 
 // {"name", "rtn_error", "error", ...} of the whole model: sums over the linears, and how much of the rounding error is left.
 Json summarize_reports(const std::vector<LinearReport>& reports);

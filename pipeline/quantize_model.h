@@ -40,6 +40,7 @@ struct QuantizeModelOptions {
   uint64_t max_shard_bytes = 5'000'000'000;
   Json calibration_record;        // goes into quantization_metadata.json, its "coverage" completed (reached.h)
   uint64_t seed = 0;              // recorded; the search itself draws nothing
+  Json source_hashes;             // those of hash_source_files, where they are known already; null = the files are read
   uint64_t max_memory_bytes = 0;  // refuse to start when more would be needed; 0 = what the machine has free
   // Called after each step: blocks done, blocks in all.
   std::function<void(int64_t done, int64_t total)> on_progress;

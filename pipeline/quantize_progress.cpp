@@ -130,7 +130,7 @@ LinearReport linear_report_from_json(const Json& json, const std::string& where)
   return report;
 }
 
-std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint) {
+std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint, bool hidden) {
   const fs::path file = work_folder / kProgressFile;
   if (!fs::exists(file)) return std::nullopt;
   const std::string where = file.string();
@@ -144,7 +144,8 @@ std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const
   QuantizeProgress progress;
   progress.fingerprint = require<std::string>(json, "fingerprint", where);
   progress.blocks_done = require<int64_t>(json, "blocks_done", where);
-  if (progress.fingerprint != fingerprint || !fs::exists(hidden_file(work_folder, progress.blocks_done))) return std::nullopt;
+  if (progress.fingerprint != fingerprint) return std::nullopt;
+  if (hidden && !fs::exists(hidden_file(work_folder, progress.blocks_done))) return std::nullopt;
   for (const Json& report : require<Json>(json, "reports", where))
     progress.reports.push_back(linear_report_from_json(report, where));
   return progress;
@@ -163,6 +164,10 @@ fs::path hidden_file(const fs::path& work_folder, int64_t block) { return work_f
 
 void save_progress(const fs::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden) {
   hidden.sync();
+  save_progress(work_folder, progress);
+}
+
+void save_progress(const fs::path& work_folder, const QuantizeProgress& progress) {
   Json reports = Json::array();
   for (const LinearReport& report : progress.reports) reports.push_back(to_json(report));
   write_file(work_folder / kProgressFile,

@@ -25,8 +25,8 @@ Json to_json(const LinearReport& report);
 // The inverse, which also reads entries of earlier versions. `where` opens the error text. Errors: corruption.
 LinearReport linear_report_from_json(const Json& json, const std::string& where);
 
-// The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing.
-std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint);
+// The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing. `hidden`: with the input of the next block.
+std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint, bool hidden = true);
 
 // The file with the input of block `block`. There is one for each index: the old one is still there until the progress names the
 // new one.
@@ -35,6 +35,8 @@ std::filesystem::path hidden_file(const std::filesystem::path& work_folder, int6
 // Makes `progress` and `hidden`, the input of the next block, durable; only then does the block count as done. Removes the input of
 // the last one.
 void save_progress(const std::filesystem::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden);
+// The same where hidden states are kept elsewhere (shared_pass.h).
+void save_progress(const std::filesystem::path& work_folder, const QuantizeProgress& progress);
 
 // The same out of a finished artifact's quantization_metadata.json; nothing when another program wrote it.
 std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, const std::string& where);

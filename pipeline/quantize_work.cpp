@@ -46,7 +46,7 @@ QuantizeWork::QuantizeWork(const QuantizeModelOptions& given, const calibration:
       checkpoint(open_source(options.model_folder, options.awq, &padding_notes)),
       config(models::load_decoder_config(checkpoint)),
       kept(plan_kept(checkpoint, config)),
-      source_hashes(hash_source_files(checkpoint.folder())),
+      source_hashes(options.source_hashes.is_null() ? hash_source_files(checkpoint.folder()) : options.source_hashes),
       work(work_folder_of(options.output)) {
   options.awq.scale_dtype = packed_dtype(config, options.awq.format);
   options.awq.ggml_types = ggml_types(config, options.awq);

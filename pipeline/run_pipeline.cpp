@@ -11,13 +11,13 @@
 #include "models/io/detect.h"
 #include "models/io/model_folder.h"
 #include "models/io/spec_json.h"
+#include "pipeline/artifact_files.h"
 #include "pipeline/artifact_name.h"
 #include "pipeline/evaluation_records.h"
 #include "pipeline/evaluation_stages.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/model_card.h"
-#include "pipeline/quantize_job.h"
 #include "pipeline/report/report_data.h"
 #include "pipeline/report/report_page.h"
 #include "pipeline/search_result.h"
@@ -116,8 +116,10 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
 // What measurements are added to.
 std::set<std::string> measured_files() { return {kModelCard, kMetadataFile}; }
 
-Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder, const std::string& name,
-                     const RunObserver& observer) {
+bool draws_calibration(const RunConfig& config) { return config.calibration.file.empty() && config.calibration.sources.empty(); }
+
+QuantizeJob quantize_job(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder, const std::string& name,
+                         const RunObserver& observer) {
   with_context("quantization", [&] { check_stored(config.quantization.awq); });
   QuantizeJob job;
   const std::string& split = config.quantization.split;
@@ -148,10 +150,15 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
     job.model.on_planning = [progress = observer.progress](int64_t done, int64_t total) { progress("choose bits", "blocks", done, total); };
     job.model.on_progress = [progress = observer.progress](int64_t done, int64_t total) { progress("quantize", "blocks", done, total); };
   }
-  const bool own_calibration = job.calibration_file.empty() && job.sources.empty();
   // Of the training set the calibrate stage has drawn them already.
-  if (!own_calibration && config.calibration.samples) job.samples = *config.calibration.samples;
+  if (!draws_calibration(config) && config.calibration.samples) job.samples = *config.calibration.samples;
+  job.cache = config.store.parent_path() / "cache";
+  return job;
+}
 
+// `job`: of quantize_job.
+Stage quantize_stage(const RunConfig& config, const QuantizeJob& job, const std::string& name, const std::string& dataset) {
+  const bool own_calibration = draws_calibration(config);
   Stage stage;
   stage.name = "quantize";
   Json settings = to_json(config.quantization);
@@ -162,7 +169,7 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
                     {"calibration", to_json(config).at("calibration")},
                     {"output", job.model.output.string()},
                     {"device", config.runtime.device}};
-  stage.input_files = {{"model", model_folder}};
+  stage.input_files = {{"model", job.model.model_folder}};
   if (own_calibration) {
     stage.after = {"calibrate"};
   } else if (job.sources.empty()) {
@@ -170,8 +177,9 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
   }
   if (config.quantization.awq.search != nullptr) stage.input_files["search"] = config.quantization.awq.search->file;
   for (const calibration::CalibrationSource& source : job.sources) stage.input_files["calibration:" + calibration::domain_of(source)] = source.file;
-  stage.body = [job, own_calibration, name, dataset = training.dataset_name](StageContext& context) mutable {
+  stage.body = [job = QuantizeJob(job), own_calibration, name, dataset](StageContext& context) mutable {
     if (own_calibration) job.calibration_file = context.output("calibrate", "texts");
+    job.model.source_hashes = stored_source_hashes(context.store(), job.model.model_folder);
     const QuantizeJobResult result = run_quantize_job(job);
     ArtifactRecord artifact;
     artifact.run_id = context.run_id();
@@ -228,6 +236,10 @@ Stage detect_stage(const AwqOptions& awq) {
 
 }  // namespace
 
+Json stored_source_hashes(Store& store, const fs::path& model_folder) {
+  return hash_source_files(model_folder, [&](const fs::path& file) { return store.file_sha256(file); });
+}
+
 void check_retention(const eval::Evaluation& evaluation, double most) {
   for (const eval::TaskResult& task : evaluation.model.tasks) {
     for (const eval::MetricResult& metric : task.metrics) {
@@ -249,10 +261,11 @@ RunPlan plan_run(const RunConfig& config, const RunObserver& observer) {
   plan.model_folder = models::resolve_model_folder(config.model);
   plan.training = read_training_metadata(plan.model_folder, config.training);
   plan.artifact_name = artifact_name(config, plan.training);
-  if (config.calibration.file.empty() && config.calibration.sources.empty()) {
+  if (draws_calibration(config)) {
     plan.stages.push_back(calibrate_stage(config, plan.training, plan.model_folder, observer));
   }
-  plan.stages.push_back(quantize_stage(config, plan.training, plan.model_folder, plan.artifact_name, observer));
+  plan.job = quantize_job(config, plan.training, plan.model_folder, plan.artifact_name, observer);
+  plan.stages.push_back(quantize_stage(config, plan.job, plan.artifact_name, plan.training.dataset_name));
   plan.stages.push_back(detect_stage(config.quantization.awq));
   const std::string base_name = sanitise_name_part(NamePart::kBaseModel, plan.training.base_model);
   for (Stage& stage : evaluate_stages(config, plan.model_folder, base_name, plan.artifact_name, observer)) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "eval/result.h"
+#include "pipeline/quantize_job.h"
 #include "pipeline/run_config.h"
 #include "pipeline/stage.h"
 #include "pipeline/store.h"
@@ -39,6 +40,8 @@ struct RunPlan {
   std::filesystem::path model_folder;
   TrainingMetadata training;
   std::string artifact_name;  // "..._quantized"
+  // What the stage "quantize" does; where there is a stage "calibrate", its "texts" are the calibration file.
+  QuantizeJob job;
   std::vector<Stage> stages;
 };
 
@@ -47,6 +50,9 @@ RunPlan plan_run(const RunConfig& config, const RunObserver& observer);
 
 // Errors: those of the stages.
 RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& observer);
+
+// hash_source_files, by the hashes that the store remembers.
+Json stored_source_hashes(Store& store, const std::filesystem::path& model_folder);
 
 // Errors: check failed with code ACCURACY_DEGRADATION when a headline score lost more than this share of the base's.
 void check_retention(const eval::Evaluation& evaluation, double most);

@@ -74,7 +74,7 @@ std::vector<models::PlannedTensor> plan_kv_scales(const models::DecoderConfig& c
 }
 
 void store_kv_scales(const models::DecoderConfig& config, int64_t block, const AwqOptions& options, const CalibrationPass& pass,
-                     const models::BlockWeights& weights, const ActivationFile& input, const StoredDtype& stored, const TensorSink& sink) {
+                     const models::BlockWeights& weights, const RowReader& input, const StoredDtype& stored, const TensorSink& sink) {
   if (!has_kv_scales(config, block, options)) return;
   const models::BlockWeights moved = models::to_device(weights, pass.device());
   const models::BlockObserver nobody;
@@ -84,7 +84,7 @@ void store_kv_scales(const models::DecoderConfig& config, int64_t block, const A
     models::KvCacheLayer cache = models::make_cache_layer(config, block, batch.count, pass.width(), at::kFloat, pass.device());
     models::AttentionCall call = pass.call(moved, block, nobody);
     call.cache = &cache;
-    models::attention_half(call, input.read(batch.begin, batch.count).to(pass.device()));
+    models::attention_half(call, input(batch.begin, batch.count).to(pass.device()));
     keys = std::max(keys, largest_magnitude(cache.keys, batch.counted));
     values = std::max(values, largest_magnitude(cache.values, batch.counted));
   });

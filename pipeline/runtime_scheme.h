@@ -31,6 +31,6 @@ std::vector<models::PlannedTensor> plan_kv_scales(const models::DecoderConfig& c
 // Stores them: the largest magnitude of the keys, after the rotary embedding, and of the values that the calibration tokens give, divided by 127.5, as
 // llm-compressor does. `weights`: as the artifact computes, since scaling changes the size of values; `input`: of the block.
 void store_kv_scales(const models::DecoderConfig& config, int64_t block, const AwqOptions& options, const CalibrationPass& pass,
-                     const models::BlockWeights& weights, const ActivationFile& input, const StoredDtype& stored, const TensorSink& sink);
+                     const models::BlockWeights& weights, const RowReader& input, const StoredDtype& stored, const TensorSink& sink);
 
 }  // namespace salient::pipeline

@@ -151,6 +151,14 @@ void finish(InputStatistics& statistics) {
   statistics.gram.add_(statistics.held_gram);
 }
 
+InputStatistics clone(const InputStatistics& statistics) {
+  const auto copy = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.clone() : tensor; };
+  InputStatistics result = statistics;
+  for (at::Tensor* tensor : {&result.gram, &result.abs_sum, &result.held_gram}) *tensor = copy(*tensor);
+  for (CurvePoint& point : result.curve) point.gram = copy(point.gram);
+  return result;
+}
+
 at::Tensor mean_abs(const InputStatistics& statistics) {
   return (statistics.abs_sum / static_cast<double>(std::max<int64_t>(1, statistics.rows))).to(at::kFloat);
 }

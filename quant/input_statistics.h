@@ -43,6 +43,9 @@ void accumulate_curve(InputStatistics& statistics, const at::Tensor& x);
 // Ends that point.
 void end_curve_point(InputStatistics& statistics, int64_t blocks);
 
+// Tensors of their own, so that both can be added to.
+InputStatistics clone(const InputStatistics& statistics);
+
 // mean |x| of each feature, float32 [features].
 at::Tensor mean_abs(const InputStatistics& statistics);
 

@@ -33,6 +33,7 @@ void report_command(const std::vector<std::string>& words);
 void render_command(const std::vector<std::string>& words);
 void results_command(const std::vector<std::string>& words);
 void run_command(const std::vector<std::string>& words);
+void sweep_command(const std::vector<std::string>& words);
 void runs_command(const std::vector<std::string>& words);
 void sensitivity_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);

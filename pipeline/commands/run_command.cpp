@@ -1,15 +1,10 @@
-#include <cerrno>
-#include <cstdlib>
-#include <filesystem>
-#include <optional>
-
 #include "common/error.h"
-#include "common/file.h"
 #include "common/table.h"
 #include "eval/report.h"
 #include "eval/verdict.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
+#include "pipeline/commands/dry_run_store.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/run_pipeline.h"
 #include "pipeline/run_result.h"
@@ -22,30 +17,6 @@ const std::vector<OptionRow> kRows = {
     {"set", "KEY=VALUE", "change a value of the config: --set quantization.group_size=64", true},
     {"dry-run", "", "say which stages would run, and why; do nothing"},
     {"json", "", "print the result as JSON"},
-};
-
-// An empty store that vanishes with it: a dry run must not make the one that the config names.
-class EmptyStore {
- public:
-  EmptyStore() {
-    std::string name = (std::filesystem::temp_directory_path() / "salient-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) fail_errno(name, "create the folder", errno);
-    folder_ = name;
-    store_.emplace(folder_ / "salient.db");
-  }
-  ~EmptyStore() {
-    store_.reset();
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
-  EmptyStore(const EmptyStore&) = delete;
-  EmptyStore& operator=(const EmptyStore&) = delete;
-
-  Store& store() { return *store_; }
-
- private:
-  std::filesystem::path folder_;
-  std::optional<Store> store_;
 };
 
 void print_plan(Store& store, const RunPlan& plan, bool json) {
@@ -102,12 +73,11 @@ void run_command(const std::vector<std::string>& words) {
     progress.show(label, unit, done, total);
   };
   const RunPlan plan = plan_run(config, observer);
-  if (arguments.flag("dry-run") && !std::filesystem::exists(config.store)) {
-    EmptyStore empty;
-    return print_plan(empty.store(), plan, arguments.flag("json"));
+  if (arguments.flag("dry-run")) {
+    DryRunStore store(config.store);
+    return print_plan(store.store(), plan, arguments.flag("json"));
   }
   Store store(config.store);
-  if (arguments.flag("dry-run")) return print_plan(store, plan, arguments.flag("json"));
 
   const RunReport report = execute_run(store, plan, observer);
   progress.finish();

@@ -78,6 +78,46 @@ TEST(SelfGeneration, TokensAreRoundedUpToWholeRows) {
   for (const auto& row : model.generate(rows_of(3, 1))) EXPECT_EQ(row.size(), 1u);
 }
 
+// Also across batches of 32, 64 and 128 rows, whose last bits hang on their size.
+TEST(SelfGeneration, FewerRowsAreTheFirstOfMore) {
+  const Model model(kModel);
+  const Rows most = model.generate(rows_of(300, 12));
+  ASSERT_EQ(most.size(), 300u);
+  for (const int64_t count : {1, 31, 32, 33, 64, 130, 200, 257})
+    EXPECT_EQ(model.generate(rows_of(count, 12)), Rows(most.begin(), most.begin() + count)) << count;
+}
+
+TEST(SelfGeneration, BatchesThatAreDoneAreNotWrittenAgain) {
+  const Model model(kModel);
+  const Rows expected = model.generate(rows_of(70, 12));
+  const test::TemporaryFolder folder;
+  SelfGenerationOptions options = rows_of(70, 12);
+  options.cache = folder.path() / "rows";
+  // Stopped in the second batch: the first is there.
+  struct Stopped {};
+  options.on_progress = [](int64_t done, int64_t) {
+    if (done == 20) throw Stopped{};
+  };
+  EXPECT_THROW(model.generate(options), Stopped);
+  int64_t steps = 0;
+  options.on_progress = [&](int64_t, int64_t total) {
+    ++steps;
+    EXPECT_EQ(total, 3 * 12);
+  };
+  EXPECT_EQ(model.generate(options), expected);
+  EXPECT_EQ(steps, 2 * 12);
+  // What is there is what is used, for fewer rows too; what is damaged is written again.
+  EXPECT_EQ(model.generate(options), expected);
+  EXPECT_EQ(steps, 2 * 12);
+  std::filesystem::resize_file(options.cache / "rows_32_32.npy", 100);
+  EXPECT_EQ(model.generate(options), expected);
+  EXPECT_EQ(steps, 3 * 12);
+  std::filesystem::remove(options.cache / "rows_64_32.npy");
+  options.tokens = 40 * 12;
+  EXPECT_EQ(model.generate(options), Rows(expected.begin(), expected.begin() + 40));
+  EXPECT_EQ(steps, 3 * 12);
+}
+
 TEST(SelfGeneration, OpeningsAreUsedInTurn) {
   const Model model(kModel);
   SelfGenerationOptions options = rows_of(7, 12);

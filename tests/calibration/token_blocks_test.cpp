@@ -292,6 +292,43 @@ TEST(TokenBlocks, TooLittleDataSaysHowMuchThereIs) {
   EXPECT_THAT(error_of([&] { make_token_blocks(demo_texts(5), tokenizer(), options); }).message(), HasSubstr("max_seq_len is 0"));
 }
 
+// Rows that the model writes stand among the others, so that a smaller set is the beginning of a larger one.
+TEST(TokenBlocks, WovenRowsOfASmallerSetAreTheFirstOfALargerOnes) {
+  const auto set_of = [](int64_t texts) {
+    TokenRows rows;
+    for (int64_t i = 0; i < texts; ++i) {
+      rows.rows.push_back(std::vector<models::TokenId>(10, static_cast<models::TokenId>(i + 1)));
+      rows.lengths.push_back(10);
+      rows.tokens += 10;
+    }
+    rows.texts = texts;
+    TokenBlockOptions options;
+    options.rows.max_seq_len = 10;
+    options.min_tokens = 1;
+    TokenBlocks blocks = pack_blocks(rows, options);
+    // Seven tokens a row, three rows for four texts or so: 0.5 of their tokens.
+    std::vector<std::vector<models::TokenId>> own;
+    for (int64_t i = 0; i * 7 < texts * 5; ++i) own.push_back(std::vector<models::TokenId>(7, static_cast<models::TokenId>(100 + i)));
+    weave_blocks(blocks, own, "own", 0.5);
+    return blocks;
+  };
+  const TokenBlocks small = set_of(8);
+  const TokenBlocks large = set_of(20);
+  const int64_t whole = small.ids.size(0) - 1;  // the last own block is padded
+  ASSERT_EQ(small.ids.size(0), 8 + 5);
+  EXPECT_TRUE(large.ids.narrow(0, 0, whole).equal(small.ids.narrow(0, 0, whole)));
+  EXPECT_TRUE(large.lengths.narrow(0, 0, whole).equal(small.lengths.narrow(0, 0, whole)));
+  EXPECT_TRUE(large.domains.narrow(0, 0, whole).equal(small.domains.narrow(0, 0, whole)));
+  // Two texts, one of its own; every token is there once.
+  EXPECT_EQ(large.domains[0][0].item<int>(), 0);
+  EXPECT_EQ(large.domains[1][0].item<int>(), 0);
+  EXPECT_EQ(large.domains[2][0].item<int>(), 1);
+  EXPECT_EQ(large.domains[3][0].item<int>(), 0);
+  EXPECT_EQ((small.domains == 1).sum().item<int64_t>(), 6 * 7);
+  EXPECT_EQ(small.lengths.sum().item<int64_t>(), 8 * 10 + 6 * 7);
+  EXPECT_EQ(small.statistics.tokens, 8 * 10 + 6 * 7);
+}
+
 TEST(TokenBlocks, PackingNames) {
   EXPECT_EQ(parse_packing("concat"), Packing::kConcat);
   EXPECT_EQ(parse_packing("rows"), Packing::kRows);

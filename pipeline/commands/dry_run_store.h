@@ -1,0 +1,26 @@
+// The store that a dry run asks what is done: the one that the configuration names, or, where that is not there yet, an empty one that vanishes again.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "pipeline/store.h"
+
+namespace salient::pipeline {
+
+class DryRunStore {
+ public:
+  // Errors: those of Store; io.
+  explicit DryRunStore(const std::filesystem::path& path);
+  ~DryRunStore();
+  DryRunStore(const DryRunStore&) = delete;
+  DryRunStore& operator=(const DryRunStore&) = delete;
+
+  Store& store() { return *store_; }
+
+ private:
+  std::filesystem::path folder_;  // of the empty one
+  std::optional<Store> store_;
+};
+
+}  // namespace salient::pipeline

@@ -1,0 +1,65 @@
+#include "pipeline/sweep/run_sweep.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "common/error.h"
+#include "pipeline/sweep/shared_quantization.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+int64_t stored_bytes(const Store& store, const fs::path& artifact) {
+  ArtifactFilter filter;
+  filter.path = fs::absolute(artifact).lexically_normal().string();
+  const std::vector<ArtifactRecord> found = store.list_artifacts(filter);
+  return found.empty() ? 0 : found.front().bytes;
+}
+
+PointResult run_point(Store& store, const RunPlan& plan, const RunObserver& observer) {
+  PointResult result;
+  try {
+    const RunReport report = execute_run(store, plan, observer);
+    result.run_id = report.run_id;
+    result.artifact = report.artifact;
+    result.bytes = stored_bytes(store, report.artifact);
+    result.up_to_date = report.stages_run == 0;
+    result.evaluation = report.evaluation;
+  } catch (const Error& error) {
+    result.error = error.hint().empty() ? error.message() : fmt::format("{} ({})", error.message(), error.hint());
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<RunPlan> plan_sweep(const SweepConfig& config, const RunObserver& observer) {
+  std::vector<RunPlan> plans;
+  for (const SweepPoint& point : config.points)
+    plans.push_back(with_context(fmt::format("point {}", point.name), [&] { return plan_run(point.run, observer); }));
+  return plans;
+}
+
+SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const RunObserver& observer) {
+  const auto started = std::chrono::steady_clock::now();
+  SweepReport report;
+  if (config.share) {
+    const SharedQuantization shared = quantize_shared(store, config.name, plans, observer);
+    report.shared = shared.shared;
+    for (const std::string& reason : shared.alone) {
+      if (observer.message) observer.message(fmt::format("points are quantized one after the other, not on one float pass: {}", reason));
+    }
+  }
+  for (size_t i = 0; i < plans.size(); ++i) {
+    if (observer.message) observer.message(fmt::format("point {} of {}: {}", i + 1, plans.size(), config.points[i].name));
+    report.points.push_back(run_point(store, plans[i], observer));
+    if (const std::string& error = report.points.back().error; !error.empty() && observer.message)
+      observer.message(fmt::format("point {} failed: {}", config.points[i].name, error));
+  }
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return report;
+}
+
+}  // namespace salient::pipeline

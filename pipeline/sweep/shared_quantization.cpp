@@ -1,0 +1,135 @@
+#include "pipeline/sweep/shared_quantization.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "common/error.h"
+#include "common/hash.h"
+#include "common/memory.h"
+#include "pipeline/pad_intermediate.h"
+#include "pipeline/quantize_family.h"
+#include "pipeline/quantize_session.h"
+
+namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+// A point that is to be quantized here.
+struct Candidate {
+  const RunPlan* plan = nullptr;
+  std::string key;  // of its stage
+};
+
+const PlannedStage* find_stage(const std::vector<PlannedStage>& stages, std::string_view name) {
+  const auto found = std::find_if(stages.begin(), stages.end(), [&](const PlannedStage& stage) { return stage.name == name; });
+  return found == stages.end() ? nullptr : &*found;
+}
+
+std::string why_alone(const RunPlan& plan) {
+  const QuantizeModelOptions& options = plan.job.model;
+  if (!options.search_output.empty() || options.awq.search_only) return "save_search: what the searches find goes into one file";
+  if (options.awq.search != nullptr) return "search: the scales are given";
+  return why_not_shared(models::load_decoder_config(open_source(options.model_folder, options.awq)), options.awq);
+}
+
+// The texts of a point, drawn by its stage where it has one; nothing where it names files.
+fs::path find_texts(Store& store, const std::string& sweep, const RunPlan& plan, std::map<std::string, fs::path>& known, const RunObserver& observer) {
+  const Stage& first = plan.stages.front();
+  if (first.name != "calibrate") return plan.job.calibration_file;
+  const std::string key = plan_stages(store, plan.config.name, {first}).front().key;
+  if (!known.contains(key)) {
+    StageOptions options;
+    options.on_message = observer.message;
+    known[key] = run_stages(store, sweep + "/calibration", to_json(plan.config), {first}, options).outputs.at(first.name).paths.at("texts");
+  }
+  return known.at(key);
+}
+
+// Points of one model on one device.
+class Group {
+ public:
+  Group(Store& store, std::string sweep, const RunObserver& observer) : store_(store), sweep_(std::move(sweep)), observer_(observer) {}
+
+  void add(const Candidate& candidate) { candidates_.push_back(candidate); }
+
+  int64_t run() {
+    std::vector<Store::KeyLock> locks;  // of what this process quantizes; the runs take them again
+    std::vector<Candidate> mine;
+    for (const Candidate& candidate : candidates_) {
+      if (std::optional<Store::KeyLock> lock = store_.try_lock_key(candidate.key)) {
+        locks.push_back(std::move(*lock));
+        mine.push_back(candidate);
+      }
+    }
+    if (mine.size() < 2) return 0;
+    const fs::path folder = work_folder(mine);
+    const std::optional<Store::KeyLock> folder_lock = store_.try_lock_key(folder.string());
+    if (!folder_lock) return 0;  // the same points in another process, which has just let go of them
+    return quantize(mine, folder);
+  }
+
+ private:
+  fs::path work_folder(const std::vector<Candidate>& mine) const {
+    std::string keys;
+    for (const Candidate& candidate : mine) keys += candidate.key + "\n";
+    return store_.path().parent_path() / "work" / ("sweep-" + sha256_hex(keys).substr(0, 16));
+  }
+
+  int64_t quantize(const std::vector<Candidate>& mine, const fs::path& folder) {
+    const FreedMemoryKept kept;
+    std::map<std::string, fs::path> texts;
+    std::vector<PreparedJob> jobs;
+    std::set<std::string> said;  // the points tell much the same
+    const auto say_once = [&](const std::string& line) {
+      if (observer_.message && said.insert(line).second) observer_.message(line);
+    };
+    jobs.reserve(mine.size());
+    for (const Candidate& candidate : mine) {
+      QuantizeJob job = candidate.plan->job;
+      job.calibration_file = find_texts(store_, sweep_, *candidate.plan, texts, observer_);
+      job.model.source_hashes = stored_source_hashes(store_, job.model.model_folder);
+      job.model.on_message = say_once;
+      jobs.push_back(prepare_job(job));
+    }
+    std::vector<FamilyMember> members;
+    for (const PreparedJob& job : jobs) members.push_back({job.model, &job.input.blocks});
+    FamilyOptions options;
+    options.folder = folder;
+    options.on_message = observer_.message;
+    if (observer_.progress)
+      options.on_progress = [&](int64_t done, int64_t total) { observer_.progress("quantize", "blocks of all points", done, total); };
+    int64_t done = 0;
+    for (const FamilyOutcome& outcome : quantize_family(members, options)) done += outcome.result.has_value();
+    return done;
+  }
+
+  Store& store_;
+  std::string sweep_;
+  const RunObserver& observer_;
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace
+
+SharedQuantization quantize_shared(Store& store, const std::string& sweep, const std::vector<RunPlan>& plans, const RunObserver& observer) {
+  SharedQuantization result;
+  std::set<std::string> reasons;
+  std::map<std::pair<std::string, std::string>, Group> groups;
+  for (const RunPlan& plan : plans) {
+    const std::vector<PlannedStage> stages = plan_stages(store, plan.config.name, plan.stages);
+    const PlannedStage* stage = find_stage(stages, "quantize");
+    if (stage == nullptr || !stage->runs) continue;
+    if (const std::string why = why_alone(plan); !why.empty()) {
+      if (reasons.insert(why).second) result.alone.push_back(why);
+      continue;
+    }
+    groups.try_emplace({plan.model_folder.string(), plan.config.runtime.device}, store, sweep, observer).first->second.add({&plan, stage->key});
+  }
+  for (auto& [key, group] : groups) result.shared += group.run();
+  return result;
+}
+
+}  // namespace salient::pipeline
