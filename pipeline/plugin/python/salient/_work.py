@@ -66,7 +66,8 @@ def _choose(path: pathlib.Path, process: Optional[bool]) -> bool:
     safe = in_process_is_safe(path)
     if process is False and not safe:
         raise InvalidArgumentError(
-            f"{path} is built with libtorch {_library.torch_of_library(path)}, this Python has torch {_library.torch_of_python()}: both cannot be in one process",
+            f"{path} is built with libtorch {_library.torch_of_library(path)}, this Python has torch {_library.torch_of_python()}: "
+            "both cannot be in one process",
             "TORCH_MISMATCH",
             "leave process=False (or SALIENT_PROCESS=0) away: the work then runs in a process of its own",
         )
