@@ -74,7 +74,7 @@ class Run(FolderTest):
 
     def test_missed_bound_has_the_result(self):
         config = self.config()
-        config["quantization"].update(bits=2, group_size=-1, method="rtn")
+        config["quantization"].update(bits=2, group_size=-1, method="rtn", format="compressed-tensors")
         config["evaluation"]["tasks"] = [{"name": "perplexity", "file": DATA / "heldout.txt", "limit": 2}]
         config["evaluation"]["max_retention_loss"] = 0
         with self.assertRaises(salient.CheckFailedError) as caught:

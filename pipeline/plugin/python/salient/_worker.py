@@ -17,6 +17,7 @@ import threading
 from typing import Any
 
 from . import _library
+from .errors import SalientError
 
 
 def main() -> None:
@@ -36,7 +37,11 @@ def main() -> None:
             pass
 
     request = json.loads(sys.stdin.readline())
-    library = _library.load(pathlib.Path(request["library"]))
+    try:
+        library = _library.load(pathlib.Path(request["library"]))
+    except SalientError as error:
+        fields = {"kind": error.kind_number, "code": error.code, "message": error.message, "hint": error.hint}
+        return tell(("done", None, fields))
     cancellation = library.new_cancellation()
 
     def watch() -> None:
