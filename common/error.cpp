@@ -11,6 +11,7 @@ std::string_view to_string(ErrorKind kind) {
     case ErrorKind::kUnsupported: return "unsupported";
     case ErrorKind::kIo: return "input/output error";
     case ErrorKind::kCheckFailed: return "check failed";
+    case ErrorKind::kCancelled: return "cancelled";
   }
   return "unknown";
 }

@@ -22,6 +22,7 @@ enum class ErrorKind {
   kUnsupported = 5,      // well-formed, but not implemented here
   kIo = 6,               // the operating system refused: full disk, permissions
   kCheckFailed = 7,      // the work was done, but its result misses a bound that was asked for
+  kCancelled = 8,        // stopped because the user asked for it (common/cancellation.h); what was done is kept
 };
 
 std::string_view to_string(ErrorKind kind);

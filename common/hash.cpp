@@ -1,8 +1,10 @@
 #include "common/hash.h"
 
-#include <algorithm>
 #include <openssl/evp.h>
 
+#include <algorithm>
+
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/file.h"
 
@@ -43,6 +45,7 @@ std::string sha256_file(const std::filesystem::path& path) {
   const MappedFile file(path);
   Sha256 hash;
   for (size_t begin = 0; begin < file.bytes().size(); begin += kChunk) {
+    check_cancelled();
     const size_t count = std::min(kChunk, file.bytes().size() - begin);
     hash.update(file.bytes().subspan(begin, count));
     file.release(begin, count);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <set>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/memory.h"
 #include "pipeline/block_objective.h"
@@ -238,6 +239,7 @@ Applied search_and_apply(const models::DecoderConfig& config, const models::Bloc
   std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found;
   for (const ScalingGroup& group : groups) {
+    check_cancelled();
     found.push_back(search(config, layout, weights, group, statistics, load_expert, options, objective));
     if (found.back()) keep_found(kept, group, layout.linears, *found.back());
     return_free_memory();

@@ -5,6 +5,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/sort.h>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/memory.h"
 #include "pipeline/gguf_linear.h"
@@ -197,6 +198,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
   std::vector<at::Tensor> blocks;   // of each linear in a GGUF file, before the codes are chosen anew
   std::vector<quant::WeightToRound> weights;
   for (const LinearJob& job : jobs) {
+    check_cancelled();
     const quant::AffineOptions affine = affine_options(options, job.spec->name, job.linear->weight.size(1));
     salient.push_back(salient_channels(job, input, gram, options));
     const at::Tensor weight = without_channels(job.linear->weight, salient.back());

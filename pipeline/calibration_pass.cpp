@@ -8,6 +8,7 @@
 #include <array>
 #include <string>
 
+#include "common/cancellation.h"
 #include "models/decoder/embedding.h"
 
 namespace salient::pipeline {
@@ -52,6 +53,7 @@ CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const cali
 }
 
 CalibrationPass::Batch CalibrationPass::batch(int64_t index) const {
+  check_cancelled();
   const int64_t begin = index * batch_;
   Batch batch{begin, std::min(batch_, rows() - begin), {}, {}, {}, {}, 0};
   const at::Tensor counted = counted_.defined() ? counted_.narrow(0, begin, batch.count) : at::Tensor();

@@ -6,6 +6,7 @@
 #include <set>
 #include <thread>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/hash.h"
 #include "common/log.h"
@@ -162,6 +163,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// What a stage or run ends as that ended in this error.
+const char* status_of(const std::exception& error) {
+  const auto* known = dynamic_cast<const Error*>(&error);
+  return known != nullptr && known->kind() == ErrorKind::kCancelled ? "interrupted" : "failed";
+}
+
 std::string error_text(const std::exception& error) {
   const auto* known = dynamic_cast<const Error*>(&error);
   if (known != nullptr) return known->code().empty() ? known->message() : fmt::format("{}: {}", known->code(), known->message());
@@ -220,6 +227,7 @@ class StageEngine {
   }
 
   void work(const Stage& stage) {
+    check_cancelled();
     PlannedStage planned = plan_stage(store_, run_name_, stage, options_, planned_);
     if (planned.runs) {
       const Store::KeyLock lock = wait_for_key(stage.name, planned.key);
@@ -250,6 +258,7 @@ class StageEngine {
     for (bool told = false;; told = true) {
       if (auto lock = store_.try_lock_key(key)) return std::move(*lock);
       if (!told) say(fmt::format("stage {}: another process works on it, waiting", name));
+      check_cancelled();
       std::this_thread::sleep_for(kLockPoll);
     }
   }
@@ -288,7 +297,7 @@ class StageEngine {
       ++outcome_.stages_run;
     } catch (const std::exception& error) {
       try {
-        store_.finish_stage(id, "failed", Json::object(), seconds_since(start), error_text(error));
+        store_.finish_stage(id, status_of(error), Json::object(), seconds_since(start), error_text(error));
       } catch (const Error& second) {  // the first error is the one to tell
         log_warn("store_write_failed reason=\"{}\"", second.message());
       }
@@ -313,7 +322,7 @@ RunOutcome run_stages(Store& store, std::string_view run_name, const Json& confi
     store.finish_run(run_id, "done");
   } catch (const std::exception& error) {
     try {
-      store.finish_run(run_id, "failed", error_text(error));
+      store.finish_run(run_id, status_of(error), error_text(error));
     } catch (const Error& second) {
       log_warn("store_write_failed reason=\"{}\"", second.message());
     }

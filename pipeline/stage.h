@@ -93,8 +93,9 @@ struct RunOutcome {
   int64_t stages_skipped = 0;
 };
 
-// Records a run, works through the stages in order and finishes the run as "done", or as "failed" with the error, which is thrown
-// again with "stage <name>" as context. When another process works on a stage with the same key, waits for it and takes its result.
+// Records a run, works through the stages in order and finishes the run as "done", or as "failed" ("interrupted" when it was
+// cancelled) with the error, which is thrown again with "stage <name>" as context. When another process works on a stage with the
+// same key, waits for it and takes its result.
 // Errors: those of plan_stages and of the bodies; internal, when a body names an output that is not there.
 RunOutcome run_stages(Store& store, std::string_view run_name, const Json& config, const std::vector<Stage>& stages,
                       const StageOptions& options = {});

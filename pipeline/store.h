@@ -178,7 +178,7 @@ class Store {
 
   // Runs. The run belongs to this Store: it reads as interrupted once the Store is gone without finish_run.
   int64_t begin_run(std::string_view name, const Json& config, std::string_view version);
-  // status: "done" or "failed".
+  // status: "done", "failed" or "interrupted".
   void finish_run(int64_t run_id, std::string_view status, std::string_view error = "");
   std::vector<RunRecord> list_runs(const RunFilter& filter = {}) const;  // newest first
   std::optional<RunRecord> find_run(int64_t run_id) const;

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <numbers>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "quant/input_statistics.h"
 
@@ -142,6 +143,7 @@ at::Tensor round_chunk(const QuantizedWeight& nearest, const at::Tensor& weight,
   const float* row_weight = row_weights.const_data_ptr<float>();
   const at::Tensor diagonal = gram.diagonal().contiguous();
   for (int iteration = 0; iteration < options.iterations; ++iteration) {
+    check_cancelled();
     const at::Tensor gradient = at::mm(state.error, gram);
     const Step step = step_at(iteration, options);
     at::parallel_for(0, rows, 16, [&](int64_t begin, int64_t end) {

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/cancellation.h"
 #include "quant/vector_loops.h"
 
 namespace salient::quant {
@@ -62,6 +63,7 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
 
   const int64_t slice = std::min(kRowChunk, rows_in_memory(search.max_chunk_memory, weight.size(1)));
   for (int64_t begin = 0; begin < out; begin += slice) {
+    check_cancelled();
     const int64_t count = std::min(slice, out - begin);
     const at::Tensor part = weight.narrow(0, begin, count);
     at::Tensor best_low = at::ones({count, groups});

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "quant/clones.h"
 
@@ -130,6 +131,7 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
   auto* t = target.data_ptr<float>();
   auto* e = error.data_ptr<float>();
   for (int64_t begin = 0; begin < columns; begin += kPanel) {
+    check_cancelled();
     const int64_t count = std::min(kPanel, columns - begin);
     at::parallel_for(0, rows, std::max<int64_t>(1, 65536 / (count * kPanel)), [&](int64_t first, int64_t last) {
       std::vector<float> step(static_cast<size_t>(count));

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 
 namespace salient::quant {
@@ -61,6 +62,7 @@ std::vector<double> candidate_errors(const at::Tensor& weight, const std::vector
   const int64_t slice = std::min(most_rows, weight.size(0));
   const auto together = static_cast<size_t>(std::max<int64_t>(1, std::min(most_rows, kProductRows) / slice));
   for (int64_t begin = 0; begin < weight.size(0); begin += slice) {
+    check_cancelled();
     const at::Tensor part = weight.narrow(0, begin, std::min(slice, weight.size(0) - begin));
     for (size_t first = 0; first < scales.size(); first += together) {
       const auto count = static_cast<int64_t>(std::min(together, scales.size() - first));

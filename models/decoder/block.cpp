@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
+#include "common/cancellation.h"
 #include "models/decoder/mlp.h"
 #include "models/decoder/router.h"
 
@@ -22,6 +23,7 @@ void observe_mlp_input(const AttentionCall& call, const at::Tensor& mlp_input) {
 }  // namespace
 
 AttentionHalf attention_half(const AttentionCall& call, const at::Tensor& hidden) {
+  check_cancelled();
   const at::NoGradGuard no_grad;
   const BlockWeights& weights = call.weights;
   const at::Tensor attention_input = normalize(weights.at(NormSlot::kAttentionInput), hidden);

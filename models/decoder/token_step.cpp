@@ -7,6 +7,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "models/decoder/decode_attention.h"
 #include "models/decoder/mlp.h"
@@ -398,6 +399,7 @@ std::shared_ptr<const TokenStep> TokenStep::make(const DecoderConfig& config, co
 
 void TokenStep::run(const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches, std::shared_ptr<TokenStepMemory>& memory,
                     at::Tensor& hidden) const {
+  check_cancelled();
   const int threads = at::get_num_threads();
   for (const KvCacheLayer& cache : caches) check_cache(config_, cache, hidden.size(0), past_length);
   const int64_t capacity = caches.front().keys.size(2);

@@ -12,6 +12,7 @@
 #include <set>
 #include <string_view>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "models/gguf/gguf_checkpoint.h"
 
@@ -303,6 +304,7 @@ at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<i
 
 at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
                             at::Device device) const {
+  check_cancelled();
   const at::Tensor copy = copy_checked(name, expected_shape, std::nullopt, dtype);
   return device == at::kCPU ? copy : copy.to(device);
 }

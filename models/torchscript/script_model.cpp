@@ -13,6 +13,7 @@
 #include <string_view>
 #include <utility>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "models/io/model_file_probe.h"
 
@@ -145,6 +146,7 @@ at::ScalarType ScriptModel::dtype() const {
 }
 
 at::Tensor ScriptModel::run(const at::Tensor& ids) const {
+  check_cancelled();
   const at::NoGradGuard no_grad;
   const WithoutOptimizer without_optimizer;
   const std::string where = path_.string();

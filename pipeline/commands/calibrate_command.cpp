@@ -65,7 +65,7 @@ void calibrate_command(const std::vector<std::string>& words) {
                        {"record", calibration::to_json(result.record)},
                        {"notes", result.notes}});
   }
-  for (const std::string& note : result.notes) fmt::print(stderr, "note: {}\n", note);
+  for (const std::string& note : result.notes) print_note("note: " + note);
   const calibration::CalibrationRecord& record = result.record;
   print_text(fmt::format("{}\n{} of {} rows, {} tokens ({} to {} a row, median {}), {} longer than {}, {} duplicates, content: {}\n",
                          result.texts_file.string(), record.samples, record.dataset_rows, record.tokens.total, record.tokens.min,

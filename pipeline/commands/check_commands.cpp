@@ -4,7 +4,6 @@
 #include <ATen/ops/tensor.h>
 
 #include <fstream>
-#include <iostream>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -118,7 +117,7 @@ void render_command(const std::vector<std::string>& words) {
     if (!options.variables.is_object()) fail(ErrorKind::kInvalidArgument, "salient render: --variables: expected a JSON object");
   }
   const std::string text = chat.render(read_ordered_json_file(arguments.text("messages")), options);
-  std::cout << text << std::flush;
+  print_part(text);
 }
 
 }  // namespace salient::pipeline

@@ -8,6 +8,7 @@
 #include "common/text.h"
 #include "pipeline/commands/batch_commands.h"
 #include "pipeline/commands/metal_marlin_commands.h"
+#include "pipeline/commands/session.h"
 #include "pipeline/current_error.h"
 
 namespace salient::pipeline {
@@ -55,8 +56,9 @@ std::string usage() {
       "  salient run configs/demo.yaml\n"
       "  salient quantize --model models/demo --calib calibration_openmath_2000samples.jsonl --out demo_awq\n"
       "  salient eval demo_awq --compare-with models/demo --tasks perplexity --data perplexity=heldout.txt\n"
-      "\nsalient COMMAND --help explains a command. Exit codes: 0 done, 2 invalid argument, 3 not found, 4 corrupt data, 5 unsupported,\n"
-      "6 input/output error, 7 a check failed, 1 internal error.\n";
+      "\nsalient COMMAND --help explains a command. Exit codes: 0 done, 2 invalid argument, 3 not found, 4 corrupt data, 5 "
+      "unsupported,\n"
+      "6 input/output error, 7 a check failed, 8 cancelled, 1 internal error.\n";
   return text;
 }
 
@@ -66,15 +68,14 @@ void print_error(const Error& error) {
   if (!error.hint().empty()) std::fprintf(stderr, "  hint: %s\n", error.hint().c_str());
 }
 
-int dispatch(const std::vector<std::string>& words) {
-  if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
-    std::fputs(usage().c_str(), words.empty() ? stderr : stdout);
-    return words.empty() ? static_cast<int>(ErrorKind::kInvalidArgument) : 0;
-  }
-  if (words[0] == "--version") {
-    std::puts("salient " SALIENT_VERSION);
-    return 0;
-  }
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+
+void run_words(const std::vector<std::string>& words) {
+  if (words.empty()) throw Error(ErrorKind::kInvalidArgument, "no command is named").with_hint("salient --help lists the commands");
+  if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") return print_text(usage());
+  if (words[0] == "--version") return print_text("salient " SALIENT_VERSION);
   const auto found = std::find_if(kCommands.begin(), kCommands.end(), [&](const Command& command) { return command.name == words[0]; });
   if (found == kCommands.end()) {
     std::vector<std::string> names;
@@ -83,16 +84,16 @@ int dispatch(const std::vector<std::string>& words) {
         .with_hint("salient --help lists the commands");
   }
   found->run({words.begin() + 1, words.end()});
-  return 0;
 }
 
-}  // namespace
-
-std::span<const Command> commands() { return kCommands; }
-
 int run_program(const std::vector<std::string>& words) {
+  if (words.empty()) {
+    std::fputs(usage().c_str(), stderr);
+    return static_cast<int>(ErrorKind::kInvalidArgument);
+  }
   try {
-    return dispatch(words);
+    run_words(words);
+    return 0;
   } catch (...) {
     const Error error = current_error();
     print_error(error);

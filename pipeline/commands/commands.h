@@ -39,6 +39,10 @@ void sensitivity_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);
 void verify_smoothing_command(const std::vector<std::string>& words);
 
+// One call of the program, without its name: dispatches; results, notes and progress go where pipeline/commands/session.h says.
+// Errors are thrown.
+void run_words(const std::vector<std::string>& words);
+
 // The whole program: dispatches, prints errors, returns the exit code (the error's kind, see common/error.h).
 int run_program(const std::vector<std::string>& words);
 

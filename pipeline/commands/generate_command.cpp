@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
 
 #include "common/error.h"
@@ -145,14 +144,12 @@ class TerminalAnswer {
   void finish() {
     waiting_ = eval::cut_at_stops(waiting_ + stream_.finish(), stops_);
     write(waiting_.size());
-    std::fputc('\n', stdout);
-    std::fflush(stdout);
+    print_part("\n");
   }
 
  private:
   void write(size_t bytes) {
-    std::fwrite(waiting_.data(), 1, bytes, stdout);
-    std::fflush(stdout);
+    print_part(std::string_view(waiting_).substr(0, bytes));
     waiting_.erase(0, bytes);
   }
 

@@ -1,14 +1,13 @@
 #include "common/error.h"
-#include "common/memory.h"
 #include "common/table.h"
 #include "eval/report.h"
-#include "eval/run_health.h"
 #include "eval/verdict.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/dry_run_store.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/run_pipeline.h"
+#include "pipeline/run_result.h"
 #include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
@@ -83,20 +82,11 @@ void run_command(const std::vector<std::string>& words) {
   const RunReport report = execute_run(store, plan, observer);
   progress.finish();
   if (arguments.flag("json")) {
-    print_json({{"run", report.run_id},
-                       {"artifact", report.artifact.string()},
-                       {"report", report.page.string()},
-                       {"calibration", report.calibration_file.string()},
-                       {"stages_run", report.stages_run},
-                       {"stages_skipped", report.stages_skipped},
-                       {"peak_memory_bytes", peak_memory_bytes()},
-                       {"evaluation", eval::to_json(report.evaluation)}});
+    print_json(to_json(report));
   } else {
     print_text(summary(report));
   }
-  // Last, so that the figures are seen in any case.
-  if (const auto broken = eval::broken_error(report.evaluation)) throw *broken;
-  if (config.evaluation.max_retention_loss) check_retention(report.evaluation, *config.evaluation.max_retention_loss);
+  check_result(config, report);
 }
 
 }  // namespace salient::pipeline

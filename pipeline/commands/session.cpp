@@ -8,6 +8,15 @@
 #include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
+namespace {
+
+thread_local const CommandHost* current_host = nullptr;
+
+}  // namespace
+
+CommandHostScope::CommandHostScope(const CommandHost& host) : before_(current_host) { current_host = &host; }
+
+CommandHostScope::~CommandHostScope() { current_host = before_; }
 
 void apply_common_options(const Arguments& arguments) {
   set_log_level(parse_log_level(arguments.text_or("log-level", "warn")));
@@ -24,16 +33,24 @@ uint64_t parse_size_option(const Arguments& arguments, const std::string& name, 
 
 void print_text(const std::string& text) {
   if (text.empty()) return;
+  print_part(text.back() == '\n' ? text : text + '\n');
+}
+
+void print_part(std::string_view text) {
+  if (current_host != nullptr) return current_host->result(text);
   std::fwrite(text.data(), 1, text.size(), stdout);
-  if (text.back() != '\n') std::fputc('\n', stdout);
   std::fflush(stdout);
 }
 
 void print_json(const Json& value) { print_text(dump_json(value, 2)); }
 
-void print_note(const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); }
+void print_note(const std::string& line) {
+  if (current_host != nullptr) return current_host->note(line);
+  std::fprintf(stderr, "%s\n", line.c_str());
+}
 
 void ProgressLine::show(const std::string& label, const std::string& unit, int64_t done, int64_t total) {
+  if (current_host != nullptr) return current_host->progress(label, unit, done, total);
   if (!bar_ || label != label_ || total != total_) {
     finish();
     if (done == total) return;  // over before there was anything to show

@@ -27,29 +27,32 @@ venv_torch() {
   return 1
 }
 
-# make_venv: .venv with a pip that runs; one that was left half made is completed.
+# make_venv [FOLDER]: .venv, or another one, with a pip that runs; one that was left half made is completed.
 make_venv() {
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-    say "making .venv"
-    quietly "python3 -m venv" python3 -m venv .venv && .venv/bin/python -m pip --version >/dev/null 2>&1 ||
-      die ".venv could not be made; remove the folder .venv, check that python3 -m venv works (package python3-venv), and run this again"
+  local folder=${1:-.venv}
+  if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
+    say "making $folder"
+    quietly "python3 -m venv" python3 -m venv "$folder" && "$folder/bin/python" -m pip --version >/dev/null 2>&1 ||
+      die "$folder could not be made; remove the folder $folder, check that python3 -m venv works (package python3-venv), and run this again"
   fi
 }
 
 # Only headers, libraries and CMake files of the wheel are used, so none of its Python dependencies is installed. PyPI's wheel is made for
 # CUDA, several times as large and not usable without the CUDA toolkit: so the CPU wheel is asked for first, from the configured index,
 # then from torch's own, and whatever the configured index calls this version only when neither has it.
+# install_torch [FOLDER]: into .venv, or another one.
 install_torch() {
-  local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input --retries 2 install --no-deps --ignore-installed --only-binary :all:)
+  local folder=${1:-.venv}
+  local pip=("$folder/bin/python" -m pip --disable-pip-version-check --no-input --retries 2 install --no-deps --ignore-installed --only-binary :all:)
   if [ -n "${SALIENT_PIP_ARGS:-}" ]; then
     local args
     read -r -a args <<<"$SALIENT_PIP_ARGS"
-    say "installing torch $torch_version into .venv (pip options: $SALIENT_PIP_ARGS)"
+    say "installing torch $torch_version into $folder (pip options: $SALIENT_PIP_ARGS)"
     quietly "pip install" "${pip[@]}" "${args[@]}" "torch==$torch_version" ||
       die "torch $torch_version could not be installed with SALIENT_PIP_ARGS='$SALIENT_PIP_ARGS'; correct them, or set SALIENT_TORCH to a libtorch folder"
     return
   fi
-  say "installing torch $torch_version (CPU wheel, about 200 MB) into .venv"
+  say "installing torch $torch_version (CPU wheel, about 200 MB) into $folder"
   if "${pip[@]}" "torch==$torch_version+cpu" </dev/null >/dev/null 2>&1; then return; fi
   say "the configured package index has no CPU wheel of it: trying $torch_cpu_index"
   if "${pip[@]}" --index-url "$torch_cpu_index" "torch==$torch_version" </dev/null >/dev/null 2>&1; then return; fi

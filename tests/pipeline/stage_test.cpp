@@ -7,6 +7,7 @@
 
 #include <csignal>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "tests/support/temporary_folder.h"
@@ -50,6 +51,8 @@ class StageTest : public ::testing::Test {
         count("block");
         write_file(file, fmt::format("block {} ", block));
         if (block == kill_at_block_) ::raise(SIGKILL);
+        if (block == cancel_at_block_) cancellation_.request();
+        check_cancelled();
       }
       std::string bytes = read_text_file(context.output("calibrate", "texts")) + "\n";
       for (int block = 0; block < 3; ++block) bytes += read_text_file(work / std::to_string(block));
@@ -101,6 +104,8 @@ class StageTest : public ::testing::Test {
   int seed_ = 42;
   int bits_ = 4;
   int kill_at_block_ = -1;
+  int cancel_at_block_ = -1;
+  CancellationToken cancellation_;
   bool throw_ = false;
 };
 
@@ -223,6 +228,31 @@ TEST_F(StageTest, AKilledRunGoesOnWhereItWas) {
     EXPECT_EQ(read_text_file(root_ / "artifact/sub/model.bin"), "rows42\nblock 0 block 1 block 2 ");
     EXPECT_TRUE(fs::is_empty(root_ / "runs/work"));
   }
+}
+
+TEST_F(StageTest, ACancelledRunIsInterruptedAndGoesOnWhereItWas) {
+  cancel_at_block_ = 1;
+  {
+    const CancellationScope scope(cancellation_);
+    try {
+      run();
+      FAIL() << "was not cancelled";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kCancelled);
+      EXPECT_THAT(error.message(), HasSubstr("stage quantize"));
+    }
+    EXPECT_EQ(calls("block"), 2u);
+    // Work under a token that was used up does not begin.
+    EXPECT_THROW(run(), Error);
+    EXPECT_EQ(calls("block"), 2u);
+  }
+  const std::vector<RunRecord> runs = Store(store_).list_runs();
+  ASSERT_EQ(runs.size(), 2u);
+  for (const RunRecord& stopped : runs) EXPECT_EQ(stopped.status, "interrupted");
+  EXPECT_EQ(Store(store_).list_stages(runs.back().id).back().status, "interrupted");
+  EXPECT_EQ(run().stages_run, 2);
+  EXPECT_EQ(calls("block"), 3u);
+  EXPECT_EQ(calls("calibrate"), 1u);
 }
 
 TEST_F(StageTest, TwoProcessesDoTheWorkOnce) {
