@@ -188,10 +188,6 @@ void eval_command(const std::vector<std::string>& words) {
     throw Error(ErrorKind::kInvalidArgument, "salient eval: --log-samples without --output-path")
         .with_hint("--output-path FOLDER says where they go");
   }
-  if (arguments.has("output-path")) {  // before any work
-    for (const std::string& name : arguments.positional()) eval::check_lm_eval_path(arguments.text("output-path"), name);
-    if (arguments.has("compare-with")) eval::check_lm_eval_path(arguments.text("output-path"), arguments.text("compare-with"));
-  }
   if (arguments.has("record") && arguments.positional().size() != 1) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: --record with {} models", arguments.positional().size()))
         .with_hint("record one model at a time; --compare-with does not count, the original is not recorded");
@@ -201,6 +197,10 @@ void eval_command(const std::vector<std::string>& words) {
   }
   const std::vector<eval::TaskRequest> requests = task_requests(arguments, library);
   const eval::TaskRequest* cost_text = arguments.flag("runtime-cost") ? find_text(requests, library) : nullptr;
+  if (arguments.has("output-path")) {  // before any work
+    for (const std::string& name : arguments.positional()) eval::check_lm_eval_path(arguments.text("output-path"), name);
+    if (arguments.has("compare-with")) eval::check_lm_eval_path(arguments.text("output-path"), arguments.text("compare-with"));
+  }
   eval::LanguageModelOptions model_options;
   model_options.decoder = decoder_options(arguments);
   model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));

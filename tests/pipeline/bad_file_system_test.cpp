@@ -105,6 +105,25 @@ TEST(BadFileSystem, ReadOnlyOutput) {
   expect_error(run_program({"logits", "--model", kDemoModel.string(), "--ids", "1", "--out", "disk/x.npy"}, folder.path()), kIo, {"disk/", "x.npy", "Read-only file system"});
 }
 
+// Result files that cannot be written are told before the work whose results they would hold.
+TEST(BadFileSystem, ResultFilesThatCannotBeWritten) {
+  const TemporaryFolder folder;
+  write_text(folder.path() / "file", "x");
+  fs::create_directories(folder.path() / "folder.json");
+  const std::string arc = "arc=" + (kDemoModel / "data/arc_test.jsonl").string();
+  const auto evaluate = [&](const std::string& output) {
+    return run_program({"eval", kDemoModel.string(), "--tasks", "arc", "--data", arc, "--limit", "4", "--store", "eval.db", "--output-path", output}, folder.path());
+  };
+  expect_error(evaluate("file/results"), kIo, {"file/results: results cannot be written there", "hint:"});
+  expect_error(evaluate("folder.json"), kInvalidArgument, {"folder.json", "a folder"});
+  EXPECT_FALSE(fs::exists(folder.path() / "eval.db")) << "the evaluation was begun";
+
+  write_demo_config(folder.path());
+  const ProgramResult run = run_program({"run", "run.yaml", "--set", "evaluation.output_path=file/results"}, folder.path());
+  expect_error(run, kIo, {"evaluation.output_path", "file/results"});
+  EXPECT_FALSE(fs::exists(folder.path() / "artifacts"));
+}
+
 TEST(BadFileSystem, OutputBelowAFile) {
   const BrokenModel model;
   write_text(model.folder() / "file", "x");
