@@ -73,7 +73,7 @@ TEST_P(ArchitectureSensitivity, ProjectionsCanBeExchanged) {
   EXPECT_GT(found.whole.kl.value, 0);
 
   // With the search's own scales as well: they belong to the model. That the mixtures themselves are measured with them is sensitivity_test.cpp's.
-  by_kind.known = [&](const std::string& protocol) { return std::optional(measured.at(protocol)); };
+  by_kind.known = [&](const std::string& protocol) { return measured.contains(protocol) ? std::optional(measured[protocol]) : std::nullopt; };
   by_kind.on_measured = {};
   const SearchResult search = read_search(options.search_output);
   int64_t given = 0;
