@@ -27,8 +27,7 @@ void require_same_vocabulary(const LanguageModel& model, const LanguageModel& ba
 void require_finite(const LanguageModel& model, const std::vector<float>& log_probs, int64_t window, int64_t first_window) {
   const auto broken = std::find_if(log_probs.begin(), log_probs.end(), [](float x) { return !std::isfinite(x); });
   if (broken == log_probs.end()) return;
-  fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits in window {}: the model is broken, its scores mean nothing", model.name,
-       first_window + (broken - log_probs.begin()) / window);
+  fail_not_finite(model.name, fmt::format("in window {}", first_window + (broken - log_probs.begin()) / window));
 }
 
 // Appends the first window - 1 of every window's values.

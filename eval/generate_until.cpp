@@ -139,10 +139,7 @@ class GenerationRun {
     if (options_.progress) options_.progress(done_, static_cast<int64_t>(requests_.size()));
   }
 
-  [[noreturn]] void fail_broken(size_t request) const {
-    fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits at document {}: the model is broken, its scores mean nothing", model_.name,
-         requests_[request].document);
-  }
+  [[noreturn]] void fail_at(size_t request) const { fail_not_finite(model_.name, "at document " + requests_[request].document); }
 
   // Prompts of `requests`, in that order, with the numbers by which they draw.
   std::vector<std::vector<TokenId>> take_prompts(const std::vector<size_t>& requests) {
@@ -164,7 +161,7 @@ class GenerationRun {
       std::vector<size_t> ended;
       for (size_t i = 0; i < which.size(); ++i) {
         ended.push_back(requests[which[i]]);
-        if (results[i].broken) fail_broken(ended.back());
+        if (results[i].broken) fail_at(ended.back());
         finish(ended.back(), results[i]);
       }
       if (options_.journal != nullptr) {
@@ -201,7 +198,7 @@ class GenerationRun {
       const auto prompts = take_prompts(requests);
       const auto results = models::generate(model_.decoder, prompts, generation_);
       for (size_t i = 0; i < requests.size(); ++i) {
-        if (results[i].broken) fail_broken(requests[i]);
+        if (results[i].broken) fail_at(requests[i]);
         std::vector<TokenId> row = prompts[i];
         row.insert(row.end(), results[i].ids.begin(), results[i].ids.begin() + static_cast<std::ptrdiff_t>(results[i].ran));
         options_.watch.tell(row, results[i].ran > 0 ? static_cast<int64_t>(prompts[i].size()) : -1);

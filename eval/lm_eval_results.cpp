@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
 #include "eval/lm_eval_samples.h"
@@ -76,6 +77,12 @@ std::string time_stamp(double seconds) {
   char text[32];
   std::strftime(text, sizeof text, "%Y-%m-%dT%H-%M-%S", &parts);
   return fmt::format("{}.{:06d}", text, static_cast<int>((seconds - std::floor(seconds)) * 1e6));
+}
+
+bool is_file(const std::filesystem::path& path) { return path.extension() == ".json"; }
+
+std::filesystem::path folder_of(const std::filesystem::path& path, std::string_view model_name) {
+  return is_file(path) ? path.parent_path() : path / lm_eval_file_name(model_name);
 }
 
 Json text_or_null(const Json& object, const char* key) { return object.contains(key) ? object.at(key) : Json(); }
@@ -174,10 +181,21 @@ std::string lm_eval_file_name(std::string_view model_name) {
   return out;
 }
 
+void check_lm_eval_path(const std::filesystem::path& path, std::string_view model_name) {
+  const std::filesystem::path folder = folder_of(path, model_name);
+  try {
+    if (is_file(path) && std::filesystem::is_directory(path)) fail(ErrorKind::kInvalidArgument, "a folder, where the name ends in .json as a file's");
+    const AtomicFile probe(folder / "results");  // makes the folder and a temporary file, which goes again
+  } catch (const Error& error) {
+    throw Error(error.kind(), fmt::format("{}: results cannot be written there: {}", path.string(), error.message()))
+        .with_code(error.code())
+        .with_hint("name a folder that can be made and written to");
+  }
+}
+
 std::filesystem::path write_lm_eval_files(const std::filesystem::path& path, const Evaluation& evaluation, const LmEvalRun& run,
                                           bool samples) {
-  const bool is_file = path.extension() == ".json";
-  const std::filesystem::path folder = is_file ? path.parent_path() : path / lm_eval_file_name(run.model_name);
+  const std::filesystem::path folder = folder_of(path, run.model_name);
   if (!folder.empty()) std::filesystem::create_directories(folder);
   const std::string time = time_stamp(run.started + run.seconds);
   Json hashes = Json::object();
@@ -193,7 +211,7 @@ std::filesystem::path write_lm_eval_files(const std::filesystem::path& path, con
     if (const int count = ++written[name]; count > 1) name += fmt::format("_{}", count);
     write_file(folder / fmt::format("samples_{}_{}.jsonl", name, time), lines);
   }
-  const std::filesystem::path file = folder / fmt::format("{}_{}.json", is_file ? path.stem().string() : "results", time);
+  const std::filesystem::path file = folder / fmt::format("{}_{}.json", is_file(path) ? path.stem().string() : "results", time);
   write_file(file, dump_json(lm_eval_results(evaluation, run, hashes), 2) + "\n");
   return file;
 }

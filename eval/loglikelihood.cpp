@@ -1,7 +1,6 @@
 #include "eval/loglikelihood.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 
 #include "common/error.h"
@@ -43,28 +42,6 @@ ScoredInputs prepare(const LanguageModel& model, std::vector<TokenRequest> reque
 }
 
 }  // namespace
-
-std::string journal_text(const std::vector<Likelihood>& likelihoods) {
-  Json list = Json::array();
-  for (const Likelihood& one : likelihoods) list.push_back({one.log_prob, one.is_greedy, one.tokens});
-  return dump_json(list);
-}
-
-std::optional<std::vector<Likelihood>> parse_likelihoods(const std::string& text, size_t count) {
-  const Json list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!list.is_array() || list.size() != count) return std::nullopt;
-  std::vector<Likelihood> out;
-  for (const Json& one : list) {
-    if (!one.is_array() || one.size() != 3 || !one[0].is_number() || !one[1].is_boolean() || !one[2].is_number_integer()) return std::nullopt;
-    out.push_back({one[0].get<double>(), one[1].get<bool>(), one[2].get<int64_t>()});
-  }
-  return out;
-}
-
-void require_finite(const LanguageModel& model, const Likelihood& likelihood, const std::string& document) {
-  if (std::isfinite(likelihood.log_prob)) return;
-  fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits at document {}: the model is broken, its scores mean nothing", model.name, document);
-}
 
 TokenPair encode_pair(const LanguageModel& model, std::string_view context, std::string_view continuation) {
   TokenPair pair;

@@ -3,10 +3,11 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <span>
 
-#include "eval/scored_inputs.h"
+#include "eval/likelihood_journal.h"
 #include "eval/token_scores.h"
 
 namespace salient::eval {
@@ -17,7 +18,7 @@ using models::TokenId;
 class PaddedRun {
  public:
   PaddedRun(const LanguageModel& model, const ScoredInputs& scored, const LikelihoodOptions& options)
-      : model_(model), scored_(scored), options_(options), order_(scored.inputs.size()), out_(scored.continuations.size()) {
+      : model_(model), scored_(scored), options_(options), journal_(options.journal, scored), order_(scored.inputs.size()), out_(scored.continuations.size()) {
     std::iota(order_.begin(), order_.end(), size_t{0});
     std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) { return length(a) > length(b); });
   }
@@ -31,11 +32,12 @@ class PaddedRun {
         while (length(order_[end - 1]) != length(order_[begin])) --end;
       }
       const std::span<const size_t> inputs = std::span(order_).subspan(begin, end - begin);
-      if (!read_journal(inputs)) {
+      const LikelihoodUnit unit{inputs, key_of(inputs)};
+      if (!journal_.read(std::span(&unit, 1), out_)) {
         run_batch(inputs);
-        write_journal(inputs);
+        journal_.write(std::span(&unit, 1), out_);
       }
-      for (const size_t input : inputs) done += static_cast<int64_t>(scored_.requests[input].size());
+      done += static_cast<int64_t>(requests_of(scored_, inputs).size());
       if (options_.progress) options_.progress(done, static_cast<int64_t>(out_.size()));
       begin = end;
     }
@@ -45,38 +47,15 @@ class PaddedRun {
  private:
   int64_t length(size_t input) const { return static_cast<int64_t>(scored_.inputs[input].ids.size()); }
 
-  std::vector<size_t> requests_of(std::span<const size_t> inputs) const {
-    std::vector<size_t> requests;
-    for (const size_t input : inputs) requests.insert(requests.end(), scored_.requests[input].begin(), scored_.requests[input].end());
-    return requests;
-  }
-
   // Padding may change the last bits, so the batch is the unit.
   std::string key_of(std::span<const size_t> inputs) const {
+    if (!journal_.is_there()) return {};
     JournalKey key(*options_.journal, "padded loglikelihood");
     for (const size_t input : inputs) {
-      key.add(scored_.inputs[input].ids).add(static_cast<int64_t>(scored_.requests[input].size()));
-      for (const size_t request : scored_.requests[input]) key.add(scored_.continuations[request]);
+      key.add(scored_.inputs[input].ids);
+      journal_.add_requests(key, input);
     }
     return key.hex();
-  }
-
-  bool read_journal(std::span<const size_t> inputs) {
-    if (options_.journal == nullptr) return false;
-    const std::vector<size_t> requests = requests_of(inputs);
-    const auto text = options_.journal->find(key_of(inputs));
-    const auto known = text ? parse_likelihoods(*text, requests.size()) : std::nullopt;
-    if (!known) return false;
-    for (size_t i = 0; i < requests.size(); ++i) out_[requests[i]] = (*known)[i];
-    return true;
-  }
-
-  void write_journal(std::span<const size_t> inputs) const {
-    if (options_.journal == nullptr) return;
-    std::vector<Likelihood> values;
-    for (const size_t request : requests_of(inputs)) values.push_back(out_[request]);
-    const JournalEntry entry{key_of(inputs), journal_text(values)};
-    options_.journal->add(std::span(&entry, 1));
   }
 
   void run_batch(std::span<const size_t> inputs) {
@@ -110,13 +89,14 @@ class PaddedRun {
     for (size_t i = 0; i < next.size(); ++i) sums[requests[i]].add(scores.log_probs[i], scores.is_top[i] != 0);
     for (const size_t request : requests) {
       out_[request] = sums[request].value();
-      require_finite(model_, out_[request], scored_.documents[request]);
+      if (!std::isfinite(out_[request].log_prob)) fail_not_finite(model_.name, "at document " + scored_.documents[request]);
     }
   }
 
   const LanguageModel& model_;
   const ScoredInputs& scored_;
   const LikelihoodOptions& options_;
+  LikelihoodJournal journal_;
   std::vector<size_t> order_;
   std::vector<Likelihood> out_;
 };

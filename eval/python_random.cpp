@@ -1,5 +1,6 @@
 #include "eval/python_random.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <numeric>
@@ -12,6 +13,23 @@ namespace {
 
 constexpr size_t kSize = 624;
 constexpr size_t kShift = 397;
+
+uint32_t twisted(uint32_t word, uint32_t next, uint32_t shifted) {
+  const uint32_t y = (word & 0x80000000U) | (next & 0x7FFFFFFFU);
+  return shifted ^ (y >> 1) ^ ((0U - (y & 1U)) & 0x9908B0DFU);
+}
+
+uint32_t tempered(uint32_t y) {
+  y ^= y >> 11;
+  y ^= (y << 7) & 0x9D2C5680U;
+  y ^= (y << 15) & 0xEFC60000U;
+  return y ^ (y >> 18);
+}
+
+// Of two words, 27 and 26 bits: exact in every step.
+double fraction(uint32_t first, uint32_t second) {
+  return (static_cast<int32_t>(first >> 5) * 67108864.0 + static_cast<int32_t>(second >> 6)) * (1.0 / 9007199254740992.0);
+}
 
 }  // namespace
 
@@ -40,25 +58,42 @@ PythonRandom::PythonRandom(uint64_t seed) {
   state_[0] = 0x80000000U;
 }
 
+// Loops of plain strides, which compilers turn into vector code.
+void PythonRandom::refill() {
+  for (size_t i = 0; i < kSize - kShift; ++i) state_[i] = twisted(state_[i], state_[i + 1], state_[i + kShift]);
+  for (size_t i = kSize - kShift; i < kSize - 1; ++i) state_[i] = twisted(state_[i], state_[i + 1], state_[i + kShift - kSize]);
+  state_[kSize - 1] = twisted(state_[kSize - 1], state_[0], state_[kShift - 1]);
+  index_ = 0;
+}
+
 uint32_t PythonRandom::next32() {
-  if (index_ >= kSize) {
-    for (size_t i = 0; i < kSize; ++i) {
-      const uint32_t y = (state_[i] & 0x80000000U) | (state_[(i + 1) % kSize] & 0x7FFFFFFFU);
-      state_[i] = state_[(i + kShift) % kSize] ^ (y >> 1) ^ ((y & 1U) != 0 ? 0x9908B0DFU : 0U);
-    }
-    index_ = 0;
-  }
-  uint32_t y = state_[index_++];
-  y ^= y >> 11;
-  y ^= (y << 7) & 0x9D2C5680U;
-  y ^= (y << 15) & 0xEFC60000U;
-  return y ^ (y >> 18);
+  if (index_ >= kSize) refill();
+  return tempered(state_[index_++]);
 }
 
 double PythonRandom::random() {
-  const uint32_t high = next32() >> 5;
-  const uint32_t low = next32() >> 6;
-  return (high * 67108864.0 + low) * (1.0 / 9007199254740992.0);
+  const uint32_t first = next32();
+  return fraction(first, next32());
+}
+
+void PythonRandom::choices(size_t size, std::span<uint32_t> out) {
+  if (size >> 31 != 0) fail(ErrorKind::kInvalidArgument, "draws from {} rows: at most 2^31 - 1 can be drawn from at once", size);
+  const auto range = static_cast<double>(size);
+  for (size_t done = 0; done < out.size();) {
+    if (index_ >= kSize) refill();
+    const size_t pairs = std::min((kSize - index_) / 2, out.size() - done);
+    if (pairs == 0) {  // the two words lie on both sides of a refill
+      out[done++] = static_cast<uint32_t>(choice(size));
+      continue;
+    }
+    const uint32_t* words = state_.data() + index_;
+    uint32_t* drawn = out.data() + done;
+    for (size_t i = 0; i < pairs; ++i) {
+      drawn[i] = static_cast<uint32_t>(static_cast<int32_t>(fraction(tempered(words[2 * i]), tempered(words[2 * i + 1])) * range));
+    }
+    index_ += 2 * pairs;
+    done += pairs;
+  }
 }
 
 uint64_t PythonRandom::below(uint64_t n) {

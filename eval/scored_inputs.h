@@ -37,12 +37,4 @@ std::vector<Likelihood> tree_likelihood(const LanguageModel& model, const Scored
 // Rows padded to the longest of their batch, longest first. For decoders that cannot run trees, and where an observer wants to see every input whole.
 std::vector<Likelihood> padded_likelihood(const LanguageModel& model, const ScoredInputs& scored, const LikelihoodOptions& options);
 
-// Of one unit of the journal, requests in a fixed order.
-std::string journal_text(const std::vector<Likelihood>& likelihoods);
-// Nothing where it is not that of `count` requests.
-std::optional<std::vector<Likelihood>> parse_likelihoods(const std::string& text, size_t count);
-
-// Errors: check failed, naming model and document, where a log-likelihood is not finite.
-void require_finite(const LanguageModel& model, const Likelihood& likelihood, const std::string& document);
-
 }  // namespace salient::eval

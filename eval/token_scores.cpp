@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/error.h"
 #include "quant/clones.h"
 #include "quant/exponential.h"
 
@@ -104,6 +105,10 @@ TokenScores score_next(const models::Decoder& decoder, const at::Tensor& hidden,
     }
   }
   return out;
+}
+
+void fail_not_finite(std::string_view model, std::string_view place) {
+  fail(ErrorKind::kCheckFailed, "{}: NaN or infinite logits {}: the model is broken, its scores mean nothing", model, place);
 }
 
 at::Tensor pad_right(const std::vector<std::vector<models::TokenId>>& rows, int64_t pad, at::Device device) {

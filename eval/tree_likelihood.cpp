@@ -3,9 +3,10 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 
-#include "eval/scored_inputs.h"
+#include "eval/likelihood_journal.h"
 #include "eval/token_scores.h"
 
 namespace salient::eval {
@@ -23,7 +24,7 @@ struct Asked {
 class TreeRun {
  public:
   TreeRun(const LanguageModel& model, const ScoredInputs& scored, const LikelihoodOptions& options)
-      : model_(model), scored_(scored), options_(options), forest_(plant(scored.inputs)), out_(scored.continuations.size()) {}
+      : model_(model), scored_(scored), options_(options), journal_(options.journal, scored), forest_(plant(scored.inputs)), out_(scored.continuations.size()) {}
 
   std::vector<Likelihood> run() {
     int64_t done = 0;
@@ -34,11 +35,13 @@ class TreeRun {
         tokens += forest_.trees[end].size();
       }
       const std::span<const TokenTree> trees = std::span(forest_.trees).subspan(begin, end - begin);
-      if (!read_journal(trees)) {
+      std::vector<LikelihoodUnit> units;
+      for (const TokenTree& tree : trees) units.push_back({tree.inputs, key_of(tree)});
+      if (!journal_.read(units, out_)) {
         run_batch(trees);
-        write_journal(trees);
+        journal_.write(units, out_);
       }
-      for (const TokenTree& tree : trees) done += static_cast<int64_t>(requests_of(tree).size());
+      for (const TokenTree& tree : trees) done += static_cast<int64_t>(requests_of(scored_, tree.inputs).size());
       if (options_.progress) options_.progress(done, static_cast<int64_t>(out_.size()));
       begin = end;
     }
@@ -46,46 +49,17 @@ class TreeRun {
   }
 
  private:
-  std::vector<size_t> requests_of(const TokenTree& tree) const {
-    std::vector<size_t> requests;
-    for (const size_t input : tree.inputs) requests.insert(requests.end(), scored_.requests[input].begin(), scored_.requests[input].end());
-    return requests;
-  }
-
   // A tree is computed alike in every batch, so it is the unit.
   std::string key_of(const TokenTree& tree) const {
+    if (!journal_.is_there()) return {};
     JournalKey key(*options_.journal, "loglikelihood");
     key.add(forest_.prefix).add(tree.ids);
     for (const int32_t parent : tree.parents) key.add(static_cast<int64_t>(parent));
     for (size_t i = 0; i < tree.inputs.size(); ++i) {
-      key.add(static_cast<int64_t>(tree.ends[i])).add(static_cast<int64_t>(scored_.requests[tree.inputs[i]].size()));
-      for (const size_t request : scored_.requests[tree.inputs[i]]) key.add(scored_.continuations[request]);
+      key.add(static_cast<int64_t>(tree.ends[i]));
+      journal_.add_requests(key, tree.inputs[i]);
     }
     return key.hex();
-  }
-
-  // All or nothing: what is missing of a batch is rare, and computed again with the rest.
-  bool read_journal(std::span<const TokenTree> trees) {
-    if (options_.journal == nullptr) return false;
-    for (const TokenTree& tree : trees) {
-      const std::vector<size_t> requests = requests_of(tree);
-      const auto text = options_.journal->find(key_of(tree));
-      const auto known = text ? parse_likelihoods(*text, requests.size()) : std::nullopt;
-      if (!known) return false;
-      for (size_t i = 0; i < requests.size(); ++i) out_[requests[i]] = (*known)[i];
-    }
-    return true;
-  }
-
-  void write_journal(std::span<const TokenTree> trees) const {
-    if (options_.journal == nullptr) return;
-    std::vector<JournalEntry> entries;
-    for (const TokenTree& tree : trees) {
-      std::vector<Likelihood> values;
-      for (const size_t request : requests_of(tree)) values.push_back(out_[request]);
-      entries.push_back({key_of(tree), journal_text(values)});
-    }
-    options_.journal->add(entries);
   }
 
   // Keys and values of the tokens that stand in front of every tree.
@@ -148,13 +122,14 @@ class TreeRun {
     for (size_t i = 0; i < asked.size(); ++i) sums[asked[i].request].add(scores.log_probs[i], scores.is_top[i] != 0);
     for (const Asked& one : asked) {
       out_[one.request] = sums[one.request].value();
-      require_finite(model_, out_[one.request], scored_.documents[one.request]);
+      if (!std::isfinite(out_[one.request].log_prob)) fail_not_finite(model_.name, "at document " + scored_.documents[one.request]);
     }
   }
 
   const LanguageModel& model_;
   const ScoredInputs& scored_;
   const LikelihoodOptions& options_;
+  LikelihoodJournal journal_;
   TokenForest forest_;
   models::KvCache prefix_;
   std::vector<Likelihood> out_;

@@ -72,6 +72,26 @@ std::string settings_hash(const eval::Evaluation& evaluation) {
   return sha256_hex(dump_json(key));
 }
 
+// What an earlier evaluation of the same models on the same data with the same settings measured beside its tasks, and this one did not: speed, and what
+// rounding costs.
+void keep_measured(const Store& store, EvaluationRecord& record) {
+  for (const EvaluationRecord& earlier : store.list_evaluations({.model = {}, .model_path = record.model_path, .run_id = {}, .limit = 0})) {
+    const bool same = earlier.model_hash == record.model_hash && earlier.base_path == record.base_path && earlier.base_hash == record.base_hash &&
+                      earlier.settings_hash == record.settings_hash;
+    if (!same) continue;
+    const Json& before = earlier.evaluation;
+    for (const char* side : {"model", "base"}) {
+      if (!record.evaluation.contains(side) || !before.contains(side)) continue;
+      Json& now = record.evaluation.at(side);
+      const Json& then = before.at(side);
+      const bool runs_alike = now.value("description", Json()) == then.value("description", Json());
+      if (runs_alike && then.contains("throughput") && !now.contains("throughput")) now["throughput"] = then.at("throughput");
+    }
+    if (before.contains("runtime_costs") && !record.evaluation.contains("runtime_costs"))
+      record.evaluation["runtime_costs"] = before.at("runtime_costs");
+  }
+}
+
 std::vector<StoredDocument> documents_of(const eval::Evaluation& evaluation) {
   std::vector<StoredDocument> out;
   for (size_t t = 0; t < evaluation.model.tasks.size(); ++t) {
@@ -182,6 +202,7 @@ void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::
   record.evaluation = eval::to_json(evaluation);
   const std::vector<StoredDocument> documents = documents_of(evaluation);
   Transaction transaction(store);
+  keep_measured(store, record);
   record_model(store, run_id, evaluation.model, model, evaluation.base ? evaluation.base->model : "");
   if (evaluation.base && base) record_model(store, run_id, *evaluation.base, *base, "");
   store.put_evaluation(record, documents);

@@ -1,9 +1,12 @@
 #include "pipeline/evaluation_stages.h"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 
 #include "common/error.h"
 #include "eval/evaluate.h"
+#include "eval/lm_eval_results.h"
 #include "eval/prepared_task.h"
 #include "eval/report.h"
 #include "eval/runtime_cost.h"
@@ -100,6 +103,9 @@ eval::EvaluationOptions evaluation_options(const EvaluationConfig& config, const
   return options;
 }
 
+// Settings that choose files and change no figure.
+constexpr std::array kFileKeys = {"output_path", "log_samples"};
+
 // Only where they are chosen: what an artifact says itself is part of it.
 void add_runtime_bits(Json& settings, const EvaluationConfig& config) {
   if (config.activation_bits) settings["activation_bits"] = *config.activation_bits;
@@ -120,11 +126,45 @@ std::string headline(const eval::ModelResult& result) {
   return text;
 }
 
+// The files of a stage's evaluation, of the model and of its base. Gives the model's.
+class LmEvalFiles {
+ public:
+  explicit LmEvalFiles(const EvaluationConfig& config) : path_(config.output_path), samples_(config.log_samples) {}
+  bool wanted() const { return !path_.empty(); }
+
+  fs::path write(const eval::Evaluation& evaluation, const eval::LanguageModel& model, const eval::LanguageModel* base,
+                 const eval::EvaluationOptions& options, int64_t limit, double started) const {
+    eval::LmEvalRun run{.model_name = model.name,
+                        .model = lm_eval_model(model, options.apply_chat_template),
+                        .started = started,
+                        .seconds = seconds_since_1970() - started,
+                        .limit = limit,
+                        .fewshot_seed = options.fewshot_seed,
+                        .bootstrap_draws = options.bootstrap_draws,
+                        .fewshot_as_multiturn = options.fewshot_as_multiturn,
+                        .system_instruction = options.system_instruction};
+    fs::path file = write_lm_eval_files(path_, evaluation, run, samples_);
+    if (evaluation.base && base != nullptr) {
+      run.model_name = base->name;
+      run.model = lm_eval_model(*base, options.apply_chat_template);
+      write_lm_eval_files(path_, {*evaluation.base, std::nullopt, {}}, run, samples_);
+    }
+    return file;
+  }
+
+  static double seconds_since_1970() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+ private:
+  fs::path path_;
+  bool samples_;
+};
+
 StageOutputs evaluate_body(StageContext& context, EvaluatedPair& pair, const std::vector<eval::TaskRequest>& requests,
-                           eval::EvaluationOptions options) {
+                           eval::EvaluationOptions options, const LmEvalFiles& files) {
   const fs::path& artifact = context.output("quantize", "artifact");
   const eval::LanguageModel* base = pair.base();
   const eval::LanguageModel& model = pair.model(artifact);
+  const double started = LmEvalFiles::seconds_since_1970();
   const eval::RequestJournal journal = make_journal(context.store(), model_hash(context.store(), artifact), model);
   std::optional<eval::RequestJournal> base_journal;
   if (base != nullptr) base_journal = make_journal(context.store(), model_hash(context.store(), pair.base_folder()), *base);
@@ -134,7 +174,10 @@ StageOutputs evaluate_body(StageContext& context, EvaluatedPair& pair, const std
   std::optional<EvaluatedModel> stored_base;
   if (base != nullptr) stored_base = EvaluatedModel{pair.base_folder(), model_hash(context.store(), pair.base_folder())};
   record_evaluation(context.store(), context.run_id(), evaluation, {artifact, model_hash(context.store(), artifact)}, stored_base);
-  return StageOutputs{{}, {{"evaluation", eval::to_json(evaluation)}}, headline(evaluation.model)};
+  StageOutputs outputs{{}, {{"evaluation", eval::to_json(evaluation)}}, headline(evaluation.model)};
+  if (files.wanted() && !requests.empty())
+    outputs.paths["results"] = files.write(evaluation, model, base, options, requests.front().limit, started);
+  return outputs;
 }
 
 // Every file that the task reads, so that a change runs it again. Errors: a task without one.
@@ -169,17 +212,28 @@ std::vector<TaskConfig>::const_iterator find_text(const RunConfig& config, const
   return text;
 }
 
+// A stage that measures something else on the text of the first perplexity task, of which `stages` have the stage.
+struct TextStage {
+  TaskConfig text;
+  Stage stage;  // without its body
+};
+TextStage text_stage(const std::string& name, const RunConfig& config, const std::vector<Stage>& stages, const eval::TaskLibrary& tasks) {
+  const auto text = find_text(config, tasks, name);
+  const Stage& read = stages[static_cast<size_t>(text - config.evaluation.tasks.begin())];
+  TextStage out{*text, {}};
+  out.stage.name = name;
+  out.stage.after = read.after;
+  out.stage.settings = read.settings;
+  for (const char* key : kFileKeys) out.stage.settings.erase(key);
+  out.stage.input_files = read.input_files;
+  return out;
+}
+
 // Which part costs most.
 Stage sensitivity_stage(const RunConfig& config, const std::vector<Stage>& stages, const std::shared_ptr<EvaluatedPair>& pair,
                         const RunObserver& observer) {
-  const auto text = find_text(config, pair->tasks(), "sensitivity");
-  const Stage& read = stages[static_cast<size_t>(text - config.evaluation.tasks.begin())];
-  Stage stage;
-  stage.name = "sensitivity";
-  stage.after = read.after;
-  stage.settings = read.settings;
+  auto [text, stage] = text_stage("sensitivity", config, stages, pair->tasks());
   stage.settings["sensitivity"] = config.evaluation.sensitivity;
-  stage.input_files = read.input_files;
   eval::SensitivityOptions options;
   options.by = eval::parse_sensitivity_by(config.evaluation.sensitivity);
   if (observer.progress) {
@@ -187,8 +241,8 @@ Stage sensitivity_stage(const RunConfig& config, const std::vector<Stage>& stage
       progress("sensitivity", "blocks", done, total);
     };
   }
-  stage.body = [pair, options, file = read.input_files.begin()->second, wanted = text->window,
-                limit = text->limit](StageContext& context) {
+  stage.body = [pair, options, file = stage.input_files.begin()->second, wanted = text.window,
+                limit = text.limit](StageContext& context) {
     const fs::path& artifact = context.output("quantize", "artifact");
     const eval::LanguageModel& model = pair->model(artifact);
     const eval::LanguageModel& base = *pair->base();
@@ -213,16 +267,10 @@ Stage sensitivity_stage(const RunConfig& config, const std::vector<Stage>& stage
 // What 8 bits cost, on the text of the first perplexity task of `stages`.
 Stage runtime_cost_stage(const RunConfig& config, const std::vector<Stage>& stages, const std::shared_ptr<EvaluatedPair>& pair,
                          const RunObserver& observer) {
-  const auto text = find_text(config, pair->tasks(), "runtime_cost");
-  const Stage& read = stages[static_cast<size_t>(text - config.evaluation.tasks.begin())];
-  Stage stage;
-  stage.name = "runtime_cost";
-  stage.after = read.after;
-  stage.settings = read.settings;
+  auto [text, stage] = text_stage("runtime_cost", config, stages, pair->tasks());
   for (const char* key : {"activation_bits", "kv_bits", "compare_with_base"}) stage.settings.erase(key);
-  stage.input_files = read.input_files;
   stage.body = [pair,
-                request = eval::TaskRequest{text->name, text->file, text->limit, text->window, text->splits, text->num_fewshot},
+                request = eval::TaskRequest{text.name, text.file, text.limit, text.window, text.splits, text.num_fewshot},
                 options = evaluation_options(config.evaluation, pair->tasks(), observer)](StageContext& context) {
     const fs::path& artifact = context.output("quantize", "artifact");
     eval::Evaluation evaluation;
@@ -274,10 +322,14 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
                       {"dtype", config.runtime.dtype},
                       {"device", config.runtime.device}};
     add_runtime_bits(stage.settings, evaluation);
+    if (!evaluation.output_path.empty()) {  // what is up to date has written its files
+      stage.settings[kFileKeys[0]] = evaluation.output_path.string();
+      stage.settings[kFileKeys[1]] = evaluation.log_samples;
+    }
     stage.input_files = {data_files.begin(), data_files.end()};
     stage.body = [pair, request = eval::TaskRequest{task.name, task.file, task.limit, task.window, task.splits, task.num_fewshot},
-                  options = evaluation_options(evaluation, pair->tasks(), observer)](StageContext& context) {
-      return evaluate_body(context, *pair, {request}, options);
+                  options = evaluation_options(evaluation, pair->tasks(), observer), files = LmEvalFiles(evaluation)](StageContext& context) {
+      return evaluate_body(context, *pair, {request}, options, files);
     };
     stages.push_back(std::move(stage));
   }
@@ -294,8 +346,8 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
     add_runtime_bits(stage.settings, evaluation);
     eval::EvaluationOptions options = evaluation_options(evaluation, pair->tasks(), observer);
     options.throughput = true;
-    stage.body = [pair, options](StageContext& context) {
-      StageOutputs outputs = evaluate_body(context, *pair, {}, options);
+    stage.body = [pair, options, files = LmEvalFiles(evaluation)](StageContext& context) {
+      StageOutputs outputs = evaluate_body(context, *pair, {}, options, files);
       const Json& speed = outputs.values.at("evaluation").at("model").at("throughput");
       outputs.message = fmt::format("prompt {:.0f} tokens/s, generation {:.0f} tokens/s", speed.at("prompt_tokens_per_second").get<double>(),
                                     speed.at("generation_tokens_per_second").get<double>());

@@ -13,16 +13,22 @@ namespace salient::pipeline {
 eval::RequestJournal make_journal(Store& store, const std::string& model_hash, const eval::LanguageModel& model, bool fresh) {
   const models::DecoderOptions& options = model.decoder.options();
   eval::RequestJournal journal;
-  journal.model = fmt::format("{} {} {} a{} kv{}", model_hash, c10::toString(options.dtype), options.device.str(), options.activation_bits.value_or(16),
-                              options.kv_bits.value_or(16));
+  const std::string runtime = fmt::format("{} {} a{} kv{}", c10::toString(options.dtype), options.device.str(), options.activation_bits.value_or(16),
+                                          options.kv_bits.value_or(16));
+  journal.model = fmt::format("{} {}", model_hash, runtime);
+  const int64_t id = store.answering_model({.name = model.name,
+                                            .path = std::filesystem::absolute(model.folder).lexically_normal().string(),
+                                            .hash = model_hash,
+                                            .runtime = runtime,
+                                            .used = {}});
   journal.find = [&store, fresh](const std::string& key) { return fresh ? std::nullopt : store.find_request(key); };
   // An answer that cannot be kept is no reason to lose the others.
-  journal.add = [&store, failed = false](std::span<const eval::JournalEntry> entries) mutable {
+  journal.add = [&store, id, failed = false](std::span<const eval::JournalEntry> entries) mutable {
     if (failed) return;
     std::vector<RequestRow> rows;
     for (const eval::JournalEntry& entry : entries) rows.push_back({entry.key, entry.value});
     try {
-      store.put_requests(rows);
+      store.put_requests(id, rows);
     } catch (const Error& error) {
       failed = true;
       log_warn("answers are kept no longer, a stopped evaluation would ask them again: {}", error.message());

@@ -127,6 +127,19 @@ CREATE TABLE requests (
   created TEXT NOT NULL
 ) WITHOUT ROWID;
 )sql"},
+    // Whose answers they are, so that those of models that are gone can be dropped. 0: taken before this version.
+    {4, R"sql(
+CREATE TABLE answering_models (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL,
+  path TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  runtime TEXT NOT NULL,
+  used TEXT NOT NULL,
+  UNIQUE (hash, runtime)
+);
+ALTER TABLE requests ADD COLUMN model INTEGER NOT NULL DEFAULT 0;
+)sql"},
 };
 
 }  // namespace

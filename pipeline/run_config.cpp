@@ -133,7 +133,7 @@ TaskConfig read_task(const ConfigNode& node) {
 
 void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
   node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "fewshot_seed",
-                       "include_path", "max_new_tokens", "throughput", "compare_with_base", "activation_bits", "kv_bits",
+                       "include_path", "output_path", "log_samples", "max_new_tokens", "throughput", "compare_with_base", "activation_bits", "kv_bits",
                        "runtime_cost", "sensitivity", "max_retention_loss"});
   for (const ConfigNode& task : node.get("tasks").list()) evaluation.tasks.push_back(read_task(task));
   set_count(node, "batch_tokens", evaluation.batch_tokens, 1);
@@ -142,6 +142,9 @@ void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
   set_if(node, "system_instruction", evaluation.system_instruction, [](const ConfigNode& text) { return text.as_string(); });
   set_if(node, "fewshot_seed", evaluation.fewshot_seed, [](const ConfigNode& seed) { return seed.as_int64(0); });
   set_text(node, "include_path", evaluation.include_path);
+  set_text(node, "output_path", evaluation.output_path);
+  set_bool(node, "log_samples", evaluation.log_samples);
+  if (evaluation.log_samples && evaluation.output_path.empty()) node.get("log_samples").reject("false without output_path, which says where they go");
   set_count(node, "max_new_tokens", evaluation.max_new_tokens, 0);
   set_bool(node, "throughput", evaluation.throughput);
   set_bool(node, "compare_with_base", evaluation.compare_with_base);
@@ -245,6 +248,8 @@ Json to_json(const RunConfig& config) {
         {"system_instruction", evaluation.system_instruction},
         {"fewshot_seed", evaluation.fewshot_seed},
         {"include_path", evaluation.include_path.string()},
+        {"output_path", evaluation.output_path.string()},
+        {"log_samples", evaluation.log_samples},
         {"max_new_tokens", evaluation.max_new_tokens},
         {"throughput", evaluation.throughput},
         {"compare_with_base", evaluation.compare_with_base},

@@ -129,6 +129,8 @@ struct EvaluationConfig {
   std::filesystem::path include_path;  // empty: the bundled tasks
   int64_t max_new_tokens = 0;
   bool throughput = true;
+  std::filesystem::path output_path;  // files as lm-evaluation-harness writes them go there; empty: none
+  bool log_samples = false;           // with every document
   bool compare_with_base = true;
   std::optional<int> activation_bits;  // of the artifact; the base is computed as it is
   std::optional<int> kv_bits;

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/text.h"
+#include "eval/lm_eval_results.h"
 #include "eval/read_report.h"
 #include "models/io/detect.h"
 #include "models/io/model_folder.h"
@@ -288,6 +289,8 @@ fs::path write_page(Store& store, const RunReport& report) {
 }  // namespace
 
 RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& observer) {
+  if (const fs::path& files = plan.config.evaluation.output_path; !files.empty())
+    with_context("evaluation.output_path", [&] { eval::check_lm_eval_path(files, plan.artifact_name); });
   StageOptions options;
   options.on_message = observer.message;
   const RunOutcome outcome = run_stages(store, plan.config.name, to_json(plan.config), plan.stages, options);

@@ -47,10 +47,12 @@ std::string valid_text(std::string_view text) {
 
 }  // namespace
 
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
+std::string utc_now() { return utc_days_ago(0); }
+
+std::string utc_days_ago(int64_t days) {
+  const std::time_t then = std::time(nullptr) - static_cast<std::time_t>(days * 24 * 60 * 60);
   std::tm parts{};
-  ::gmtime_r(&now, &parts);
+  ::gmtime_r(&then, &parts);
   char text[32];
   std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
   return text;
@@ -365,24 +367,6 @@ std::vector<ResultRecord> Store::list_results(const ResultFilter& filter) const 
     row >> r.id >> r.run_id >> r.model_name >> r.model_path >> r.model_hash >> r.task >> r.metric >> r.value >> r.standard_error >>
         r.n >> r.config >> r.data_hash >> r.protocol >> r.compared_with >> r.created;
   });
-}
-
-std::optional<std::string> Store::find_request(std::string_view key) const {
-  Statement statement = impl_->prepare("SELECT value FROM requests WHERE key = ?");
-  if (!statement.bind(key).step()) return std::nullopt;
-  std::string value;
-  statement >> value;
-  return value;
-}
-
-void Store::put_requests(std::span<const RequestRow> rows) {
-  impl_->execute_script("PRAGMA synchronous = NORMAL");
-  const auto waits_again = [&](Store* store) { sqlite3_exec(store->impl_->database, "PRAGMA synchronous = FULL", nullptr, nullptr, nullptr); };
-  const std::unique_ptr<Store, decltype(waits_again)> guard(this, waits_again);
-  const std::string now = utc_now();
-  Transaction transaction(*this);
-  for (const RequestRow& row : rows) impl_->run("INSERT OR REPLACE INTO requests (key, value, created) VALUES (?, ?, ?)", row.key, row.value, now);
-  transaction.commit();
 }
 
 // ---- files and locks ----

@@ -105,7 +105,19 @@ struct RequestRow {
   std::string value;  // bytes
 };
 
-// A whole evaluation. Paths and hashes of model and base and the hash of the settings are its key: measuring it again replaces it
+// A model whose answers the journal holds, as one evaluation runs it. Hash and runtime are its key.
+struct AnsweringModel {
+  int64_t id = 0;  // 0: answers that a store of an older version took, which did not note whose they are
+  std::string name;
+  std::string path;
+  std::string hash;     // of its files (model_hash)
+  std::string runtime;  // what it ran with: "Float cpu a16 kv16"
+  std::string used;     // when an evaluation last wanted its answers
+  int64_t answers = 0;
+  int64_t bytes = 0;  // of keys and answers
+};
+
+// A whole evaluation. Paths and hashes of model and base and the hash of the settings are its key: storing another one replaces it
 // with all of its documents. Without a base its four fields are empty.
 struct EvaluationRecord {
   int64_t id = 0;
@@ -200,10 +212,17 @@ class Store {
   std::vector<CalibrationRow> list_calibrations(int64_t limit = 0) const;               // newest first
   std::vector<ResultRecord> list_results(const ResultFilter& filter = {}) const;        // by model, task, metric; newest first
 
-  // The journal of an evaluation's requests (eval/request_journal.h). Entries survive the end of the process as soon as put_requests returns, all of them or
+  // The journal of an evaluation's requests (eval/request_journal.h), each answer of the model with the id that answering_model gave. Entries survive the end of the process as soon as put_requests returns, all of them or
   // none; a loss of power may take the last ones along, which then are run again: a wait for the disk after each would cost more than small models do.
   std::optional<std::string> find_request(std::string_view key) const;
-  void put_requests(std::span<const RequestRow> rows);
+  void put_requests(int64_t model, std::span<const RequestRow> rows);
+  // Its id; notes that the model is used now, under this name and path.
+  int64_t answering_model(const AnsweringModel& model);
+  std::vector<AnsweringModel> list_answering_models() const;  // with their answers counted; the one that was used last first
+  // All answers of these models, and the models; the number of answers.
+  int64_t drop_answers(std::span<const int64_t> models);
+  // Gives the room of what was deleted back to the file system. Needs as much free disk as the store takes. The bytes of the file, after it.
+  int64_t compact();
 
   // Evaluation and documents in one transaction.
   int64_t put_evaluation(const EvaluationRecord& evaluation, const std::vector<StoredDocument>& documents);
@@ -251,7 +270,8 @@ class Transaction {
   bool open_ = true;
 };
 
-// Now, as the store writes it.
+// Now, and so many days before, as the store writes it.
 std::string utc_now();
+std::string utc_days_ago(int64_t days);
 
 }  // namespace salient::pipeline

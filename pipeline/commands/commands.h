@@ -17,6 +17,7 @@ struct Command {
 
 std::span<const Command> commands();
 
+void answers_command(const std::vector<std::string>& words);
 void architectures_command(const std::vector<std::string>& words);
 void bench_command(const std::vector<std::string>& words);
 void calibrate_command(const std::vector<std::string>& words);

@@ -114,6 +114,10 @@ void eval_command(const std::vector<std::string>& words) {
   }
   const std::vector<eval::TaskRequest> requests = task_requests(arguments, library, "salient eval");
   const eval::TaskRequest* cost_text = arguments.flag("runtime-cost") ? find_text(requests, library) : nullptr;
+  if (arguments.has("output-path")) {  // before any work
+    for (const std::string& name : arguments.positional()) eval::check_lm_eval_path(arguments.text("output-path"), name);
+    if (arguments.has("compare-with")) eval::check_lm_eval_path(arguments.text("output-path"), arguments.text("compare-with"));
+  }
   const eval::LanguageModelOptions model_options = language_model_options(arguments);
 
   ProgressLine progress;

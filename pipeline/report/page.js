@@ -135,9 +135,12 @@ function familyFigure(model) {
   if (choices.length === 0) return null;
   const rank = ([name, entry]) => /kl_divergence$/.test(name) ? 0 : entry.figure.headline ? 1 : / perplexity$/.test(name) ? 2 : 3;
   choices.sort((a, b) => rank(a) - rank(b));
-  const holder = make("div", {}), list = make("ul", { class: "key" });
+  const holder = make("div", {}), list = make("ul", { class: "key" }), note = make("p", { class: "muted" });
   const show = (name) => {
     const unit = counts.get(name).figure;
+    const others = model.family.filter((member) => member.other_settings?.includes(unit.task));
+    note.textContent = others.length === 0 ? "" : `Not drawn, since they were given ${unit.task} with other data or settings: ${others.map((member) => member.name).join(", ")}.`;
+    note.hidden = others.length === 0;
     const scale = (value) => unit.unit === "fraction" ? 100 * value : value;
     const yText = (value) => number(value, 3) + (isShare(unit) ? " %" : "");
     let letter = 0;
@@ -155,7 +158,7 @@ function familyFigure(model) {
   };
   show(choices[0][0]);
   return make("figure", { class: "card", id: "family" }, make("figcaption", {}, make("strong", {}, "Size against quality"),
-    make("label", {}, make("select", { id: "family-metric", "aria-label": "Quality", onchange: (event) => show(event.target.value) }, choices.map(([name]) => make("option", { value: name }, name))))), holder, list);
+    make("label", {}, make("select", { id: "family-metric", "aria-label": "Quality", onchange: (event) => show(event.target.value) }, choices.map(([name]) => make("option", { value: name }, name))))), holder, list, note);
 }
 
 function comparison(model) {

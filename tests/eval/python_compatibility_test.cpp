@@ -28,6 +28,26 @@ TEST(PythonRandomTest, EqualsCPython) {
   EXPECT_THROW(PythonRandom(1).sample(3, 4), Error);
 }
 
+// Of one stream, from every place in its 624 words: an odd one lets a number's two words lie on both sides of the next ones' making.
+TEST(PythonRandomTest, ManyDrawsAtOnceAreTheSameDraws) {
+  const Json& expected = golden()["random"]["choices"];
+  std::vector<uint32_t> first(expected.size());
+  PythonRandom(0).choices(5153, first);
+  EXPECT_EQ(first, expected.get<std::vector<uint32_t>>());
+  for (const int skipped : {0, 1, 623}) {
+    PythonRandom one(7);
+    PythonRandom many(7);
+    for (int i = 0; i < skipped; ++i) EXPECT_EQ(one.next32(), many.next32());
+    for (const size_t size : {size_t{1}, size_t{300}, size_t{2'000'000'000}}) {
+      std::vector<uint32_t> drawn(777);
+      many.choices(size, drawn);
+      for (size_t i = 0; i < drawn.size(); ++i) ASSERT_EQ(drawn[i], one.choice(size)) << skipped << " " << size << " " << i;
+    }
+  }
+  std::vector<uint32_t> drawn(1);
+  EXPECT_THROW(PythonRandom(1).choices(size_t{1} << 31, drawn), Error);
+}
+
 TEST(PythonRandomTest, DrawsTheExamplesOfTheRealDataSets) {
   struct Case {
     size_t pool, count;

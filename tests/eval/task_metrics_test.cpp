@@ -1,5 +1,6 @@
 #include "eval/task_metrics.h"
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -34,6 +35,22 @@ TEST(Aggregation, EqualsTheHarness) {
   EXPECT_FALSE(aggregate("bits_per_byte", scores).stderr_of_mean);
   EXPECT_FALSE(aggregate("perplexity", scores, 0).stderr_of_mean);
   EXPECT_EQ(aggregate("mean", {}).value, 0);
+}
+
+// Blocks of draws have streams of their own, so that it does not matter which thread takes which.
+TEST(Aggregation, BootstrapsDoNotDependOnThreads) {
+  std::vector<Score> scores;
+  for (int i = 0; i < 37; ++i) scores.push_back({"m", -std::abs(std::sin(i)) * 9});
+  const int threads = at::get_num_threads();
+  for (const char* name : {"perplexity", "median", "nanmean"}) {
+    at::set_num_threads(1);
+    const Estimate alone = aggregate(name, scores, 20'000);
+    at::set_num_threads(3);
+    const Estimate shared = aggregate(name, scores, 20'000);
+    EXPECT_GT(*alone.stderr_of_mean, 0) << name;
+    EXPECT_EQ(*alone.stderr_of_mean, *shared.stderr_of_mean) << name;
+  }
+  at::set_num_threads(threads);
 }
 
 // By scripts/goldens/eval_class_metrics.py.

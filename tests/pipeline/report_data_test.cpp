@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <set>
+
 #include "pipeline/report/report_samples.h"
 #include "support/temporary_folder.h"
 
@@ -91,6 +94,39 @@ TEST_F(ReportDataTest, PutsAllEvaluationsOfAModelTogether) {
     EXPECT_EQ(member["bytes"], member["name"] == "base" ? 800 : 400);
   }
   EXPECT_EQ(report_data(store_, {"*", std::nullopt})["models"].size(), 2u);
+}
+
+// 40 documents beside 400 would be a plot of the limit, not of the models.
+TEST_F(ReportDataTest, SizeAgainstQualityComparesWhatWasAskedAlike) {
+  const auto asked = [](double value, int64_t limit, int64_t documents, const std::string& data = "d", const std::string& dtype = "float32") {
+    Json out = task("arc", {metric("acc", value, 0.5)});
+    out["data_sha256"] = data;
+    out["settings"] = {{"limit", limit}, {"documents", documents}, {"num_fewshot", 0}, {"model", {{"dtype", dtype}, {"bos_policy", "auto"}, {"name", std::to_string(value)}}}};
+    return out;
+  };
+  const auto put = [&](const std::string& name, const std::string& settings, const Json& arc) {
+    EvaluationRecord one = record(name, name, settings, {arc});
+    Json& base = one.evaluation.at("base").at("tasks").at(0);
+    base["data_sha256"] = arc.at("data_sha256");
+    base["settings"] = arc.at("settings");
+    base["metrics"] = {metric("acc", 0.5 + 0.001 * static_cast<double>(arc.at("settings").at("documents").get<int64_t>()))};
+    store_.put_evaluation(one, {});
+  };
+  put("same", "1", asked(0.41, 0, 40));  // all 40 rows
+  put("both", "1", asked(0.42, 40, 40));
+  put("both", "2", asked(0.99, 400, 400));
+  put("longer", "1", asked(0.43, 400, 400));
+  put("other rows", "1", asked(0.44, 40, 40, "e"));
+  put("other type", "1", asked(0.45, 40, 40, "d", "bfloat16"));
+  put("this", "1", asked(0.4, 40, 40));
+  std::map<std::string, double> drawn;
+  std::set<std::string> left_out;
+  for (const Json& member : report_data(store_, {"this", std::nullopt})["models"][0]["family"]) {
+    for (const Json& figure : member["figures"]) drawn[member["name"]] = figure["value"];
+    if (member.contains("other_settings")) left_out.insert(member["name"].get<std::string>());
+  }
+  EXPECT_EQ(drawn, (std::map<std::string, double>{{"this", 0.4}, {"same", 0.41}, {"both", 0.42}, {"base", 0.54}}));
+  EXPECT_EQ(left_out, (std::set<std::string>{"longer", "other rows", "other type"}));
 }
 
 TEST_F(ReportDataTest, MeasuringAgainReplacesTheEvaluationAndItsDocuments) {

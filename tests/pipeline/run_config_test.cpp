@@ -59,7 +59,7 @@ quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, gr
                target_bits: 3.5, salient_ratio: auto, max_chunk_memory: 1MB, max_shard_size: 1GiB, batch_tokens: 99, max_memory: 2GiB, pad_intermediate: auto, text_column: t, split: s,
                ignore: [down_proj, "re:.*o_proj"], mappings: [{smooth_layer: up_proj, balance_layers: [down_proj]}]}
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
-             fewshot_as_multiturn: false, system_instruction: "", fewshot_seed: 7, include_path: tasks, max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, runtime_cost: true, sensitivity: kind, max_retention_loss: 0.05}
+             fewshot_as_multiturn: false, system_instruction: "", fewshot_seed: 7, include_path: tasks, output_path: files, log_samples: true, max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, runtime_cost: true, sensitivity: kind, max_retention_loss: 0.05}
 output: {folder: o, store: s.db, overwrite: true}
 runtime: {threads: 2, device: cuda, dtype: bfloat16}
 )");
@@ -78,7 +78,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
       "mappings": [{"smooth_layer": "up_proj", "balance_layers": ["down_proj"]}]},
     "evaluation": {"tasks": [{"name": "arc", "file": "", "limit": 0, "window": 0}, {"name": "perplexity", "file": "f", "limit": 3, "window": 128}],
       "batch_tokens": 10, "apply_chat_template": true, "fewshot_as_multiturn": false, "system_instruction": "", "fewshot_seed": 7,
-      "include_path": "tasks", "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
+      "include_path": "tasks", "output_path": "files", "log_samples": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
       "activation_bits": 16, "kv_bits": 8, "runtime_cost": true, "sensitivity": "kind", "max_retention_loss": 0.05},
     "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
   EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:13:27");
@@ -128,6 +128,7 @@ TEST(RunConfig, RefusesWithPlace) {
               HasSubstr("c.yaml:2:22: 'quantization.bits': found '7', expected 2, 3, 4, 5, 6 or 8 bits"));
   EXPECT_THAT(error_of(model + "quantization: {max_shard_size: 5XB}\n"), HasSubstr("expected a size such as 5GB"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: arc}\n"), HasSubstr("expected a list"));
+  EXPECT_THAT(error_of(model + "evaluation: {log_samples: true}\n"), HasSubstr("'evaluation.log_samples': found 'true', expected false without output_path"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: [{file: x}]}\n"), HasSubstr("'evaluation.tasks.0' has no name"));
   EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 2}\n"), HasSubstr("a number from 0 to 1"));
   EXPECT_THAT(error_of(model + "evaluation: {kv_bits: 4}\n"), HasSubstr("'evaluation.kv_bits': found '4', expected one of 8, 16"));

@@ -1,0 +1,73 @@
+// The journal of requests in the store, and what it takes.
+#include <sqlite3.h>
+
+#include <memory>
+
+#include "pipeline/store_impl.h"
+
+namespace salient::pipeline {
+
+std::optional<std::string> Store::find_request(std::string_view key) const {
+  Statement statement = impl_->prepare("SELECT value FROM requests WHERE key = ?");
+  if (!statement.bind(key).step()) return std::nullopt;
+  std::string value;
+  statement >> value;
+  return value;
+}
+
+void Store::put_requests(int64_t model, std::span<const RequestRow> rows) {
+  impl_->execute_script("PRAGMA synchronous = NORMAL");
+  const auto waits_again = [&](Store* store) { sqlite3_exec(store->impl_->database, "PRAGMA synchronous = FULL", nullptr, nullptr, nullptr); };
+  const std::unique_ptr<Store, decltype(waits_again)> guard(this, waits_again);
+  const std::string now = utc_now();
+  Transaction transaction(*this);
+  for (const RequestRow& row : rows) {
+    impl_->run("INSERT OR REPLACE INTO requests (key, value, created, model) VALUES (?, ?, ?, ?)", row.key, row.value, now, model);
+  }
+  transaction.commit();
+}
+
+int64_t Store::answering_model(const AnsweringModel& m) {
+  return impl_->run_for_id(R"sql(
+INSERT INTO answering_models (name, path, hash, runtime, used) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (hash, runtime) DO UPDATE SET name = excluded.name, path = excluded.path, used = excluded.used
+RETURNING id)sql",
+                           m.name, m.path, m.hash, m.runtime, utc_now());
+}
+
+std::vector<AnsweringModel> Store::list_answering_models() const {
+  // Answers without a model are those of older versions, or of a model that was dropped while an evaluation of it still ran.
+  const Query query(R"sql(
+SELECT coalesce(m.id, 0), coalesce(m.name, ''), coalesce(m.path, ''), coalesce(m.hash, ''), coalesce(m.runtime, ''), coalesce(m.used, r.newest),
+       coalesce(r.answers, 0), coalesce(r.bytes, 0)
+FROM (SELECT coalesce(k.id, 0) AS known, max(q.created) AS newest, count(*) AS answers, sum(length(q.key) + length(q.value)) AS bytes
+      FROM requests q LEFT JOIN answering_models k ON k.id = q.model GROUP BY known) r
+LEFT JOIN answering_models m ON m.id = r.known
+UNION ALL
+SELECT id, name, path, hash, runtime, used, 0, 0 FROM answering_models WHERE id NOT IN (SELECT DISTINCT model FROM requests)
+ORDER BY 6 DESC, 1 DESC)sql");
+  return impl_->select<AnsweringModel>(query, [](Statement& row, AnsweringModel& m) {
+    row >> m.id >> m.name >> m.path >> m.hash >> m.runtime >> m.used >> m.answers >> m.bytes;
+  });
+}
+
+int64_t Store::drop_answers(std::span<const int64_t> models) {
+  Transaction transaction(*this);
+  int64_t dropped = 0;
+  for (const int64_t id : models) {
+    impl_->run(id == 0 ? "DELETE FROM requests WHERE model = ? OR model NOT IN (SELECT id FROM answering_models)" : "DELETE FROM requests WHERE model = ?",
+               id);
+    dropped += sqlite3_changes(impl_->database);
+    impl_->run("DELETE FROM answering_models WHERE id = ?", id);
+  }
+  transaction.commit();
+  return dropped;
+}
+
+int64_t Store::compact() {
+  impl_->execute_script("VACUUM");
+  impl_->execute_script("PRAGMA wal_checkpoint(TRUNCATE)");  // else the file shrinks when the last one closes it
+  return impl_->pragma("page_count") * impl_->pragma("page_size");
+}
+
+}  // namespace salient::pipeline
