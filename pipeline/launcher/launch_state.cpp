@@ -84,7 +84,8 @@ LaunchState::LaunchState(const fs::path& folder, const std::vector<LaunchJob>& j
     }
     name_ = require<std::string>(json, "launch", where);
     next_submission_ = require<int64_t>(json, "next_submission", where);
-    for (const auto& [name, job] : require<Json>(json, "jobs", where).items()) jobs_[name] = read_job(job, where + ": " + name);
+    const Json records = require<Json>(json, "jobs", where);
+    for (const auto& [name, job] : records.items()) jobs_[name] = read_job(job, where + ": " + name);
     for (const Json& submission : require<Json>(json, "submissions", where)) submissions_.push_back(read_submission(submission, where));
   } else {
     name_ = draw_name();

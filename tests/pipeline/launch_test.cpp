@@ -49,6 +49,17 @@ class LaunchTest : public testing::Test {
     callbacks.finished = finished_;
     return launch(jobs, config_, folder() / "launch", {}, callbacks);
   }
+  // launch() in a process of its own, which ends with the signal that stopped it.
+  pid_t start(const std::vector<LaunchJob>& jobs) {
+    const pid_t child = ::fork();
+    if (child != 0) return child;
+    try {
+      ::_exit(run(jobs).signal);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "launch: %s\n", error.what());
+    }
+    ::_exit(99);
+  }
   std::string refusal(const std::vector<LaunchJob>& jobs) {
     return test::message_of([&] { run(jobs); }, ErrorKind::kInvalidArgument);
   }
@@ -194,8 +205,7 @@ TEST_F(LaunchTest, ChildrenEndWithTheProcessThatStartedThem) {
   const std::vector<LaunchJob> jobs = {job("long", "[ -e " + (folder() / "go").string() + " ] && exit 0; echo $$ >" + pid_file.string() + "; exec sleep 60")};
   for (const int number : {SIGKILL, SIGINT, SIGTERM}) {
     fs::remove(pid_file);
-    const pid_t follower = ::fork();
-    if (follower == 0) ::_exit(run(jobs).signal);
+    const pid_t follower = start(jobs);
     ASSERT_TRUE(wait_for([&] { return test::file_bytes(pid_file).ends_with("\n"); }));
     const pid_t sleeper = std::stoi(test::file_bytes(pid_file));
     ::kill(follower, number);
@@ -211,8 +221,7 @@ TEST_F(LaunchTest, KilledAtAnyMomentTheSameCallComesToTheSameEnd) {
   std::vector<LaunchJob> jobs;
   for (int i = 0; i < 8; ++i) jobs.push_back(job(fmt::format("job{}", i), "sleep 0.1"));
   for (int kills = 0; kills < 10; ++kills) {
-    const pid_t follower = ::fork();
-    if (follower == 0) ::_exit(run(jobs).signal);
+    const pid_t follower = start(jobs);
     std::this_thread::sleep_for(std::chrono::milliseconds(20 + 37 * kills));
     ::kill(follower, SIGKILL);
     wait_for_end(follower);
@@ -245,7 +254,7 @@ TEST(ChildProcess, GivesBackOutputAndExitCode) {
   EXPECT_EQ(run_child({"sh", "-c", "kill -9 $$"}).exit_code, 137);
   EXPECT_EQ(test::error_of([] { run_child({"no-such-program-anywhere"}); }).kind(), ErrorKind::kNotFound);
   ::setenv("SALIENT_TEST_A", "1", 1);
-  EXPECT_EQ(run_child({"sh", "-c", "echo ${SALIENT_TEST_A-none}"}, {.unset = {"SALIENT_TEST_"}}).out, "none\n");
+  EXPECT_EQ(run_child({"sh", "-c", "echo ${SALIENT_TEST_A-none}"}, {.folder = {}, .out_file = {}, .keep_descriptor = -1, .unset = {"SALIENT_TEST_"}}).out, "none\n");
 }
 
 TEST(LaunchProgress, ShowsCountsAndTimeLeft) {

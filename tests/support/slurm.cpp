@@ -155,7 +155,7 @@ SlurmCluster::SlurmCluster(const SlurmSettings& settings) : host_(short_host_nam
 
 SlurmCluster::~SlurmCluster() {
   try {
-    call({"scancel", "--full", "--partition=main"});
+    call({"scancel", "--partition=main"});
     wait_for(std::chrono::seconds(15), [&] { return queue().empty(); });
   } catch (const std::exception&) {
     // The daemons are ended all the same.
@@ -195,7 +195,12 @@ std::string SlurmCluster::call(const std::vector<std::string>& words) const {
 void SlurmCluster::lose_node() const { call({"scontrol", "update", "NodeName=" + host_, "State=DOWN", "Reason=test"}); }
 
 void SlurmCluster::return_node() const {
-  call({"scontrol", "update", "NodeName=" + host_, "State=RESUME"});
+  try {
+    call({"scontrol", "update", "NodeName=" + host_, "State=RESUME"});
+  } catch (const std::runtime_error&) {
+    // It has come back by itself.
+  }
+  wait_until_idle();
 }
 
 void SlurmCluster::stop_controller() { stop(controller_); }
