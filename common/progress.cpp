@@ -52,6 +52,11 @@ void Progress::resume_at(int64_t done) {
   start_ = now();
 }
 
+void Progress::set_note(std::string note) {
+  const std::lock_guard lock(mutex_);
+  note_ = std::move(note);
+}
+
 void Progress::finish() {
   const std::lock_guard lock(mutex_);
   if (finished_) return;
@@ -82,6 +87,7 @@ std::string Progress::state_text(double time, bool last) const {
     if (!last && total_ > done_) text += fmt::format("  left {}", human_duration(static_cast<double>(total_ - done_) / rate));
   }
   if (last) text += fmt::format("  in {}", human_duration(elapsed));
+  if (!note_.empty()) text += "  " + note_;
   return text;
 }
 

@@ -37,6 +37,8 @@ class Progress {
   void advance(int64_t steps = 1);
   // Starts at `done`: steps of an earlier, interrupted run count for the bar, not for the rate.
   void resume_at(int64_t done);
+  // What stands behind everything else from the next drawing on: "4 running, 2 waiting".
+  void set_note(std::string note);
   // Draws the last state and the time taken.
   void finish();
 
@@ -48,6 +50,7 @@ class Progress {
   int64_t total_;
   std::string label_;
   std::string unit_;
+  std::string note_;
   ProgressOptions options_;
   bool terminal_ = false;
   bool finished_ = false;

@@ -252,6 +252,7 @@ class Store {
 
  private:
   friend class Transaction;
+  friend class StoreTransfer;  // store_transfer.cpp
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

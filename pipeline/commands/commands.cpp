@@ -17,6 +17,7 @@ namespace {
 constexpr std::array kCommands = {
     Command{"run", "the whole chain of a config: calibrate, quantize, store, detect, evaluate", run_command},
     Command{"sweep", "quantize and evaluate with many settings, sharing the work; table, plots, best points", sweep_command},
+    Command{"launch", "several run configs as jobs, on this machine or on Slurm", launch_command},
     Command{"calibrate", "make calibration prompts out of training data", calibrate_command},
     Command{"quantize", "quantize a checkpoint: AWQ with compensated rounding, 2 to 8 bits, several formats", quantize_command},
     Command{"eval", "evaluate models, quantized ones beside their original", eval_command},
@@ -36,6 +37,7 @@ constexpr std::array kCommands = {
     Command{"models", "list the artifacts in the store", models_command},
     Command{"results", "list the evaluation results in the store", results_command},
     Command{"answers", "list whose answers the store keeps, and drop those that nobody needs", answers_command},
+    Command{"store", "take what runs stored elsewhere into a store: export, import", store_command},
     Command{"awq-quantize", "Metal Marlin's AWQ: packed codes, scales, zeros and q_scale out of recorded activations",
             awq_quantize_command},
     Command{"awq-dequantize", "the inverse of awq-quantize", awq_dequantize_command},

@@ -27,6 +27,7 @@ void export_command(const std::vector<std::string>& words);
 void explain_command(const std::vector<std::string>& words);
 void imatrix_command(const std::vector<std::string>& words);
 void inspect_command(const std::vector<std::string>& words);
+void launch_command(const std::vector<std::string>& words);
 void logits_command(const std::vector<std::string>& words);
 void models_command(const std::vector<std::string>& words);
 void quantize_command(const std::vector<std::string>& words);
@@ -37,6 +38,7 @@ void run_command(const std::vector<std::string>& words);
 void sweep_command(const std::vector<std::string>& words);
 void runs_command(const std::vector<std::string>& words);
 void sensitivity_command(const std::vector<std::string>& words);
+void store_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);
 void verify_smoothing_command(const std::vector<std::string>& words);
 

@@ -70,6 +70,15 @@ TEST(Progress, ResumedStepsDoNotCountForTheRate) {
   EXPECT_EQ(screen.text(), "quantize   90%  90/100 blocks  1.0 blocks/s  left 10s\n");
 }
 
+TEST(Progress, ANoteStandsBehindTheRest) {
+  Screen screen;
+  Progress progress(4, "jobs", "jobs", screen.options(true));
+  progress.set_note("2 running, 1 waiting");
+  screen.time += 2;
+  progress.advance();
+  EXPECT_EQ(screen.text(), "\r\x1b[2Kjobs  [#####---------------]   25%  1/4 jobs  2.0s each  left 6.0s  2 running, 1 waiting");
+}
+
 TEST(Progress, UnknownTotalHasNoBar) {
   Screen screen;
   Progress progress(0, "read", "rows", screen.options(true));
