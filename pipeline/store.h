@@ -233,6 +233,7 @@ class Store {
 
  private:
   friend class Transaction;
+  friend class TrackingOutbox;  // pipeline/tracking/outbox.h: its tables are of this database
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

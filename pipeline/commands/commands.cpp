@@ -34,6 +34,7 @@ constexpr std::array kCommands = {
     Command{"runs", "list the runs in the store", runs_command},
     Command{"models", "list the artifacts in the store", models_command},
     Command{"results", "list the evaluation results in the store", results_command},
+    Command{"tracking", "what experiment trackers were told of runs, and what still waits for them", tracking_command},
     Command{"awq-quantize", "Metal Marlin's AWQ: packed codes, scales, zeros and q_scale out of recorded activations",
             awq_quantize_command},
     Command{"awq-dequantize", "the inverse of awq-quantize", awq_dequantize_command},

@@ -13,6 +13,7 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/commands/tracking_options.h"
 #include "pipeline/run_pipeline.h"
 #include "pipeline/torch_options.h"
 
@@ -21,6 +22,8 @@ namespace {
 
 const std::vector<OptionRow> kRows = {
     {"set", "KEY=VALUE", "change a value of the config: --set quantization.group_size=64", true},
+    kTrackingRow,
+    kTrackingExperimentRow,
     {"dry-run", "", "say which stages would run, and why; do nothing"},
     {"json", "", "print the result as JSON"},
 };
@@ -90,7 +93,8 @@ void run_command(const std::vector<std::string>& words) {
     fail(ErrorKind::kInvalidArgument, "salient run: found {} configs, expected one: salient run CONFIG", arguments.positional().size());
   }
   std::vector<std::string> overrides = arguments.values("set");
-  const RunConfig config = load_run_config(arguments.positional().front(), overrides);
+  RunConfig config = load_run_config(arguments.positional().front(), overrides);
+  if (const auto targets = tracking_targets(arguments, "run"); !targets.empty()) config.tracking = targets;
   if (!arguments.has("threads")) set_threads(config.runtime.threads);
 
   ProgressLine progress;
@@ -119,6 +123,7 @@ void run_command(const std::vector<std::string>& words) {
                        {"calibration", report.calibration_file.string()},
                        {"stages_run", report.stages_run},
                        {"stages_skipped", report.stages_skipped},
+                       {"tracking", report.tracking},
                        {"peak_memory_bytes", peak_memory_bytes()},
                        {"evaluation", eval::to_json(report.evaluation)}});
   } else {
