@@ -152,7 +152,7 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   const auto where = [&] { return fmt::format("{} {}", request.method, request.url); };
   if (code == CURLE_ABORTED_BY_CALLBACK) fail(ErrorKind::kIo, "{}: cancelled", where());
   if (received.too_large) fail(ErrorKind::kIo, "{}: the answer is larger than {}", where(), human_bytes(received.most));
-  if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL)
+  if (code == CURLE_URL_MALFORMAT || (code == CURLE_UNSUPPORTED_PROTOCOL && !request.url.starts_with("http")))
     fail(ErrorKind::kInvalidArgument, "{}: not an address of a web server, expected http://HOST:PORT", where());
   if (code != CURLE_OK) {
     Error error(ErrorKind::kIo, fmt::format("{}: {}", where(), reason[0] != 0 ? std::string(reason) : curl_easy_strerror(code)));
