@@ -140,6 +140,39 @@ CREATE TABLE answering_models (
 );
 ALTER TABLE requests ADD COLUMN model INTEGER NOT NULL DEFAULT 0;
 )sql"},
+    // What is told to experiment trackers: pipeline/tracking/outbox.h.
+    {5, R"sql(
+CREATE TABLE tracked_runs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  sink TEXT NOT NULL,
+  url TEXT NOT NULL,
+  experiment TEXT NOT NULL,
+  identity TEXT NOT NULL,
+  tracking_id TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
+  run_id INTEGER REFERENCES runs (id) ON DELETE SET NULL,
+  started INTEGER NOT NULL,
+  remote TEXT NOT NULL DEFAULT '{}',
+  status TEXT NOT NULL DEFAULT '',
+  created TEXT NOT NULL,
+  UNIQUE (sink, url, experiment, identity)
+);
+CREATE TABLE tracking_outbox (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tracked_run_id INTEGER NOT NULL REFERENCES tracked_runs (id) ON DELETE CASCADE,
+  kind TEXT NOT NULL CHECK (kind IN ('batch', 'file', 'status')),
+  name TEXT NOT NULL,
+  payload BLOB NOT NULL,
+  digest TEXT NOT NULL,
+  state TEXT NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'sent', 'rejected')),
+  attempts INTEGER NOT NULL DEFAULT 0,
+  error TEXT NOT NULL DEFAULT '',
+  created TEXT NOT NULL,
+  sent TEXT NOT NULL DEFAULT '',
+  UNIQUE (tracked_run_id, digest)
+);
+CREATE INDEX tracking_outbox_by_state ON tracking_outbox (state, tracked_run_id, id);
+)sql"},
 };
 
 }  // namespace

@@ -174,7 +174,7 @@ Json optional_json(const auto& value) { return value ? Json(*value) : Json(); }
 }  // namespace
 
 RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name) {
-  root.check_keys(Keys{"name", "model", "dataset", "calibration", "quantization", "evaluation", "output", "runtime"});
+  root.check_keys(Keys{"name", "model", "dataset", "calibration", "quantization", "evaluation", "output", "tracking", "runtime"});
   RunConfig config;
   config.name = default_name;
   set_text(root, "name", config.name);
@@ -188,6 +188,7 @@ RunConfig parse_run_config(const ConfigNode& root, std::string_view default_name
   set_text(output, "folder", config.output_folder);
   set_text(output, "store", config.store);
   if (output.has("overwrite")) config.overwrite = output.get("overwrite").as_bool();
+  config.tracking = read_tracking(root.get("tracking"));
   read_runtime(root.get("runtime"), config.runtime);
   return config;
 }
@@ -259,6 +260,7 @@ Json to_json(const RunConfig& config) {
         {"sensitivity", evaluation.sensitivity},
         {"max_retention_loss", optional_json(evaluation.max_retention_loss)}}},
       {"output", {{"folder", config.output_folder.string()}, {"store", config.store.string()}, {"overwrite", config.overwrite}}},
+      {"tracking", to_json(config.tracking)},
       {"runtime", {{"threads", config.runtime.threads}, {"device", config.runtime.device}, {"dtype", config.runtime.dtype}}}};
 }
 

@@ -75,6 +75,9 @@
 //     folder: artifacts
 //     store: runs/salient.db
 //     overwrite: false             # replace an artifact of the same name that other settings made
+//   tracking:                      # default: none (docs/tracking.md)
+//     mlflow: http://localhost:5000  # true: the address in MLFLOW_TRACKING_URI
+//     experiment: salient          # default: MLFLOW_EXPERIMENT_NAME, else salient
 //   runtime:
 //     threads: 0                   # 0 = all cores
 //     device: cpu                  # cpu | cuda
@@ -92,6 +95,7 @@
 #include "common/json.h"
 #include "common/yaml.h"
 #include "pipeline/quantization_settings.h"
+#include "pipeline/tracking/tracking_target.h"
 #include "pipeline/training_metadata.h"
 
 namespace salient::pipeline {
@@ -155,6 +159,7 @@ struct RunConfig {
   std::filesystem::path output_folder = "artifacts";
   std::filesystem::path store = "runs/salient.db";
   bool overwrite = false;
+  std::vector<TrackingTarget> tracking;
   RuntimeConfig runtime;
 };
 

@@ -23,6 +23,8 @@
 #include "pipeline/report/report_page.h"
 #include "pipeline/search_result.h"
 #include "pipeline/torch_options.h"
+#include "pipeline/tracking/run_tracker.h"
+#include "pipeline/tracking/tracking_facts.h"
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
 
@@ -286,13 +288,22 @@ fs::path write_page(Store& store, const RunReport& report) {
   return page;
 }
 
-}  // namespace
+RunTracker make_tracker(Store& store, const RunPlan& plan, const RunObserver& observer) {
+  if (plan.config.tracking.empty()) return {store, {}, "", false, observer.message};
+  std::vector<std::string> keys;
+  bool does_work = false;
+  try {
+    for (const PlannedStage& stage : plan_stages(store, plan.config.name, plan.stages)) {
+      keys.push_back(stage.key);
+      does_work = does_work || stage.runs;
+    }
+  } catch (const Error&) {  // the run will fail over it, which is told like any other failure
+    does_work = true;
+  }
+  return {store, plan.config.tracking, run_identity(plan.config.name, to_json(plan.config), keys), does_work, observer.message};
+}
 
-RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& observer) {
-  if (const fs::path& files = plan.config.evaluation.output_path; !files.empty())
-    with_context("evaluation.output_path", [&] { eval::check_lm_eval_path(files, plan.artifact_name); });
-  StageOptions options;
-  options.on_message = observer.message;
+RunReport execute_stages(Store& store, const RunPlan& plan, const StageOptions& options) {
   const RunOutcome outcome = run_stages(store, plan.config.name, to_json(plan.config), plan.stages, options);
   RunReport report;
   report.run_id = outcome.run_id;
@@ -309,6 +320,30 @@ RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& obse
   if (const Json figures = quality_figures(report.evaluation.model); !figures.empty()) publish_figures(report.artifact, figures);
   report.page = write_page(store, report);
   return report;
+}
+
+}  // namespace
+
+RunReport execute_run(Store& store, const RunPlan& plan, const RunObserver& observer) {
+  if (const fs::path& files = plan.config.evaluation.output_path; !files.empty())
+    with_context("evaluation.output_path", [&] { eval::check_lm_eval_path(files, plan.artifact_name); });
+  RunTracker tracker = make_tracker(store, plan, observer);
+  int64_t run_id = 0;
+  StageOptions options;
+  options.on_message = observer.message;
+  options.on_recorded = [&](int64_t id) {
+    run_id = id;
+    tracker.update(id);
+  };
+  try {
+    RunReport report = execute_stages(store, plan, options);
+    tracker.finish(run_id);
+    report.tracking = tracker.summary();
+    return report;
+  } catch (...) {
+    if (run_id != 0) tracker.finish(run_id);
+    throw;
+  }
 }
 
 }  // namespace salient::pipeline

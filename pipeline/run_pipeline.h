@@ -32,6 +32,7 @@ struct RunReport {
   eval::Evaluation evaluation;  // without single documents
   int64_t stages_run = 0;
   int64_t stages_skipped = 0;
+  Json tracking = Json::array();  // of RunTracker::summary
 };
 
 // The run's parts, resolved: a config checked against the files it names.

@@ -13,6 +13,7 @@ Json to_json(const RunReport& report) {
           {"calibration", report.calibration_file.string()},
           {"stages_run", report.stages_run},
           {"stages_skipped", report.stages_skipped},
+          {"tracking", report.tracking},
           {"peak_memory_bytes", peak_memory_bytes()},
           {"evaluation", eval::to_json(report.evaluation)}};
 }

@@ -241,6 +241,7 @@ class StageEngine {
       skip(planned);
     }
     planned_[stage.name] = std::move(planned);
+    if (options_.on_recorded) options_.on_recorded(outcome_.run_id);
   }
 
   RunOutcome take_outcome() { return std::move(outcome_); }
@@ -318,6 +319,7 @@ RunOutcome run_stages(Store& store, std::string_view run_name, const Json& confi
   const int64_t run_id = store.begin_run(run_name, config, options.version);
   StageEngine engine(store, run_name, options, run_id);
   try {
+    if (options.on_recorded) options.on_recorded(run_id);
     for (const Stage& stage : stages) with_context(fmt::format("stage {}", stage.name), [&] { engine.work(stage); });
     store.finish_run(run_id, "done");
   } catch (const std::exception& error) {

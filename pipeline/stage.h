@@ -47,6 +47,7 @@ struct Stage {
 struct StageOptions {
   std::string version = SALIENT_VERSION;
   std::function<void(const std::string& line)> on_message = {};  // what the user should see; default: log_info
+  std::function<void(int64_t run_id)> on_recorded = {};          // the store has the run's begin, or the end of one more stage
 };
 
 // What a body gets. Valid while it runs.

@@ -38,6 +38,7 @@ constexpr std::array kCommands = {
     Command{"results", "list the evaluation results in the store", results_command},
     Command{"answers", "list whose answers the store keeps, and drop those that nobody needs", answers_command},
     Command{"store", "take what runs stored elsewhere into a store: export, import", store_command},
+    Command{"tracking", "what experiment trackers were told of runs, and what still waits for them", tracking_command},
     Command{"awq-quantize", "Metal Marlin's AWQ: packed codes, scales, zeros and q_scale out of recorded activations",
             awq_quantize_command},
     Command{"awq-dequantize", "the inverse of awq-quantize", awq_dequantize_command},

@@ -17,11 +17,13 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/evaluation_options.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/commands/tracking_options.h"
 #include "pipeline/evaluation_records.h"
 #include "pipeline/journal_store.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/online_calibration.h"
 #include "pipeline/store.h"
+#include "pipeline/tracking/run_tracker.h"
 
 namespace salient::pipeline {
 namespace {
@@ -38,6 +40,8 @@ const std::vector<OptionRow> kRows = with_evaluation_rows({
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"store", "FILE", "database for the results; default runs/salient.db"},
     {"update-card", "", "write the figures into the README.md and quantization_metadata.json of MODEL, a folder that Salient made"},
+    kTrackingRow,
+    kTrackingExperimentRow,
     {"no-store", "", "do not store the results, nor what they are made of: a stopped evaluation then starts again"},
     {"fresh", "", "run every request, also those whose answers the store has from an evaluation before"},
     {"json", "", "print the results as JSON"},
@@ -109,6 +113,11 @@ void eval_command(const std::vector<std::string>& words) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("salient eval: --record with {} models", arguments.positional().size()))
         .with_hint("record one model at a time; --compare-with does not count, the original is not recorded");
   }
+  const std::vector<TrackingTarget> targets = tracking_targets(arguments, "eval");
+  if (!targets.empty() && arguments.flag("no-store")) {
+    throw Error(ErrorKind::kInvalidArgument, "salient eval: --tracking with --no-store")
+        .with_hint("what is told waits in the store until it has arrived: leave --no-store out");
+  }
   if (arguments.flag("update-card")) {
     for (const std::string& name : arguments.positional()) check_card(models::resolve_model(name));
   }
@@ -178,11 +187,12 @@ void eval_command(const std::vector<std::string>& words) {
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     model.reset();
+    int64_t evaluation_id = 0;
     const auto store_evaluation = [&] {
       if (!store) return;
       std::optional<EvaluatedModel> stored_base;
       if (base) stored_base = EvaluatedModel{base_folder, model_hash(*store, base_folder)};
-      record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
+      evaluation_id = record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
     };
     store_evaluation();
     if (arguments.has("output-path")) {
@@ -205,6 +215,11 @@ void eval_command(const std::vector<std::string>& words) {
       evaluation.runtime_costs = eval::measure_runtime_costs(load, *cost_text, options);
       progress.finish();
       store_evaluation();  // again, with them
+    }
+    if (!targets.empty()) {
+      for (const EvaluationRecord& record : store->list_evaluations({.model_path = std::filesystem::absolute(folder).lexically_normal().string()})) {
+        if (record.id == evaluation_id) track_evaluation(*store, targets, record, print_note);
+      }
     }
     if (arguments.flag("json")) {
       output.push_back(eval::to_json(evaluation));

@@ -6,6 +6,7 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/dry_run_store.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/commands/tracking_options.h"
 #include "pipeline/run_pipeline.h"
 #include "pipeline/run_result.h"
 #include "pipeline/torch_options.h"
@@ -15,6 +16,8 @@ namespace {
 
 const std::vector<OptionRow> kRows = {
     {"set", "KEY=VALUE", "change a value of the config: --set quantization.group_size=64", true},
+    kTrackingRow,
+    kTrackingExperimentRow,
     {"dry-run", "", "say which stages would run, and why; do nothing"},
     {"json", "", "print the result as JSON"},
 };
@@ -60,7 +63,8 @@ void run_command(const std::vector<std::string>& words) {
     fail(ErrorKind::kInvalidArgument, "salient run: found {} configs, expected one: salient run CONFIG", arguments.positional().size());
   }
   std::vector<std::string> overrides = arguments.values("set");
-  const RunConfig config = load_run_config(arguments.positional().front(), overrides);
+  RunConfig config = load_run_config(arguments.positional().front(), overrides);
+  if (const auto targets = tracking_targets(arguments, "run"); !targets.empty()) config.tracking = targets;
   if (!arguments.has("threads")) set_threads(config.runtime.threads);
 
   ProgressLine progress;

@@ -4,7 +4,7 @@
 debian_packages=(
   g++ cmake ninja-build ccache pkg-config
   libspdlog-dev libfmt-dev libyaml-cpp-dev nlohmann-json3-dev libboost-program-options-dev libsqlite3-dev
-  libpcre2-dev libutf8proc-dev libssl-dev libminizip-dev zlib1g-dev libgtest-dev libgmock-dev
+  libpcre2-dev libutf8proc-dev libssl-dev libcurl4-openssl-dev libminizip-dev zlib1g-dev libgtest-dev libgmock-dev
 )
 
 # What single tests need beside that; without them they are skipped.

@@ -37,6 +37,7 @@ const std::vector<Wrapper> kWrappers = {
     {"yaml-cpp/", {"common/yaml.cpp"}},
     {"spdlog/", {"common/log.cpp", "common/fmt_probe.cpp"}},
     {"openssl/", {"common/hash.cpp"}},
+    {"curl/", {"common/http.cpp"}},
 };
 
 std::string first_folder(const std::string& path) { return path.substr(0, path.find('/')); }

@@ -61,6 +61,7 @@ quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, gr
 evaluation: {tasks: [arc, {name: perplexity, file: f, limit: 3, window: 128}], batch_tokens: 10, apply_chat_template: true,
              fewshot_as_multiturn: false, system_instruction: "", fewshot_seed: 7, include_path: tasks, output_path: files, log_samples: true, max_new_tokens: 5, throughput: false, compare_with_base: true, activation_bits: 16, kv_bits: 8, runtime_cost: true, sensitivity: kind, max_retention_loss: 0.05}
 output: {folder: o, store: s.db, overwrite: true}
+tracking: {mlflow: "http://h:5000", experiment: e}
 runtime: {threads: 2, device: cuda, dtype: bfloat16}
 )");
   EXPECT_EQ(to_json(config), Json::parse(R"({
@@ -80,7 +81,7 @@ runtime: {threads: 2, device: cuda, dtype: bfloat16}
       "batch_tokens": 10, "apply_chat_template": true, "fewshot_as_multiturn": false, "system_instruction": "", "fewshot_seed": 7,
       "include_path": "tasks", "output_path": "files", "log_samples": true, "max_new_tokens": 5, "throughput": false, "compare_with_base": true,
       "activation_bits": 16, "kv_bits": 8, "runtime_cost": true, "sensitivity": "kind", "max_retention_loss": 0.05},
-    "output": {"folder": "o", "store": "s.db", "overwrite": true}, "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
+    "output": {"folder": "o", "store": "s.db", "overwrite": true}, "tracking": [{"sink": "mlflow", "url": "http://h:5000", "experiment": "e"}], "runtime": {"threads": 2, "device": "cuda", "dtype": "bfloat16"}})"));
   EXPECT_EQ(config.evaluation.tasks[1].where, "c.yaml:13:27");
 }
 
