@@ -9,6 +9,7 @@
 #include "common/text.h"
 #include "eval/read_report.h"
 #include "models/io/detect.h"
+#include "models/io/model_files.h"
 #include "models/io/model_folder.h"
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_name.h"
@@ -81,9 +82,9 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
                     {"answer_field", base.render.fields.answer},
                     {"text_field", base.render.fields.text},
                     {"max_seq_len", base.max_seq_len}};
-  stage.input_files = {{"train_file", base.source}, {"tokenizer", model_folder / "tokenizer.json"}};
+  stage.input_files = {{"train_file", base.source}, {"tokenizer", models::model_file(model_folder, "tokenizer.json")}};
   for (const char* name : {"tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
-    if (fs::exists(model_folder / name)) stage.input_files[name] = model_folder / name;
+    if (const fs::path file = models::model_file(model_folder, name); fs::exists(file)) stage.input_files[name] = file;
   }
   stage.body = [base, observer, folder = config.output_folder](StageContext& context) {
     calibration::CalibrateOptions options = base;
@@ -162,7 +163,9 @@ Stage quantize_stage(const RunConfig& config, const TrainingMetadata& training, 
                     {"calibration", to_json(config).at("calibration")},
                     {"output", job.model.output.string()},
                     {"device", config.runtime.device}};
+  const std::vector<fs::path> folders = models::model_folders(model_folder);
   stage.input_files = {{"model", model_folder}};
+  if (folders.size() > 1) stage.input_files["adapter_base"] = folders.back();
   if (own_calibration) {
     stage.after = {"calibrate"};
   } else if (job.sources.empty()) {
