@@ -115,8 +115,11 @@ CalibrateResult calibrate(const CalibrateOptions& options) {
       models::read_dataset(options.source, {.format = options.format, .allow_broken = options.allow_broken});
   const models::Tokenizer tokenizer = models::Tokenizer::from_folder(options.model_folder);
   std::optional<models::ChatTemplate> chat_template;
-  if (models::ChatTemplate::exists_in(options.model_folder))
+  if (!options.chat_template.empty()) {
+    chat_template = models::ChatTemplate::from_file(options.chat_template, options.model_folder);
+  } else if (models::ChatTemplate::exists_in(options.model_folder)) {
     chat_template = models::ChatTemplate::from_folder(options.model_folder);
+  }
 
   const auto rows = static_cast<int64_t>(data.rows.size());
   const int64_t wanted = sample_size(options.samples, rows);

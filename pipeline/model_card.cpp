@@ -10,6 +10,7 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "common/yaml.h"
+#include "models/io/adapter.h"
 #include "pipeline/markdown.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/quantize_progress.h"
@@ -294,6 +295,11 @@ Json describe_source(const fs::path& model_folder) {
   source["name"] =
       !hub.empty() ? hub.substr(hub.find('/') + 1) : (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   if (!hub.empty()) source["base_model"] = hub;
+  if (models::is_adapter(folder)) {
+    source["adapter"] = models::describe_adapter(models::read_adapter(folder));
+    const std::string base = hub_name(fs::absolute(models::adapter_base(folder)).lexically_normal());
+    if (!base.empty() && !source.contains("base_model")) source["base_model"] = base;
+  }
   const fs::path card = folder / kModelCard;
   if (!fs::is_regular_file(card)) return source;
   try {

@@ -54,6 +54,14 @@ OrderedJson special_tokens_of(const OrderedJson& config) {
   return tokens;
 }
 
+// `config`: tokenizer_config.json of the model, where there is one.
+OrderedJson special_tokens_in(const fs::path& folder, const std::optional<OrderedJson>& config) {
+  OrderedJson tokens = config ? special_tokens_of(*config) : OrderedJson::object();
+  if (!tokens.empty()) return tokens;
+  const auto map = read_if_present(model_file(folder, kTokensFile));
+  return map ? special_tokens_of(*map) : tokens;
+}
+
 // The template text of "chat_template" in tokenizer_config.json; nullopt when there is none of that name.
 std::optional<std::string> template_in(const OrderedJson& config, std::string_view name, const fs::path& path) {
   const auto found = config.find("chat_template");
@@ -160,10 +168,7 @@ ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view 
   }
   const fs::path config_path = model_file(folder, kConfigFile);
   const std::optional<OrderedJson> config = read_if_present(config_path);
-  OrderedJson tokens = config ? special_tokens_of(*config) : OrderedJson::object();
-  if (tokens.empty()) {
-    if (const auto map = read_if_present(model_file(folder, kTokensFile))) tokens = special_tokens_of(*map);
-  }
+  OrderedJson tokens = special_tokens_in(folder, config);
   if (const fs::path file = template_file(folder, name); fs::exists(file))
     return parse(read_text_file(file), file.string(), std::move(tokens));
   if (config) {
@@ -175,6 +180,10 @@ ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view 
       .with_hint(
           "A base model has none: take chat_template.jinja from the instruction-tuned model of the same family, or use plain "
           "prompts.");
+}
+
+ChatTemplate ChatTemplate::from_file(const fs::path& file, const fs::path& folder) {
+  return parse(read_text_file(file), file.string(), special_tokens_in(folder, read_if_present(model_file(folder, kConfigFile))));
 }
 
 bool ChatTemplate::exists_in(const fs::path& folder) {

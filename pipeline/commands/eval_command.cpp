@@ -37,6 +37,7 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"data", "TASK=FILE", "the data of a task: a file, or a folder with a file for each split; TASK:train=FILE for examples", true},
     {"num-fewshot", "N", "examples before each question; default: the task's own"},
     {"fewshot-seed", "N", "of the draws of examples and of sampled generations; default 1234"},
+    adapter_base_option(),
     {"compare-with", "MODEL", "the original: every metric is compared with it, on the same documents"},
     {"limit", "N", "the first N documents, or windows of text; default: all"},
     {"window", "N", "tokens of a window of text; default: the smaller of 2048 and the model's context"},

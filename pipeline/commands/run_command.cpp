@@ -12,18 +12,13 @@
 #include "eval/verdict.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
+#include "pipeline/commands/run_command.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/run_pipeline.h"
 #include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
 namespace {
-
-const std::vector<OptionRow> kRows = {
-    {"set", "KEY=VALUE", "change a value of the config: --set quantization.group_size=64", true},
-    {"dry-run", "", "say which stages would run, and why; do nothing"},
-    {"json", "", "print the result as JSON"},
-};
 
 // An empty store that vanishes with it: a dry run must not make the one that the config names.
 class EmptyStore {
@@ -74,6 +69,14 @@ std::string summary(const RunReport& report) {
 
 }  // namespace
 
+std::vector<OptionRow> run_options() {
+  return {
+      {"set", "KEY=VALUE", "change a value of the config: --set quantization.group_size=64", true},
+      {"dry-run", "", "say which stages would run, and why; do nothing"},
+      {"json", "", "print the result as JSON"},
+  };
+}
+
 void run_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"run", "CONFIG",
@@ -83,14 +86,16 @@ void run_command(const std::vector<std::string>& words) {
        "  salient run configs/demo.yaml\n"
        "  salient run configs/demo.yaml --dry-run\n"
        "  salient run configs/demo.yaml --set quantization.group_size=64 --set output.folder=artifacts/g64\n"},
-      kRows, words);
+      run_options(), words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {
     fail(ErrorKind::kInvalidArgument, "salient run: found {} configs, expected one: salient run CONFIG", arguments.positional().size());
   }
-  std::vector<std::string> overrides = arguments.values("set");
-  const RunConfig config = load_run_config(arguments.positional().front(), overrides);
+  run_and_print(load_run_config(arguments.positional().front(), arguments.values("set")), arguments);
+}
+
+void run_and_print(const RunConfig& config, const Arguments& arguments) {
   if (!arguments.has("threads")) set_threads(config.runtime.threads);
 
   ProgressLine progress;

@@ -5,13 +5,19 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "models/io/adapter.h"
 #include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
 
+OptionRow adapter_base_option() {
+  return {"base", "MODEL", "of a LoRA adapter: the model that it was trained on; default: what its adapter_config.json names"};
+}
+
 void apply_common_options(const Arguments& arguments) {
   set_log_level(parse_log_level(arguments.text_or("log-level", "warn")));
   set_threads(arguments.integer_or("threads", 0, 0, 1024));
+  if (arguments.has("base")) models::set_adapter_base({}, arguments.text("base"));
 }
 
 uint64_t parse_size_option(const Arguments& arguments, const std::string& name, uint64_t fallback) {
