@@ -135,6 +135,10 @@ std::string settings_section(const Json& metadata, std::string_view format) {
   };
   if (const std::string base = text_of(part(metadata, "source"), "base_model"); !base.empty())
     rows.push_back({"made from", markdown_text(base)});
+  if (const Json& adapter = part(part(metadata, "source"), "adapter"); !adapter.empty()) {
+    rows.push_back({"with the adapter", markdown_text(fmt::format("{} of rank {}, alpha {}, {} modules", text_of(adapter, "peft"), adapter.value("rank", Json()).dump(),
+                                                                  adapter.value("alpha", Json()).dump(), adapter.value("modules", Json()).dump()))});
+  }
   add("method", metadata, "method");
   add("bits of a weight", search, "bits");
   add("mean bits of a weight", metadata, "mean_bits");

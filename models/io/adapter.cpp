@@ -41,7 +41,8 @@ bool is_set(const Json& value) {
   if (value.is_null()) return false;
   if (value.is_boolean()) return value.get<bool>();
   if (value.is_number()) return value.get<double>() != 0;
-  return !value.empty();  // of strings: null and false are what "" would be
+  if (value.is_string()) return !value.get<std::string>().empty();
+  return !value.empty();
 }
 
 [[noreturn]] void fail_unsupported(const std::string& where, const std::string& what) {
