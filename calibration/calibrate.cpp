@@ -7,6 +7,7 @@
 #include "calibration/sampling.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "models/io/model_files.h"
 #include "models/text/chat_template.h"
 #include "models/text/dataset.h"
 
@@ -114,8 +115,11 @@ CalibrateResult calibrate(const CalibrateOptions& options) {
       models::read_dataset(options.source, {.format = options.format, .allow_broken = options.allow_broken});
   const models::Tokenizer tokenizer = models::Tokenizer::from_folder(options.model_folder);
   std::optional<models::ChatTemplate> chat_template;
-  if (models::ChatTemplate::exists_in(options.model_folder))
+  if (!options.chat_template.empty()) {
+    chat_template = models::ChatTemplate::from_file(options.chat_template, options.model_folder);
+  } else if (models::ChatTemplate::exists_in(options.model_folder)) {
     chat_template = models::ChatTemplate::from_folder(options.model_folder);
+  }
 
   const auto rows = static_cast<int64_t>(data.rows.size());
   const int64_t wanted = sample_size(options.samples, rows);
@@ -142,7 +146,7 @@ CalibrateResult calibrate(const CalibrateOptions& options) {
   record.content = to_string(options.render.content);
   record.system_prompt = options.render.system_prompt;
   if (drawn.used_template) record.template_sha256 = chat_template->sha256();
-  record.tokenizer_sha256 = sha256_file(options.model_folder / "tokenizer.json");
+  record.tokenizer_sha256 = sha256_file(models::model_file(options.model_folder, "tokenizer.json"));
   record.samples = static_cast<int64_t>(drawn.texts.size());
   record.texts_sha256 = texts_sha256(drawn.texts);
   record.tokens = count_tokens(tokens.lengths);

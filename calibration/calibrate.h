@@ -23,6 +23,7 @@ struct CalibrateOptions {
   bool keep_duplicates = false;  // false: a row whose text was drawn before is replaced by the next draw
   RenderOptions render;
   std::filesystem::path model_folder;  // for tokenizer.json and the chat template
+  std::filesystem::path chat_template;  // a Jinja file that the training used; empty: the model's
   std::filesystem::path output_folder;
   bool write_txt = false;  // the older form too
   bool overwrite = false;  // of files that exist with other bytes

@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "models/io/model_files.h"
 
 namespace salient::calibration {
 namespace fs = std::filesystem;
@@ -185,8 +186,9 @@ std::optional<ResponseMarkers> learn_markers(const models::ChatTemplate& chat_te
 OrderedJson special_tokens_in(const fs::path& folder) {
   OrderedJson tokens = OrderedJson::object();
   for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    if (!tokens.empty() || !fs::exists(folder / name)) continue;
-    const OrderedJson config = read_ordered_json_file(folder / name);
+    const fs::path file = models::model_file(folder, name);
+    if (!tokens.empty() || !fs::exists(file)) continue;
+    const OrderedJson config = read_ordered_json_file(file);
     for (const auto& [key, value] : config.items()) {
       if (!key.ends_with("_token")) continue;
       const OrderedJson& text = value.is_object() && value.contains("content") ? value["content"] : value;

@@ -159,6 +159,10 @@ ConfigNode ConfigNode::parse(std::string_view text, std::string_view where) { re
 
 ConfigNode ConfigNode::load(const std::filesystem::path& path) { return parse(read_text_file(path), path.string()); }
 
+ConfigNode ConfigNode::from_json(const Json& value, std::string_view where) {
+  return ConfigBuilder(where, false).build(dump_json(value), "");  // JSON is YAML
+}
+
 void ConfigNode::apply_override(std::string_view assignment) {
   const size_t equals = assignment.find('=');
   const std::vector<std::string> steps = split(assignment.substr(0, equals), '.');

@@ -29,6 +29,8 @@ class ConfigNode {
   static ConfigNode parse(std::string_view text, std::string_view where);
   // Errors: not found, io, corruption.
   static ConfigNode load(const std::filesystem::path& path);
+  // The same of values that a program made; errors name `where` alone, without lines.
+  static ConfigNode from_json(const Json& value, std::string_view where);
 
   // Applies "a.b=value": the value is parsed as YAML; maps on the way are made when missing; a number steps into a list
   // ("evaluation.tasks.0.limit=20"). What it sets is reported as "--set a.b=value" from then on, by check_keys too.

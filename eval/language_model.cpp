@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/gguf/gguf_tokenizer_json.h"
+#include "models/io/model_files.h"
 #include "models/io/model_folder.h"
 #include "models/torchscript/script_decoder.h"
 
@@ -101,8 +102,8 @@ LanguageModel load_language_model(const fs::path& path, const LanguageModelOptio
   Weights weights = load_weights(path, options.decoder);
   const auto gguf = models::find_gguf_model(path);
   const fs::path folder = gguf ? *gguf : fs::is_directory(path) ? path : fs::absolute(path).parent_path();
-  Json tokenizer_config = gguf ? models::read_gguf_tokenizer_config(*gguf) : read_object_if_there(folder / "tokenizer_config.json");
-  const Json special_tokens = read_object_if_there(folder / "special_tokens_map.json");
+  Json tokenizer_config = gguf ? models::read_gguf_tokenizer_config(*gguf) : read_object_if_there(models::model_file(folder, "tokenizer_config.json"));
+  const Json special_tokens = read_object_if_there(models::model_file(folder, "special_tokens_map.json"));
   LanguageModel model{.name = options.name,
                       .folder = folder,
                       .decoder = std::move(weights.decoder),

@@ -11,6 +11,7 @@
 #include "models/decoder/wrappers.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/gguf/gguf_tokenizer_json.h"
+#include "models/io/model_files.h"
 #include "pipeline/weight_formats.h"
 
 namespace salient::pipeline {
@@ -66,7 +67,7 @@ void copy_side_files(const fs::path& from, const fs::path& to) {
     return;
   }
   for (const std::string_view name : kSideFiles) {
-    const fs::path source = from / name;
+    const fs::path source = models::model_file(from, name);
     if (fs::exists(source)) write_file(to / name, read_text_file(source));
   }
 }
@@ -104,8 +105,12 @@ Json hash_files(const fs::path& folder, const std::function<bool(const std::stri
 }
 
 Json hash_source_files(const fs::path& folder, const std::function<std::string(const fs::path& file)>& hash) {
-  return hash_files(
-      folder, [](const std::string& name) { return is_side_file(name) || name == "config.json" || name.ends_with(".safetensors"); }, hash);
+  Json hashes = Json::object();
+  for (const auto& [name, path] : models::list_model_files(folder)) {
+    if (is_side_file(name) || name == "config.json" || name == "adapter_config.json" || name.ends_with(".safetensors"))
+      hashes[name] = hash ? hash(path) : sha256_file(path);
+  }
+  return hashes;
 }
 
 }  // namespace salient::pipeline

@@ -25,7 +25,7 @@ Json awq_config(Json source_config, const quant::QuantizationSpec& spec, const s
 // as the source says. `untied_head`: the artifact has an lm_head of its own, also where the source's is its embedding.
 Json artifact_config(Json source_config, const Json& quantization_config, const std::string& dtype, bool untied_head = false);
 
-// {file name: SHA-256} of what an artifact is made from: config.json, every safetensors file and the side files.
+// {file name: SHA-256} of what an artifact is made from: config.json, every safetensors file and the side files; of an adapter its own and its base's.
 // `hash`: of one file, where a store knows it; empty = it is read.
 Json hash_source_files(const std::filesystem::path& folder, const std::function<std::string(const std::filesystem::path& file)>& hash = {});
 

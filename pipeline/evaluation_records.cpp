@@ -9,6 +9,7 @@
 #include "eval/document_json.h"
 #include "eval/report.h"
 #include "models/gguf/gguf_summary.h"
+#include "models/io/model_files.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -126,8 +127,8 @@ bool is_part(const fs::path& model, const fs::path& file) {
 int64_t weight_bytes(const fs::path& model) {
   if (const auto file = models::find_gguf_model(model)) return static_cast<int64_t>(fs::file_size(*file));
   int64_t bytes = 0;
-  for (const auto& entry : fs::directory_iterator(folder_of(model))) {
-    if (is_part(model, entry.path())) bytes += static_cast<int64_t>(entry.file_size());
+  for (const auto& [name, path] : models::list_model_files(folder_of(model))) {
+    if (is_part(model, path)) bytes += static_cast<int64_t>(fs::file_size(path));
   }
   return bytes;
 }
@@ -137,10 +138,9 @@ int64_t weight_bytes(const fs::path& model) {
 std::string model_hash(Store& store, const fs::path& model) {
   if (const auto file = models::find_gguf_model(model)) return store.file_sha256(*file);
   std::map<std::string, std::string> hashes;  // sorted by name
-  for (const auto& entry : fs::directory_iterator(folder_of(model))) {
-    const std::string name = entry.path().filename().string();
-    const bool counts = name == "config.json" || name == "tokenizer.json" || is_part(model, entry.path());
-    if (counts) hashes[name] = store.file_sha256(entry.path());
+  for (const auto& [name, path] : models::list_model_files(folder_of(model))) {
+    const bool counts = name == "config.json" || name == "tokenizer.json" || name == "adapter_config.json" || is_part(model, path);
+    if (counts) hashes[name] = store.file_sha256(path);
   }
   std::string text;
   for (const auto& [name, hash] : hashes) text += name + " " + hash + "\n";

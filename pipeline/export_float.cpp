@@ -9,6 +9,7 @@
 #include "common/file.h"
 #include "common/memory.h"
 #include "models/gguf/gguf_checkpoint.h"
+#include "models/io/adapter.h"
 #include "models/io/checkpoint_writer.h"
 
 namespace salient::pipeline {
@@ -29,8 +30,8 @@ Json config_of(const models::Checkpoint& checkpoint, const std::vector<models::P
 
 FloatExport export_float(const models::Checkpoint& checkpoint, const std::filesystem::path& folder, uint64_t max_shard_bytes) {
   const at::NoGradGuard no_grad;
-  if (checkpoint.gguf() == nullptr) {
-    fail(ErrorKind::kInvalidArgument, "{}: has safetensors files already, expected a GGUF file for the format 'float'", checkpoint.folder().string());
+  if (checkpoint.gguf() == nullptr && !models::is_adapter(checkpoint.folder())) {
+    fail(ErrorKind::kInvalidArgument, "{}: has safetensors files already, expected a GGUF file or a LoRA adapter for the format 'float'", checkpoint.folder().string());
   }
   std::vector<models::PlannedTensor> planned;
   for (const std::string& name : checkpoint.names()) {
@@ -48,7 +49,7 @@ FloatExport export_float(const models::Checkpoint& checkpoint, const std::filesy
   FloatExport result;
   for (const models::ShardPlan::Shard& shard : plan.shards) result.files.emplace_back(shard.file);
   result.bytes = plan.total_bytes;
-  if (!checkpoint.gguf()->summary().is_float())
+  if (checkpoint.gguf() != nullptr && !checkpoint.gguf()->summary().is_float())
     result.notes.push_back(fmt::format("weights as they are rounded in the file ({}), stored as float32", describe_weights(checkpoint.gguf()->summary())));
   return result;
 }

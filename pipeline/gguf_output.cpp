@@ -10,6 +10,7 @@
 #include "models/gguf/gguf_metadata.h"
 #include "models/gguf/gguf_checkpoint.h"
 #include "models/gguf/gguf_tokenizer.h"
+#include "models/io/model_files.h"
 #include "models/io/model_folder.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/quantize_plan.h"
@@ -56,7 +57,7 @@ GgufContents plan_gguf_contents(const models::Checkpoint& checkpoint, const mode
     for (const models::GgufPair& pair : source->header().metadata) {
       if (pair.key.starts_with("tokenizer.")) tokenizer_pairs.push_back(pair);
     }
-  } else if (std::filesystem::exists(checkpoint.folder() / "tokenizer.json")) {
+  } else if (std::filesystem::exists(models::model_file(checkpoint.folder(), "tokenizer.json"))) {
     models::GgufTokenizer tokenizer = models::gguf_tokenizer(checkpoint.folder(), config);
     tokenizer_pairs = std::move(tokenizer.pairs);
     contents.notes.insert(contents.notes.end(), tokenizer.notes.begin(), tokenizer.notes.end());

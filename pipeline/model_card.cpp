@@ -10,6 +10,7 @@
 #include "common/file.h"
 #include "common/text.h"
 #include "common/yaml.h"
+#include "models/io/adapter.h"
 #include "pipeline/card_header.h"
 #include "pipeline/markdown.h"
 #include "pipeline/measured_quality.h"
@@ -135,6 +136,10 @@ std::string settings_section(const Json& metadata, std::string_view format) {
   };
   if (const std::string base = text_of(part(metadata, "source"), "base_model"); !base.empty())
     rows.push_back({"made from", markdown_text(base)});
+  if (const Json& adapter = part(part(metadata, "source"), "adapter"); !adapter.empty()) {
+    rows.push_back({"with the adapter", markdown_text(fmt::format("{} of rank {}, alpha {}, {} modules", text_of(adapter, "peft"), adapter.value("rank", Json()).dump(),
+                                                                  adapter.value("alpha", Json()).dump(), adapter.value("modules", Json()).dump()))});
+  }
   add("method", metadata, "method");
   add("bits of a weight", search, "bits");
   add("mean bits of a weight", metadata, "mean_bits");
@@ -286,6 +291,11 @@ Json describe_source(const fs::path& model_folder) {
   source["name"] =
       !hub.empty() ? hub.substr(hub.find('/') + 1) : (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   if (!hub.empty()) source["base_model"] = hub;
+  if (models::is_adapter(folder)) {
+    source["adapter"] = models::describe_adapter(models::read_adapter(folder));
+    const std::string base = hub_name(fs::absolute(models::adapter_base(folder)).lexically_normal());
+    if (!base.empty() && !source.contains("base_model")) source["base_model"] = base;
+  }
   const Json given = read_card_header(folder / kModelCard);
   for (const char* key : kCarried) {
     if (given.is_object() && given.contains(key) && !given.at(key).is_null()) source[key] = given.at(key);

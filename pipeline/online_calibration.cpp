@@ -3,6 +3,7 @@
 #include "common/error.h"
 #include "common/hash.h"
 #include "models/gguf/gguf_summary.h"
+#include "models/io/model_files.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -16,7 +17,7 @@ calibration::RecordingOptions recording_options(const OnlineCalibrationOptions& 
   calibration::RecordingOptions recording;
   recording.file = options.file;
   recording.max_rows = options.max_rows;
-  recording.tokenizer_sha256 = sha256_file(model.folder / "tokenizer.json");
+  recording.tokenizer_sha256 = sha256_file(models::model_file(model.folder, "tokenizer.json"));
   return recording;
 }
 
@@ -34,7 +35,7 @@ OnlineCalibration::OnlineCalibration(const OnlineCalibrationOptions& options, co
       recording_(recording_options(options, model)),
       written_(std::chrono::steady_clock::now()) {
   since_written_.model = model.name;
-  since_written_.config_sha256 = sha256_file(model.folder / "config.json");
+  since_written_.config_sha256 = sha256_file(models::model_file(model.folder, "config.json"));
   since_written_.linears = linear_inputs(model.decoder.config());
   if (fs::exists(statistics_file_)) {
     const ModelStatistics found = read_model_statistics(statistics_file_);

@@ -12,6 +12,7 @@
 #include "common/memory.h"
 #include "models/decoder/decoder_config.h"
 #include "models/io/checkpoint.h"
+#include "models/io/model_files.h"
 #include "models/text/chat_template.h"
 #include "models/text/tokenizer.h"
 #include "pipeline/artifact_files.h"
@@ -128,7 +129,7 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
   const std::filesystem::path& folder = job.model.model_folder;
   // A model without a tokenizer can be calibrated on lists of ids.
   std::optional<models::Tokenizer> tokenizer;
-  if (std::filesystem::exists(folder / "tokenizer.json")) tokenizer = models::Tokenizer::from_folder(folder);
+  if (std::filesystem::exists(models::model_file(folder, "tokenizer.json"))) tokenizer = models::Tokenizer::from_folder(folder);
   const int64_t vocab_size = models::load_decoder_config(folder).vocab_size;
   const auto finder = calibration::ResponseFinder::from_folder(folder);
   calibration::CalibrationRowOptions row_options;

@@ -32,8 +32,9 @@ void set_text(const ConfigNode& section, std::string_view key, T& target) {
 
 void read_model(const ConfigNode& root, RunConfig& config) {
   const ConfigNode& model = root.get("model");
-  model.check_keys(Keys{"path", "base_model", "method", "peft"});
+  model.check_keys(Keys{"path", "base", "base_model", "method", "peft"});
   set_text(model, "path", config.model);
+  set_text(model, "base", config.base);
   if (config.model.empty()) {
     throw Error(ErrorKind::kInvalidArgument,
                 fmt::format("{}: key 'model.path' is missing, expected a model folder or org/name", root.where()))
@@ -69,7 +70,7 @@ calibration::CalibrationSource read_source(const ConfigNode& node) {
 
 void read_calibration(const ConfigNode& node, RunConfig& config) {
   node.check_keys(Keys{"samples", "seed", "content", "system_prompt", "max_seq_len", "packing", "file", "sources", "long_rows",
-                       "loss_mask", "text_rows"});
+                       "loss_mask", "text_rows", "chat_template"});
   CalibrationConfig& calibration = config.calibration;
   if (const ConfigNode& samples = node.get("samples"); !samples.is_null() && samples.to_json() != "auto") {
     if (!samples.to_json().is_number_integer()) samples.reject("'auto' or a number of rows");
@@ -78,6 +79,7 @@ void read_calibration(const ConfigNode& node, RunConfig& config) {
   set_if(node, "seed", calibration.seed, [](const ConfigNode& seed) { return static_cast<uint64_t>(seed.as_int64(0)); });
   set_choice(node, "content", calibration.content, {"auto", "prompt", "conversation"});
   set_if(node, "system_prompt", config.training.system_prompt, [](const ConfigNode& prompt) { return prompt.as_string(); });
+  set_text(node, "chat_template", config.training.chat_template);
   set_count(node, "max_seq_len", calibration.max_seq_len, 1);
   set_choice(node, "packing", calibration.packing, {"concat", "rows"});
   set_text(node, "file", calibration.file);
@@ -220,6 +222,7 @@ Json to_json(const RunConfig& config) {
       {"name", config.name},
       {"model",
        {{"path", config.model},
+        {"base", config.base},
         {"base_model", optional_json(training.base_model)},
         {"method", optional_json(training.method)},
         {"peft", optional_json(training.peft)}}},
@@ -233,6 +236,7 @@ Json to_json(const RunConfig& config) {
         {"seed", calibration.seed},
         {"content", calibration.content},
         {"system_prompt", optional_json(training.system_prompt)},
+        {"chat_template", optional_json(training.chat_template)},
         {"max_seq_len", calibration.max_seq_len},
         {"packing", calibration.packing},
         {"file", calibration.file.string()},

@@ -2,7 +2,8 @@
 //
 //   name: demo                     # of the run in listings; default: the file's name without extension
 //   model:
-//     path: models/demo            # required: a folder, or org/name in the local Hugging Face cache
+//     path: models/demo            # required: a folder, or org/name in the local Hugging Face cache; or a LoRA adapter's folder
+//     base: models/base            # of an adapter: its base model; default: what its adapter_config.json names
 //     base_model: Qwen3-0.6B       # these three are parts of the artifact's name; default: training_metadata.json beside the model
 //     method: SFT
 //     peft: NoPeft
@@ -16,6 +17,7 @@
 //     seed: 42
 //     content: auto                # prompt | conversation | auto
 //     system_prompt: "..."         # default: training_metadata.json
+//     chat_template: other.jinja   # rows of the training set are rendered with it; default: training_metadata.json, else the model's own
 //     max_seq_len: 512             # tokens
 //     packing: concat              # concat | rows
 //     file: calib.jsonl            # an existing file to use instead of sampling: .jsonl, .json, .csv or .txt
@@ -152,7 +154,8 @@ struct RuntimeConfig {
 struct RunConfig {
   std::string name;
   std::string model;
-  TrainingOverrides training;  // model.base_model, model.method, model.peft, dataset.*, calibration.system_prompt
+  std::string base;            // of an adapter; empty: the one that it names
+  TrainingOverrides training;  // model.base_model, model.method, model.peft, dataset.*, calibration.system_prompt and chat_template
   CalibrationConfig calibration;
   QuantizationConfig quantization;
   EvaluationConfig evaluation;

@@ -9,7 +9,9 @@
 #include "common/text.h"
 #include "eval/lm_eval_results.h"
 #include "eval/read_report.h"
+#include "models/io/adapter.h"
 #include "models/io/detect.h"
+#include "models/io/model_files.h"
 #include "models/io/model_folder.h"
 #include "models/io/spec_json.h"
 #include "pipeline/artifact_files.h"
@@ -58,6 +60,7 @@ calibration::CalibrateOptions calibrate_options(const RunConfig& config, const T
   options.render.fields = {training.question_field, training.answer_field};
   if (config.quantization.text_column != kUsualTextColumn) options.render.fields.text = config.quantization.text_column;
   options.model_folder = model_folder;
+  if (training.chat_template) options.chat_template = *training.chat_template;
   options.max_seq_len = config.calibration.max_seq_len;
   options.overwrite = true;
   return options;
@@ -72,6 +75,11 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
                                           : fmt::format("{}: the training set is not there", training.train_file_given))
         .with_hint("set dataset.train_file, or calibration.file to a calibration file that exists");
   }
+  if (!training.chat_template_given.empty() && !training.chat_template) {
+    throw Error(ErrorKind::kNotFound, fmt::format("{}: the chat template of the training is not there (training.chat_template of {})",
+                                                  training.chat_template_given, training.file.string()))
+        .with_hint("put the file into the checkpoint's folder, or set calibration.chat_template");
+  }
   const calibration::CalibrateOptions base = calibrate_options(config, training, model_folder);
   Stage stage;
   stage.name = "calibrate";
@@ -84,9 +92,10 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
                     {"answer_field", base.render.fields.answer},
                     {"text_field", base.render.fields.text},
                     {"max_seq_len", base.max_seq_len}};
-  stage.input_files = {{"train_file", base.source}, {"tokenizer", model_folder / "tokenizer.json"}};
+  stage.input_files = {{"train_file", base.source}, {"tokenizer", models::model_file(model_folder, "tokenizer.json")}};
+  if (training.chat_template) stage.input_files["chat_template"] = *training.chat_template;
   for (const char* name : {"tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
-    if (fs::exists(model_folder / name)) stage.input_files[name] = model_folder / name;
+    if (const fs::path file = models::model_file(model_folder, name); fs::exists(file)) stage.input_files[name] = file;
   }
   stage.body = [base, observer, folder = config.output_folder](StageContext& context) {
     calibration::CalibrateOptions options = base;
@@ -172,7 +181,9 @@ Stage quantize_stage(const RunConfig& config, const QuantizeJob& job, const std:
                     {"calibration", to_json(config).at("calibration")},
                     {"output", job.model.output.string()},
                     {"device", config.runtime.device}};
+  const std::vector<fs::path> folders = models::model_folders(job.model.model_folder);
   stage.input_files = {{"model", job.model.model_folder}};
+  if (folders.size() > 1) stage.input_files["adapter_base"] = folders.back();
   if (own_calibration) {
     stage.after = {"calibrate"};
   } else if (job.sources.empty()) {
@@ -262,6 +273,12 @@ RunPlan plan_run(const RunConfig& config, const RunObserver& observer) {
   RunPlan plan;
   plan.config = config;
   plan.model_folder = models::resolve_model_folder(config.model);
+  if (!config.base.empty()) {
+    if (!models::is_adapter(plan.model_folder)) {
+      fail(ErrorKind::kInvalidArgument, "model.base is {}, but {} is not a LoRA adapter, which has a base", config.base, plan.model_folder.string());
+    }
+    models::set_adapter_base(plan.model_folder, config.base);
+  }
   plan.training = read_training_metadata(plan.model_folder, config.training);
   plan.artifact_name = artifact_name(config, plan.training);
   if (draws_calibration(config)) {

@@ -6,7 +6,9 @@
 #include "models/decoder/architecture.h"
 #include "models/decoder/mlp.h"
 #include "models/decoder/wrappers.h"
+#include "models/io/adapter.h"
 #include "models/io/checkpoint.h"
+#include "models/io/model_files.h"
 
 namespace salient::models {
 namespace {
@@ -222,8 +224,8 @@ void add_generation_config(DecoderConfig& decoder, const Json& generation_config
 namespace {
 
 DecoderConfig read_folder(const Json& json, const std::filesystem::path& folder) {
-  DecoderConfig config = parse_decoder_config(json, (folder / "config.json").string());
-  if (const std::filesystem::path generation = folder / "generation_config.json"; std::filesystem::exists(generation)) {
+  DecoderConfig config = parse_decoder_config(json, model_file(folder, "config.json").string());
+  if (const std::filesystem::path generation = model_file(folder, "generation_config.json"); std::filesystem::exists(generation)) {
     add_generation_config(config, read_json_file(generation), generation.string());
   }
   return config;
@@ -231,7 +233,10 @@ DecoderConfig read_folder(const Json& json, const std::filesystem::path& folder)
 
 }  // namespace
 
-DecoderConfig load_decoder_config(const std::filesystem::path& folder) { return read_folder(read_json_file(folder / "config.json"), folder); }
+DecoderConfig load_decoder_config(const std::filesystem::path& folder) {
+  if (is_adapter(folder)) return load_decoder_config(Checkpoint(folder));  // which may have more tokens than its base
+  return read_folder(read_json_file(folder / "config.json"), folder);
+}
 
 DecoderConfig load_decoder_config(const Checkpoint& checkpoint) {
   if (checkpoint.gguf() != nullptr) return parse_decoder_config(checkpoint.config(), checkpoint.folder().string());

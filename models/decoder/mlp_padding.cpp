@@ -1,5 +1,8 @@
 #include "models/decoder/mlp_padding.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <map>
 
@@ -10,6 +13,41 @@
 
 namespace salient::models {
 namespace {
+
+// Zeros behind a tensor's own elements in one dimension.
+struct TensorPadding {
+  int64_t dimension = 0;
+  int64_t parts = 1;  // of the dimension, equal ones, each of which ends in zeros: 2 where gate and up lie in one tensor
+  int64_t size = 0;   // of the dimension with the zeros, divisible by `parts`
+};
+
+// `dimension`: of `padding`, in a tensor that may be a part of the padded one.
+at::Tensor with_zeros(const at::Tensor& stored, const TensorPadding& padding, int64_t dimension) {
+  std::vector<int64_t> shape = stored.sizes().vec();
+  const auto at = static_cast<size_t>(dimension);
+  const int64_t given = shape[at] / padding.parts;
+  const int64_t shown = padding.size / padding.parts;
+  shape[at] = padding.size;
+  at::Tensor result = at::zeros(shape, stored.options());
+  for (int64_t part = 0; part < padding.parts; ++part)
+    result.narrow(dimension, part * shown, given).copy_(stored.narrow(dimension, part * given, given));
+  return result;
+}
+
+TensorChange padding_change(const Checkpoint& checkpoint, const std::string& name, const TensorPadding& padding) {
+  TensorChange change;
+  change.what = "padded with zeros";
+  change.shape = checkpoint.info(name).shape;
+  const auto rank = static_cast<int64_t>(change.shape.size());
+  int64_t& size = change.shape[static_cast<size_t>(std::min(padding.dimension, rank - 1))];
+  if (padding.dimension >= rank || size % padding.parts != 0 || padding.size % padding.parts != 0 || padding.size < size) {
+    fail(ErrorKind::kInternal, "{}: tensor '{}' of shape [{}] cannot become {} wide in dimension {}", checkpoint.folder().string(), name,
+         fmt::join(change.shape, ", "), padding.size, padding.dimension);
+  }
+  size = padding.size;
+  change.apply = [padding](const at::Tensor& before, bool part) { return with_zeros(before, padding, padding.dimension - (part ? 1 : 0)); };
+  return change;
+}
 
 constexpr const char* kWidthKeys[] = {"intermediate_size", "intermediate_size_mlp", "moe_intermediate_size",
                                       "shared_expert_intermediate_size"};
@@ -124,7 +162,9 @@ std::vector<WidenedMlp> widen_mlps(Checkpoint& checkpoint, const std::function<i
         fail_pad(checkpoint, fmt::format("{} divides activations", spec.name));
     }
   }
-  checkpoint.pad(std::move(tensors), std::move(json));
+  std::map<std::string, TensorChange> changes;
+  for (const auto& [name, padding] : tensors) changes.emplace(name, padding_change(checkpoint, name, padding));
+  checkpoint.change(std::move(changes), std::move(json));
   return widened;
 }
 

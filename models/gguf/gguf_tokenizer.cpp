@@ -11,6 +11,7 @@
 #include "common/json.h"
 #include "models/gguf/gguf_pre_tokenizers.h"
 #include "models/gguf/spm_scores.h"
+#include "models/io/model_files.h"
 
 namespace salient::models {
 namespace {
@@ -103,17 +104,17 @@ SpaceRule read_spaces(const Json& normalizer, const Json& pre_tokenizer, std::st
 class TokenizerWriter {
  public:
   TokenizerWriter(const fs::path& folder, const DecoderConfig& config)
-      : config_(config), folder_(folder), where_((folder / "tokenizer.json").string()) {
-    if (!fs::exists(folder / "tokenizer.json")) {
+      : config_(config), folder_(folder), where_(model_file(folder, "tokenizer.json").string()) {
+    if (!fs::exists(where_)) {
       throw Error(ErrorKind::kNotFound, fmt::format("{}: no such file", where_))
           .with_hint(
               "llama.cpp needs the tokenizer inside of the file. Load the model once with transformers' AutoTokenizer and "
               "save_pretrained() it.");
     }
-    text_ = read_text_file(folder / "tokenizer.json");
+    text_ = read_text_file(where_);
     file_ = parse_json(text_, where_);
     model_ = require<Json>(file_, "model", where_);
-    if (fs::exists(folder / "tokenizer_config.json")) settings_ = read_json_file(folder / "tokenizer_config.json");
+    if (const fs::path settings = model_file(folder, "tokenizer_config.json"); fs::exists(settings)) settings_ = read_json_file(settings);
   }
 
   GgufTokenizer write() {
@@ -318,7 +319,7 @@ class TokenizerWriter {
           templates[require<std::string>(item, "name", where_)] = require<std::string>(item, "template", where_);
       }
     }
-    if (fs::exists(folder_ / "chat_template.jinja")) templates["default"] = read_text_file(folder_ / "chat_template.jinja");
+    if (const fs::path file = model_file(folder_, "chat_template.jinja"); fs::exists(file)) templates["default"] = read_text_file(file);
     std::vector<std::string> names;
     for (const auto& [name, text] : templates) {
       add(name == "default" ? "tokenizer.chat_template" : "tokenizer.chat_template." + name, text);

@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
@@ -15,6 +14,8 @@
 #include "common/cancellation.h"
 #include "common/error.h"
 #include "models/gguf/gguf_checkpoint.h"
+#include "models/io/adapter.h"
+#include "models/io/merge_adapter.h"
 
 namespace salient::models {
 namespace fs = std::filesystem;
@@ -46,9 +47,10 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-std::vector<std::string> nearest_names(const std::string& name, const std::map<std::string, size_t>& known) {
+template <typename Value>
+std::vector<std::string> nearest_names(const std::string& name, const std::map<std::string, Value>& known) {
   std::vector<std::pair<size_t, std::string>> ranked;
-  for (const auto& [candidate, file] : known) ranked.emplace_back(edit_distance(name, candidate), candidate);
+  for (const auto& [candidate, value] : known) ranked.emplace_back(edit_distance(name, candidate), candidate);
   const size_t count = std::min<size_t>(3, ranked.size());
   std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count), ranked.end());
   std::vector<std::string> names;
@@ -137,19 +139,6 @@ std::optional<int64_t> find_non_finite(const at::Tensor& tensor) {
   }
 }
 
-// `dimension`: of `padding`, in a tensor that may be a part of the padded one.
-at::Tensor with_zeros(const at::Tensor& stored, const TensorPadding& padding, int64_t dimension) {
-  std::vector<int64_t> shape = stored.sizes().vec();
-  const auto at = static_cast<size_t>(dimension);
-  const int64_t given = shape[at] / padding.parts;
-  const int64_t shown = padding.size / padding.parts;
-  shape[at] = padding.size;
-  at::Tensor result = at::zeros(shape, stored.options());
-  for (int64_t part = 0; part < padding.parts; ++part)
-    result.narrow(dimension, part * shown, given).copy_(stored.narrow(dimension, part * given, given));
-  return result;
-}
-
 }  // namespace
 
 Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
@@ -157,10 +146,20 @@ Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
     folder_ = *file;
     gguf_ = std::make_shared<const GgufCheckpoint>(*file);
     config_ = gguf_->config();
-    for (const auto& [name, info] : gguf_->tensors()) location_.emplace(name, 0);
+    for (const auto& [name, info] : gguf_->tensors()) places_.emplace(name, Place{0, name});
     return;
   }
-  const fs::path& folder = folder_;
+  if (!is_adapter(path)) {
+    open_folder(path);
+    return;
+  }
+  const Adapter adapter = read_adapter(path);
+  const fs::path base = adapter_base(adapter);
+  with_context(path.string(), [&] { open_folder(base); });
+  merge_adapter(*this, adapter);
+}
+
+void Checkpoint::open_folder(const fs::path& folder) {
   if (!fs::is_directory(folder))
     fail(ErrorKind::kNotFound, "{}: no such folder, expected a checkpoint folder with config.json", folder.string());
   config_ = read_json_file(folder / "config.json");
@@ -192,16 +191,16 @@ Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
   for (const std::string& file : file_names) {
     files_.emplace_back(folder / file);
     for (const auto& [name, info] : files_.back().tensors()) {
-      const auto [it, inserted] = location_.emplace(name, files_.size() - 1);
+      const auto [it, inserted] = places_.emplace(name, Place{files_.size() - 1, name});
       if (!inserted) {
-        fail(ErrorKind::kCorruption, "{}: tensor '{}' is in two shards, {} and {}", folder.string(), name, file_names[it->second],
+        fail(ErrorKind::kCorruption, "{}: tensor '{}' is in two shards, {} and {}", folder.string(), name, file_names[it->second.file],
              file);
       }
     }
   }
   std::vector<std::string> absent;
   for (const auto& [name, file] : indexed) {
-    if (!location_.contains(name)) absent.push_back(fmt::format("{} (should be in {})", name, file));
+    if (!places_.contains(name)) absent.push_back(fmt::format("{} (should be in {})", name, file));
   }
   if (!absent.empty()) {
     fail(ErrorKind::kCorruption, "{}: {} tensors of the index are in no shard: {}", (folder / kIndexFile).string(), absent.size(),
@@ -211,59 +210,68 @@ Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
 
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> result;
-  result.reserve(location_.size());
-  for (const auto& [name, file] : location_) result.push_back(name);
+  result.reserve(places_.size());
+  for (const auto& [name, place] : places_) result.push_back(name);
   return result;
 }
 
-size_t Checkpoint::location_of(const std::string& name) const {
-  const auto it = location_.find(name);
-  if (it == location_.end()) {
-    fail(ErrorKind::kNotFound, "{}: no tensor '{}'; the nearest of {} names: {}", folder_.string(), name, location_.size(),
-         fmt::join(nearest_names(name, location_), ", "));
+const Checkpoint::Place& Checkpoint::place_of(const std::string& name) const {
+  const auto it = places_.find(name);
+  if (it == places_.end()) {
+    fail(ErrorKind::kNotFound, "{}: no tensor '{}'; the nearest of {} names: {}", folder_.string(), name, places_.size(),
+         fmt::join(nearest_names(name, places_), ", "));
   }
   return it->second;
 }
 
 const TensorInfo& Checkpoint::info(const std::string& name) const {
-  if (const auto padded = padded_.find(name); padded != padded_.end()) return padded->second.info;
-  const size_t file = location_of(name);
-  return gguf_ ? gguf_->tensors().at(name) : files_[file].info(name);
+  if (const auto changed = changed_.find(name); changed != changed_.end()) return changed->second.info;
+  const Place& place = place_of(name);
+  return gguf_ ? gguf_->tensors().at(name) : files_[place.file].info(place.stored);
 }
 
 const fs::path& Checkpoint::file_of(const std::string& name) const {
-  const size_t file = location_of(name);
-  return gguf_ ? gguf_->path() : files_[file].path();
+  const Place& place = place_of(name);
+  return gguf_ ? gguf_->path() : files_[place.file].path();
 }
 
 at::Tensor Checkpoint::stored_view(const std::string& name) const {
-  const size_t file = location_of(name);
-  return gguf_ ? gguf_->load(name) : files_[file].view(name);
+  const Place& place = place_of(name);
+  return gguf_ ? gguf_->load(name) : files_[place.file].view(place.stored);
 }
 
 at::Tensor Checkpoint::view(const std::string& name) const {
-  const at::Tensor stored = stored_view(name);
-  const auto padded = padded_.find(name);
-  return padded == padded_.end() ? stored : with_zeros(stored, padded->second.padding, padded->second.padding.dimension);
+  at::Tensor shown = stored_view(name);
+  const auto changed = changed_.find(name);
+  if (changed == changed_.end()) return shown;
+  for (const TensorChange& change : changed->second.changes) shown = change.apply(shown, /*part=*/false);
+  return shown.to(changed->second.info.dtype);
 }
 
-void Checkpoint::pad(std::map<std::string, TensorPadding> tensors, Json config) {
-  if (gguf_) fail(ErrorKind::kInvalidArgument, "{}: a GGUF file is not padded", folder_.string());
-  if (!padded_.empty()) fail(ErrorKind::kInternal, "{}: is padded already", folder_.string());
-  std::map<std::string, Padded> padded;
-  for (const auto& [name, padding] : tensors) {
-    TensorInfo shown = info(name);
-    const auto rank = static_cast<int64_t>(shown.shape.size());
-    int64_t& size = shown.shape[static_cast<size_t>(std::min(padding.dimension, rank - 1))];
-    if (padding.dimension >= rank || size % padding.parts != 0 || padding.size % padding.parts != 0 || padding.size < size) {
-      fail(ErrorKind::kInternal, "{}: tensor '{}' of shape [{}] cannot become {} wide in dimension {}", folder_.string(), name,
-           fmt::join(info(name).shape, ", "), padding.size, padding.dimension);
-    }
-    size = padding.size;
-    padded.emplace(name, Padded{padding, std::move(shown)});
+void Checkpoint::change(std::map<std::string, TensorChange> tensors, Json config) {
+  if (gguf_) fail(ErrorKind::kInvalidArgument, "{}: the tensors of a GGUF file are not changed", folder_.string());
+  for (auto& [name, change] : tensors) {
+    Changed& changed = changed_.try_emplace(name, Changed{info(name), {}}).first->second;
+    changed.info.shape = change.shape;
+    changed.changes.push_back(std::move(change));
   }
-  padded_ = std::move(padded);
   config_ = std::move(config);
+}
+
+size_t Checkpoint::add_file(const fs::path& path) {
+  if (gguf_) fail(ErrorKind::kInvalidArgument, "{}: no file is added to a GGUF file", folder_.string());
+  files_.emplace_back(path);
+  return files_.size() - 1;
+}
+
+void Checkpoint::show(const std::string& name, size_t file, const std::string& stored) {
+  files_[file].info(stored);
+  places_.insert_or_assign(name, Place{file, stored});
+}
+
+void Checkpoint::show_original(const std::string& name, const std::string& original) {
+  if (gguf_) fail(ErrorKind::kInvalidArgument, "{}: the tensors of a GGUF file are not changed", folder_.string());
+  places_.insert_or_assign(name, Place(place_of(original)));
 }
 
 at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part,
@@ -278,19 +286,25 @@ at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<i
     fail(ErrorKind::kCorruption, "{}: dtype is {}, expected {} type", where, safetensors_dtype_name(info.dtype),
          at::isFloatingType(dtype) ? "a floating-point" : "an integer");
   }
+  const auto check_finite = [&](const at::Tensor& tensor, const std::string& what) {
+    if (const auto bad = find_non_finite(tensor)) {
+      fail(ErrorKind::kCorruption, "{}{}: element {} (of {}) is {}, expected finite numbers", where, what, *bad, tensor.numel(),
+           tensor.flatten()[*bad].item<double>());
+    }
+  };
   const at::Tensor whole = stored_view(name);
-  const at::Tensor stored = part ? whole.select(0, *part) : whole;
-  if (const auto bad = find_non_finite(stored)) {
-    fail(ErrorKind::kCorruption, "{}: element {} (of {}) is {}, expected finite numbers", where, *bad, stored.numel(),
-         stored.flatten()[*bad].item<double>());
+  at::Tensor shown = part ? whole.select(0, *part) : whole;
+  check_finite(shown, "");
+  bool own = gguf_ && !part;  // in memory of its own already
+  if (const auto changed = changed_.find(name); changed != changed_.end()) {
+    for (const TensorChange& change : changed->second.changes) {
+      shown = change.apply(shown, part.has_value());
+      check_finite(shown, ", " + change.what);
+    }
+    own = true;
   }
-  const auto padded = padded_.find(name);
-  const bool own = padded != padded_.end() || (gguf_ && !part);  // in memory of their own already
-  const at::Tensor shown = padded == padded_.end()
-                               ? stored
-                               : with_zeros(stored, padded->second.padding, padded->second.padding.dimension - (part ? 1 : 0));
   at::Tensor copy = shown.to(at::TensorOptions().dtype(dtype), /*non_blocking=*/false, /*copy=*/!own);
-  const bool narrows = at::isFloatingType(dtype) && info.dtype != dtype && (info.dtype == at::kDouble || dtype == at::kHalf);
+  const bool narrows = at::isFloatingType(dtype) && shown.scalar_type() != dtype && (shown.scalar_type() == at::kDouble || dtype == at::kHalf);
   if (narrows) {
     if (const auto bad = find_non_finite(copy)) {
       throw Error(ErrorKind::kUnsupported, fmt::format("{}: element {} is {}, which does not fit into {}", where, *bad,
@@ -314,13 +328,13 @@ at::Tensor Checkpoint::load_part(const std::string& name, const std::vector<int6
 }
 
 void Checkpoint::release(const std::string& name) const {
-  const size_t file = location_of(name);
-  if (!gguf_) files_[file].release(name);
+  const Place& place = place_of(name);
+  if (!gguf_) files_[place.file].release(place.stored);
 }
 
 uint64_t Checkpoint::total_bytes() const {
   uint64_t total = 0;
-  for (const auto& [name, file] : location_) total += info(name).bytes();
+  for (const auto& [name, place] : places_) total += info(name).bytes();
   return total;
 }
 

@@ -16,6 +16,7 @@
 #include "common/json.h"
 #include "models/decoder/wrappers.h"
 #include "models/gguf/gguf_summary.h"
+#include "models/io/adapter.h"
 #include "models/io/detect_claims.h"
 #include "models/io/gguf.h"
 #include "models/io/model_file_probe.h"
@@ -331,10 +332,23 @@ void drop_single_settings(std::vector<Claim>& strongest_first) {
   throw Error(ErrorKind::kUnsupported, fmt::format("{}: {}", folder.string(), what)).with_code(kCode).with_hint(hint);
 }
 
+// What its base is, as it is read, and by which evidence it is an adapter.
+DetectedModel detect_adapter(const fs::path& folder) {
+  const Adapter adapter = read_adapter(folder);
+  const fs::path base = adapter_base(adapter);
+  DetectedModel model = with_context(folder.string(), [&] { return detect_model(base); });
+  model.disk_bytes += fs::file_size(adapter.weights->path());
+  const std::string finding = fmt::format("{} adapter of rank {} and alpha {} for {} modules, merged into {} when it is read", adapter.dora ? "DoRA" : "LoRA",
+                                          adapter.rank, adapter.alpha, adapter.modules.size(), base.string());
+  model.evidence.insert(model.evidence.begin(), {"adapter_config.json", finding});
+  return model;
+}
+
 }  // namespace
 
 DetectedModel detect_model(const fs::path& folder) {
   if (!fs::exists(folder)) fail(ErrorKind::kNotFound, "{}: no such folder", folder.string());
+  if (is_adapter(folder)) return detect_adapter(folder);
   DetectedModel model;
   std::vector<Claim> claims;  // of files, strongest first
   Json config;

@@ -35,9 +35,8 @@ struct DetectedModel {
   std::vector<std::string> contradictions;  // "group_size: tensors say 128 (...), config.json says 64"
 };
 
-// `folder`: a model folder, or a single GGUF or safetensors file. Reads config files and the headers of weight files, of tensors
-// weight_shape only. Where sources
-// disagree, tensor names and shapes win over what files say, and those over the folder's name; every disagreement is reported, and so
+// `folder`: a model folder, or a single GGUF or safetensors file. A LoRA adapter is what its base is. Reads config files and the headers of
+// weight files, of tensors weight_shape only. Where sources disagree, tensor names and shapes win over what files say, and those over the folder's name; every disagreement is reported, and so
 // is a GGUF file whose data are cut off or of unknown types.
 // Errors: not found; corruption (a broken file is named); unsupported with code SALIENT_DETECTION_FAILED when nothing is found that says
 // what the model is, or when it claims to be quantized in a way that is not known here.

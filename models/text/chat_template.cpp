@@ -11,6 +11,7 @@
 #include "common/hash.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/gguf/gguf_tokenizer_json.h"
+#include "models/io/model_files.h"
 #include "models/jinja/json_text.h"
 #include "models/jinja/template.h"
 
@@ -26,8 +27,8 @@ constexpr std::string_view kTokensFile = "special_tokens_map.json";
 
 // The file that holds a template of its own: transformers keeps others than the default in a folder.
 fs::path template_file(const fs::path& folder, std::string_view name) {
-  if (name == "default") return folder / kTemplateFile;
-  return folder / "additional_chat_templates" / (std::string(name) + ".jinja");
+  if (name == "default") return model_file(folder, kTemplateFile);
+  return model_file(folder, fmt::format("additional_chat_templates/{}.jinja", name));
 }
 
 std::optional<OrderedJson> read_if_present(const fs::path& path) {
@@ -51,6 +52,14 @@ OrderedJson special_tokens_of(const OrderedJson& config) {
     if (const auto text = token_text(value)) tokens[key] = *text;
   }
   return tokens;
+}
+
+// `config`: tokenizer_config.json of the model, where there is one.
+OrderedJson special_tokens_in(const fs::path& folder, const std::optional<OrderedJson>& config) {
+  OrderedJson tokens = config ? special_tokens_of(*config) : OrderedJson::object();
+  if (!tokens.empty()) return tokens;
+  const auto map = read_if_present(model_file(folder, kTokensFile));
+  return map ? special_tokens_of(*map) : tokens;
 }
 
 // The template text of "chat_template" in tokenizer_config.json; nullopt when there is none of that name.
@@ -157,12 +166,9 @@ ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view 
     throw Error(ErrorKind::kNotFound, fmt::format("{}: found no chat template '{}' in it (tokenizer.chat_template)", file->string(), name))
         .with_hint("use plain prompts, or the folder of the model that the file was made from");
   }
-  const fs::path config_path = folder / kConfigFile;
+  const fs::path config_path = model_file(folder, kConfigFile);
   const std::optional<OrderedJson> config = read_if_present(config_path);
-  OrderedJson tokens = config ? special_tokens_of(*config) : OrderedJson::object();
-  if (tokens.empty()) {
-    if (const auto map = read_if_present(folder / kTokensFile)) tokens = special_tokens_of(*map);
-  }
+  OrderedJson tokens = special_tokens_in(folder, config);
   if (const fs::path file = template_file(folder, name); fs::exists(file))
     return parse(read_text_file(file), file.string(), std::move(tokens));
   if (config) {
@@ -176,10 +182,14 @@ ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view 
           "prompts.");
 }
 
+ChatTemplate ChatTemplate::from_file(const fs::path& file, const fs::path& folder) {
+  return parse(read_text_file(file), file.string(), special_tokens_in(folder, read_if_present(model_file(folder, kConfigFile))));
+}
+
 bool ChatTemplate::exists_in(const fs::path& folder) {
   if (const auto file = find_gguf_model(folder)) return read_gguf_tokenizer_config(*file).contains("chat_template");
-  if (fs::exists(folder / kTemplateFile)) return true;
-  const auto config = read_if_present(folder / kConfigFile);
+  if (fs::exists(model_file(folder, kTemplateFile))) return true;
+  const auto config = read_if_present(model_file(folder, kConfigFile));
   return config && config->contains("chat_template") && !(*config)["chat_template"].is_null();
 }
 

@@ -34,6 +34,8 @@ class ChatTemplate {
   // not found (no template: the hint says what to do), corruption, unsupported construct with file and line.
   static ChatTemplate from_folder(const std::filesystem::path& folder, std::string_view name = "default");
   static bool exists_in(const std::filesystem::path& folder);
+  // A Jinja file, with the special tokens of a model folder. Errors: as from_folder.
+  static ChatTemplate from_file(const std::filesystem::path& file, const std::filesystem::path& folder);
 
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/gguf/gguf_tokenizer_json.h"
+#include "models/io/model_files.h"
 #include "models/text/added_tokens.h"
 #include "models/text/bpe.h"
 #include "models/text/normalizer.h"
@@ -85,7 +86,7 @@ Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   if (const auto file = find_gguf_model(folder)) return from_json(read_gguf_tokenizer(*file).tokenizer, file->string() + ": tokenizer");
-  return from_file(folder / "tokenizer.json");
+  return from_file(model_file(folder, "tokenizer.json"));
 }
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {

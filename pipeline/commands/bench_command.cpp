@@ -24,6 +24,7 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"generation-tokens", "N", "generated one after the other; default 128"},
     {"repeats", "N", "measurements of each, after one that is not counted; the median counts; default 3"},
     {"store", "FILE", "also put the figures into this database"},
+    adapter_base_option(),
     {"json", "", "print the figures as JSON"},
 });
 

@@ -26,6 +26,7 @@ const std::vector<OptionRow> kRows = {
     {"keep-duplicates", "", "keep rows with equal texts"},
     {"allow-broken", "", "skip and count rows that cannot be read instead of failing"},
     {"overwrite", "", "replace files that exist with other content"},
+    adapter_base_option(),
     {"json", "", "print the result as JSON"},
 };
 

@@ -18,6 +18,7 @@ constexpr std::array kCommands = {
     Command{"run", "the whole chain of a config: calibrate, quantize, store, detect, evaluate", run_command},
     Command{"sweep", "quantize and evaluate with many settings, sharing the work; table, plots, best points", sweep_command},
     Command{"launch", "several run configs as jobs, on this machine or on Slurm", launch_command},
+    Command{"hook", "what a training calls when it has ended: the run that its training_metadata.json plans", hook_command},
     Command{"calibrate", "make calibration prompts out of training data", calibrate_command},
     Command{"quantize", "quantize a checkpoint: AWQ with compensated rounding, 2 to 8 bits, several formats", quantize_command},
     Command{"eval", "evaluate models, quantized ones beside their original", eval_command},

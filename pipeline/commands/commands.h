@@ -25,6 +25,7 @@ void eval_command(const std::vector<std::string>& words);
 void generate_command(const std::vector<std::string>& words);
 void export_command(const std::vector<std::string>& words);
 void explain_command(const std::vector<std::string>& words);
+void hook_command(const std::vector<std::string>& words);
 void imatrix_command(const std::vector<std::string>& words);
 void inspect_command(const std::vector<std::string>& words);
 void launch_command(const std::vector<std::string>& words);

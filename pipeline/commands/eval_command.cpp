@@ -30,6 +30,7 @@ namespace {
 
 const std::vector<OptionRow> kRows = with_evaluation_rows({
     {"list-tasks", "", "show every task and what it is; do nothing else"},
+    adapter_base_option(),
     {"compare-with", "MODEL", "the original: every metric is compared with it, on the same documents"},
     {"runtime-cost", "", "also measure what 8-bit activations and an 8-bit KV cache cost, on the text of the task perplexity"},
     {"no-throughput", "", "do not measure speed"},

@@ -15,7 +15,8 @@ const std::vector<OptionRow> kRows = {
     {"format", "NAME", "gguf-f16, gguf-bf16, gguf-q8_0, gguf-q4_0, gguf-q4_k_s, gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k: for llama.cpp;\n"
                        "torchscript: one file for torch.jit.load in Python and C++;\n"
                        "awq-gemm, awq-gemv, awq-gemv-fast, awq-marlin, compressed-tensors: of a model in another of them, without loss;\n"
-                       "float: a GGUF file as a folder of safetensors"},
+                       "float: a GGUF file, or a LoRA adapter with its base, as a folder of safetensors"},
+    adapter_base_option(),
     {"out", "PATH", "a new folder, or a file ending in .gguf or .pt; it appears whole or not at all"},
     {"json", "", "print the result as JSON"},
 };
@@ -28,7 +29,8 @@ void export_command(const std::vector<std::string>& words) {
                              "  salient eval demo_script/model.pt --tasks perplexity --data perplexity=heldout.txt\n"
                              "  salient export --model models/demo --format gguf-q4_k_m --out demo-Q4_K_M.gguf\n"
                              "  salient export --model demo_awq --format compressed-tensors --out demo_compressed\n"
-                             "  salient export --model theirs-Q4_K_M.gguf --format float --out theirs\n"},
+                             "  salient export --model theirs-Q4_K_M.gguf --format float --out theirs\n"
+                             "  salient export --model my-lora --adapter-base models/demo --format float --out merged\n"},
                             kRows, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);

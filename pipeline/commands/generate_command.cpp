@@ -35,6 +35,7 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"seed", "N", "of the draws; default 0. Prompt i draws the same whatever the others are"},
     {"stop", "TEXT", "end an answer before this text; may be given several times", true},
     {"bos", "POLICY", "auto (default: as the tokenizer does), always or never"},
+    adapter_base_option(),
     {"record", "FILE.jsonl", "online calibration: add prompts and answers to this calibration record, for the next quantization"},
     {"record-rows", "N", "rows that a record keeps, a sample of all; 0: every row; default 128"},
     {"json", "", "print a list of {prompt, text, prompt_tokens, new_tokens, finish}"},

@@ -30,6 +30,7 @@ std::vector<OptionRow> option_rows() {
   for (OptionRow& row : calibration_options()) rows.push_back(std::move(row));
   rows.push_back({"batch-tokens", "N", "tokens of a forward pass: bounds memory; default 4096"});
   rows.push_back({"device", "DEVICE", "cpu (default) or cuda"});
+  rows.push_back(adapter_base_option());
   rows.push_back({"json", "", "print the result as JSON"});
   return rows;
 }

@@ -55,7 +55,7 @@ void inspect_command(const std::vector<std::string>& words) {
                              "architecture, types, bits per weight, tokenizer and importance matrix.",
                              "  salient inspect artifacts/Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized\n"
                              "  salient inspect demo-Q4_K_M.gguf\n"},
-                            {{"json", "", "print the result as JSON"}}, words);
+                            {adapter_base_option(), {"json", "", "print the result as JSON"}}, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {

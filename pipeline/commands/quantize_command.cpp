@@ -25,7 +25,8 @@ constexpr const char* kCommand = "salient quantize";
 
 std::vector<OptionRow> option_rows() {
   std::vector<OptionRow> rows = {
-      {"model,src", "DIR", "float checkpoint: a folder, or org/name in the Hugging Face cache"},
+      {"model,src", "DIR", "float checkpoint: a folder, or org/name in the Hugging Face cache; or the folder of a LoRA adapter"},
+      adapter_base_option(),
       calibration_files_option(),
       {"out,dst", "DIR", "artifact folder to make; must not exist"},
       {"recipe", "FILE", "llm-compressor's recipe.yaml: AWQModifier, QuantizationModifier, GPTQModifier; flags override it"},

@@ -5,6 +5,7 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/dry_run_store.h"
+#include "pipeline/commands/run_command.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/commands/tracking_options.h"
 #include "pipeline/run_pipeline.h"
@@ -13,14 +14,6 @@
 
 namespace salient::pipeline {
 namespace {
-
-const std::vector<OptionRow> kRows = {
-    {"set", "KEY=VALUE", "change a value of the config: --set quantization.group_size=64", true},
-    kTrackingRow,
-    kTrackingExperimentRow,
-    {"dry-run", "", "say which stages would run, and why; do nothing"},
-    {"json", "", "print the result as JSON"},
-};
 
 void print_plan(Store& store, const RunPlan& plan, bool json) {
   std::vector<std::vector<std::string>> rows;
@@ -47,6 +40,16 @@ std::string summary(const RunReport& report) {
 
 }  // namespace
 
+std::vector<OptionRow> run_options() {
+  return {
+      {"set", "KEY=VALUE", "change a value of the config: --set quantization.group_size=64", true},
+      kTrackingRow,
+      kTrackingExperimentRow,
+      {"dry-run", "", "say which stages would run, and why; do nothing"},
+      {"json", "", "print the result as JSON"},
+  };
+}
+
 void run_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"run", "CONFIG",
@@ -56,14 +59,16 @@ void run_command(const std::vector<std::string>& words) {
        "  salient run configs/demo.yaml\n"
        "  salient run configs/demo.yaml --dry-run\n"
        "  salient run configs/demo.yaml --set quantization.group_size=64 --set output.folder=artifacts/g64\n"},
-      kRows, words);
+      run_options(), words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {
     fail(ErrorKind::kInvalidArgument, "salient run: found {} configs, expected one: salient run CONFIG", arguments.positional().size());
   }
-  std::vector<std::string> overrides = arguments.values("set");
-  RunConfig config = load_run_config(arguments.positional().front(), overrides);
+  run_and_print(load_run_config(arguments.positional().front(), arguments.values("set")), arguments);
+}
+
+void run_and_print(RunConfig config, const Arguments& arguments) {
   if (const auto targets = tracking_targets(arguments, "run"); !targets.empty()) config.tracking = targets;
   if (!arguments.has("threads")) set_threads(config.runtime.threads);
 

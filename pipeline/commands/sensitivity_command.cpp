@@ -31,6 +31,7 @@ const std::vector<OptionRow> kRows = with_runtime_rows({
     {"top", "N", "rows of the table; default 0 = all"},
     {"store", "FILE", "database for the results; default runs/salient.db. What is there already is not measured again"},
     {"no-store", "", "neither read nor store results"},
+    adapter_base_option(),
     {"json", "", "print the results as JSON"},
 });
 

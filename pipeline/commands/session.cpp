@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "models/io/adapter.h"
 #include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
@@ -18,9 +19,14 @@ CommandHostScope::CommandHostScope(const CommandHost& host) : before_(current_ho
 
 CommandHostScope::~CommandHostScope() { current_host = before_; }
 
+OptionRow adapter_base_option() {
+  return {"adapter-base", "MODEL", "of a LoRA adapter: the model that it was trained on; default: what its adapter_config.json names"};
+}
+
 void apply_common_options(const Arguments& arguments) {
   set_log_level(parse_log_level(arguments.text_or("log-level", "warn")));
   set_threads(arguments.integer_or("threads", 0, 0, 1024));
+  if (arguments.has("adapter-base")) models::set_adapter_base({}, arguments.text("adapter-base"));
 }
 
 uint64_t parse_size_option(const Arguments& arguments, const std::string& name, uint64_t fallback) {

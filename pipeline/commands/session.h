@@ -12,7 +12,10 @@
 
 namespace salient::pipeline {
 
-// Applies --threads and --log-level.
+// --base, for commands that read models.
+OptionRow adapter_base_option();
+
+// Applies --threads, --log-level, and where a command has it --base.
 void apply_common_options(const Arguments& arguments);
 
 // "5GB", "512 MiB": bytes. Errors: invalid argument.

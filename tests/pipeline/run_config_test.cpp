@@ -48,9 +48,9 @@ TEST(RunConfig, DefaultsAreTheDocumentedOnes) {
 TEST(RunConfig, ReadsEveryKey) {
   const RunConfig config = parse(R"(
 name: n
-model: {path: org/m, base_model: B, method: DPO, peft: LoRA}
+model: {path: org/m, base: org/base, base_model: B, method: DPO, peft: LoRA}
 dataset: {name: d, train_file: t.csv, question_field: q, answer_field: a}
-calibration: {samples: 20, seed: 7, content: conversation, system_prompt: "", max_seq_len: 64, packing: rows, file: c.txt,
+calibration: {samples: 20, seed: 7, content: conversation, system_prompt: "", chat_template: t.jinja, max_seq_len: 64, packing: rows, file: c.txt,
               long_rows: cut, loss_mask: response, text_rows: paragraphs}
 quantization: {method: gptq, bits: 3, activation_bits: 16, kv_cache_bits: 16, group_size: -1, zero_point: false, lm_head: int8, scale: true, n_grid: 10,
                duo_scaling: off, refine: false, objective: block, clip: true, clip_steps: 5, max_shrink: 0.25, rounding: adaround, column_order: natural,
@@ -65,9 +65,9 @@ tracking: {mlflow: "http://h:5000", experiment: e}
 runtime: {threads: 2, device: cuda, dtype: bfloat16}
 )");
   EXPECT_EQ(to_json(config), Json::parse(R"({
-    "name": "n", "model": {"path": "org/m", "base_model": "B", "method": "DPO", "peft": "LoRA"},
+    "name": "n", "model": {"path": "org/m", "base": "org/base", "base_model": "B", "method": "DPO", "peft": "LoRA"},
     "dataset": {"name": "d", "train_file": "t.csv", "question_field": "q", "answer_field": "a"},
-    "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "max_seq_len": 64, "packing": "rows", "file": "c.txt",
+    "calibration": {"samples": 20, "seed": 7, "content": "conversation", "system_prompt": "", "chat_template": "t.jinja", "max_seq_len": 64, "packing": "rows", "file": "c.txt",
       "sources": [], "long_rows": "cut", "loss_mask": "response", "text_rows": "paragraphs"},
     "quantization": {"method": "gptq", "bits": 3, "activation_bits": 16, "kv_cache_bits": 16, "write_runtime_bits": false, "group_size": -1, "zero_point": false,
       "lm_head": "int8", "scale": true, "n_grid": 10, "duo_scaling": "off", "refine": false, "objective": "block", "clip": true, "clip_steps": 5,

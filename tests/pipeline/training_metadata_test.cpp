@@ -25,7 +25,7 @@ TEST(TrainingMetadata, ReadsTheDemo) {
   EXPECT_EQ(metadata.peft, "NoPeft");
   EXPECT_EQ(metadata.max_seq_len, 256);
   EXPECT_THAT(metadata.system_prompt, ::testing::StartsWith("You are a careful assistant."));
-  for (const auto& [name, origin] : metadata.origins) EXPECT_EQ(origin, "training_metadata.json") << name;
+  for (const auto& [name, origin] : metadata.origins) EXPECT_EQ(origin, name == "chat_template" ? "none" : "training_metadata.json") << name;
 }
 
 TEST(TrainingMetadata, ConfigurationGoesFirst) {
@@ -41,6 +41,27 @@ TEST(TrainingMetadata, ConfigurationGoesFirst) {
   EXPECT_EQ(metadata.origins.at("dataset_name"), "configuration");
   EXPECT_EQ(metadata.origins.at("system_prompt"), "configuration");
   EXPECT_EQ(metadata.origins.at("base_model"), "training_metadata.json");
+}
+
+TEST(TrainingMetadata, AnAdapterSaysItsBaseAndItsMethod) {
+  const fs::path adapters = fs::path(SALIENT_SOURCE_DIR) / "tests/data/adapters";
+  const auto metadata = read_training_metadata(adapters / "demo");
+  EXPECT_EQ(metadata.base_model, "demo");
+  EXPECT_EQ(metadata.peft, "LoRA");
+  EXPECT_EQ(metadata.origins.at("base_model"), "adapter_config.json");
+  EXPECT_EQ(metadata.origins.at("peft"), "adapter_config.json");
+  EXPECT_EQ(read_training_metadata(adapters / "dora").peft, "DoRA");
+  EXPECT_EQ(read_training_metadata(adapters / "dora", {.base_model = "Llama", .peft = "QLoRA"}).peft, "QLoRA");
+}
+
+TEST(TrainingMetadata, FindsTheTemplateOfTheTraining) {
+  test::TemporaryFolder folder;
+  write_file(folder.path() / "training_metadata.json", R"({"training": {"chat_template": "ours.jinja"}})");
+  EXPECT_FALSE(read_training_metadata(folder.path()).chat_template.has_value());
+  EXPECT_EQ(read_training_metadata(folder.path()).chat_template_given, "ours.jinja");
+  write_file(folder.path() / "ours.jinja", "x");
+  EXPECT_EQ(read_training_metadata(folder.path()).chat_template, folder.path() / "ours.jinja");
+  EXPECT_EQ(read_training_metadata(folder.path(), {.chat_template = "other.jinja"}).chat_template, "other.jinja");
 }
 
 TEST(TrainingMetadata, FallsBackWithoutAFile) {
