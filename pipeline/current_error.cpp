@@ -16,24 +16,32 @@ Error from_torch(const c10::Error& error) {
   std::string text = error.what_without_backtrace();
   text = one_line(text.substr(0, text.find('\n')));
   if (text.find("out of memory") != std::string::npos) {
-    return Error(ErrorKind::kIo, text).with_code("CUDA_OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config), or the device cpu");
+    return Error(ErrorKind::kIo, text)
+        .with_code("CUDA_OUT_OF_MEMORY")
+        .with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config), or the device cpu");
   }
   if (text.find("no kernel image") != std::string::npos || text.find("Could not run") != std::string::npos) {
-    return Error(ErrorKind::kUnsupported, text).with_code("KERNEL_NOT_FOUND").with_hint("this libtorch has no such operator for the device; try --device cpu");
+    return Error(ErrorKind::kUnsupported, text)
+        .with_code("KERNEL_NOT_FOUND")
+        .with_hint("this libtorch has no such operator for the device; try --device cpu");
   }
   if (text.find("can't allocate memory") != std::string::npos) {
-    return Error(ErrorKind::kIo, text).with_code("OUT_OF_MEMORY").with_hint("use fewer tokens at a time (--batch-tokens) or a machine with more memory");
+    return Error(ErrorKind::kIo, text)
+        .with_code("OUT_OF_MEMORY")
+        .with_hint("use fewer tokens at a time (--batch-tokens) or a machine with more memory");
   }
   return Error(ErrorKind::kInternal, text);
 }
 
 // What std::filesystem throws where nobody translated it: the operating system refused.
 Error from_filesystem(const std::filesystem::filesystem_error& error) {
-  const std::string where = error.path2().empty() ? error.path1().string() : error.path1().string() + " -> " + error.path2().string();
+  const std::string where =
+      error.path2().empty() ? error.path1().string() : error.path1().string() + " -> " + error.path2().string();
   const std::string text = fmt::format("{}: {}", where, error.code().message());
   if (error.code() == std::errc::no_such_file_or_directory) return Error(ErrorKind::kNotFound, text);
   Error translated(ErrorKind::kIo, text);
-  if (error.code() == std::errc::no_space_on_device) translated.with_code("DISK_FULL").with_hint("free some space and give the same command again");
+  if (error.code() == std::errc::no_space_on_device)
+    translated.with_code("DISK_FULL").with_hint("free some space and give the same command again");
   return translated;
 }
 
