@@ -11,8 +11,8 @@
 
 namespace salient::pipeline {
 
-// SHA-256 over the names and contents of a model folder's config.json, safetensors and tokenizer files: what "the same model" means in the
-// store. Big files are read once (Store::file_sha256 remembers).
+// SHA-256 over the names and contents of a model folder's config.json, weights and tokenizer: what "the same model" means in the store; of a TorchScript
+// file over itself and the other two beside it, of a GGUF file its own. Big files are read once (Store::file_sha256 remembers).
 std::string model_hash(Store& store, const std::filesystem::path& folder);
 
 struct EvaluatedModel {

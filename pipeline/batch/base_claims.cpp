@@ -14,7 +14,9 @@ namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
-fs::path folder_of(const ListedModel& model) { return fs::is_directory(model.path) ? model.path : fs::absolute(model.path).parent_path(); }
+fs::path folder_of(const ListedModel& model) {
+  return fs::is_directory(model.path) ? model.path : fs::absolute(model.path).parent_path();
+}
 
 void add(std::vector<BaseClaim>& claims, const std::string& source, const Json& value) {
   if (value.is_string() && !value.get<std::string>().empty()) claims.push_back({source, value.get<std::string>()});
@@ -25,13 +27,15 @@ void add_config(const fs::path& file, std::vector<BaseClaim>& claims) {
   if (!fs::exists(file)) return;
   const Json config = read_json_file(file);
   if (!config.is_object()) return;
-  for (const char* key : {"base_model_name_or_path", "_name_or_path"}) add(claims, fmt::format("config.json {}", key), config.value(key, Json()));
+  for (const char* key : {"base_model_name_or_path", "_name_or_path"})
+    add(claims, fmt::format("config.json {}", key), config.value(key, Json()));
 }
 
 void add_card(const fs::path& card, std::vector<BaseClaim>& claims) {
   const Json header = read_card_header(card);
   // A fine-tuned model's card names what the training began with.
-  if (header.is_object() && header.value("base_model_relation", Json("quantized")) == "quantized") add(claims, "base_model of the model card", header.value("base_model", Json()));
+  if (header.is_object() && header.value("base_model_relation", Json("quantized")) == "quantized")
+    add(claims, "base_model of the model card", header.value("base_model", Json()));
 }
 
 void add_gguf(const ListedModel& model, std::vector<BaseClaim>& claims) {
@@ -39,8 +43,8 @@ void add_gguf(const ListedModel& model, std::vector<BaseClaim>& claims) {
   if (!file) return;
   const MappedFile mapped(*file);
   const models::GgufHeader header = models::parse_gguf_header(mapped.bytes(), file->string());
-  for (const char* key : {"general.base_model.0.repo_url", "general.source.repo_url", "general.source.huggingface.repository", "general.base_model.0.name",
-                          "general.name"}) {
+  for (const char* key : {"general.base_model.0.repo_url", "general.source.repo_url", "general.source.huggingface.repository",
+                          "general.base_model.0.name", "general.name"}) {
     const std::string* text = models::find_gguf_value<std::string>(header, key);
     if (text == nullptr || text->empty()) continue;
     std::string name = *text;

@@ -64,7 +64,8 @@ std::string find_difference(const ListedModel& model, const fs::path& base, cons
   for (const char* key : {"vocab_size", "hidden_size", "num_hidden_layers"}) {
     const Json a = number(own, key);
     const Json b = number(other, key);
-    if (a.is_number() && b.is_number() && a != b) return fmt::format("{} is {}, that of {} {}", key, dump_json(a), label, dump_json(b));
+    if (a.is_number() && b.is_number() && a != b)
+      return fmt::format("{} is {}, that of {} {}", key, dump_json(a), label, dump_json(b));
   }
   return "";
 }
@@ -95,11 +96,13 @@ class Pairer {
   static Pairing checked(const ListedModel& model, Pairing pairing) {
     if (!pairing.base) return pairing;
     const std::string difference = find_difference(model, *pairing.base, pairing.base_label);
-    return difference.empty() ? pairing : alone(fmt::format("no base: {} ({}), but {}", pairing.base_label, pairing.evidence, difference));
+    return difference.empty() ? pairing
+                              : alone(fmt::format("no base: {} ({}), but {}", pairing.base_label, pairing.evidence, difference));
   }
 
   const ListedModel* listed(const fs::path& path) const {
-    const auto found = std::find_if(models_.begin(), models_.end(), [&](const ListedModel& model) { return same_place(model.path, path); });
+    const auto found =
+        std::find_if(models_.begin(), models_.end(), [&](const ListedModel& model) { return same_place(model.path, path); });
     return found == models_.end() ? nullptr : &*found;
   }
 
@@ -133,12 +136,15 @@ class Pairer {
     for (const ListedModel* candidate : originals_) {
       if (candidate != &model && hashes.is_object() && was_made_from(*candidate, hashes)) same.push_back(candidate);
     }
-    if (!same.empty()) return with(*nearest(model, same).front(), "its metadata has the hashes of these files");  // copies are alike
+    if (!same.empty())
+      return with(*nearest(model, same).front(), "its metadata has the hashes of these files");  // copies are alike
     const Json source = metadata.value("source", Json());
-    const std::string name = source.is_object() && source.value("name", Json()).is_string() ? source.at("name").get<std::string>() : "";
+    const std::string name =
+        source.is_object() && source.value("name", Json()).is_string() ? source.at("name").get<std::string>() : "";
     for (const ListedModel* candidate : originals_) {
       if (candidate != &model && !name.empty() && name_words(candidate->name) == name_words(name) && hashes.is_object()) {
-        return alone(fmt::format("no base: its metadata names {}, but it was made from other files than {} has now", name, candidate->label));
+        return alone(fmt::format("no base: its metadata names {}, but it was made from other files than {} has now", name,
+                                 candidate->label));
       }
     }
     return std::nullopt;
@@ -177,11 +183,13 @@ class Pairer {
     }
     Candidates fitting;
     for (const ListedModel* candidate : originals_) {
-      if (candidate != &model && !name_words(candidate->name).empty() && name_words(candidate->name) == name_words(last_part(claim.text)))
+      if (candidate != &model && !name_words(candidate->name).empty() &&
+          name_words(candidate->name) == name_words(last_part(claim.text)))
         fitting.push_back(candidate);
     }
     if (!fitting.empty()) return choose(model, fitting, claim.source);
-    if (std::count(claim.text.begin(), claim.text.end(), '/') != 1 || claim.text.front() == '/' || claim.text.front() == '.') return std::nullopt;
+    if (std::count(claim.text.begin(), claim.text.end(), '/') != 1 || claim.text.front() == '/' || claim.text.front() == '.')
+      return std::nullopt;
     try {
       const fs::path cached = models::resolve_model_folder(claim.text);
       if (!same_place(cached, model.path)) return Pairing{cached, claim.text, claim.source + ", in the Hugging Face cache"};
@@ -209,7 +217,8 @@ class Pairer {
   static std::vector<std::string> words_of(const ListedModel& model) {
     std::vector<std::string> words = model_words(model.name);
     static const std::set<std::string> kNoNames = {"model", "weights", "checkpoint", "pytorch", "final"};
-    const bool says_nothing = std::all_of(words.begin(), words.end(), [](const std::string& word) { return kNoNames.contains(word); });
+    const bool says_nothing =
+        std::all_of(words.begin(), words.end(), [](const std::string& word) { return kNoNames.contains(word); });
     return says_nothing ? model_words(absolute_path(model.path).parent_path().filename().string()) : words;
   }
 
@@ -220,7 +229,8 @@ class Pairer {
       if (candidate == &model || candidate->kind != ModelKind::kCheckpoint) continue;
       const fs::path folder = absolute_path(candidate->path);
       const bool inside = std::mismatch(folder.begin(), folder.end(), place.begin(), place.end()).first == folder.end();
-      if (inside && (innermost == nullptr || common_depth(folder, place) > common_depth(innermost->path, place))) innermost = candidate;
+      if (inside && (innermost == nullptr || common_depth(folder, place) > common_depth(innermost->path, place)))
+        innermost = candidate;
     }
     if (innermost == nullptr) return std::nullopt;
     return with(*innermost, "it lies in this model's folder");
@@ -228,7 +238,8 @@ class Pairer {
 
   // Safetensors before GGUF, then those that are nearest.
   static Candidates nearest(const ListedModel& model, Candidates candidates) {
-    const bool checkpoints = std::any_of(candidates.begin(), candidates.end(), [](const auto* c) { return c->kind == ModelKind::kCheckpoint; });
+    const bool checkpoints =
+        std::any_of(candidates.begin(), candidates.end(), [](const auto* c) { return c->kind == ModelKind::kCheckpoint; });
     std::erase_if(candidates, [&](const auto* c) { return checkpoints && c->kind != ModelKind::kCheckpoint; });
     size_t depth = 0;
     for (const ListedModel* candidate : candidates) depth = std::max(depth, common_depth(candidate->path, model.path));
@@ -237,7 +248,8 @@ class Pairer {
   }
 
   static std::optional<Pairing> choose(const ListedModel& model, const Candidates& candidates, const std::string& evidence) {
-    if (model.original && std::none_of(candidates.begin(), candidates.end(), [](const auto* c) { return c->kind == ModelKind::kCheckpoint; }))
+    if (model.original &&
+        std::none_of(candidates.begin(), candidates.end(), [](const auto* c) { return c->kind == ModelKind::kCheckpoint; }))
       return std::nullopt;  // two GGUF files of floats: neither is the other's base
     const Candidates left = nearest(model, candidates);
     if (left.size() == 1) return with(*left.front(), evidence);

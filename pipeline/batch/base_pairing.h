@@ -3,12 +3,15 @@
 // Evidence, the strongest first; the first that names a model decides:
 //   1. --base
 //   2. the store: the run that made the artifact knows what it read
-//   3. quantization_metadata.json: hashes of the files that it was made from; a model that has the name only, with other files, is refused
-//   4. what other tools write: _name_or_path of config.json, base_model of the model card, general.base_model.0.* and general.name of a GGUF file
+//   3. quantization_metadata.json: hashes of the files that it was made from; a model that has the name only, with other files, is
+//   refused
+//   4. what other tools write: _name_or_path of config.json, base_model of the model card, general.base_model.0.* and general.name
+//   of a GGUF file
 //   5. the name, but for words about quantization (name_words.h), or the base model of an artifact's name (artifact_name.h)
 //   6. the place: it lies inside the base's folder
-// Of several models that a name fits, safetensors go before GGUF, and the nearest in the tree is taken; where two are equally near it is ambiguous, which is
-// said, and the model is evaluated alone. Nobody is a base whose config.json has another vocabulary, width or depth.
+// Of several models that a name fits, safetensors go before GGUF, and the nearest in the tree is taken; where two are equally near
+// it is ambiguous, which is said, and the model is evaluated alone. Nobody is a base whose config.json has another vocabulary,
+// width or depth.
 #pragma once
 
 #include <filesystem>

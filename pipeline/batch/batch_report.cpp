@@ -14,7 +14,8 @@ namespace salient::pipeline {
 namespace {
 
 // What the store has of a model under the settings, requests that have no results left out; nothing where there are none at all.
-std::optional<eval::Evaluation> stored_evaluation(const PlannedEvaluation& planned, const BatchSettings& settings, const StoredResults& results) {
+std::optional<eval::Evaluation> stored_evaluation(const PlannedEvaluation& planned, const BatchSettings& settings,
+                                                  const StoredResults& results) {
   if (planned.model_hash.empty()) return std::nullopt;
   const ResultKey key = result_key(settings, planned.model, planned.model_hash, planned.base_hash);
   Json merged = Json::object();
@@ -37,15 +38,19 @@ std::optional<eval::Evaluation> stored_evaluation(const PlannedEvaluation& plann
 
 std::vector<RankedModel> rank(const BatchReport& report, const BatchSettings& settings, const StoredResults& results) {
   std::map<std::string, uint64_t> bytes;
-  for (const ModelOutcome& outcome : report.outcomes) bytes[outcome.planned.model.path.string()] = outcome.planned.model.detected.disk_bytes;
+  for (const ModelOutcome& outcome : report.outcomes)
+    bytes[outcome.planned.model.path.string()] = outcome.planned.model.detected.disk_bytes;
   std::vector<RankedInput> inputs;
   for (const ModelOutcome& outcome : report.outcomes) {
     const PlannedEvaluation& planned = outcome.planned;
-    if (planned.state == PlannedState::kSkipped || (outcome.state != OutcomeState::kDone && outcome.state != OutcomeState::kUpToDate)) continue;
+    if (planned.state == PlannedState::kSkipped ||
+        (outcome.state != OutcomeState::kDone && outcome.state != OutcomeState::kUpToDate))
+      continue;
     std::optional<eval::Evaluation> evaluation = stored_evaluation(planned, settings, results);
     if (!evaluation) continue;
-    RankedInput input{planned.model.label, planned.pairing.base_label, planned.model.detected.format, planned.model.detected.disk_bytes, 0, planned.serves_as_base,
-                      std::move(*evaluation)};
+    RankedInput input{
+        planned.model.label,    planned.pairing.base_label, planned.model.detected.format, planned.model.detected.disk_bytes, 0,
+        planned.serves_as_base, std::move(*evaluation)};
     if (planned.pairing.base) {
       const auto known = bytes.find(planned.pairing.base->string());
       input.base_bytes = known != bytes.end() ? known->second : models::detect_model(*planned.pairing.base).disk_bytes;
@@ -89,7 +94,9 @@ Json model_json(const PlannedEvaluation& planned) {
 
 // As a shell reads it.
 std::string quoted(const std::string& word) {
-  const bool plain = !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%") == std::string::npos;
+  const bool plain =
+      !word.empty() &&
+      word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%") == std::string::npos;
   if (plain) return word;
   std::string text = "'";
   for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
@@ -112,16 +119,19 @@ int64_t BatchReport::count(OutcomeState state) const {
 std::string report_text(const BatchReport& report, const BatchSettings& settings, const StoredResults& results) {
   std::vector<std::vector<std::string>> rows;
   for (const ModelOutcome& outcome : report.outcomes) {
-    rows.push_back({outcome.planned.model.label, format_text(outcome.planned.model), human_bytes(outcome.planned.model.detected.disk_bytes),
-                    base_text(outcome.planned.pairing), std::string(to_string(outcome.state)), outcome.seconds > 0 ? human_duration(outcome.seconds) : "",
+    rows.push_back({outcome.planned.model.label, format_text(outcome.planned.model),
+                    human_bytes(outcome.planned.model.detected.disk_bytes), base_text(outcome.planned.pairing),
+                    std::string(to_string(outcome.state)), outcome.seconds > 0 ? human_duration(outcome.seconds) : "",
                     outcome.state == OutcomeState::kDone ? "" : one_line(outcome.reason)});
   }
   std::string text;
   if (!rows.empty()) text += format_table({"model", "format", "size", "base", "state", "time", "why"}, rows) + "\n";
   if (const std::string left_out = left_out_text(report.left_out); !left_out.empty()) text += left_out + "\n";
-  if (const std::vector<RankedModel> ranked = rank(report, settings, results); !ranked.empty()) text += ranking_table(ranked) + "\n";
-  text += fmt::format("{} done, {} up to date, {} skipped, {} failed", report.count(OutcomeState::kDone), report.count(OutcomeState::kUpToDate),
-                      report.count(OutcomeState::kSkipped), report.count(OutcomeState::kFailed));
+  if (const std::vector<RankedModel> ranked = rank(report, settings, results); !ranked.empty())
+    text += ranking_table(ranked) + "\n";
+  text +=
+      fmt::format("{} done, {} up to date, {} skipped, {} failed", report.count(OutcomeState::kDone),
+                  report.count(OutcomeState::kUpToDate), report.count(OutcomeState::kSkipped), report.count(OutcomeState::kFailed));
   if (const int64_t stopped = report.count(OutcomeState::kStopped); stopped > 0) text += fmt::format(", {} not reached", stopped);
   if (!report.left_out.empty()) text += fmt::format(", {} left out", report.left_out.size());
   return text + "\n";
@@ -138,7 +148,8 @@ Json report_json(const BatchReport& report, const BatchSettings& settings, const
     models.push_back(std::move(model));
   }
   Json counts = Json::object();
-  for (const OutcomeState state : {OutcomeState::kDone, OutcomeState::kUpToDate, OutcomeState::kSkipped, OutcomeState::kFailed, OutcomeState::kStopped})
+  for (const OutcomeState state :
+       {OutcomeState::kDone, OutcomeState::kUpToDate, OutcomeState::kSkipped, OutcomeState::kFailed, OutcomeState::kStopped})
     counts[std::string(to_string(state))] = report.count(state);
   return {{"models", std::move(models)},
           {"left_out", left_out_json(report.left_out)},
@@ -146,14 +157,15 @@ Json report_json(const BatchReport& report, const BatchSettings& settings, const
           {"counts", std::move(counts)}};
 }
 
-std::string plan_text(const std::vector<PlannedEvaluation>& plan, const std::vector<LeftOut>& left_out, const BatchSettings& settings,
-                      const std::vector<std::string>& words) {
+std::string plan_text(const std::vector<PlannedEvaluation>& plan, const std::vector<LeftOut>& left_out,
+                      const BatchSettings& settings, const std::vector<std::string>& words) {
   std::vector<std::vector<std::string>> rows;
   std::string commands;
   for (const PlannedEvaluation& planned : plan) {
     const bool evaluated = planned.state == PlannedState::kEvaluate;
-    rows.push_back({planned.model.label, format_text(planned.model), human_bytes(planned.model.detected.disk_bytes), base_text(planned.pairing),
-                    std::string(to_string(planned.state)), evaluated ? task_names(planned, settings) : one_line(planned.reason),
+    rows.push_back({planned.model.label, format_text(planned.model), human_bytes(planned.model.detected.disk_bytes),
+                    base_text(planned.pairing), std::string(to_string(planned.state)),
+                    evaluated ? task_names(planned, settings) : one_line(planned.reason),
                     evaluated ? human_bytes(planned.memory.total()) : ""});
     if (!evaluated) continue;
     commands += "salient";

@@ -20,13 +20,13 @@ struct BatchReport {
 
 // Tables of outcomes and left-out folders, then the ranking of all models that have results, then one line with the counts.
 std::string report_text(const BatchReport& report, const BatchSettings& settings, const StoredResults& results);
-// {"models": [{"model", "path", "format", "method", "bytes", "base", "base_evidence", "state", "reason", "attempts", "seconds"}], "left_out": [{"path",
-// "reason"}], "ranking": ..., "counts": {"done": 1, ...}}
+// {"models": [{"model", "path", "format", "method", "bytes", "base", "base_evidence", "state", "reason", "attempts", "seconds"}],
+// "left_out": [{"path", "reason"}], "ranking": ..., "counts": {"done": 1, ...}}
 Json report_json(const BatchReport& report, const BatchSettings& settings, const StoredResults& results);
 
 // A plan before anything is done, and with it the command that does each entry alone. `words`: see evaluation_command.
-std::string plan_text(const std::vector<PlannedEvaluation>& plan, const std::vector<LeftOut>& left_out, const BatchSettings& settings,
-                      const std::vector<std::string>& words);
+std::string plan_text(const std::vector<PlannedEvaluation>& plan, const std::vector<LeftOut>& left_out,
+                      const BatchSettings& settings, const std::vector<std::string>& words);
 // As report_json, with "state", "tasks", "throughput", "memory_bytes" and "command" of each model.
 Json plan_json(const std::vector<PlannedEvaluation>& plan, const std::vector<LeftOut>& left_out, const BatchSettings& settings,
                const std::vector<std::string>& words);

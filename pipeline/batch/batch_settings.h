@@ -16,13 +16,15 @@ namespace salient::pipeline {
 
 struct BatchSettings {
   std::vector<eval::TaskRequest> requests;
-  // `tasks` is set and outlives the settings; `journal` and `base_journal` are not used; `throughput` says whether speed is measured.
+  // `tasks` is set and outlives the settings; `journal` and `base_journal` are not used; `throughput` says whether speed is
+  // measured.
   eval::EvaluationOptions options;
   eval::LanguageModelOptions model;  // bits of activations and KV cache are those of quantized models; originals run as computed
   bool fresh = false;                // as if the store had no results
-  std::optional<uint64_t> memory;    // bytes that a model, its base and the work on them may take; nothing: what is free when its turn comes
-  int64_t retries = 1;               // of an evaluation that failed, when all others are done
-  bool update_card = false;          // figures go into the model cards of folders that this program made, too
+  std::optional<uint64_t>
+      memory;           // bytes that a model, its base and the work on them may take; nothing: what is free when its turn comes
+  int64_t retries = 1;  // of an evaluation that failed, when all others are done
+  bool update_card = false;           // figures go into the model cards of folders that this program made, too
   std::filesystem::path output_path;  // results in lm-evaluation-harness's form, "" = none
   bool log_samples = false;
   std::vector<BaseRule> bases;

@@ -33,7 +33,9 @@ std::string check_gguf(const fs::path& model) {
   const auto summary = models::read_gguf_summary(*file);
   if (!summary) return "does not begin with \"GGUF\"";
   if (summary->kind != "model") return fmt::format("no model: general.type says {}", summary->kind);
-  if (summary->split_count > 1) return fmt::format("one of {} files that a model was split into; merge them with llama-gguf-split --merge", summary->split_count);
+  if (summary->split_count > 1)
+    return fmt::format("one of {} files that a model was split into; merge them with llama-gguf-split --merge",
+                       summary->split_count);
   const models::GgufFile whole(*file);
   if (summary->tokenizer.empty()) return "no tokenizer in it";
   return "";

@@ -70,7 +70,8 @@ class Planner {
   void order() {
     const auto key = [](const PlannedEvaluation& p) {
       const bool member = p.pairing.base.has_value();
-      return std::tuple(place_of(member ? *p.pairing.base : p.model.path), member, p.model.detected.disk_bytes, p.model.path.string());
+      return std::tuple(place_of(member ? *p.pairing.base : p.model.path), member, p.model.detected.disk_bytes,
+                        p.model.path.string());
     };
     std::sort(planned_.begin(), planned_.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
   }
@@ -108,7 +109,8 @@ class Planner {
       }
       for (const Json& task : stored->model) {
         for (const Json& flag : task.value("flags", Json::array())) {
-          if (flag.value("kind", "") == "nan_logits") broken.push_back(fmt::format("{}: {}", task.value("task", ""), flag.value("text", "")));
+          if (flag.value("kind", "") == "nan_logits")
+            broken.push_back(fmt::format("{}: {}", task.value("task", ""), flag.value("text", "")));
         }
       }
     }
@@ -127,7 +129,9 @@ class Planner {
     ListedModel model;
     model.path = base;
     model.label = model.name = models::model_name(base);
-    model.kind = models::find_gguf_model(base) ? ModelKind::kGguf : fs::exists(base / "config.json") ? ModelKind::kCheckpoint : ModelKind::kTorchscript;
+    model.kind = models::find_gguf_model(base)      ? ModelKind::kGguf
+                 : fs::exists(base / "config.json") ? ModelKind::kCheckpoint
+                                                    : ModelKind::kTorchscript;
     model.detected = models::detect_model(base);
     model.original = true;
     return outside_.emplace(place_of(base), std::move(model)).first->second;
@@ -162,11 +166,12 @@ std::vector<PlannedEvaluation> plan_evaluations(Store& store, const std::vector<
 std::string why_too_large(const MemoryNeed& need, uint64_t limit) {
   if (need.total() <= limit) return "";
   const std::string base = need.base > 0 ? fmt::format(", base {}", human_bytes(need.base)) : "";
-  return fmt::format("needs {} of memory (model {}{}, work {}), {} may be used", human_bytes(need.total()), human_bytes(need.model), base,
-                     human_bytes(need.work), human_bytes(limit));
+  return fmt::format("needs {} of memory (model {}{}, work {}), {} may be used", human_bytes(need.total()), human_bytes(need.model),
+                     base, human_bytes(need.work), human_bytes(limit));
 }
 
-std::vector<std::string> evaluation_command(const PlannedEvaluation& planned, const BatchSettings& settings, const std::vector<std::string>& words) {
+std::vector<std::string> evaluation_command(const PlannedEvaluation& planned, const BatchSettings& settings,
+                                            const std::vector<std::string>& words) {
   std::vector<std::string> command = {"eval", planned.model.path.string()};
   if (planned.pairing.base) command.insert(command.end(), {"--compare-with", planned.pairing.base->string()});
   std::vector<std::string> tasks;

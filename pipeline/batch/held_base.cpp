@@ -18,7 +18,8 @@ void HeldBase::remember(const eval::ModelResult& result) {
   if (result.throughput) known->throughput = result.throughput;
 }
 
-HeldBase& BaseHolder::hold(Store& store, const std::filesystem::path& path, const std::string& hash, const eval::LanguageModelOptions& options, bool fresh) {
+HeldBase& BaseHolder::hold(Store& store, const std::filesystem::path& path, const std::string& hash,
+                           const eval::LanguageModelOptions& options, bool fresh) {
   if (holds(path, hash)) return *held_;
   release();
   eval::LanguageModel model = eval::load_language_model(path, options);

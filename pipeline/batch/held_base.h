@@ -27,9 +27,13 @@ struct HeldBase {
 // Holds one at a time.
 class BaseHolder {
  public:
-  // The one that is held, where it is this; else it is loaded, after the other one is let go. `options.name` is taken. Errors: those of load_language_model.
-  HeldBase& hold(Store& store, const std::filesystem::path& path, const std::string& hash, const eval::LanguageModelOptions& options, bool fresh);
-  bool holds(const std::filesystem::path& path, const std::string& hash) const { return held_ != nullptr && held_->path == path && held_->hash == hash; }
+  // The one that is held, where it is this; else it is loaded, after the other one is let go. `options.name` is taken. Errors:
+  // those of load_language_model.
+  HeldBase& hold(Store& store, const std::filesystem::path& path, const std::string& hash,
+                 const eval::LanguageModelOptions& options, bool fresh);
+  bool holds(const std::filesystem::path& path, const std::string& hash) const {
+    return held_ != nullptr && held_->path == path && held_->hash == hash;
+  }
   void release() { held_.reset(); }
 
  private:

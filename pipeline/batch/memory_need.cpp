@@ -12,7 +12,8 @@ namespace {
 
 // Beside what grows with the model: logits of two models (32 MiB each), tokenizers, rows of the data.
 constexpr uint64_t kFixedWork = uint64_t{128} << 20;
-// Vectors of the width of the model, and of its MLP, that one token has at a time in a block: inputs, outputs, sums, queries, keys, values, float copies.
+// Vectors of the width of the model, and of its MLP, that one token has at a time in a block: inputs, outputs, sums, queries, keys,
+// values, float copies.
 constexpr uint64_t kHiddenVectors = 14;
 constexpr uint64_t kMlpVectors = 4;
 
@@ -37,7 +38,8 @@ uint64_t longest_limit(const BatchSettings& settings) {
 // Keys and values of the rows that are generated side by side.
 uint64_t cache_bytes(const models::DecoderConfig& config, const BatchSettings& settings) {
   const auto most = static_cast<uint64_t>(settings.options.generation_cache_bytes);
-  const uint64_t row = models::cache_bytes_per_token(config, settings.model.decoder.dtype) * static_cast<uint64_t>(std::max<int64_t>(1, config.max_position_embeddings));
+  const uint64_t row = models::cache_bytes_per_token(config, settings.model.decoder.dtype) *
+                       static_cast<uint64_t>(std::max<int64_t>(1, config.max_position_embeddings));
   const uint64_t rows = longest_limit(settings);
   return row == 0 || rows > most / row ? most : rows * row;
 }
@@ -72,7 +74,8 @@ MemoryNeed memory_need(const ListedModel& model, const ListedModel* base, const 
   const models::DecoderConfig config = models::load_decoder_config(models::Checkpoint(model.path));
   const auto hidden = static_cast<uint64_t>(config.hidden_size);
   const auto intermediate = static_cast<uint64_t>(config.intermediate_size);
-  need.work += static_cast<uint64_t>(settings.options.batch_tokens) * sizeof(float) * (kHiddenVectors * hidden + kMlpVectors * intermediate);
+  need.work +=
+      static_cast<uint64_t>(settings.options.batch_tokens) * sizeof(float) * (kHiddenVectors * hidden + kMlpVectors * intermediate);
   if (generates(settings)) need.work += cache_bytes(config, settings);
   return need;
 }

@@ -57,7 +57,8 @@ FolderFiles read_folder(const fs::path& folder) {
 bool is_model_config(const fs::path& file) {
   try {
     const Json config = read_json_file(file);
-    return config.is_object() && (config.contains("model_type") || config.contains("architectures") || config.contains("quantization_config"));
+    return config.is_object() &&
+           (config.contains("model_type") || config.contains("architectures") || config.contains("quantization_config"));
   } catch (const Error&) {
     return true;  // half written, perhaps
   }
@@ -115,9 +116,11 @@ class Lister {
     const bool alone = artifact && !tensors && files.gguf.size() == 1;
     for (const fs::path& file : files.gguf) add(alone ? folder : file, ModelKind::kGguf);
     const bool scripts = list_scripts(folder, files, tensors);
-    if (tensors || scripts || !files.gguf.empty() || files.adapter || !files.config || !is_model_config(folder / "config.json")) return;
-    leave_out(folder, files.pickled.empty() ? "incomplete: config.json without weights"
-                                            : "its weights are pickled: save it with save_pretrained(folder, safe_serialization=True) first");
+    if (tensors || scripts || !files.gguf.empty() || files.adapter || !files.config || !is_model_config(folder / "config.json"))
+      return;
+    leave_out(folder, files.pickled.empty()
+                          ? "incomplete: config.json without weights"
+                          : "its weights are pickled: save it with save_pretrained(folder, safe_serialization=True) first");
   }
 
   // Optimizers' and schedulers' states have the same extensions.
@@ -163,7 +166,9 @@ class Lister {
   void describe(ListedModel& model) const {
     const std::string hub = hub_name(model.path);
     const fs::path relative = model.path.lexically_relative(root_);
-    model.label = !hub.empty() ? hub : relative == "." || relative.empty() ? models::model_name(model.path) : relative.generic_string();
+    model.label = !hub.empty()                          ? hub
+                  : relative == "." || relative.empty() ? models::model_name(model.path)
+                                                        : relative.generic_string();
     model.name = !hub.empty() ? hub.substr(hub.find('/') + 1) : models::model_name(model.path);
     const bool ours = fs::is_directory(model.path) && fs::exists(model.path / kMetadataFile);
     if (model.kind == ModelKind::kGguf) {

@@ -8,10 +8,12 @@ namespace salient::pipeline {
 namespace {
 
 constexpr std::array<std::string_view, 46> kWords = {
-    "awq",      "autoawq",  "gptq",     "gptqmodel", "rtn",       "imatrix",    "imat",    "quantized", "quantised", "quant",     "quants", "quantize",
-    "gguf",     "ggml",     "marlin",   "gemm",      "gemv",      "fast",       "packed",  "compressed", "tensors",  "llmcompressor", "torchscript",
-    "script",   "scripted", "traced",   "jit",       "pt",        "ts",         "safetensors", "hf",     "export",    "exported",  "dequantized",
-    "smoothed", "sym",      "asym",     "fp32",      "fp16",      "bf16",       "f32",     "f16",       "float32",   "float16",   "bfloat16", "float"};
+    "awq",       "autoawq",     "gptq",     "gptqmodel",  "rtn",      "imatrix",       "imat",        "quantized",
+    "quantised", "quant",       "quants",   "quantize",   "gguf",     "ggml",          "marlin",      "gemm",
+    "gemv",      "fast",        "packed",   "compressed", "tensors",  "llmcompressor", "torchscript", "script",
+    "scripted",  "traced",      "jit",      "pt",         "ts",       "safetensors",   "hf",          "export",
+    "exported",  "dequantized", "smoothed", "sym",        "asym",     "fp32",          "fp16",        "bf16",
+    "f32",       "f16",         "float32",  "float16",    "bfloat16", "float"};
 
 // Behind one of llama.cpp's types only: Q4_K_M, IQ3_XXS, Q5_1.
 constexpr std::array<std::string_view, 11> kTypeEndings = {"0", "1", "k", "s", "m", "l", "xs", "xl", "xxs", "nl", "p"};

@@ -33,8 +33,10 @@ void add_perplexity(const eval::TaskResult& task, RankedModel& out) {
   const eval::MetricResult* perplexity = task.find("perplexity");
   if (out.perplexity || perplexity == nullptr || !std::isfinite(perplexity->value.value)) return;
   out.perplexity = perplexity->value.value;
-  if (perplexity->base && perplexity->base->base_value > 0) out.perplexity_change = perplexity->value.value / perplexity->base->base_value - 1;
-  if (const eval::MetricResult* kl = task.find("kl_divergence"); kl != nullptr && std::isfinite(kl->value.value)) out.kl_divergence = kl->value.value;
+  if (perplexity->base && perplexity->base->base_value > 0)
+    out.perplexity_change = perplexity->value.value / perplexity->base->base_value - 1;
+  if (const eval::MetricResult* kl = task.find("kl_divergence"); kl != nullptr && std::isfinite(kl->value.value))
+    out.kl_divergence = kl->value.value;
 }
 
 RankedModel facts_of(const RankedInput& input) {
@@ -52,7 +54,8 @@ RankedModel facts_of(const RankedInput& input) {
     const eval::MetricResult* headline = headline_of(task);
     if (headline == nullptr) continue;
     out.headlines.push_back({task.task, headline->metric, headline->value.value});
-    if (headline->base && headline->base->retention && std::isfinite(headline->base->retention->value)) retained.push_back(headline->base->retention->value);
+    if (headline->base && headline->base->retention && std::isfinite(headline->base->retention->value))
+      retained.push_back(headline->base->retention->value);
     if (!headline->higher_is_better) continue;
     if (headline->unit == eval::Unit::kFraction) scores.push_back(headline->value.value);
     if (headline->unit == eval::Unit::kPercent) scores.push_back(headline->value.value / 100);
@@ -64,14 +67,17 @@ RankedModel facts_of(const RankedInput& input) {
 
 // Smaller is better in all of them.
 std::tuple<double, double, double, uint64_t, std::string> loss_beside_base(const RankedModel& m) {
-  return {-m.retained.value_or(-kInfinite), m.kl_divergence.value_or(kInfinite), m.perplexity_change.value_or(kInfinite), m.bytes, m.label};
+  return {-m.retained.value_or(-kInfinite), m.kl_divergence.value_or(kInfinite), m.perplexity_change.value_or(kInfinite), m.bytes,
+          m.label};
 }
 std::tuple<double, double, uint64_t, std::string> loss_alone(const RankedModel& m) {
   return {-m.score.value_or(-kInfinite), m.perplexity.value_or(kInfinite), m.bytes, m.label};
 }
 
 // How much is lost, without the size.
-std::pair<double, double> quality_loss(const RankedModel& m) { return {-m.retained.value_or(-kInfinite), m.kl_divergence.value_or(kInfinite)}; }
+std::pair<double, double> quality_loss(const RankedModel& m) {
+  return {-m.retained.value_or(-kInfinite), m.kl_divergence.value_or(kInfinite)};
+}
 
 bool has_comparison(const RankedModel& m) { return !m.base_label.empty() && (m.retained || m.kl_divergence); }
 
@@ -119,7 +125,9 @@ std::string ranking_table(const std::vector<RankedModel>& models) {
     }
   }
   if (tasks.size() > kTaskColumns) tasks.resize(kTaskColumns);
-  const auto any = [&](auto field) { return std::any_of(models.begin(), models.end(), [&](const RankedModel& m) { return (m.*field).has_value(); }); };
+  const auto any = [&](auto field) {
+    return std::any_of(models.begin(), models.end(), [&](const RankedModel& m) { return (m.*field).has_value(); });
+  };
   const bool retained = any(&RankedModel::retained);
   const bool perplexity = any(&RankedModel::perplexity);
   const bool divergence = any(&RankedModel::kl_divergence);
@@ -132,13 +140,17 @@ std::string ranking_table(const std::vector<RankedModel>& models) {
   std::vector<std::vector<std::string>> rows;
   for (const RankedModel& model : models) {
     std::vector<std::string>& row = rows.emplace_back();
-    row = {model.rank > 0 ? std::to_string(model.rank) : "-", model.label, model.base_label, model.format, human_bytes(model.bytes)};
+    row = {model.rank > 0 ? std::to_string(model.rank) : "-", model.label, model.base_label, model.format,
+           human_bytes(model.bytes)};
     row.push_back(model.size_ratio ? fmt::format("{:.1f} %", 100 * *model.size_ratio) : "");
     if (retained) row.push_back(model.retained ? fmt::format("{:.1f} %", 100 * *model.retained) : "");
-    if (perplexity) row.insert(row.end(), {cell(model.perplexity, "{:.4f}"), model.perplexity_change ? fmt::format("{:+.2f} %", 100 * *model.perplexity_change) : ""});
+    if (perplexity)
+      row.insert(row.end(), {cell(model.perplexity, "{:.4f}"),
+                             model.perplexity_change ? fmt::format("{:+.2f} %", 100 * *model.perplexity_change) : ""});
     if (divergence) row.push_back(cell(model.kl_divergence, "{:.3g}"));
     for (const std::string& task : tasks) {
-      const auto figure = std::find_if(model.headlines.begin(), model.headlines.end(), [&](const HeadlineFigure& f) { return f.task == task; });
+      const auto figure =
+          std::find_if(model.headlines.begin(), model.headlines.end(), [&](const HeadlineFigure& f) { return f.task == task; });
       row.push_back(figure == model.headlines.end() ? "" : fmt::format("{:.4f}", figure->value));
     }
     row.emplace_back(model.on_front ? "*" : "");
@@ -150,7 +162,8 @@ Json ranking_json(const std::vector<RankedModel>& models) {
   Json out = Json::array();
   for (const RankedModel& model : models) {
     Json headlines = Json::array();
-    for (const HeadlineFigure& figure : model.headlines) headlines.push_back({{"task", figure.task}, {"metric", figure.metric}, {"value", figure.value}});
+    for (const HeadlineFigure& figure : model.headlines)
+      headlines.push_back({{"task", figure.task}, {"metric", figure.metric}, {"value", figure.value}});
     out.push_back({{"rank", model.rank > 0 ? Json(model.rank) : Json()},
                    {"model", model.label},
                    {"base", model.base_label.empty() ? Json() : Json(model.base_label)},

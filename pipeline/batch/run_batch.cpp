@@ -4,6 +4,7 @@
 #include <chrono>
 #include <deque>
 #include <optional>
+#include <set>
 
 #include "common/error.h"
 #include "common/hash.h"
@@ -31,7 +32,8 @@ double now() { return std::chrono::duration<double>(std::chrono::system_clock::n
 
 // The same files and arguments would give the same error.
 bool may_pass_next_time(const Error& error) {
-  return error.kind() != ErrorKind::kInvalidArgument && error.kind() != ErrorKind::kUnsupported && error.kind() != ErrorKind::kCheckFailed;
+  return error.kind() != ErrorKind::kInvalidArgument && error.kind() != ErrorKind::kUnsupported &&
+         error.kind() != ErrorKind::kCheckFailed;
 }
 
 std::string text_of(const Error& error) {
@@ -41,7 +43,8 @@ std::string text_of(const Error& error) {
 
 class BatchRunner {
  public:
-  BatchRunner(Store& store, std::vector<PlannedEvaluation> plan, const BatchSettings& settings, StoredResults& results, const BatchEvents& events)
+  BatchRunner(Store& store, std::vector<PlannedEvaluation> plan, const BatchSettings& settings, StoredResults& results,
+              const BatchEvents& events)
       : store_(store), settings_(settings), results_(results), events_(events) {
     for (PlannedEvaluation& planned : plan) {
       ModelOutcome& outcome = outcomes_.emplace_back();
@@ -70,7 +73,8 @@ class BatchRunner {
     }
     int64_t failed = 0;
     for (const size_t i : queue_) failed += outcomes_[i].state == OutcomeState::kFailed;
-    store_.finish_run(run_id_, failed == 0 ? "done" : "failed", failed == 0 ? "" : fmt::format("{} of {} models failed", failed, total_));
+    store_.finish_run(run_id_, failed == 0 ? "done" : "failed",
+                      failed == 0 ? "" : fmt::format("{} of {} models failed", failed, total_));
   }
 
   std::vector<ModelOutcome> take() { return std::move(outcomes_); }
@@ -97,11 +101,20 @@ class BatchRunner {
     const std::optional<Store::KeyLock> lock = store_.try_lock_key(lock_key(outcome.planned));
     if (!lock) {
       elsewhere_.push_back(i);
-      say(fmt::format("{}: another process evaluates it; its results are taken when they are there", label));
+      if (told_.insert(i).second)
+        say(fmt::format("{}: another process evaluates it; its results are taken when they are there", label));
+      return false;
+    }
+    if (!settings_.fresh && outcome.attempts == 0 && has_been_done(outcome)) {
+      outcome.state = OutcomeState::kUpToDate;
+      outcome.reason = "evaluated by another process";
+      ++finished_;
+      say(fmt::format("{}: {}", label, outcome.reason));
       return false;
     }
     StopRequest::check();
-    const int64_t stage = store_.begin_stage(run_id_, "evaluate:" + label, outcome.planned.model_hash, stage_inputs(outcome.planned));
+    const int64_t stage =
+        store_.begin_stage(run_id_, "evaluate:" + label, outcome.planned.model_hash, stage_inputs(outcome.planned));
     const double started = now();
     ++outcome.attempts;
     std::optional<Error> error;
@@ -117,10 +130,11 @@ class BatchRunner {
     }
     if (events_.end_of_progress) events_.end_of_progress();
     outcome.seconds = now() - started;
-    store_.finish_stage(stage, outcome.state == OutcomeState::kFailed ? "failed" : "done", Json::object(), outcome.seconds, outcome.reason);
+    store_.finish_stage(stage, outcome.state == OutcomeState::kFailed ? "failed" : "done", Json::object(), outcome.seconds,
+                        outcome.reason);
     ++finished_;
-    say(fmt::format("[{}/{}] {}: {} after {}{}{}", std::min(finished_, total_), total_, label, to_string(outcome.state), human_duration(outcome.seconds),
-                    outcome.reason.empty() ? "" : ": ", outcome.reason));
+    say(fmt::format("[{}/{}] {}: {} after {}{}{}", std::min(finished_, total_), total_, label, to_string(outcome.state),
+                    human_duration(outcome.seconds), outcome.reason.empty() ? "" : ": ", outcome.reason));
     const bool again = error && may_pass_next_time(*error);
     if (again) --finished_;
     return again;
@@ -133,8 +147,9 @@ class BatchRunner {
       outcome.reason = why;
       return;
     }
-    const eval::Evaluation evaluation = planned.serves_as_base && planned.model.original && !planned.pairing.base ? evaluate_base(planned)
-                                                                                                                             : evaluate_model(planned);
+    const eval::Evaluation evaluation = planned.serves_as_base && planned.model.original && !planned.pairing.base
+                                            ? evaluate_base(planned)
+                                            : evaluate_model(planned);
     if (const std::optional<Error> broken = eval::broken_error(evaluation)) throw Error(*broken);
     outcome.state = OutcomeState::kDone;
     outcome.reason = eval::verdict(evaluation);
@@ -150,7 +165,8 @@ class BatchRunner {
 
   // Alone, with the copy that the others will be compared with.
   eval::Evaluation evaluate_base(const PlannedEvaluation& planned) {
-    HeldBase& held = bases_.hold(store_, planned.model.path, planned.model_hash, model_options(settings_, planned.model), settings_.fresh);
+    HeldBase& held =
+        bases_.hold(store_, planned.model.path, planned.model_hash, model_options(settings_, planned.model), settings_.fresh);
     eval::EvaluationOptions options = options_of(planned);
     options.journal = &held.journal;
     eval::Evaluation evaluation = eval::evaluate(held.model, nullptr, requests_of(planned), options);
@@ -197,7 +213,8 @@ class BatchRunner {
     return requests;
   }
 
-  void keep(const PlannedEvaluation& planned, const eval::Evaluation& evaluation, const eval::LanguageModel& model, const HeldBase* base) {
+  void keep(const PlannedEvaluation& planned, const eval::Evaluation& evaluation, const eval::LanguageModel& model,
+            const HeldBase* base) {
     const fs::path& path = planned.model.path;
     if (model_hash(store_, path) != planned.model_hash) {
       throw Error(ErrorKind::kIo, fmt::format("{}: its files have changed while it was evaluated", path.string()))
@@ -209,7 +226,9 @@ class BatchRunner {
     results_.read_again(path);
     const ResultKey key = result_key(settings_, planned.model, planned.model_hash, planned.base_hash);
     for (const size_t i : planned.missing) {
-      if (!results_.find(key, i)) log_warn("result_not_recognised model={} task={}: the next call evaluates it again", path.string(), settings_.requests[i].task);
+      if (!results_.find(key, i))
+        log_warn("result_not_recognised model={} task={}: the next call evaluates it again", path.string(),
+                 settings_.requests[i].task);
     }
     if (!settings_.output_path.empty()) write_results(planned, evaluation, model);
     const bool has_card = fs::is_directory(path) && fs::exists(path / kMetadataFile) && fs::exists(path / kModelCard);
@@ -233,42 +252,36 @@ class BatchRunner {
 
   std::string lock_key(const PlannedEvaluation& planned) const {
     Json key = {{"model", planned.model_hash}, {"base", planned.base_hash}, {"tasks", Json::array()}};
-    for (const eval::TaskRequest& request : settings_.requests) key["tasks"].push_back({request.task, request.limit, request.window});
+    for (const eval::TaskRequest& request : settings_.requests)
+      key["tasks"].push_back({request.task, request.limit, request.window});
     return sha256_hex("batch evaluation " + dump_json(key));
   }
 
   Json stage_inputs(const PlannedEvaluation& planned) const {
     Json tasks = Json::array();
     for (const size_t i : planned.missing) tasks.push_back(settings_.requests[i].task);
-    return {{"model", planned.model.path.string()}, {"base", planned.pairing.base ? planned.pairing.base->string() : ""}, {"tasks", std::move(tasks)}};
+    return {{"model", planned.model.path.string()},
+            {"base", planned.pairing.base ? planned.pairing.base->string() : ""},
+            {"tasks", std::move(tasks)}};
   }
 
-  // Until one of them is free: then its results are there, or whoever had it has given up.
+  // Since the plan was made: then nothing of it is missing any more.
+  bool has_been_done(ModelOutcome& outcome) const {
+    PlannedEvaluation& planned = outcome.planned;
+    results_.read_again(planned.model.path);
+    const ResultKey key = result_key(settings_, planned.model, planned.model_hash, planned.base_hash);
+    std::erase_if(planned.missing, [&](size_t request) { return results_.find(key, request).has_value(); });
+    if (planned.throughput) planned.throughput = !results_.find_throughput(key).has_value();
+    return planned.missing.empty() && !planned.throughput;
+  }
+
+  // One look at each that another process had: its results are there, or whoever had it has given up, or it goes on.
   void wait_for_others(std::vector<size_t>& failed) {
     StopRequest::check();
     for (size_t waiting = elsewhere_.size(); waiting > 0; --waiting) {
       const size_t i = elsewhere_.front();
       elsewhere_.pop_front();
-      ModelOutcome& outcome = outcomes_[i];
-      {
-        const std::optional<Store::KeyLock> lock = store_.try_lock_key(lock_key(outcome.planned));
-        if (!lock) {
-          elsewhere_.push_back(i);
-          continue;
-        }
-      }
-      results_.read_again(outcome.planned.model.path);
-      const ResultKey key = result_key(settings_, outcome.planned.model, outcome.planned.model_hash, outcome.planned.base_hash);
-      std::erase_if(outcome.planned.missing, [&](size_t request) { return results_.find(key, request).has_value(); });
-      if (outcome.planned.throughput) outcome.planned.throughput = !results_.find_throughput(key);
-      if (outcome.planned.missing.empty() && !outcome.planned.throughput) {
-        outcome.state = OutcomeState::kUpToDate;
-        outcome.reason = "evaluated by another process";
-        ++finished_;
-        say(fmt::format("{}: {}", outcome.planned.model.label, outcome.reason));
-      } else if (attempt_one(i)) {
-        failed.push_back(i);
-      }
+      if (attempt_one(i)) failed.push_back(i);
     }
     if (!elsewhere_.empty()) StopRequest::sleep(kLockPoll);
   }
@@ -284,6 +297,7 @@ class BatchRunner {
   std::vector<ModelOutcome> outcomes_;
   std::vector<size_t> queue_;
   std::deque<size_t> elsewhere_;
+  std::set<size_t> told_;  // that they are elsewhere
   BaseHolder bases_;
   int64_t run_id_ = 0;
   size_t total_ = 0;
@@ -304,8 +318,8 @@ std::string_view to_string(OutcomeState state) {
   fail(ErrorKind::kInternal, "OutcomeState {} has no name", static_cast<int>(state));
 }
 
-std::vector<ModelOutcome> run_batch(Store& store, const std::string& run_name, std::vector<PlannedEvaluation> plan, const BatchSettings& settings,
-                                    StoredResults& results, const BatchEvents& events) {
+std::vector<ModelOutcome> run_batch(Store& store, const std::string& run_name, std::vector<PlannedEvaluation> plan,
+                                    const BatchSettings& settings, StoredResults& results, const BatchEvents& events) {
   BatchRunner runner(store, std::move(plan), settings, results, events);
   runner.run(run_name);
   return runner.take();

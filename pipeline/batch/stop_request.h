@@ -6,7 +6,8 @@ namespace salient::pipeline {
 // Thrown to leave work that was asked to stop; nobody but who asked handles it.
 struct Stopped {};
 
-// While one lives, SIGINT and SIGTERM are noted instead of ending the process; a second one ends it as ever. Not for several threads, one at a time.
+// While one lives, SIGINT and SIGTERM are noted instead of ending the process; a second one ends it as ever. Not for several
+// threads, one at a time.
 class StopRequest {
  public:
   StopRequest();

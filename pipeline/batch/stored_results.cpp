@@ -61,7 +61,8 @@ StoredResults::StoredResults(Store& store, const BatchSettings& settings) : stor
       leaf.data_sha256 = store.file_sha256(eval::find_split(*task, task->evaluated_split(), source));
       leaf.shots = eval::shots_of(*task, request.num_fewshot);
       if (leaf.shots == 0) continue;
-      leaf.fewshot_sha256 = task->shots_split().empty() ? task->sha256 : store.file_sha256(eval::find_split(*task, task->shots_split(), source));
+      leaf.fewshot_sha256 =
+          task->shots_split().empty() ? task->sha256 : store.file_sha256(eval::find_split(*task, task->shots_split(), source));
     }
   }
   add(store.list_evaluations());
@@ -76,11 +77,14 @@ void StoredResults::add(std::vector<EvaluationRecord> records) {
 
 void StoredResults::read_again(const fs::path& model) {
   const std::string path = fs::absolute(model).lexically_normal().string();
-  std::vector<EvaluationRecord> found = store_.list_evaluations({.model = "", .model_path = path, .run_id = std::nullopt, .limit = 0});
-  for (auto& [hash, records] : records_) std::erase_if(records, [&](const EvaluationRecord& record) { return record.model_path == path; });
+  std::vector<EvaluationRecord> found =
+      store_.list_evaluations({.model = "", .model_path = path, .run_id = std::nullopt, .limit = 0});
+  for (auto& [hash, records] : records_)
+    std::erase_if(records, [&](const EvaluationRecord& record) { return record.model_path == path; });
   for (EvaluationRecord& record : found) {
     std::vector<EvaluationRecord>& records = records_[record.model_hash];
-    const auto older = std::find_if(records.begin(), records.end(), [&](const auto& other) { return other.created < record.created; });
+    const auto older =
+        std::find_if(records.begin(), records.end(), [&](const auto& other) { return other.created < record.created; });
     records.insert(older, std::move(record));
   }
 }
@@ -90,11 +94,16 @@ bool StoredResults::matches(const Json& stored, const Leaf& leaf, const eval::Ta
   const eval::EvaluationOptions& options = settings_.options;
   const Json settings = stored.value("settings", Json::object());
   const Json model = settings.value("model", Json::object());
-  const auto is = [](const Json& object, const char* name, const auto& expected) { return object.value(name, Json()) == Json(expected); };
+  const auto is = [](const Json& object, const char* name, const auto& expected) {
+    return object.value(name, Json()) == Json(expected);
+  };
   if (stored.value("task", "") != task.name || stored.value("data_sha256", "") != leaf.data_sha256) return false;
   if (!key.dtype.empty() && !is(model, "dtype", key.dtype)) return false;
-  if (!is(model, "device", key.device) || model.value("activation_bits", 16) != key.activation_bits || model.value("kv_bits", 16) != key.kv_bits) return false;
-  if (!is(model, "bos_policy", std::string(eval::to_string(settings_.model.bos))) || !is(settings, "limit", request.limit)) return false;
+  if (!is(model, "device", key.device) || model.value("activation_bits", 16) != key.activation_bits ||
+      model.value("kv_bits", 16) != key.kv_bits)
+    return false;
+  if (!is(model, "bos_policy", std::string(eval::to_string(settings_.model.bos))) || !is(settings, "limit", request.limit))
+    return false;
   if (task.output_type == eval::OutputType::kTokenWindows) {
     const int64_t window = request.window > 0 ? request.window : std::min<int64_t>(2048, model.value("max_length", int64_t{2048}));
     return is(settings, "window", window);
@@ -137,7 +146,8 @@ std::optional<StoredTasks> StoredResults::pick(const EvaluationRecord& record, s
     const auto fits = [&](const Json& task) {
       if (!matches(task, leaf, settings_.requests[request], key)) return false;
       // As a member of a group it has given its headline away.
-      const bool headline = std::any_of(leaf.task->metrics.begin(), leaf.task->metrics.end(), [](const auto& metric) { return metric.headline; });
+      const bool headline =
+          std::any_of(leaf.task->metrics.begin(), leaf.task->metrics.end(), [](const auto& metric) { return metric.headline; });
       return !single || !headline || is_broken(task) || has_headline(task.value("metrics", Json::array()));
     };
     if (!take(fits)) return std::nullopt;
@@ -146,7 +156,8 @@ std::optional<StoredTasks> StoredResults::pick(const EvaluationRecord& record, s
     if (group.metrics.empty()) continue;
     const auto fits = [&](const Json& task) {
       const Json settings = task.value("settings", Json::object());
-      return task.value("task", "") == group.name && settings.value("group", false) && settings.value("tasks", Json()) == Json(group.tasks);
+      return task.value("task", "") == group.name && settings.value("group", false) &&
+             settings.value("tasks", Json()) == Json(group.tasks);
     };
     if (!take(fits)) return std::nullopt;
   }
@@ -168,8 +179,9 @@ std::optional<Json> StoredResults::find_throughput(const ResultKey& key) const {
   for (const EvaluationRecord& record : records->second) {
     const Json& model = record.evaluation.at("model");
     const Json description = model.value("description", Json::object());
-    const bool same = description.value("activation_bits", 16) == key.activation_bits && description.value("kv_bits", 16) == key.kv_bits &&
-                      (key.dtype.empty() || description.value("dtype", "") == key.dtype) && description.value("device", "") == key.device;
+    const bool same =
+        description.value("activation_bits", 16) == key.activation_bits && description.value("kv_bits", 16) == key.kv_bits &&
+        (key.dtype.empty() || description.value("dtype", "") == key.dtype) && description.value("device", "") == key.device;
     if (same && model.contains("throughput")) return model.at("throughput");
   }
   return std::nullopt;

@@ -1,7 +1,8 @@
 // What the store knows already of a model under given settings, whoever measured it: `salient eval`, a run, or an earlier batch.
 //
-// A result counts when model and base have the same files (model_hash), the data have the same bytes, and everything that figures depend on is the same: task
-// definition, limit, window, examples and their seed, template, system prompt, length of generations, dtype, device, bits, BOS policy. Paths do not matter.
+// A result counts when model and base have the same files (model_hash), the data have the same bytes, and everything that figures
+// depend on is the same: task definition, limit, window, examples and their seed, template, system prompt, length of generations,
+// dtype, device, bits, BOS policy. Paths do not matter.
 #pragma once
 
 #include <map>
@@ -28,7 +29,8 @@ struct ResultKey {
 // `hash`: of Store and model_hash. Errors: corruption of config.json.
 ResultKey result_key(const BatchSettings& settings, const ListedModel& model, std::string model_hash, std::string base_hash);
 
-// The part of an evaluation that one request asks for, in the form of eval/report.h: tasks of the model, and of the base beside them.
+// The part of an evaluation that one request asks for, in the form of eval/report.h: tasks of the model, and of the base beside
+// them.
 struct StoredTasks {
   std::string created;  // when it was measured
   Json model = Json::array();

@@ -101,7 +101,8 @@ class Watcher {
         settled.push_back(std::move(model));
       } else {
         unsettled_.insert(model.path.string());
-        left_out_.push_back({model.path, fmt::format("still changing: taken when its files have not changed for {}", human_duration(options_.settle_seconds))});
+        left_out_.push_back({model.path, fmt::format("still changing: taken when its files have not changed for {}",
+                                                     human_duration(options_.settle_seconds))});
         tell_once(left_out_.back());
       }
     }
@@ -130,12 +131,15 @@ class Watcher {
       planned.state = known->second.state;
       planned.reason = known->second.reason;
     }
-    const bool work = std::any_of(plan.begin(), plan.end(), [](const auto& planned) { return planned.state == PlannedState::kEvaluate; });
-    std::vector<ModelOutcome> outcomes = run_batch(store_, "watch " + folder_.string(), std::move(plan), settings_, results, events_);
+    const bool work =
+        std::any_of(plan.begin(), plan.end(), [](const auto& planned) { return planned.state == PlannedState::kEvaluate; });
+    std::vector<ModelOutcome> outcomes =
+        run_batch(store_, "watch " + folder_.string(), std::move(plan), settings_, results, events_);
     evaluated_once_ = true;
     for (const ModelOutcome& outcome : outcomes) note_failure(outcome);
     for (ModelOutcome& outcome : outcomes) {
-      const auto earlier = std::find_if(outcomes_.begin(), outcomes_.end(), [&](const auto& other) { return other.planned.model.path == outcome.planned.model.path; });
+      const auto earlier = std::find_if(outcomes_.begin(), outcomes_.end(),
+                                        [&](const auto& other) { return other.planned.model.path == outcome.planned.model.path; });
       // What was done before stays done in the report.
       if (earlier != outcomes_.end() && earlier->state == OutcomeState::kDone && outcome.state == OutcomeState::kUpToDate &&
           earlier->planned.base_hash == outcome.planned.base_hash) {
@@ -161,7 +165,8 @@ class Watcher {
   }
 
   void note_failure(const ModelOutcome& outcome) {
-    const bool gave_up = outcome.planned.state == PlannedState::kEvaluate && (outcome.state == OutcomeState::kFailed || outcome.state == OutcomeState::kSkipped);
+    const bool gave_up = outcome.planned.state == PlannedState::kEvaluate &&
+                         (outcome.state == OutcomeState::kFailed || outcome.state == OutcomeState::kSkipped);
     if (!gave_up) return;
     PlannedEvaluation known = outcome.planned;
     known.state = outcome.state == OutcomeState::kFailed ? PlannedState::kFailed : PlannedState::kSkipped;
@@ -172,7 +177,8 @@ class Watcher {
   BatchReport report() { return {std::move(outcomes_), std::move(left_out_)}; }
 
   void tell_once(const LeftOut& entry) {
-    if (told_.insert(entry.path.string() + "\n" + entry.reason).second) say(fmt::format("left out: {}: {}", entry.path.string(), entry.reason));
+    if (told_.insert(entry.path.string() + "\n" + entry.reason).second)
+      say(fmt::format("left out: {}: {}", entry.path.string(), entry.reason));
   }
 
   void say(const std::string& line) const {
@@ -197,7 +203,8 @@ class Watcher {
 
 }  // namespace
 
-BatchReport watch_folder(Store& store, const fs::path& folder, const BatchSettings& settings, const WatchOptions& options, const BatchEvents& events) {
+BatchReport watch_folder(Store& store, const fs::path& folder, const BatchSettings& settings, const WatchOptions& options,
+                         const BatchEvents& events) {
   return Watcher(store, folder, settings, options, events).watch();
 }
 

@@ -32,10 +32,13 @@ std::vector<BaseRule> base_rules(const Arguments& arguments, std::string_view co
 std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows) {
   for (OptionRow row : std::vector<OptionRow>{
            {"base", "MODEL",
-            "the original of every quantized model, or NAME=MODEL of those whose path below the folder or name fits (with * and ?); default: metadata, "
+            "the original of every quantized model, or NAME=MODEL of those whose path below the folder or name fits (with * and "
+            "?); default: metadata, "
             "config files, names",
             true},
-           {"memory", "SIZE", "what a model, its base and the work on them may take (8GB); larger ones are skipped; default: what is free when its turn comes"},
+           {"memory", "SIZE",
+            "what a model, its base and the work on them may take (8GB); larger ones are skipped; default: what is free when its "
+            "turn comes"},
            {"retries", "N", "further attempts at an evaluation that failed, when all others are done; default 1"},
            {"throughput", "", "measure speed, too"},
            {"fresh", "", "evaluate everything again, also what the store has results of"},
@@ -51,7 +54,8 @@ std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows) {
 
 std::filesystem::path batch_folder(const Arguments& arguments, std::string_view command) {
   if (arguments.positional().size() == 1) return arguments.positional().front();
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: expected one folder with models, found {}", command, arguments.positional().size()))
+  throw Error(ErrorKind::kInvalidArgument,
+              fmt::format("{}: expected one folder with models, found {}", command, arguments.positional().size()))
       .with_hint(fmt::format("{} Models/ --tasks perplexity --data perplexity=heldout.txt", command));
 }
 
@@ -96,7 +100,8 @@ void print_report(const BatchReport& report, const BatchSettings& settings, cons
 void check_report(const BatchReport& report) {
   const int64_t failed = report.count(OutcomeState::kFailed);
   if (failed == 0) return;
-  throw Error(ErrorKind::kCheckFailed, fmt::format("{} of {} models failed; all other results are kept", failed, report.outcomes.size()))
+  throw Error(ErrorKind::kCheckFailed,
+              fmt::format("{} of {} models failed; all other results are kept", failed, report.outcomes.size()))
       .with_code("BATCH_FAILED")
       .with_hint("the table says why each did; the same command tries them again and leaves the rest as it is");
 }

@@ -13,7 +13,8 @@ namespace salient::pipeline {
 namespace {
 
 // Makes no store where there is none.
-void print_plan(const Arguments& arguments, const ModelListing& listing, const BatchSettings& settings, const std::filesystem::path& database) {
+void print_plan(const Arguments& arguments, const ModelListing& listing, const BatchSettings& settings,
+                const std::filesystem::path& database) {
   DryRunStore dry_run(database);
   const StoredResults results(dry_run.store(), settings);
   const std::vector<PlannedEvaluation> plan = plan_evaluations(dry_run.store(), listing.models, settings, results);
@@ -29,11 +30,13 @@ void print_plan(const Arguments& arguments, const ModelListing& listing, const B
 void evaluate_all_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"evaluate-all", "FOLDER",
-       "Evaluates every model below a folder - float, AWQ, compressed-tensors, GGUF, TorchScript - that the store has no results of, each quantized one beside\n"
+       "Evaluates every model below a folder - float, AWQ, compressed-tensors, GGUF, TorchScript - that the store has no results "
+       "of, each quantized one beside\n"
        "its base, and ranks them. The same command goes on where it was stopped, and does nothing where nothing is left to do.",
        "  salient evaluate-all Models/ --tasks perplexity,arc --data perplexity=heldout.txt --data arc=arc_test.jsonl\n"
        "  salient evaluate-all Models/ --tasks arc --data arc=arc_test.jsonl --limit 100 --dry-run\n"
-       "  salient evaluate-all Models/ --tasks arc --data arc=arc_test.jsonl --base 'llama-*=Models/Llama-3.1-8B' --memory 24GB --retries 2\n"},
+       "  salient evaluate-all Models/ --tasks arc --data arc=arc_test.jsonl --base 'llama-*=Models/Llama-3.1-8B' --memory 24GB "
+       "--retries 2\n"},
       with_batch_rows({{"dry-run", "", "print what would be evaluated, and the command that does each alone"}}), words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
@@ -44,7 +47,8 @@ void evaluate_all_command(const std::vector<std::string>& words) {
   if (listing.models.empty()) {
     std::string text = fmt::format("{}: no model that could be evaluated", folder.string());
     for (const LeftOut& entry : listing.left_out) text += fmt::format("; {}: {}", entry.path.string(), entry.reason);
-    throw Error(ErrorKind::kNotFound, text).with_hint("a model is a folder with config.json, safetensors and tokenizer.json, a GGUF or a TorchScript file");
+    throw Error(ErrorKind::kNotFound, text)
+        .with_hint("a model is a folder with config.json, safetensors and tokenizer.json, a GGUF or a TorchScript file");
   }
   const std::filesystem::path database = arguments.text_or("store", "runs/salient.db");
   if (arguments.flag("dry-run")) return print_plan(arguments, listing, settings, database);

@@ -14,9 +14,11 @@ namespace {
 // A function, for tables of commands are made of it before main().
 const std::vector<OptionRow>& shared_rows() {
   static const std::vector<OptionRow> rows = {
-      {"tasks", "LIST", "names of tasks, groups or tags, or YAML files, separated by commas; salient eval --list-tasks shows them", true},
+      {"tasks", "LIST", "names of tasks, groups or tags, or YAML files, separated by commas; salient eval --list-tasks shows them",
+       true},
       {"include-path", "FOLDER", "a folder of task files (YAML of lm-evaluation-harness) beside those of the program"},
-      {"data", "TASK=FILE", "the data of a task: a file, or a folder with a file for each split; TASK:train=FILE for examples", true},
+      {"data", "TASK=FILE", "the data of a task: a file, or a folder with a file for each split; TASK:train=FILE for examples",
+       true},
       {"num-fewshot", "N", "examples before each question; default: the task's own"},
       {"fewshot-seed", "N", "of the draws of examples and of sampled generations; default 1234"},
       {"limit", "N", "the first N documents, or windows of text; default: all"},
@@ -73,7 +75,8 @@ eval::TaskLibrary task_library(const Arguments& arguments) {
   return library;
 }
 
-std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library, std::string_view command) {
+std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library,
+                                             std::string_view command) {
   std::set<std::string> selected;
   for (const std::string& name : arguments.list("tasks")) {
     const eval::TaskSelection selection = library.find(name);

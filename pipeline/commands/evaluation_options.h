@@ -18,8 +18,10 @@ std::vector<OptionRow> with_evaluation_rows(std::vector<OptionRow> rows);
 // The bundled tasks and those of --include-path.
 eval::TaskLibrary task_library(const Arguments& arguments);
 
-// What --tasks and --data ask for; data that are not there are told now. `command` opens error texts: "salient eval". Errors: invalid argument, not found.
-std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library, std::string_view command);
+// What --tasks and --data ask for; data that are not there are told now. `command` opens error texts: "salient eval". Errors:
+// invalid argument, not found.
+std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const eval::TaskLibrary& library,
+                                             std::string_view command);
 
 // Without observer, journals and throughput. `library` outlives the options.
 eval::EvaluationOptions evaluation_options(const Arguments& arguments, const eval::TaskLibrary& library);

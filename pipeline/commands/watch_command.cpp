@@ -13,7 +13,8 @@ namespace salient::pipeline {
 void watch_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"watch", "FOLDER",
-       "Evaluates models as they appear complete below a folder, as salient evaluate-all does, until Ctrl-C. A folder that is looked at while it is written is\n"
+       "Evaluates models as they appear complete below a folder, as salient evaluate-all does, until Ctrl-C. A folder that is "
+       "looked at while it is written is\n"
        "left alone until its files are all there and no longer change; a broken one is named and stops nothing.",
        "  salient watch Models/ --tasks perplexity --data perplexity=heldout.txt\n"
        "  salient watch checkpoints/ --tasks arc --data arc=arc_test.jsonl --settle 60 --until-idle 3600 --json\n"
@@ -32,9 +33,11 @@ void watch_command(const std::vector<std::string>& words) {
   options.poll_seconds = static_cast<double>(arguments.integer_or("poll", 10, 1, 86400));
   options.settle_seconds = static_cast<double>(arguments.integer_or("settle", 30, 0, 86400));
   options.once = arguments.flag("once");
-  if (arguments.has("until-idle")) options.until_idle_seconds = static_cast<double>(arguments.integer_or("until-idle", 0, 0, 30 * 86400));
+  if (arguments.has("until-idle"))
+    options.until_idle_seconds = static_cast<double>(arguments.integer_or("until-idle", 0, 0, 30 * 86400));
   if (options.once && options.until_idle_seconds) {
-    throw Error(ErrorKind::kInvalidArgument, "salient watch: --once and --until-idle exclude each other").with_hint("--once ends after one look");
+    throw Error(ErrorKind::kInvalidArgument, "salient watch: --once and --until-idle exclude each other")
+        .with_hint("--once ends after one look");
   }
   Store store(arguments.text_or("store", "runs/salient.db"));
   const StopRequest stop;

@@ -29,8 +29,8 @@ class BatchEvaluationTest : public testing::Test {
     const fs::path calibration = write_calibration(folder_->path());
     put_demo(models() / "demo");
     for (const auto& [format, out] : {std::pair{"awq-gemm", "demo_awq"}, {"compressed-tensors", "renamed"}}) {
-      made({"quantize", "--model", "Models/demo", "--calib", calibration.string(), "--n-grid", "2", "--self-generated", "0", "--format", format, "--out",
-            std::string("Models/") + out});
+      made({"quantize", "--model", "Models/demo", "--calib", calibration.string(), "--n-grid", "2", "--self-generated", "0",
+            "--format", format, "--out", std::string("Models/") + out});
     }
     made({"export", "--model", "Models/demo", "--format", "gguf-q4_0", "--out", "Models/demo-Q4_0.gguf"});
     made({"export", "--model", "Models/demo", "--format", "torchscript", "--out", "Models/demo_torchscript"});
@@ -48,10 +48,17 @@ class BatchEvaluationTest : public testing::Test {
   static fs::path models() { return folder_->path() / "Models"; }
   static fs::path store(const std::string& name) { return folder_->path() / name; }
 
-  static ProgramCall call(const std::string& store, std::vector<std::string> more = {}, const std::string& folder = "Models", const std::string& limit = "8") {
+  static ProgramCall call(const std::string& store, std::vector<std::string> more = {}, const std::string& folder = "Models",
+                          const std::string& limit = "8") {
     const std::string data = (kDemoModel / "data").string();
-    std::vector<std::string> words = {"evaluate-all", folder, "--tasks", "arc,perplexity", "--data", "arc=" + data + "/arc_test.jsonl",
-                                      "--data", "perplexity=" + data + "/heldout.txt", "--limit", limit, "--window", "64", "--store", store, "--json"};
+    std::vector<std::string> words = {"evaluate-all", folder,
+                                      "--tasks",      "arc,perplexity",
+                                      "--data",       "arc=" + data + "/arc_test.jsonl",
+                                      "--data",       "perplexity=" + data + "/heldout.txt",
+                                      "--limit",      limit,
+                                      "--window",     "64",
+                                      "--store",      store,
+                                      "--json"};
     words.insert(words.end(), more.begin(), more.end());
     return {std::move(words), folder_->path(), {}, {}, std::chrono::seconds(300)};
   }
@@ -151,7 +158,8 @@ TEST_F(BatchEvaluationTest, EvaluatesAllBesideTheirBaseAndRanksThem) {
   EXPECT_EQ(with_state(report_of(run_program(call("first.db", {"--dry-run"}, "Models", "9"))), "evaluate"), kAll);
   EXPECT_EQ(with_state(report_of(run_program(call("first.db", {"--dry-run", "--apply-chat-template"}))), "evaluate"), kAll);
   EXPECT_EQ(with_state(report_of(run_program(call("first.db", {"--dry-run", "--bos", "never"}))), "evaluate"), kAll);
-  EXPECT_EQ(with_state(report_of(run_program(call("first.db", {"--dry-run", "--kv-bits", "8"}))), "up to date"), std::set<std::string>{"demo"});
+  EXPECT_EQ(with_state(report_of(run_program(call("first.db", {"--dry-run", "--kv-bits", "8"}))), "up to date"),
+            std::set<std::string>{"demo"});
   EXPECT_EQ(with_state(report_of(run_program(call("first.db", {"--dry-run", "--fresh"}))), "evaluate"), kAll);
 
   // For people.
@@ -159,7 +167,8 @@ TEST_F(BatchEvaluationTest, EvaluatesAllBesideTheirBaseAndRanksThem) {
   std::erase(plain, "--json");
   const ProgramResult table = run_program(plain, folder_->path());
   EXPECT_EQ(table.exit_code, 0) << table.err;
-  EXPECT_THAT(table.out, AllOf(HasSubstr("rank  model"), HasSubstr("retained"), HasSubstr("left out: "), HasSubstr("5 up to date")));
+  EXPECT_THAT(table.out,
+              AllOf(HasSubstr("rank  model"), HasSubstr("retained"), HasSubstr("left out: "), HasSubstr("5 up to date")));
 }
 
 // Killed at any of several points and started again, it ends as an undisturbed one, and does what was done not again.
@@ -168,7 +177,8 @@ TEST_F(BatchEvaluationTest, KilledAndResumed) {
   for (const int64_t done : {0, 1, 3}) {
     ProgramCall killed = call("killed.db");
     killed.kill_when = [&](const std::string& err) {
-      return done == 0 ? err.find("arc") != std::string::npos || evaluations_in(store("killed.db")) > 0 : evaluations_in(store("killed.db")) >= done;
+      return done == 0 ? err.find("arc") != std::string::npos || evaluations_in(store("killed.db")) > 0
+                       : evaluations_in(store("killed.db")) >= done;
     };
     const ProgramResult result = run_program(killed);
     EXPECT_TRUE(result.killed) << result.err;
@@ -202,7 +212,8 @@ TEST_F(BatchEvaluationTest, GoesOnAfterAFailureAndTriesAgain) {
   fs::remove_all(folder_->path() / "Shelf");
   put_demo(broken);
   put_demo(folder_->path() / "Shelf" / "fine");
-  write_text(folder_->path() / "Shelf" / "fine" / "config.json", file_bytes(kDemoModel / "config.json") + "\n");  // no copy of the other
+  write_text(folder_->path() / "Shelf" / "fine" / "config.json",
+             file_bytes(kDemoModel / "config.json") + "\n");  // no copy of the other
   Json config = parse_json(file_bytes(kDemoModel / "config.json"), "config.json");
   config["intermediate_size"] = 512;
   write_text(broken / "config.json", dump_json(config));
@@ -227,7 +238,8 @@ TEST_F(BatchEvaluationTest, GoesOnAfterAFailureAndTriesAgain) {
 TEST_F(BatchEvaluationTest, WhatDoesNotFitIsSkippedWithTheFigures) {
   const Json report = report_of(run_program(call("memory.db", {"--memory", "1MB"})));
   EXPECT_EQ(with_state(report, "skipped"), kAll);
-  EXPECT_THAT(by_model(report).at("demo_awq").at("reason").get<std::string>(), AllOf(HasSubstr("needs "), HasSubstr("base 1"), HasSubstr("976.6 KiB may be used")));
+  EXPECT_THAT(by_model(report).at("demo_awq").at("reason").get<std::string>(),
+              AllOf(HasSubstr("needs "), HasSubstr("base 1"), HasSubstr("976.6 KiB may be used")));
   EXPECT_EQ(evaluations_in(store("memory.db")), 0);
   // The estimate holds the weights as they are measured in memory, and is no more than twice that.
   std::vector<std::string> words = call("memory.db").arguments;
@@ -236,7 +248,8 @@ TEST_F(BatchEvaluationTest, WhatDoesNotFitIsSkippedWithTheFigures) {
   const ProgramResult measured = run_program(words, folder_->path());
   ASSERT_EQ(measured.exit_code, 0) << measured.err;
   const Json plan = report_of(run_program(call("memory_plan.db", {"--dry-run"})));
-  const double estimate = by_model(plan).at("demo_awq").at("memory_bytes").get<double>() - by_model(plan).at("demo").at("memory_bytes").get<double>();
+  const double estimate =
+      by_model(plan).at("demo_awq").at("memory_bytes").get<double>() - by_model(plan).at("demo").at("memory_bytes").get<double>();
   const Json result = parse_json(measured.out, "eval --json");
   const double actual = result.at("model").at("throughput").at("weights_memory_bytes");
   EXPECT_GT(estimate, 0.9 * actual);

@@ -2,7 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "common/file.h"
 #include "common/hash.h"
 #include "common/json.h"
 #include "models/io/gguf_writer.h"
@@ -60,7 +59,7 @@ class PairingTest : public testing::Test {
     model.name = fs::path(label).stem().string();
     model.kind = ModelKind::kGguf;
     model.original = original;
-    metadata.insert(metadata.begin(), {"general.architecture", std::string("qwen3")});
+    metadata.insert(metadata.begin(), models::GgufPair{"general.architecture", std::string("qwen3")});
     models::GgufWriter writer(model.path, std::move(metadata), {});
     writer.finish();
     return models_.emplace_back(std::move(model));
@@ -96,9 +95,10 @@ TEST_F(PairingTest, ByTheHashesOfOurMetadataWhateverTheNames) {
   write_text(folder_.path() / "one/model.safetensors", "weights of one");
   write_text(folder_.path() / "two/model.safetensors", "weights of two");
   const auto metadata = [&](const std::string& weights, const std::string& name) {
-    return dump_json(Json{{"source", {{"name", name}}},
-                          {"source_sha256",
-                           {{"config.json", sha256_hex(R"({"hidden_size": 64, "x": 1})")}, {"model.safetensors", sha256_hex(weights)}}}});
+    return dump_json(
+        Json{{"source", {{"name", name}}},
+             {"source_sha256",
+              {{"config.json", sha256_hex(R"({"hidden_size": 64, "x": 1})")}, {"model.safetensors", sha256_hex(weights)}}}});
   };
   add("one-awq", false);  // its name misleads
   write_text(folder_.path() / "one-awq/quantization_metadata.json", metadata("weights of two", "two"));
@@ -117,7 +117,8 @@ TEST_F(PairingTest, ByWhatOtherToolsWrite) {
   add("by_hub_name", false, R"({"_name_or_path": "org/Tiny-1B"})");
   expect_base("by_hub_name", "Tiny-1B", "_name_or_path");
   add("by_card", false);
-  write_text(folder_.path() / "by_card/README.md", "---\nlicense: mit\nbase_model:\n- org/Tiny-1B\nbase_model_relation: quantized\n---\n# Card\n");
+  write_text(folder_.path() / "by_card/README.md",
+             "---\nlicense: mit\nbase_model:\n- org/Tiny-1B\nbase_model_relation: quantized\n---\n# Card\n");
   expect_base("by_card", "Tiny-1B", "model card");
   add("merge", false);
   write_text(folder_.path() / "merge/README.md", "---\nbase_model: [org/Tiny-1B, org/other]\n---\n");
@@ -168,7 +169,10 @@ TEST_F(PairingTest, TheNearestOfOneNameElseAmbiguous) {
   expect_alone("demo-awq", "ambiguous base: a/demo, b/demo");
   sources_.rules = {{"demo-awq", folder_.path() / "a/demo"}};
   expect_base("demo-awq", "a/demo", "--base");
-  expect_base("b/demo-awq", "b/demo", "by name");  // the pattern is of the whole label
+  expect_base("b/demo-awq", "a/demo", "--base");  // by its name
+  sources_.rules = {{"b/*awq", folder_.path() / "a/demo"}};
+  expect_base("b/demo-awq", "a/demo", "--base");  // by its place
+  expect_alone("demo-awq", "ambiguous");
   sources_.rules = {{"", folder_.path() / "a/demo"}};
   expect_base("b/demo-awq", "a/demo", "--base");
   expect_alone("b/demo", "");
@@ -184,7 +188,9 @@ TEST_F(PairingTest, TheStoreKnowsWhatARunMade) {
   add("demo", true);
   add("elsewhere", false);
   const TemporaryFolder outside;
-  sources_.recorded_base = [&](const fs::path& model) { return model.filename() == "elsewhere" ? std::optional(outside.path()) : std::nullopt; };
+  sources_.recorded_base = [&](const fs::path& model) {
+    return model.filename() == "elsewhere" ? std::optional(outside.path()) : std::nullopt;
+  };
   const Pairing found = pair("elsewhere");
   ASSERT_TRUE(found.base);
   EXPECT_EQ(*found.base, outside.path());

@@ -1,15 +1,16 @@
 // The order of evaluated models, and which of them nothing beats.
-#include "pipeline/batch/ranking.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "pipeline/batch/ranking.h"
 
 namespace salient::pipeline {
 namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-eval::TaskResult scored_task(const std::string& name, double value, std::optional<double> base_value, eval::Unit unit = eval::Unit::kFraction) {
+eval::TaskResult scored_task(const std::string& name, double value, std::optional<double> base_value,
+                             eval::Unit unit = eval::Unit::kFraction) {
   eval::TaskResult task;
   task.task = name;
   eval::MetricResult metric;
@@ -67,10 +68,11 @@ std::vector<std::string> labels(const std::vector<RankedModel>& models) {
 TEST(Ranking, ByWhatIsKeptOnAverageThenDivergenceThenSize) {
   RankedInput base = input("demo", 1000, {scored_task("arc", 0.5, {})}, "");
   base.serves_as_base = true;
-  const std::vector<RankedModel> ranked = rank_models({base, input("worst", 200, {scored_task("arc", 0.3, 0.5), scored_task("squad", 50, 50, eval::Unit::kPercent)}),
-                                                       input("best", 400, {scored_task("arc", 0.5, 0.5), scored_task("squad", 55, 50, eval::Unit::kPercent)}),
-                                                       input("even_far", 300, {scored_task("arc", 0.45, 0.5), text_task(2.2, 2.0, 0.02)}),
-                                                       input("even_near", 300, {scored_task("arc", 0.45, 0.5), text_task(2.1, 2.0, 0.01)})});
+  const std::vector<RankedModel> ranked =
+      rank_models({base, input("worst", 200, {scored_task("arc", 0.3, 0.5), scored_task("squad", 50, 50, eval::Unit::kPercent)}),
+                   input("best", 400, {scored_task("arc", 0.5, 0.5), scored_task("squad", 55, 50, eval::Unit::kPercent)}),
+                   input("even_far", 300, {scored_task("arc", 0.45, 0.5), text_task(2.2, 2.0, 0.02)}),
+                   input("even_near", 300, {scored_task("arc", 0.45, 0.5), text_task(2.1, 2.0, 0.01)})});
   EXPECT_THAT(labels(ranked), ElementsAre("best", "even_near", "even_far", "worst", "demo"));
   EXPECT_DOUBLE_EQ(*ranked[0].retained, (1.0 + 1.1) / 2);
   EXPECT_DOUBLE_EQ(*ranked[0].score, (0.5 + 0.55) / 2);
@@ -89,15 +91,16 @@ TEST(Ranking, ByWhatIsKeptOnAverageThenDivergenceThenSize) {
 }
 
 TEST(Ranking, TextAloneRanksByDivergence) {
-  const std::vector<RankedModel> ranked = rank_models({input("far", 100, {text_task(2.0, 2.0, 0.5)}), input("near", 200, {text_task(2.4, 2.0, 0.1)})});
+  const std::vector<RankedModel> ranked =
+      rank_models({input("far", 100, {text_task(2.0, 2.0, 0.5)}), input("near", 200, {text_task(2.4, 2.0, 0.1)})});
   EXPECT_THAT(labels(ranked), ElementsAre("near", "far"));
   EXPECT_TRUE(ranked[0].on_front && ranked[1].on_front);
 }
 
 TEST(Ranking, OriginalsAreRankedByScoreWhereNothingIsCompared) {
-  const std::vector<RankedModel> ranked =
-      rank_models({input("step-100", 100, {scored_task("arc", 0.4, {})}, ""), input("step-200", 100, {scored_task("arc", 0.6, {})}, ""),
-                   input("text_only", 100, {text_task(2.0, {}, {})}, "")});
+  const std::vector<RankedModel> ranked = rank_models({input("step-100", 100, {scored_task("arc", 0.4, {})}, ""),
+                                                       input("step-200", 100, {scored_task("arc", 0.6, {})}, ""),
+                                                       input("text_only", 100, {text_task(2.0, {}, {})}, "")});
   EXPECT_THAT(labels(ranked), ElementsAre("step-200", "step-100", "text_only"));
   EXPECT_EQ(ranked[0].rank, 1);
   EXPECT_EQ(ranked[2].rank, 3);
@@ -105,14 +108,17 @@ TEST(Ranking, OriginalsAreRankedByScoreWhereNothingIsCompared) {
 }
 
 TEST(Ranking, FrontsOfTwoBasesDoNotMeet) {
-  const std::vector<RankedModel> ranked = rank_models({input("a", 100, {scored_task("arc", 0.4, 0.5)}, "one"), input("b", 50, {scored_task("arc", 0.5, 0.5)}, "two")});
+  const std::vector<RankedModel> ranked =
+      rank_models({input("a", 100, {scored_task("arc", 0.4, 0.5)}, "one"), input("b", 50, {scored_task("arc", 0.5, 0.5)}, "two")});
   EXPECT_TRUE(ranked[0].on_front && ranked[1].on_front);
 }
 
 TEST(Ranking, TableAndJsonSayTheSame) {
-  const std::vector<RankedModel> ranked = rank_models({input("q", 250, {scored_task("arc", 0.45, 0.5), text_task(2.1, 2.0, 0.0123)})});
+  const std::vector<RankedModel> ranked =
+      rank_models({input("q", 250, {scored_task("arc", 0.45, 0.5), text_task(2.1, 2.0, 0.0123)})});
   const std::string table = ranking_table(ranked);
-  for (const char* text : {"q", "demo", "250 B", "25.0 %", "90.0 %", "2.1000", "+5.00 %", "0.0123", "0.4500", "*"}) EXPECT_THAT(table, HasSubstr(text));
+  for (const char* text : {"q", "demo", "250 B", "25.0 %", "90.0 %", "2.1000", "+5.00 %", "0.0123", "0.4500", "*"})
+    EXPECT_THAT(table, HasSubstr(text));
   const Json json = ranking_json(ranked).at(0);
   EXPECT_EQ(json.at("rank"), 1);
   EXPECT_DOUBLE_EQ(json.at("retained").get<double>(), 0.9);

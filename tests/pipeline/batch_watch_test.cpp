@@ -19,8 +19,9 @@ using testing::HasSubstr;
 class BatchWatchTest : public testing::Test {
  protected:
   ProgramCall call(std::vector<std::string> more) const {
-    std::vector<std::string> words = {"watch", "Models", "--tasks", "arc", "--data", "arc=" + (kDemoModel / "data/arc_test.jsonl").string(),
-                                      "--limit", "4", "--poll", "1", "--store", "watch.db", "--json"};
+    std::vector<std::string> words = {
+        "watch",  "Models", "--tasks", "arc",      "--data", "arc=" + (kDemoModel / "data/arc_test.jsonl").string(), "--limit", "4",
+        "--poll", "1",      "--store", "watch.db", "--json"};
     words.insert(words.end(), more.begin(), more.end());
     return {std::move(words), folder_.path(), {}, {}, std::chrono::seconds(240)};
   }

@@ -9,7 +9,8 @@
 namespace salient::test {
 
 // Files that a checkpoint of the demo is made of.
-inline const std::vector<std::string> kDemoFiles = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};
+inline const std::vector<std::string> kDemoFiles = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+                                                    "generation_config.json"};
 
 // A copy of the demo's checkpoint, without its README and training metadata.
 inline std::filesystem::path put_demo(const std::filesystem::path& folder) {
