@@ -159,8 +159,8 @@ void record_throughput(Store& store, std::optional<int64_t> run_id, const std::s
   put_known("bandwidth_share", throughput.bandwidth_share, throughput.repeats);
 }
 
-int64_t record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
-                          const std::optional<EvaluatedModel>& base) {
+void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
+                       const std::optional<EvaluatedModel>& base) {
   EvaluationRecord record;
   record.run_id = run_id;
   record.model_name = evaluation.model.model;
@@ -179,9 +179,8 @@ int64_t record_evaluation(Store& store, std::optional<int64_t> run_id, const eva
   Transaction transaction(store);
   record_model(store, run_id, evaluation.model, model, evaluation.base ? evaluation.base->model : "");
   if (evaluation.base && base) record_model(store, run_id, *evaluation.base, *base, "");
-  const int64_t id = store.put_evaluation(record, documents);
+  store.put_evaluation(record, documents);
   transaction.commit();
-  return id;
 }
 
 }  // namespace salient::pipeline

@@ -1,4 +1,4 @@
-// --tracking of the commands that measure something.
+// The command tracking, and --tracking of the commands that measure something.
 #pragma once
 
 #include <vector>
@@ -13,6 +13,8 @@ inline const OptionRow kTrackingRow = {"tracking", "TRACKER",
                                        "is away they wait in the store (docs/tracking.md)",
                                        true};
 inline const OptionRow kTrackingExperimentRow = {"tracking-experiment", "NAME", "the tracker's experiment; default: MLFLOW_EXPERIMENT_NAME, else salient"};
+
+void tracking_command(const std::vector<std::string>& words);
 
 // Nothing where --tracking is not given. Errors: invalid argument.
 std::vector<TrackingTarget> tracking_targets(const Arguments& arguments, const std::string& command);

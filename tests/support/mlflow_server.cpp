@@ -70,7 +70,7 @@ MlflowServer::MlflowServer(const fs::path& python) {
   child_ = spawn({python.string(), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1", "--backend-store-uri",
                   "sqlite:///" + (folder_.path() / "mlflow.db").string(), "--artifacts-destination", (folder_.path() / "files").string(), "--serve-artifacts"},
                  log);
-  const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(5);
   for (;;) {
     try {
       if (http_.send({"GET", url_ + "/health", {}, {}}).status == 200) return;

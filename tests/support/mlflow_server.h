@@ -21,7 +21,7 @@ class MlflowServer {
   // A Python that has mlflow: $SALIENT_TEST_PYTHON, else .venv-test/bin/python of the sources (scripts/test.sh --all makes it). `reason`: why there is none.
   static std::optional<std::filesystem::path> find_python(const std::filesystem::path& sources, std::string& reason);
 
-  // Returns when it answers. Errors: std::runtime_error, after two minutes or when it ended, with the end of its log.
+  // Returns when it answers. Errors: std::runtime_error, after five minutes or when it ended, with the end of its log.
   explicit MlflowServer(const std::filesystem::path& python);
   ~MlflowServer();
   MlflowServer(const MlflowServer&) = delete;
