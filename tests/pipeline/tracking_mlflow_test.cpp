@@ -1,5 +1,5 @@
-// Results in a real MLflow server: what a run tells it, and that nothing is lost or told twice when the server is away, broken or slow, or the program
-// is killed.
+// Results in a real MLflow server: what a run tells it, and that nothing is lost or told twice when the server is away, broken or
+// slow, or the program is killed.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -24,14 +24,14 @@ namespace salient::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
+using test::TinyRequest;
+using test::TinyServer;
+using test::values_of;
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::IsSupersetOf;
 using ::testing::Not;
-using test::TinyRequest;
-using test::TinyServer;
-using test::values_of;
 
 // One for all tests, which have experiments of their own.
 test::MlflowServer* server = nullptr;
@@ -40,8 +40,8 @@ class TrackingMlflow : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     // The environment of the one who runs the tests must not decide where they go.
-    for (const char* name : {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
-                             "MLFLOW_TRACKING_TOKEN", "http_proxy", "https_proxy", "all_proxy"})
+    for (const char* name : {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_USERNAME",
+                             "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "http_proxy", "https_proxy", "all_proxy"})
       ::unsetenv(name);
     ::setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5", 1);
     const auto python = test::MlflowServer::find_python(SALIENT_SOURCE_DIR, reason_);
@@ -80,7 +80,9 @@ Json evaluation_json(double value) {
 }
 
 // A run as the stage engine stores it, without the work.
-int64_t begin_run(Store& store, const Json& config = {{"quantization", {{"bits", 4}}}}) { return store.begin_run("synthetic", config, "0.1.0"); }
+int64_t begin_run(Store& store, const Json& config = {{"quantization", {{"bits", 4}}}}) {
+  return store.begin_run("synthetic", config, "0.1.0");
+}
 
 void add_stage(Store& store, int64_t run, const std::string& name, const Json& values) {
   const int64_t stage = store.begin_stage(run, name, "key of " + name, Json::object());
@@ -92,7 +94,8 @@ class Gate {
  public:
   enum class Temper { kForward, kError, kHang, kHalf, kLoseAnswer };
 
-  explicit Gate(const std::string& upstream) : upstream_(upstream), server_([this](const TinyRequest& request) { return answer(request); }) {}
+  explicit Gate(const std::string& upstream)
+      : upstream_(upstream), server_([this](const TinyRequest& request) { return answer(request); }) {}
 
   void set(Temper temper, std::string only = "") {
     only_ = std::move(only);
@@ -106,7 +109,8 @@ class Gate {
     const Temper temper = request.target.find(only_) != std::string::npos ? temper_.load() : Temper::kForward;
     if (temper == Temper::kError) return test::tiny_answer(503, "<html>Service Unavailable</html>", "text/html");
     if (temper == Temper::kHang) return std::nullopt;
-    const HttpResponse response = client_.send({request.method, upstream_ + request.target, request.body, request.header("Content-Type")});
+    const HttpResponse response =
+        client_.send({request.method, upstream_ + request.target, request.body, request.header("Content-Type")});
     const std::string whole = test::tiny_answer(response.status, response.body, response.content_type);
     if (temper == Temper::kLoseAnswer) return "";
     if (temper == Temper::kForward) return whole;
@@ -123,7 +127,8 @@ class Gate {
 
 TEST_F(TrackingMlflow, SettingsFiguresFilesAndStatusArrive) {
   Store store(folder_.path() / "salient.db");
-  const int64_t run = begin_run(store, {{"quantization", {{"bits", 4}, {"ignore", {"lm_head"}}}}, {"model", {{"path", "models/demo"}}}});
+  const int64_t run =
+      begin_run(store, {{"quantization", {{"bits", 4}, {"ignore", {"lm_head"}}}}, {"model", {{"path", "models/demo"}}}});
   queue_run(store, target(), run, "i");
   EXPECT_EQ(TrackingSender(store).send().left, 0);
   EXPECT_EQ(only_run().at("info").at("status"), "RUNNING");
@@ -213,7 +218,8 @@ TEST_F(TrackingMlflow, WhatCouldNotBeSentArrivesLaterOnce) {
       const std::vector<Json> runs = server->runs(experiment_);
       ASSERT_EQ(runs.size(), made) << "a lost answer made a second run";
       const std::string remote = TrackingOutbox(store).find(id)->remote.at("run_id");
-      const auto told = std::find_if(runs.begin(), runs.end(), [&](const Json& entry) { return entry.at("info").at("run_id") == remote; });
+      const auto told =
+          std::find_if(runs.begin(), runs.end(), [&](const Json& entry) { return entry.at("info").at("run_id") == remote; });
       ASSERT_NE(told, runs.end());
       EXPECT_EQ(told->at("info").at("status"), "FINISHED");
       EXPECT_EQ(server->history(remote, "openmath/exact_match.strict-match").size(), 1u);
@@ -290,7 +296,8 @@ TEST_F(TrackingMlflow, WhatTheServerRefusesDoesNotKeepBackTheRest) {
   EXPECT_EQ(report.sent, 2);
   EXPECT_EQ(report.rejected, 1);
   EXPECT_EQ(report.left, 0);
-  EXPECT_THAT(outbox.summaries().at(0).error, AllOf(HasSubstr("INVALID_PARAMETER_VALUE"), HasSubstr("Changing param values is not allowed")));
+  EXPECT_THAT(outbox.summaries().at(0).error,
+              AllOf(HasSubstr("INVALID_PARAMETER_VALUE"), HasSubstr("Changing param values is not allowed")));
   EXPECT_EQ(values_of(only_run(), "params").at("p"), "1");
   EXPECT_EQ(values_of(only_run(), "params").at("q"), "3");
   EXPECT_EQ(TrackingSender(store).send().rejected, 0) << "it was asked again unasked";
@@ -312,7 +319,8 @@ TEST_F(TrackingMlflow, ADeletedExperimentIsSaidAndEverythingWaits) {
   EXPECT_EQ(report.sent, 0);
   EXPECT_GT(report.left, 0);
   ASSERT_EQ(report.errors.size(), 1u);
-  EXPECT_THAT(report.errors.front(), AllOf(HasSubstr("experiment '" + experiment_ + "' was deleted"), HasSubstr("tracking.experiment")));
+  EXPECT_THAT(report.errors.front(),
+              AllOf(HasSubstr("experiment '" + experiment_ + "' was deleted"), HasSubstr("tracking.experiment")));
   server->post("experiments/restore", {{"experiment_id", made.at("experiment_id")}});
   EXPECT_EQ(TrackingSender(store).send().left, 0);
   EXPECT_EQ(only_run().at("info").at("run_name"), "synthetic");
@@ -363,20 +371,21 @@ TEST_F(TrackingMlflow, ARunIsSeenThereWithAllItsResults) {
   EXPECT_EQ(values_of(told, "tags").at("salient.artifact"), test::kDemoArtifact);
   EXPECT_THAT(values_of(told, "tags").at("mlflow.note.content").get<std::string>(), HasSubstr(test::kDemoArtifact));
   const auto metrics = values_of(told, "metrics");
-  for (const char* key : {"seconds/quantize", "seconds/total", "size/model_bytes", "size/base_bytes", "calibrate/tokens", "arc/acc_stderr", "arc/acc_base",
-                          "arc/acc_retention", "arc/acc_flips_lost", "perplexity/kl_divergence"})
+  for (const char* key : {"seconds/quantize", "seconds/total", "size/model_bytes", "size/base_bytes", "calibrate/tokens",
+                          "arc/acc_stderr", "arc/acc_base", "arc/acc_retention", "arc/acc_flips_lost", "perplexity/kl_divergence"})
     EXPECT_THAT(metrics, Contains(::testing::Key(key)));
   // The same figures as the store has.
   size_t compared = 0;
-  for (const Json& row : parse_json(test::run_program({"results", "--json", "--model", test::kDemoArtifact}, folder_.path()).out, "results")) {
+  for (const Json& row :
+       parse_json(test::run_program({"results", "--json", "--model", test::kDemoArtifact}, folder_.path()).out, "results")) {
     const std::string key = row.at("task").get<std::string>() + "/" + row.at("metric").get<std::string>();
     if (!metrics.contains(key)) continue;
     EXPECT_EQ(metrics.at(key), row.at("value")) << key;
     ++compared;
   }
   EXPECT_GT(compared, 10u);
-  EXPECT_THAT(server->files(id), IsSupersetOf({"artifact_sha256.json", "calibration_record.json", "config.json", "quantization_metadata.json", "report.html",
-                                               "results.json"}));
+  EXPECT_THAT(server->files(id), IsSupersetOf({"artifact_sha256.json", "calibration_record.json", "config.json",
+                                               "quantization_metadata.json", "report.html", "results.json"}));
   EXPECT_EQ(server->file(told, "report.html"), read_text_file(folder_.path() / "runs/run_1.html"));
 
   // Again: nothing to do, nothing to tell.
@@ -390,9 +399,9 @@ TEST_F(TrackingMlflow, ARunIsSeenThereWithAllItsResults) {
   EXPECT_EQ(line.at("status"), "finished");
 
   // And once more, to another experiment, from what the store has.
-  const test::ProgramResult log = test::run_program({"tracking", "log", "--run", "1", "--tracking", "mlflow=" + server->url(), "--tracking-experiment",
-                                                     experiment_ + " later"},
-                                                    folder_.path());
+  const test::ProgramResult log = test::run_program(
+      {"tracking", "log", "--run", "1", "--tracking", "mlflow=" + server->url(), "--tracking-experiment", experiment_ + " later"},
+      folder_.path());
   EXPECT_EQ(log.exit_code, 0) << log.err;
   const std::vector<Json> later = server->runs(experiment_ + " later");
   ASSERT_EQ(later.size(), 1u);
@@ -401,8 +410,10 @@ TEST_F(TrackingMlflow, ARunIsSeenThereWithAllItsResults) {
 
 TEST_F(TrackingMlflow, AKilledRunGoesOnInTheSameRunThere) {
   test::write_demo_config(folder_.path(), tracking_block(server->url(), experiment_));
-  const test::ProgramResult killed = test::run_program(test::ProgramCall{
-      {"run", "run.yaml"}, folder_.path(), {}, [](const std::string& err) { return err.find("stage evaluate:arc: ") != std::string::npos; }});
+  const test::ProgramResult killed =
+      test::run_program(test::ProgramCall{{"run", "run.yaml"}, folder_.path(), {}, [](const std::string& err) {
+                                            return err.find("stage evaluate:arc: ") != std::string::npos;
+                                          }});
   ASSERT_TRUE(killed.killed) << killed.err;
   ASSERT_EQ(test::run_program({"tracking", "send"}, folder_.path()).exit_code, 0);
   EXPECT_EQ(only_run().at("info").at("status"), "KILLED");
@@ -422,7 +433,8 @@ TEST_F(TrackingMlflow, ARunDoesNotMindThatTheServerIsAway) {
   test::write_demo_config(folder_.path(), tracking_block(gate.url(), experiment_));
   const test::ProgramResult result = test::run_program({"run", "run.yaml"}, folder_.path());
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.err, AllOf(HasSubstr("wait in the store, as GET " + gate.url()), HasSubstr("answered 503"), HasSubstr("salient tracking send")));
+  EXPECT_THAT(result.err, AllOf(HasSubstr("wait in the store, as GET " + gate.url()), HasSubstr("answered 503"),
+                                HasSubstr("salient tracking send")));
   EXPECT_TRUE(server->runs(experiment_).empty());
   const test::ProgramResult vain = test::run_program({"tracking", "send"}, folder_.path());
   EXPECT_EQ(vain.exit_code, 6) << vain.out;
@@ -439,9 +451,11 @@ TEST_F(TrackingMlflow, ARunDoesNotMindThatTheServerIsAway) {
 
 TEST_F(TrackingMlflow, EvalTellsWithoutAConfiguration) {
   const std::string data = (test::kDemoModel / "data/arc_test.jsonl").string();
-  const std::vector<std::string> words = {"eval",       test::kDemoModel.string(), "--tasks",  "arc", "--data", "arc=" + data, "--limit", "12", "--no-throughput",
-                                          "--tracking", "mlflow"};
-  const std::map<std::string, std::string> environment = {{"MLFLOW_TRACKING_URI", server->url()}, {"MLFLOW_EXPERIMENT_NAME", experiment_}};
+  const std::vector<std::string> words = {
+      "eval", test::kDemoModel.string(), "--tasks",    "arc",   "--data", "arc=" + data, "--limit",
+      "12",   "--no-throughput",         "--tracking", "mlflow"};
+  const std::map<std::string, std::string> environment = {{"MLFLOW_TRACKING_URI", server->url()},
+                                                          {"MLFLOW_EXPERIMENT_NAME", experiment_}};
   const test::ProgramResult result = test::run_program(words, folder_.path(), environment);
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const Json told = only_run();

@@ -67,8 +67,9 @@ MlflowServer::MlflowServer(const fs::path& python) {
   const std::string port = std::to_string(free_port());
   url_ = "http://127.0.0.1:" + port;
   const fs::path log = folder_.path() / "log";
-  child_ = spawn({python.string(), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1", "--backend-store-uri",
-                  "sqlite:///" + (folder_.path() / "mlflow.db").string(), "--artifacts-destination", (folder_.path() / "files").string(), "--serve-artifacts"},
+  child_ = spawn({python.string(), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
+                  "--backend-store-uri", "sqlite:///" + (folder_.path() / "mlflow.db").string(), "--artifacts-destination",
+                  (folder_.path() / "files").string(), "--serve-artifacts"},
                  log);
   const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(5);
   for (;;) {
@@ -114,12 +115,14 @@ Json MlflowServer::post(const std::string& endpoint, const Json& body) {
 std::vector<Json> MlflowServer::runs(const std::string& experiment) {
   const Json found = get("/api/2.0/mlflow/experiments/get-by-name?experiment_name=" + url_escape(experiment));
   if (!found.contains("experiment")) return {};
-  const Json answer = post("runs/search", {{"experiment_ids", {found.at("experiment").at("experiment_id")}}, {"max_results", 1000}});
+  const Json answer =
+      post("runs/search", {{"experiment_ids", {found.at("experiment").at("experiment_id")}}, {"max_results", 1000}});
   return answer.value("runs", std::vector<Json>());
 }
 
 Json MlflowServer::history(const std::string& run_id, const std::string& key) {
-  return get("/api/2.0/mlflow/metrics/get-history?run_id=" + run_id + "&metric_key=" + url_escape(key)).value("metrics", Json::array());
+  return get("/api/2.0/mlflow/metrics/get-history?run_id=" + run_id + "&metric_key=" + url_escape(key))
+      .value("metrics", Json::array());
 }
 
 std::vector<std::string> MlflowServer::files(const std::string& run_id) {
@@ -131,12 +134,14 @@ std::vector<std::string> MlflowServer::files(const std::string& run_id) {
 
 std::string MlflowServer::file(const Json& run, const std::string& path) {
   const std::string uri = run.at("info").at("artifact_uri").get<std::string>();
-  return http_.send({"GET", url_ + "/api/2.0/mlflow-artifacts/artifacts" + uri.substr(uri.find(":/") + 1) + "/" + path, {}, {}}).body;
+  return http_.send({"GET", url_ + "/api/2.0/mlflow-artifacts/artifacts" + uri.substr(uri.find(":/") + 1) + "/" + path, {}, {}})
+      .body;
 }
 
 std::map<std::string, Json> values_of(const Json& run, const std::string& kind) {
   std::map<std::string, Json> values;
-  for (const Json& entry : run.at("data").value(kind, Json::array())) values[entry.at("key").get<std::string>()] = entry.value("value", Json());
+  for (const Json& entry : run.at("data").value(kind, Json::array()))
+    values[entry.at("key").get<std::string>()] = entry.value("value", Json());
   return values;
 }
 

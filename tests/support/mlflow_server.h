@@ -1,5 +1,5 @@
-// A real `mlflow server` on the loopback device, with its database and files in a temporary folder; and what it has, as a user of its REST interface
-// sees it.
+// A real `mlflow server` on the loopback device, with its database and files in a temporary folder; and what it has, as a user of
+// its REST interface sees it.
 #pragma once
 
 #include <sys/types.h>
@@ -18,7 +18,8 @@ namespace salient::test {
 
 class MlflowServer {
  public:
-  // A Python that has mlflow: $SALIENT_TEST_PYTHON, else .venv-test/bin/python of the sources (scripts/test.sh --all makes it). `reason`: why there is none.
+  // A Python that has mlflow: $SALIENT_TEST_PYTHON, else .venv-test/bin/python of the sources (scripts/test.sh --all makes it).
+  // `reason`: why there is none.
   static std::optional<std::filesystem::path> find_python(const std::filesystem::path& sources, std::string& reason);
 
   // Returns when it answers. Errors: std::runtime_error, after five minutes or when it ended, with the end of its log.
