@@ -159,8 +159,8 @@ void record_throughput(Store& store, std::optional<int64_t> run_id, const std::s
   put_known("bandwidth_share", throughput.bandwidth_share, throughput.repeats);
 }
 
-void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
-                       const std::optional<EvaluatedModel>& base) {
+int64_t record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
+                          const std::optional<EvaluatedModel>& base) {
   EvaluationRecord record;
   record.run_id = run_id;
   record.model_name = evaluation.model.model;
@@ -179,8 +179,9 @@ void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::
   Transaction transaction(store);
   record_model(store, run_id, evaluation.model, model, evaluation.base ? evaluation.base->model : "");
   if (evaluation.base && base) record_model(store, run_id, *evaluation.base, *base, "");
-  store.put_evaluation(record, documents);
+  const int64_t id = store.put_evaluation(record, documents);
   transaction.commit();
+  return id;
 }
 
 }  // namespace salient::pipeline

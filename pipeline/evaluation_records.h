@@ -25,8 +25,8 @@ void record_throughput(Store& store, std::optional<int64_t> run_id, const std::s
                        const EvaluatedModel& model, const eval::Throughput& throughput);
 
 // Stores the whole evaluation with its documents, and every metric of the model, and of the base where there is one, as a row of
-// its own; in one transaction.
-void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
-                       const std::optional<EvaluatedModel>& base);
+// its own; in one transaction. The result is the evaluation's id.
+int64_t record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
+                          const std::optional<EvaluatedModel>& base);
 
 }  // namespace salient::pipeline

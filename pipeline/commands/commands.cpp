@@ -12,7 +12,6 @@
 #include "common/error.h"
 #include "common/text.h"
 #include "pipeline/commands/metal_marlin_commands.h"
-#include "pipeline/commands/tracking_options.h"
 
 namespace salient::pipeline {
 namespace {

@@ -35,6 +35,7 @@ void results_command(const std::vector<std::string>& words);
 void run_command(const std::vector<std::string>& words);
 void runs_command(const std::vector<std::string>& words);
 void sensitivity_command(const std::vector<std::string>& words);
+void tracking_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);
 void verify_smoothing_command(const std::vector<std::string>& words);
 

@@ -275,11 +275,12 @@ void eval_command(const std::vector<std::string>& words) {
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     model.reset();
+    int64_t evaluation_id = 0;
     const auto store_evaluation = [&] {
       if (!store) return;
       std::optional<EvaluatedModel> stored_base;
       if (base) stored_base = EvaluatedModel{base_folder, model_hash(*store, base_folder)};
-      record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
+      evaluation_id = record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
     };
     store_evaluation();
     if (arguments.has("output-path")) {
@@ -304,8 +305,9 @@ void eval_command(const std::vector<std::string>& words) {
       store_evaluation();  // again, with them
     }
     if (!targets.empty()) {
-      const std::string path = std::filesystem::absolute(folder).lexically_normal().string();
-      for (const EvaluationRecord& record : store->list_evaluations({"", path, std::nullopt, 1})) track_evaluation(*store, targets, record, print_note);
+      for (const EvaluationRecord& record : store->list_evaluations({.model_path = std::filesystem::absolute(folder).lexically_normal().string()})) {
+        if (record.id == evaluation_id) track_evaluation(*store, targets, record, print_note);
+      }
     }
     if (arguments.flag("json")) {
       output.push_back(eval::to_json(evaluation));

@@ -6,6 +6,7 @@
 #include "common/table.h"
 #include "common/text.h"
 #include "pipeline/commands/arguments.h"
+#include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/commands/tracking_options.h"
 #include "pipeline/tracking/send.h"

@@ -1,4 +1,4 @@
-// The command tracking, and --tracking of the commands that measure something.
+// --tracking of the commands that measure something.
 #pragma once
 
 #include <vector>
@@ -15,8 +15,6 @@ inline const OptionRow kTrackingRow = {
     true};
 inline const OptionRow kTrackingExperimentRow = {"tracking-experiment", "NAME",
                                                  "the tracker's experiment; default: MLFLOW_EXPERIMENT_NAME, else salient"};
-
-void tracking_command(const std::vector<std::string>& words);
 
 // Nothing where --tracking is not given. Errors: invalid argument.
 std::vector<TrackingTarget> tracking_targets(const Arguments& arguments, const std::string& command);
