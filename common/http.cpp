@@ -175,7 +175,8 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
 std::string url_escape(std::string_view text) {
   std::string out;
   for (const char c : text) {
-    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("-._~").find(c) != std::string_view::npos;
+    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                          std::string_view("-._~").find(c) != std::string_view::npos;
     if (is_plain) {
       out += c;
     } else {
@@ -190,10 +191,13 @@ std::string check_http_url(std::string_view url, std::string_view where) {
   const std::string_view rest = url.substr(scheme);
   const std::string_view host = rest.substr(0, rest.find('/'));
   if (scheme != 0 && host.find('@') != std::string_view::npos) {  // not repeated in the message
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: the address holds a user name or a password, expected http://HOST:PORT", where))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: the address holds a user name or a password, expected http://HOST:PORT", where))
         .with_hint("take it out, as addresses are written into stores and logs; credentials are read from environment variables");
   }
-  const bool has_odd = std::any_of(url.begin(), url.end(), [](unsigned char c) { return c <= ' ' || c == 0x7F || c == '?' || c == '#' || c == '"' || c == '\\'; });
+  const bool has_odd = std::any_of(url.begin(), url.end(), [](unsigned char c) {
+    return c <= ' ' || c == 0x7F || c == '?' || c == '#' || c == '"' || c == '\\';
+  });
   if (scheme == 0 || host.empty() || host.front() == ':' || has_odd)
     fail(ErrorKind::kInvalidArgument, "{}: found '{}', expected http://HOST:PORT or https://HOST", where, url);
   while (url.ends_with('/')) url.remove_suffix(1);

@@ -1,4 +1,5 @@
-// HTTP requests to services that results are sent to: bounded in time and size, over TLS where the address says https. Through libcurl.
+// HTTP requests to services that results are sent to: bounded in time and size, over TLS where the address says https. Through
+// libcurl.
 #pragma once
 
 #include <chrono>
@@ -36,8 +37,8 @@ struct HttpResponse {
   std::string body;
 };
 
-// Keeps its connection from request to request. Redirections are answers like others: credentials go nowhere but to the address that was named.
-// Proxies are those of the environment (http_proxy, https_proxy, no_proxy), as with curl.
+// Keeps its connection from request to request. Redirections are answers like others: credentials go nowhere but to the address
+// that was named. Proxies are those of the environment (http_proxy, https_proxy, no_proxy), as with curl.
 class HttpClient {
  public:
   explicit HttpClient(HttpOptions options = {});
@@ -45,8 +46,8 @@ class HttpClient {
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
 
-  // Any status is an answer. Errors: io, naming the address and what went wrong (no such host, refused, out of time, broken off, certificate not
-  // trusted, answer too large, cancelled); invalid argument for an address that is none.
+  // Any status is an answer. Errors: io, naming the address and what went wrong (no such host, refused, out of time, broken off,
+  // certificate not trusted, answer too large, cancelled); invalid argument for an address that is none.
   HttpResponse send(const HttpRequest& request);
 
   // From any thread: the request under way, and every later one, ends within about a second with "cancelled".
@@ -60,8 +61,9 @@ class HttpClient {
 // One part of a path or a value of a query: everything but letters, digits and "-._~" as %XX.
 std::string url_escape(std::string_view text);
 
-// The address without a slash at its end. Errors: invalid argument, beginning with `where`, for anything but http://HOST... and https://HOST...,
-// for blanks, a query or fragment, and for a user name or password in it, which would be written into stores and logs.
+// The address without a slash at its end. Errors: invalid argument, beginning with `where`, for anything but http://HOST... and
+// https://HOST..., for blanks, a query or fragment, and for a user name or password in it, which would be written into stores and
+// logs.
 std::string check_http_url(std::string_view url, std::string_view where);
 
 }  // namespace salient

@@ -1,5 +1,6 @@
 // tracking: what was told to trackers and what waits; and the options by which other commands name one.
 #include <algorithm>
+#include <array>
 
 #include "common/error.h"
 #include "common/table.h"
@@ -46,19 +47,22 @@ void show_status(const Arguments& arguments, Store& store) {
     const TrackedRun& run = summary.run;
     list.push_back(summary_json(summary));
     const std::string link = find_tracking_sink(run.sink).link(run);
-    rows.push_back({std::to_string(run.id), run.run_id ? std::to_string(*run.run_id) : "", run.name, run.status, std::to_string(summary.sent),
-                    std::to_string(summary.queued), std::to_string(summary.rejected), link.empty() ? fmt::format("{} ({})", run.url, run.experiment) : link});
+    rows.push_back({std::to_string(run.id), run.run_id ? std::to_string(*run.run_id) : "", run.name, run.status,
+                    std::to_string(summary.sent), std::to_string(summary.queued), std::to_string(summary.rejected),
+                    link.empty() ? fmt::format("{} ({})", run.url, run.experiment) : link});
     if (!summary.error.empty()) errors += fmt::format("{}: {}\n", run.id, summary.error);
   }
   if (arguments.flag("json")) return print_json(list);
-  print_text(format_table({"Id", "Run", "Name", "Status", "Sent", "Waiting", "Refused", "Where"}, rows) + (errors.empty() ? "" : "\n" + errors));
+  print_text(format_table({"Id", "Run", "Name", "Status", "Sent", "Waiting", "Refused", "Where"}, rows) +
+             (errors.empty() ? "" : "\n" + errors));
 }
 
 std::optional<int64_t> given_id(const Arguments& arguments, Store& store) {
   if (!arguments.has("id")) return std::nullopt;
   const int64_t id = arguments.integer_or("id", 0, 1, INT64_MAX);
   if (TrackingOutbox(store).find(id)) return id;
-  throw Error(ErrorKind::kNotFound, fmt::format("salient tracking: --id {}: the store {} has no such tracked run", id, store.path().string()))
+  throw Error(ErrorKind::kNotFound,
+              fmt::format("salient tracking: --id {}: the store {} has no such tracked run", id, store.path().string()))
       .with_hint("salient tracking status lists them");
 }
 
@@ -80,7 +84,9 @@ void send_now(Store& store, SendOptions options, bool json) {
   throw Error(ErrorKind::kIo, fmt::format("{} items wait: {}", report.left, reason));
 }
 
-void send(const Arguments& arguments, Store& store) { send_now(store, {given_id(arguments, store), arguments.flag("refused")}, arguments.flag("json")); }
+void send(const Arguments& arguments, Store& store) {
+  send_now(store, {given_id(arguments, store), arguments.flag("refused")}, arguments.flag("json"));
+}
 
 // A run's identity where it is tracked already; what a run tells itself covers stages that it may not have reached.
 std::string known_identity(Store& store, const TrackingTarget& target, int64_t run_id, bool again) {
@@ -100,7 +106,8 @@ void log_run(const Arguments& arguments, Store& store) {
         .with_hint("--tracking mlflow=http://HOST:PORT");
   }
   if (!arguments.has("run")) {
-    throw Error(ErrorKind::kInvalidArgument, "salient tracking log: --run is missing").with_hint("salient runs lists the runs of the store");
+    throw Error(ErrorKind::kInvalidArgument, "salient tracking log: --run is missing")
+        .with_hint("salient runs lists the runs of the store");
   }
   const int64_t run_id = arguments.integer_or("run", 0, 1, INT64_MAX);
   const std::string identity = known_identity(store, targets.front(), run_id, arguments.flag("again"));
@@ -110,7 +117,9 @@ void log_run(const Arguments& arguments, Store& store) {
 
 void drop(const Arguments& arguments, Store& store) {
   const std::optional<int64_t> id = given_id(arguments, store);
-  if (!id) throw Error(ErrorKind::kInvalidArgument, "salient tracking drop: --id is missing").with_hint("salient tracking status lists the ids");
+  if (!id)
+    throw Error(ErrorKind::kInvalidArgument, "salient tracking drop: --id is missing")
+        .with_hint("salient tracking status lists the ids");
   TrackingOutbox(store).drop(*id);
   print_text(fmt::format("{}: forgotten; what the tracker has of it stays there\n", *id));
 }
@@ -126,7 +135,8 @@ std::vector<TrackingTarget> tracking_targets(const Arguments& arguments, const s
   }
   std::vector<TrackingTarget> targets;
   for (const std::string& text : arguments.values("tracking"))
-    targets.push_back(parse_tracking(text, arguments.text_or("tracking-experiment", ""), fmt::format("salient {}: --tracking", command)));
+    targets.push_back(
+        parse_tracking(text, arguments.text_or("tracking-experiment", ""), fmt::format("salient {}: --tracking", command)));
   return targets;
 }
 
@@ -157,12 +167,14 @@ void tracking_command(const std::vector<std::string>& words) {
   std::vector<std::string> names;
   for (const Action& action : kActions) names.emplace_back(action.name);
   if (arguments.positional().size() != 1) {
-    fail(ErrorKind::kInvalidArgument, "salient tracking: found {} actions, expected one of {}", arguments.positional().size(), list_choices(names));
+    fail(ErrorKind::kInvalidArgument, "salient tracking: found {} actions, expected one of {}", arguments.positional().size(),
+         list_choices(names));
   }
   const std::string& name = arguments.positional().front();
   const auto action = std::find_if(kActions.begin(), kActions.end(), [&](const Action& row) { return row.name == name; });
   if (action == kActions.end()) {
-    fail(ErrorKind::kInvalidArgument, "salient tracking: unknown action '{}', expected {}{}", name, list_choices(names), did_you_mean(name, names));
+    fail(ErrorKind::kInvalidArgument, "salient tracking: unknown action '{}', expected {}{}", name, list_choices(names),
+         did_you_mean(name, names));
   }
   Store store(arguments.text_or("store", "runs/salient.db"), StoreMode::kExisting);
   action->run(arguments, store);

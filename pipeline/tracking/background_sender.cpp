@@ -33,7 +33,8 @@ SendReport BackgroundSender::finish(std::chrono::milliseconds most) {
   wanted_ = true;
   hurried_ = true;
   changed_.notify_all();
-  changed_.wait_for(lock, last_.errors.empty() ? most : std::min(most, kShortWait), [&] { return (idle_ && !wanted_) || stopped_; });
+  changed_.wait_for(lock, last_.errors.empty() ? most : std::min(most, kShortWait),
+                    [&] { return (idle_ && !wanted_) || stopped_; });
   return last_;
 }
 

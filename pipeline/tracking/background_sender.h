@@ -1,4 +1,5 @@
-// A thread that sends what waits in the outbox while the program does its work, which never waits for a tracker but at its end, and there not long.
+// A thread that sends what waits in the outbox while the program does its work, which never waits for a tracker but at its end, and
+// there not long.
 #pragma once
 
 #include <chrono>
@@ -23,8 +24,8 @@ class BackgroundSender {
   // Something was put. After a failure there are no attempts for kPause, so that a tracker that is away is not asked all the time.
   void wake();
 
-  // One more attempt, at whatever has been put until now. Returns when it has ended, successfully or not, or after `most` (after kShortWait at the
-  // latest when the attempt before failed); then what is left waits.
+  // One more attempt, at whatever has been put until now. Returns when it has ended, successfully or not, or after `most` (after
+  // kShortWait at the latest when the attempt before failed); then what is left waits.
   SendReport finish(std::chrono::milliseconds most);
 
   static constexpr std::chrono::seconds kPause{30};

@@ -67,7 +67,8 @@ void add_task(Collector& out, const std::string& name, const Json& task) {
   for (const char* part : {"calibration", "generations"}) {
     if (task.contains(part)) out.add_all(fmt::format("{}/{}_", name, part), task.at(part));
   }
-  for (const Json& flag : task.value("flags", Json::array())) out.add(fmt::format("{}/flag_{}", name, flag.at("kind").get<std::string>()), flag.at("share"));
+  for (const Json& flag : task.value("flags", Json::array()))
+    out.add(fmt::format("{}/flag_{}", name, flag.at("kind").get<std::string>()), flag.at("share"));
 }
 
 // The base's own figures; its values stand beside the model's already where the two were compared.
@@ -105,7 +106,8 @@ std::vector<TrackedMetric> evaluation_metrics(const Json& evaluation, int64_t ti
   if (model.contains("throughput")) out.add_all("throughput/", model.at("throughput"));
   if (base.is_object() && base.contains("throughput")) out.add_all("throughput/base_", base.at("throughput"));
   for (const Json& cost : evaluation.value("runtime_costs", Json::array())) {
-    const std::string name = fmt::format("runtime_cost_a{}_kv{}", cost.at("activation_bits").get<int>(), cost.at("kv_bits").get<int>());
+    const std::string name =
+        fmt::format("runtime_cost_a{}_kv{}", cost.at("activation_bits").get<int>(), cost.at("kv_bits").get<int>());
     for (const Json& metric : cost.at("metrics")) out.add_metric(name, metric);
   }
   return std::move(out.metrics);

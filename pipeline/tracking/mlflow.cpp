@@ -38,7 +38,8 @@ std::string reason_of(const HttpResponse& response, std::string* code = nullptr)
   const Json json = Json::parse(response.body, nullptr, /*allow_exceptions=*/false);
   if (json.is_object() && json.contains("error_code") && json.at("error_code").is_string()) {
     if (code != nullptr) *code = json.at("error_code").get<std::string>();
-    const std::string message = json.contains("message") && json.at("message").is_string() ? json.at("message").get<std::string>() : "";
+    const std::string message =
+        json.contains("message") && json.at("message").is_string() ? json.at("message").get<std::string>() : "";
     return shorten(one_line(json.at("error_code").get<std::string>() + ": " + message), 400);
   }
   return shorten(one_line(response.body), 200);
@@ -49,26 +50,33 @@ void check_status(const HttpResponse& response, const HttpRequest& request) {
   if (response.status >= 200 && response.status < 300) return;
   std::string code;
   const std::string reason = reason_of(response, &code);
-  const std::string text = fmt::format("{} {}: answered {}{}{}", request.method, request.url, response.status, reason.empty() ? "" : ": ", reason);
+  const std::string text =
+      fmt::format("{} {}: answered {}{}{}", request.method, request.url, response.status, reason.empty() ? "" : ": ", reason);
   if (response.status >= 300 && response.status < 400) {
-    throw Error(ErrorKind::kIo, text).with_hint(fmt::format("the server points to {}: name the address that it wants to be called by", response.location));
+    throw Error(ErrorKind::kIo, text)
+        .with_hint(fmt::format("the server points to {}: name the address that it wants to be called by", response.location));
   }
   if (response.status == 401 || response.status == 407) {
-    throw Error(ErrorKind::kIo, text).with_hint("set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN");
+    throw Error(ErrorKind::kIo, text)
+        .with_hint("set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN");
   }
   if (response.status == 403) {
-    throw Error(ErrorKind::kIo, text).with_hint("the user has no right to write there, or the server does not know the name it was called by (its --allowed-hosts)");
+    throw Error(ErrorKind::kIo, text)
+        .with_hint(
+            "the user has no right to write there, or the server does not know the name it was called by (its --allowed-hosts)");
   }
   const bool is_later = response.status >= 500 || response.status == 408 || response.status == 425 || response.status == 429;
   if (is_later) throw Error(ErrorKind::kIo, text).with_code(kItemFailed);
-  if (code.empty()) throw Error(ErrorKind::kIo, text).with_hint("this does not look like MLflow's REST interface: check the address");
+  if (code.empty())
+    throw Error(ErrorKind::kIo, text).with_hint("this does not look like MLflow's REST interface: check the address");
   fail(code == "RESOURCE_DOES_NOT_EXIST" ? ErrorKind::kNotFound : ErrorKind::kInvalidArgument, "{}", text);
 }
 
 Json read_answer(const HttpResponse& response, const HttpRequest& request) {
   Json json = Json::parse(response.body, nullptr, /*allow_exceptions=*/false);
   if (json.is_object()) return json;
-  throw Error(ErrorKind::kIo, fmt::format("{} {}: found '{}', expected JSON", request.method, request.url, shorten(one_line(response.body), 60)))
+  throw Error(ErrorKind::kIo,
+              fmt::format("{} {}: found '{}', expected JSON", request.method, request.url, shorten(one_line(response.body), 60)))
       .with_hint("this does not look like MLflow's REST interface: check the address");
 }
 
@@ -138,7 +146,8 @@ std::string tag_name(const std::string& name) {
   return mlflow_key("salient." + name);
 }
 
-// log-batch requests, none larger than allowed. Parts of one batch may be sent again after others have failed: nothing is there twice.
+// log-batch requests, none larger than allowed. Parts of one batch may be sent again after others have failed: nothing is there
+// twice.
 class BatchWriter {
  public:
   BatchWriter(HttpClient& http, const TrackedRun& run) : http_(http), run_(run) {}
@@ -146,11 +155,15 @@ class BatchWriter {
   void param(const std::string& key, const std::string& value) {
     add("params", kMostParams, {{"key", mlflow_key(key)}, {"value", cut(value, kMostParam)}});
   }
-  void tag(const std::string& key, const std::string& value) { add("tags", kMostTags, {{"key", tag_name(key)}, {"value", cut(value, kMostTag)}}); }
+  void tag(const std::string& key, const std::string& value) {
+    add("tags", kMostTags, {{"key", tag_name(key)}, {"value", cut(value, kMostTag)}});
+  }
   void metric(const TrackedMetric& metric) {
     // A bare NaN is no JSON: MLflow stores 0 for it. It takes the words.
     const double value = metric.value;
-    const Json number = std::isfinite(value) ? Json(value) : std::isnan(value) ? Json("NaN") : Json(value > 0 ? "Infinity" : "-Infinity");
+    const Json number = std::isfinite(value) ? Json(value)
+                        : std::isnan(value)  ? Json("NaN")
+                                             : Json(value > 0 ? "Infinity" : "-Infinity");
     add("metrics", kMostMetrics, {{"key", mlflow_key(metric.key)}, {"value", number}, {"timestamp", metric.time}, {"step", 0}});
   }
   void flush() {
@@ -205,8 +218,11 @@ std::string proxied_path(const TrackedRun& run) {
   constexpr std::string_view kScheme = "mlflow-artifacts:";
   const std::string uri = run.remote.at("artifact_uri").get<std::string>();
   if (!uri.starts_with(kScheme)) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: the run's files lie in {}, which MLflow's REST interface does not write to", run.url, uri))
-        .with_hint("start the server with --serve-artifacts and --artifacts-destination, and use an experiment made since; figures are sent all the same");
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: the run's files lie in {}, which MLflow's REST interface does not write to", run.url, uri))
+        .with_hint(
+            "start the server with --serve-artifacts and --artifacts-destination, and use an experiment made since; figures are "
+            "sent all the same");
   }
   std::string_view path = std::string_view(uri).substr(kScheme.size());
   if (path.starts_with("//")) path = path.substr(std::min(path.size(), path.find('/', 2)));  // behind the host
@@ -216,7 +232,8 @@ std::string proxied_path(const TrackedRun& run) {
 
 void deliver_file(HttpClient& http, const TrackedRun& run, const OutboxItem& item) {
   const std::string path = escaped_path(proxied_path(run) + "/" + item.name);
-  const HttpRequest request{"PUT", fmt::format("{}/api/2.0/mlflow-artifacts/artifacts/{}", run.url, path), item.payload, content_type(item.name)};
+  const HttpRequest request{"PUT", fmt::format("{}/api/2.0/mlflow-artifacts/artifacts/{}", run.url, path), item.payload,
+                            content_type(item.name)};
   check_status(http.send(request), request);
 }
 
@@ -247,14 +264,18 @@ Json mlflow_open_run(HttpClient& http, const TrackedRun& run) {
   const std::string experiment = open_experiment(http, run);
   // An earlier attempt may have made it, and its answer have been lost.
   const Json found = post(http, run, "runs/search",
-                          {{"experiment_ids", {experiment}}, {"filter", fmt::format("tags.\"{}\" = '{}'", kTrackingTag, run.tracking_id)}, {"max_results", 1}});
+                          {{"experiment_ids", {experiment}},
+                           {"filter", fmt::format("tags.\"{}\" = '{}'", kTrackingTag, run.tracking_id)},
+                           {"max_results", 1}});
   if (found.contains("runs") && !found.at("runs").empty()) return remote_of(found.at("runs").at(0).at("info"), experiment);
   const Json tags = Json::array({{{"key", kTrackingTag}, {"value", run.tracking_id}},
                                  {{"key", "mlflow.source.name"}, {"value", "salient"}},
                                  {{"key", "mlflow.source.type"}, {"value", "LOCAL"}}});
-  const Json made = post(http, run, "runs/create",
-                         {{"experiment_id", experiment}, {"run_name", cut(run.name, kMostKey)}, {"start_time", run.started}, {"tags", tags}});
-  if (!made.contains("run") || !made.at("run").contains("info")) fail(ErrorKind::kIo, "{}: runs/create did not answer with a run", run.url);
+  const Json made =
+      post(http, run, "runs/create",
+           {{"experiment_id", experiment}, {"run_name", cut(run.name, kMostKey)}, {"start_time", run.started}, {"tags", tags}});
+  if (!made.contains("run") || !made.at("run").contains("info"))
+    fail(ErrorKind::kIo, "{}: runs/create did not answer with a run", run.url);
   return remote_of(made.at("run").at("info"), experiment);
 }
 
@@ -268,7 +289,8 @@ void mlflow_deliver(HttpClient& http, const TrackedRun& run, const OutboxItem& i
 
 std::string mlflow_link(const TrackedRun& run) {
   if (run.remote.empty()) return {};
-  return fmt::format("{}/#/experiments/{}/runs/{}", run.url, run.remote.at("experiment_id").get<std::string>(), run.remote.at("run_id").get<std::string>());
+  return fmt::format("{}/#/experiments/{}/runs/{}", run.url, run.remote.at("experiment_id").get<std::string>(),
+                     run.remote.at("run_id").get<std::string>());
 }
 
 std::string mlflow_key(std::string_view name) {
@@ -282,7 +304,8 @@ std::string mlflow_key(std::string_view name) {
     }
     if (!key.empty()) key += '/';
     for (const char c : part) {
-      const bool is_allowed = std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-.: ").find(c) != std::string_view::npos;
+      const bool is_allowed =
+          std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-.: ").find(c) != std::string_view::npos;
       key += is_allowed ? c : c == ',' ? '.' : '_';
       is_changed = is_changed || !(is_allowed || c == ',');
     }

@@ -31,19 +31,20 @@ constexpr const char* kSelectRuns =
     "SELECT id, sink, url, experiment, identity, tracking_id, name, run_id, started, remote, status, created FROM tracked_runs";
 
 void read_run(Statement& row, TrackedRun& run) {
-  row >> run.id >> run.sink >> run.url >> run.experiment >> run.identity >> run.tracking_id >> run.name >> run.run_id >> run.started >> run.remote >>
-      run.status >> run.created;
+  row >> run.id >> run.sink >> run.url >> run.experiment >> run.identity >> run.tracking_id >> run.name >> run.run_id >>
+      run.started >> run.remote >> run.status >> run.created;
 }
 
 }  // namespace
 
 std::string_view to_string(OutboxKind kind) { return kKinds[static_cast<size_t>(kind)]; }
 
-TrackedRun TrackingOutbox::open(const TrackingTarget& target, std::string_view identity, std::string_view name, std::optional<int64_t> run_id,
-                                int64_t started) {
+TrackedRun TrackingOutbox::open(const TrackingTarget& target, std::string_view identity, std::string_view name,
+                                std::optional<int64_t> run_id, int64_t started) {
   Transaction transaction(store_);
   const int64_t id = store_.impl_->run_for_id(
-      "INSERT INTO tracked_runs (sink, url, experiment, identity, tracking_id, name, run_id, started, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+      "INSERT INTO tracked_runs (sink, url, experiment, identity, tracking_id, name, run_id, started, created) VALUES (?, ?, ?, ?, "
+      "?, ?, ?, ?, ?)"
       " ON CONFLICT (sink, url, experiment, identity) DO UPDATE SET run_id = excluded.run_id RETURNING id",
       target.sink, target.url, target.experiment, identity, random_id(), name, run_id, started, utc_now());
   TrackedRun run = find(id).value();
@@ -70,8 +71,8 @@ void TrackingOutbox::put(int64_t tracked_run, OutboxKind kind, std::string_view 
   const std::string digest = sha256_hex(fmt::format("{}\n{}\n{}", kind_name, name, sha256_hex(payload)));
   Transaction transaction(store_);
   if (kind != OutboxKind::kBatch) {
-    store_.impl_->run("DELETE FROM tracking_outbox WHERE tracked_run_id = ? AND kind = ? AND name = ? AND digest <> ?", tracked_run, kind_name, name,
-                      digest);
+    store_.impl_->run("DELETE FROM tracking_outbox WHERE tracked_run_id = ? AND kind = ? AND name = ? AND digest <> ?", tracked_run,
+                      kind_name, name, digest);
   }
   store_.impl_->run(
       "INSERT INTO tracking_outbox (tracked_run_id, kind, name, payload, digest, created) VALUES (?, ?, ?, CAST(? AS BLOB), ?, ?)"
@@ -88,9 +89,10 @@ void TrackingOutbox::put_status(int64_t tracked_run, std::string_view status, in
 }
 
 std::optional<OutboxItem> TrackingOutbox::next(int64_t tracked_run, int64_t after, bool with_rejected) const {
-  Statement statement = store_.impl_->prepare(fmt::format(
-      "SELECT id, kind, name, payload, attempts FROM tracking_outbox WHERE tracked_run_id = ? AND id > ? AND state {} ORDER BY id LIMIT 1",
-      with_rejected ? "<> 'sent'" : "= 'queued'"));
+  Statement statement =
+      store_.impl_->prepare(fmt::format("SELECT id, kind, name, payload, attempts FROM tracking_outbox WHERE tracked_run_id = ? "
+                                        "AND id > ? AND state {} ORDER BY id LIMIT 1",
+                                        with_rejected ? "<> 'sent'" : "= 'queued'"));
   if (!statement.bind(tracked_run, after).step()) return std::nullopt;
   OutboxItem item;
   std::string kind;
@@ -104,8 +106,9 @@ void TrackingOutbox::set_remote(int64_t tracked_run, const Json& remote) {
 }
 
 void TrackingOutbox::mark_sent(int64_t item) {
-  store_.impl_->run("UPDATE tracking_outbox SET state = 'sent', payload = x'', error = '', sent = ?, attempts = attempts + 1 WHERE id = ?", utc_now(),
-                    item);
+  store_.impl_->run(
+      "UPDATE tracking_outbox SET state = 'sent', payload = x'', error = '', sent = ?, attempts = attempts + 1 WHERE id = ?",
+      utc_now(), item);
 }
 
 void TrackingOutbox::mark_failed(int64_t item, std::string_view error) {
@@ -121,10 +124,12 @@ std::vector<OutboxSummary> TrackingOutbox::summaries() const {
   for (TrackedRun& run : list()) {
     OutboxSummary& summary = summaries.emplace_back();
     Statement statement = store_.impl_->prepare(
-        "SELECT coalesce(sum(state = 'queued'), 0), coalesce(sum(CASE state WHEN 'queued' THEN length(payload) END), 0), coalesce(sum(state = "
+        "SELECT coalesce(sum(state = 'queued'), 0), coalesce(sum(CASE state WHEN 'queued' THEN length(payload) END), 0), "
+        "coalesce(sum(state = "
         "'rejected'), 0), coalesce(sum(state = 'sent'), 0) FROM tracking_outbox WHERE tracked_run_id = ?");
     if (statement.bind(run.id).step()) statement >> summary.queued >> summary.queued_bytes >> summary.rejected >> summary.sent;
-    Statement error = store_.impl_->prepare("SELECT error FROM tracking_outbox WHERE tracked_run_id = ? AND error <> '' ORDER BY id DESC LIMIT 1");
+    Statement error = store_.impl_->prepare(
+        "SELECT error FROM tracking_outbox WHERE tracked_run_id = ? AND error <> '' ORDER BY id DESC LIMIT 1");
     if (error.bind(run.id).step()) error >> summary.error;
     summary.run = std::move(run);
   }

@@ -1,8 +1,9 @@
-// What is to be told to trackers, kept in the store until it has arrived: a run goes on when its tracker is away, and nothing is lost or sent twice
-// however often either of them is stopped.
+// What is to be told to trackers, kept in the store until it has arrived: a run goes on when its tracker is away, and nothing is
+// lost or sent twice however often either of them is stopped.
 //
-// A tracked run is one run of a tracker. Items wait in the order in which they were put. An item that has arrived leaves its digest behind, without
-// its content, so that the same one is not put again: a resumed run tells all it knows, and only what is new is sent.
+// A tracked run is one run of a tracker. Items wait in the order in which they were put. An item that has arrived leaves its digest
+// behind, without its content, so that the same one is not put again: a resumed run tells all it knows, and only what is new is
+// sent.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +23,10 @@ struct TrackedRun {
   std::string sink;
   std::string url;
   std::string experiment;
-  std::string identity;           // what makes it the same run again: pipeline/tracking/tracking_facts.h
-  std::string tracking_id;        // random; the tracker's run carries it, so that it is found again when the answer to its creation was lost
-  std::string name;               // as the tracker shows it
+  std::string identity;  // what makes it the same run again: pipeline/tracking/tracking_facts.h
+  std::string
+      tracking_id;   // random; the tracker's run carries it, so that it is found again when the answer to its creation was lost
+  std::string name;  // as the tracker shows it
   std::optional<int64_t> run_id;  // of the store, the latest; none for an evaluation outside a run
   int64_t started = 0;            // ms since 1970
   Json remote = Json::object();   // what the sink remembers of the tracker's run; empty before it was made
@@ -63,11 +65,13 @@ class TrackingOutbox {
   explicit TrackingOutbox(Store& store) : store_(store) {}
 
   // The tracked run of this identity at this target, made when there is none. `run_id` replaces the one it had.
-  TrackedRun open(const TrackingTarget& target, std::string_view identity, std::string_view name, std::optional<int64_t> run_id, int64_t started);
+  TrackedRun open(const TrackingTarget& target, std::string_view identity, std::string_view name, std::optional<int64_t> run_id,
+                  int64_t started);
   std::optional<TrackedRun> find(int64_t id) const;
   std::vector<TrackedRun> list() const;  // in order of their ids
 
-  // Does nothing when this content waits, was refused or has arrived already. Of a file or status an older content that still waits is given up.
+  // Does nothing when this content waits, was refused or has arrived already. Of a file or status an older content that still waits
+  // is given up.
   void put(int64_t tracked_run, OutboxKind kind, std::string_view name, std::string_view payload);
   // The same for the status, which `open` and `find` then show.
   void put_status(int64_t tracked_run, std::string_view status, int64_t time);

@@ -37,14 +37,15 @@ void say_outcome(Store& store, const std::vector<int64_t>& tracked, const SayLin
     const OutboxSummary summary = summary_of(all, id);
     const std::string link = find_tracking_sink(summary.run.sink).link(summary.run);
     if (summary.queued > 0) {
-      say(fmt::format("tracking: {} items for {} wait in the store{}; the next run sends them, or: salient tracking send --store {}", summary.queued,
-                      summary.run.url, summary.error.empty() ? "" : ", as " + summary.error, store.path().string()));
+      say(fmt::format(
+          "tracking: {} items for {} wait in the store{}; the next run sends them, or: salient tracking send --store {}",
+          summary.queued, summary.run.url, summary.error.empty() ? "" : ", as " + summary.error, store.path().string()));
     } else if (!link.empty()) {
       say("tracking: " + link);
     }
     if (summary.rejected > 0)
-      say(fmt::format("tracking: {} refused {} items: {}; salient tracking status --store {}", summary.run.url, summary.rejected, summary.error,
-                      store.path().string()));
+      say(fmt::format("tracking: {} refused {} items: {}; salient tracking status --store {}", summary.run.url, summary.rejected,
+                      summary.error, store.path().string()));
   }
 }
 
@@ -110,7 +111,8 @@ Json RunTracker::summary() const {
   }
 }
 
-Json track_evaluation(Store& store, const std::vector<TrackingTarget>& targets, const EvaluationRecord& evaluation, const SayLine& say) {
+Json track_evaluation(Store& store, const std::vector<TrackingTarget>& targets, const EvaluationRecord& evaluation,
+                      const SayLine& say) {
   if (targets.empty()) return Json::array();
   try {
     std::vector<int64_t> tracked;

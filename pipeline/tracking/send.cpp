@@ -12,7 +12,9 @@ namespace {
 // One item that a server stumbles over must not keep back the others; one more, and the server itself is in trouble.
 constexpr int kMostFailures = 2;
 
-std::string describe(const Error& error) { return error.hint().empty() ? error.message() : fmt::format("{} ({})", error.message(), error.hint()); }
+std::string describe(const Error& error) {
+  return error.hint().empty() ? error.message() : fmt::format("{} ({})", error.message(), error.hint());
+}
 
 void queue_facts(TrackingOutbox& outbox, int64_t tracked, const TrackingFacts& facts) {
   if (facts.status == "running") outbox.put_status(tracked, facts.status, facts.started);

@@ -34,8 +34,8 @@ class TrackingSender {
  public:
   explicit TrackingSender(Store& store) : store_(store) {}
 
-  // One attempt at everything that waits. An address that does not answer is not asked again in this call. Runs that died are told as killed, and
-  // those that ended without being told of it are told first. Errors: those of Store; never those of a tracker.
+  // One attempt at everything that waits. An address that does not answer is not asked again in this call. Runs that died are told
+  // as killed, and those that ended without being told of it are told first. Errors: those of Store; never those of a tracker.
   SendReport send(const SendOptions& options = {});
 
   // From any thread: send returns within about a second, and what it has not sent waits.
@@ -51,8 +51,8 @@ class TrackingSender {
   std::atomic<bool> cancelled_{false};
 };
 
-// Puts everything that the store knows of a run, or of an evaluation, into the outbox; what was told before stays told. The result is the tracked
-// run. Errors: those of run_facts and evaluation_facts.
+// Puts everything that the store knows of a run, or of an evaluation, into the outbox; what was told before stays told. The result
+// is the tracked run. Errors: those of run_facts and evaluation_facts.
 int64_t queue_run(Store& store, const TrackingTarget& target, int64_t run_id, const std::string& identity = "");
 int64_t queue_evaluation(Store& store, const TrackingTarget& target, const EvaluationRecord& evaluation);
 

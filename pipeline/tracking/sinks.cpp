@@ -11,7 +11,8 @@ namespace salient::pipeline {
 namespace {
 
 constexpr std::array kSinks = {
-    TrackingSink{"mlflow", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", mlflow_http_options, mlflow_open_run, mlflow_deliver, mlflow_link},
+    TrackingSink{"mlflow", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", mlflow_http_options, mlflow_open_run, mlflow_deliver,
+                 mlflow_link},
 };
 
 }  // namespace

@@ -99,7 +99,8 @@ void add_sizes(const EvaluationRecord& evaluation, int64_t time, TrackingBatch& 
   batch.metrics.push_back({"size/model_bytes", static_cast<double>(evaluation.model_bytes), time});
   if (evaluation.base_bytes <= 0) return;
   batch.metrics.push_back({"size/base_bytes", static_cast<double>(evaluation.base_bytes), time});
-  batch.metrics.push_back({"size/ratio", static_cast<double>(evaluation.model_bytes) / static_cast<double>(evaluation.base_bytes), time});
+  batch.metrics.push_back(
+      {"size/ratio", static_cast<double>(evaluation.model_bytes) / static_cast<double>(evaluation.base_bytes), time});
 }
 
 struct StageFacts {
@@ -110,7 +111,8 @@ struct StageFacts {
   Json results = Json::array();
 };
 
-void add_stage(const Store& store, const StageRecord& record, std::multiset<std::string>& tasks, StageFacts& all, TrackingFacts& facts) {
+void add_stage(const Store& store, const StageRecord& record, std::multiset<std::string>& tasks, StageFacts& all,
+               TrackingFacts& facts) {
   const StageRecord stage = worked(store, record);
   const int64_t time = milliseconds(stage.finished);
   TrackingBatch batch{"stage " + stage.name, {}, {}, {{"seconds/" + stage.name, stage.seconds, time}}};
@@ -124,7 +126,8 @@ void add_stage(const Store& store, const StageRecord& record, std::multiset<std:
     all.results.push_back(evaluation);
   } else {
     for (const auto& [key, value] : values.items()) {
-      if (value.is_number() && key != "calibration_id") batch.metrics.push_back({fmt::format("{}/{}", stage.name, key), value.get<double>(), time});
+      if (value.is_number() && key != "calibration_id")
+        batch.metrics.push_back({fmt::format("{}/{}", stage.name, key), value.get<double>(), time});
     }
   }
   const Json paths = stage.outputs.value("paths", Json::object());
@@ -240,7 +243,10 @@ TrackingFacts evaluation_facts(Store& store, const EvaluationRecord& evaluation)
   facts.batches.push_back(std::move(settings));
 
   std::multiset<std::string> tasks;
-  TrackingBatch result{"result", {}, {{"description", evaluation.evaluation.value("verdict", "")}}, evaluation_metrics(evaluation.evaluation, time, tasks)};
+  TrackingBatch result{"result",
+                       {},
+                       {{"description", evaluation.evaluation.value("verdict", "")}},
+                       evaluation_metrics(evaluation.evaluation, time, tasks)};
   add_sizes(evaluation, time, result);
   facts.batches.push_back(std::move(result));
   facts.files.push_back({"results.json", dump_json(evaluation.evaluation, 2)});
@@ -258,7 +264,8 @@ TrackingBatch batch_from_payload(std::string_view payload, std::string_view name
   const Json json = parse_json(payload, name);
   try {
     TrackingBatch batch{std::string(name), json.at("params"), json.at("tags"), {}};
-    for (const Json& metric : json.at("metrics")) batch.metrics.push_back({metric.at(0), number_from_json(metric.at(1)), metric.at(2)});
+    for (const Json& metric : json.at("metrics"))
+      batch.metrics.push_back({metric.at(0), number_from_json(metric.at(1)), metric.at(2)});
     return batch;
   } catch (const Json::exception& error) {
     fail(ErrorKind::kCorruption, "{}: not a batch of figures: {}", name, error.what());

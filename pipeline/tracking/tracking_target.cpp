@@ -23,9 +23,11 @@ TrackingTarget make_target(const TrackingSink& sink, std::string url, std::strin
   if (url.empty()) {
     url = from_environment(sink.url_variable);
     if (url.empty()) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: no address is named, and the environment variable {} is not set", where, sink.url_variable))
-          .with_hint(fmt::format("name the server: {}: http://HOST:PORT in a configuration, --tracking {}=http://HOST:PORT on the command line", sink.name,
-                                 sink.name));
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("{}: no address is named, and the environment variable {} is not set", where, sink.url_variable))
+          .with_hint(fmt::format(
+              "name the server: {}: http://HOST:PORT in a configuration, --tracking {}=http://HOST:PORT on the command line",
+              sink.name, sink.name));
     }
     origin = fmt::format("{}: {}", where, sink.url_variable);
   }
@@ -58,9 +60,11 @@ std::vector<TrackingTarget> read_tracking(const ConfigNode& block) {
 
 TrackingTarget parse_tracking(std::string_view text, std::string_view experiment, std::string_view where) {
   const size_t equals = text.find('=');
-  const TrackingSink& sink = with_context(where, [&]() -> const TrackingSink& { return find_tracking_sink(text.substr(0, equals)); });
+  const TrackingSink& sink =
+      with_context(where, [&]() -> const TrackingSink& { return find_tracking_sink(text.substr(0, equals)); });
   if (equals == std::string_view::npos) return make_target(sink, "", experiment, std::string(where));
-  if (equals + 1 == text.size()) fail(ErrorKind::kInvalidArgument, "{}: found '{}', expected {}=http://HOST:PORT", where, text, sink.name);
+  if (equals + 1 == text.size())
+    fail(ErrorKind::kInvalidArgument, "{}: found '{}', expected {}=http://HOST:PORT", where, text, sink.name);
   return make_target(sink, std::string(text.substr(equals + 1)), experiment, std::string(where));
 }
 

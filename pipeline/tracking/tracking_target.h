@@ -20,12 +20,12 @@ struct TrackingTarget {
   std::string experiment;
 };
 
-// Of the block; nothing where it is missing. Errors: invalid argument with the place, for unknown keys, addresses that are none or hold a password,
-// and `true` where the environment names no address.
+// Of the block; nothing where it is missing. Errors: invalid argument with the place, for unknown keys, addresses that are none or
+// hold a password, and `true` where the environment names no address.
 std::vector<TrackingTarget> read_tracking(const ConfigNode& block);
 
-// "mlflow=http://localhost:5000", or "mlflow" for the address of the environment. `experiment`: empty for the default. Errors: invalid argument,
-// beginning with `where` ("salient eval: --tracking").
+// "mlflow=http://localhost:5000", or "mlflow" for the address of the environment. `experiment`: empty for the default. Errors:
+// invalid argument, beginning with `where` ("salient eval: --tracking").
 TrackingTarget parse_tracking(std::string_view text, std::string_view experiment, std::string_view where);
 
 // [{"sink", "url", "experiment"}]

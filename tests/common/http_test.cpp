@@ -12,12 +12,12 @@
 namespace salient {
 namespace {
 
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using test::tiny_answer;
 using test::TinyRequest;
 using test::TinyServer;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 HttpOptions quick() {
   HttpOptions options;
@@ -32,7 +32,8 @@ double seconds_of(const auto& body) {
 }
 
 TEST(Http, SendsBodyAndHeadersAndReadsTheAnswer) {
-  TinyServer server([](const TinyRequest& request) { return tiny_answer(201, request.method + request.target + request.body, "text/plain"); });
+  TinyServer server(
+      [](const TinyRequest& request) { return tiny_answer(201, request.method + request.target + request.body, "text/plain"); });
   HttpClient client;
   const std::string body(100'000, 'b');
   for (const char* method : {"POST", "PUT"}) {
@@ -72,7 +73,8 @@ TEST(Http, CredentialsGoAlong) {
 // Credentials must not follow wherever a server points.
 TEST(Http, RedirectionsAreNotFollowed) {
   TinyServer elsewhere([](const TinyRequest&) { return tiny_answer(200, "{}"); });
-  TinyServer server([&](const TinyRequest&) { return tiny_answer(302, "", "text/plain", "Location: " + elsewhere.url() + "/there\r\n"); });
+  TinyServer server(
+      [&](const TinyRequest&) { return tiny_answer(302, "", "text/plain", "Location: " + elsewhere.url() + "/there\r\n"); });
   const HttpResponse answer = HttpClient(quick()).send({"GET", server.url(), {}, {}});
   EXPECT_EQ(answer.status, 302);
   EXPECT_EQ(answer.location, elsewhere.url() + "/there");
@@ -95,7 +97,11 @@ TEST(Http, TroubleIsAnErrorThatNamesTheAddress) {
     TinyServer server(trouble.handler);
     HttpClient client(quick());
     const double seconds = seconds_of([&] {
-      const Error error = test::error_of([&] { client.send({"POST", server.url() + "/api", "{}", "application/json"}); }, ErrorKind::kIo);
+      const Error error = test::error_of(
+          [&] {
+            client.send({"POST", server.url() + "/api", "{}", "application/json"});
+          },
+          ErrorKind::kIo);
       EXPECT_THAT(error.message(), HasSubstr("POST " + server.url() + "/api: "));
     });
     EXPECT_LT(seconds, 3);
@@ -103,14 +109,26 @@ TEST(Http, TroubleIsAnErrorThatNamesTheAddress) {
   HttpClient client(quick());
   const std::string nobody = "http://127.0.0.1:" + std::to_string(test::free_port());
   EXPECT_THAT(test::error_of([&] { client.send({"GET", nobody, {}, {}}); }, ErrorKind::kIo).message(), HasSubstr(nobody));
-  EXPECT_THAT(test::error_of([&] { client.send({"GET", "ftp://127.0.0.1/", {}, {}}); }, ErrorKind::kInvalidArgument).message(), HasSubstr("ftp://"));
+  EXPECT_THAT(test::error_of(
+                  [&] {
+                    client.send({"GET", "ftp://127.0.0.1/", {}, {}});
+                  },
+                  ErrorKind::kInvalidArgument)
+                  .message(),
+              HasSubstr("ftp://"));
 }
 
 TEST(Http, AnswersAreBounded) {
   TinyServer server([](const TinyRequest&) { return tiny_answer(200, std::string(5000, 'x')); });
   HttpOptions options = quick();
   options.most_response_bytes = 4999;
-  EXPECT_THAT(test::error_of([&] { HttpClient(options).send({"GET", server.url(), {}, {}}); }, ErrorKind::kIo).message(), HasSubstr("larger than"));
+  EXPECT_THAT(test::error_of(
+                  [&] {
+                    HttpClient(options).send({"GET", server.url(), {}, {}});
+                  },
+                  ErrorKind::kIo)
+                  .message(),
+              HasSubstr("larger than"));
   options.most_response_bytes = 5000;
   EXPECT_EQ(HttpClient(options).send({"GET", server.url(), {}, {}}).body.size(), 5000u);
 }
@@ -125,17 +143,30 @@ TEST(Http, CancelEndsTheRequestUnderWay) {
     client.cancel();
   });
   EXPECT_LT(seconds_of([&] {
-              EXPECT_THAT(test::error_of([&] { client.send({"GET", server.url(), {}, {}}); }, ErrorKind::kIo).message(), HasSubstr("cancelled"));
+              EXPECT_THAT(test::error_of(
+                              [&] {
+                                client.send({"GET", server.url(), {}, {}});
+                              },
+                              ErrorKind::kIo)
+                              .message(),
+                          HasSubstr("cancelled"));
             }),
             5);
   canceller.join();
-  EXPECT_THAT(test::error_of([&] { client.send({"GET", server.url(), {}, {}}); }, ErrorKind::kIo).message(), HasSubstr("cancelled"));
+  EXPECT_THAT(test::error_of(
+                  [&] {
+                    client.send({"GET", server.url(), {}, {}});
+                  },
+                  ErrorKind::kIo)
+                  .message(),
+              HasSubstr("cancelled"));
 }
 
 TEST(Http, AddressesAreChecked) {
   EXPECT_EQ(check_http_url("http://localhost:5000/", "w"), "http://localhost:5000");
   EXPECT_EQ(check_http_url("https://host/base/path", "w"), "https://host/base/path");
-  for (const char* url : {"", "localhost:5000", "ftp://h", "http://", "http://:5000", "http:///x", "http://h/?a=b", "http://h/#/x", "http://h /", "http://h\n"}) {
+  for (const char* url : {"", "localhost:5000", "ftp://h", "http://", "http://:5000", "http:///x", "http://h/?a=b", "http://h/#/x",
+                          "http://h /", "http://h\n"}) {
     SCOPED_TRACE(url);
     EXPECT_THAT(test::error_of([&] { check_http_url(url, "c.yaml:3:5"); }, ErrorKind::kInvalidArgument).message(),
                 AllOf(HasSubstr("c.yaml:3:5"), HasSubstr("expected http://HOST:PORT")));

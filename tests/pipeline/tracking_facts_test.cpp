@@ -1,4 +1,6 @@
 // What is told to trackers, and the outbox in which it waits; no tracker needed.
+#include "pipeline/tracking/tracking_facts.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,19 +14,18 @@
 #include "pipeline/tracking/evaluation_metrics.h"
 #include "pipeline/tracking/mlflow.h"
 #include "pipeline/tracking/outbox.h"
-#include "pipeline/tracking/tracking_facts.h"
 #include "support/temporary_folder.h"
 #include "support/thrown_error.h"
 
 namespace salient::pipeline {
 namespace {
 
+using test::error_of;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 using ::testing::UnorderedElementsAre;
-using test::error_of;
 
 // The environment of the one who runs the tests must not decide what they see.
 class Variable {
@@ -36,7 +37,9 @@ class Variable {
   const char* name_;
 };
 
-std::vector<TrackingTarget> read(const std::string& text) { return read_tracking(ConfigNode::parse(text, "c.yaml").get("tracking")); }
+std::vector<TrackingTarget> read(const std::string& text) {
+  return read_tracking(ConfigNode::parse(text, "c.yaml").get("tracking"));
+}
 
 TEST(TrackingTarget, ComesFromTheConfigurationOrTheEnvironment) {
   const Variable no_experiment("MLFLOW_EXPERIMENT_NAME", nullptr);
@@ -74,13 +77,17 @@ TEST(TrackingTarget, WrongOnesAreRefusedWithTheirPlace) {
            {"tracking: {mlflow: 'http://ann:secret@h'}\n", "holds a user name or a password"}}) {
     EXPECT_THAT(error_of([&] { read(text); }, ErrorKind::kInvalidArgument).message(), HasSubstr(expected));
   }
-  EXPECT_THAT(error_of([] { parse_tracking("mlfow=http://h", "", "salient eval: --tracking"); }, ErrorKind::kInvalidArgument).message(),
-              AllOf(HasSubstr("salient eval: --tracking: "), HasSubstr("did you mean 'mlflow'?")));
-  EXPECT_THAT(error_of([] { parse_tracking("mlflow=", "", "w"); }, ErrorKind::kInvalidArgument).message(), HasSubstr("expected mlflow=http"));
+  EXPECT_THAT(
+      error_of([] { parse_tracking("mlfow=http://h", "", "salient eval: --tracking"); }, ErrorKind::kInvalidArgument).message(),
+      AllOf(HasSubstr("salient eval: --tracking: "), HasSubstr("did you mean 'mlflow'?")));
+  EXPECT_THAT(error_of([] { parse_tracking("mlflow=", "", "w"); }, ErrorKind::kInvalidArgument).message(),
+              HasSubstr("expected mlflow=http"));
 }
 
 TEST(TrackingTarget, IsPartOfARunsConfigurationButNotOfWhatTheRunIs) {
-  const auto config = [](const std::string& more) { return to_json(parse_run_config(ConfigNode::parse("model: {path: m}\n" + more, "c.yaml"), "c")); };
+  const auto config = [](const std::string& more) {
+    return to_json(parse_run_config(ConfigNode::parse("model: {path: m}\n" + more, "c.yaml"), "c"));
+  };
   const Json with = config("tracking: {mlflow: 'http://h:1', experiment: e}\n");
   EXPECT_EQ(with.at("tracking").at(0).at("url"), "http://h:1");
   EXPECT_EQ(run_identity("n", with, {"k"}), run_identity("n", config(""), {"k"}));
@@ -96,7 +103,8 @@ TEST(TrackingFacts, ParamsAreFlat) {
 
 TEST(TrackingFacts, ABatchSurvivesTheStoreWithItsNaN) {
   const double infinity = std::numeric_limits<double>::infinity();
-  const TrackingBatch batch{"b", {{"p", "1"}}, {{"t", "ä\n"}}, {{"m", 0.1, 5}, {"nan", std::nan(""), 6}, {"up", infinity, 7}, {"down", -infinity, 8}}};
+  const TrackingBatch batch{
+      "b", {{"p", "1"}}, {{"t", "ä\n"}}, {{"m", 0.1, 5}, {"nan", std::nan(""), 6}, {"up", infinity, 7}, {"down", -infinity, 8}}};
   const std::string payload = to_payload(batch);
   EXPECT_TRUE(Json::accept(payload));
   const TrackingBatch read = batch_from_payload(payload, "b");
@@ -107,7 +115,8 @@ TEST(TrackingFacts, ABatchSurvivesTheStoreWithItsNaN) {
   EXPECT_TRUE(std::isnan(read.metrics[1].value));
   EXPECT_EQ(read.metrics[2], batch.metrics[2]);
   EXPECT_EQ(read.metrics[3], batch.metrics[3]);
-  EXPECT_THAT(error_of([] { batch_from_payload("{\"params\": {}}", "stage x"); }, ErrorKind::kCorruption).message(), HasSubstr("stage x"));
+  EXPECT_THAT(error_of([] { batch_from_payload("{\"params\": {}}", "stage x"); }, ErrorKind::kCorruption).message(),
+              HasSubstr("stage x"));
 }
 
 TEST(TrackingFacts, FiguresOfAnEvaluationHaveFlatKeys) {
@@ -229,7 +238,8 @@ TEST_F(Outbox, OfAFileAndTheStatusTheNewestWaits) {
   outbox_.put(run, OutboxKind::kFile, "other.html", "x");
   outbox_.put(run, OutboxKind::kFile, "report.html", "two");
   outbox_.put_status(run, "finished", 2);
-  EXPECT_THAT(waiting(run), ElementsAre("file other.html x", "file report.html two", R"(status status {"status":"finished","time":2})"));
+  EXPECT_THAT(waiting(run),
+              ElementsAre("file other.html x", "file report.html two", R"(status status {"status":"finished","time":2})"));
   EXPECT_EQ(outbox_.find(run)->status, "finished");
   // A content that was there before the last one has to be sent again.
   for (auto item = outbox_.next(run, 0, false); item; item = outbox_.next(run, 0, false)) outbox_.mark_sent(item->id);

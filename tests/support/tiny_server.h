@@ -1,4 +1,5 @@
-// A web server of one thread on the loopback device, which does to each request what a test says: for clients that must stand anything.
+// A web server of one thread on the loopback device, which does to each request what a test says: for clients that must stand
+// anything.
 #pragma once
 
 #include <arpa/inet.h>
@@ -34,14 +35,16 @@ struct TinyRequest {
 };
 
 // A whole answer as it goes over the wire.
-inline std::string tiny_answer(int status, const std::string& body, const std::string& content_type = "application/json", const std::string& more = "") {
-  return "HTTP/1.1 " + std::to_string(status) + " Status\r\nContent-Type: " + content_type + "\r\nContent-Length: " + std::to_string(body.size()) +
-         "\r\nConnection: close\r\n" + more + "\r\n" + body;
+inline std::string tiny_answer(int status, const std::string& body, const std::string& content_type = "application/json",
+                               const std::string& more = "") {
+  return "HTTP/1.1 " + std::to_string(status) + " Status\r\nContent-Type: " + content_type +
+         "\r\nContent-Length: " + std::to_string(body.size()) + "\r\nConnection: close\r\n" + more + "\r\n" + body;
 }
 
 class TinyServer {
  public:
-  // What is written before the connection is closed; nothing: no answer at all, and the connection stays open until the client or the server ends.
+  // What is written before the connection is closed; nothing: no answer at all, and the connection stays open until the client or
+  // the server ends.
   using Handler = std::function<std::optional<std::string>(const TinyRequest&)>;
 
   explicit TinyServer(Handler handler) : handler_(std::move(handler)) {
