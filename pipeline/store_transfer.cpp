@@ -159,9 +159,10 @@ FileLines split_lines(std::string_view text, const std::string& where) {
   const auto format = require<int64_t>(lines.header, "salient_store", where);
   const auto schema = require<int64_t>(lines.header, "schema", where);
   if (format > kFormat || schema > newest_schema_version()) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{}: written by salient {} (format {}, schema {}), this one knows format {} and schemas up to {}", where,
-                            value_or<std::string>(lines.header, "version", "?", where), format, schema, kFormat, newest_schema_version()))
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format("{}: written by salient {} (format {}, schema {}), this one knows format {} and schemas up to {}", where,
+                    value_or<std::string>(lines.header, "version", "?", where), format, schema, kFormat, newest_schema_version()))
         .with_hint("use the newer salient to take it in, or the same version on all machines");
   }
   lines.rows.assign(all.begin() + 1, all.end() - 1);
@@ -187,9 +188,10 @@ class StoreTransfer {
     writer.line({{"salient_store", kFormat}, {"schema", newest_schema_version()}, {"version", SALIENT_VERSION}});
     Transaction snapshot(store);  // rows of one moment
     for (const TransferTable& table : transfer_tables()) {
-      Statement statement = impl_.prepare(
-          fmt::format("SELECT {}{} FROM {}{} ORDER BY {}", table.name == "documents" ? "" : "id, ", column_names(table), table.name,
-                      options.run_id ? run_condition(table.name, *options.run_id) : "", table.name == "documents" ? "evaluation_id, task, position" : "id"));
+      Statement statement = impl_.prepare(fmt::format("SELECT {}{} FROM {}{} ORDER BY {}", table.name == "documents" ? "" : "id, ",
+                                                      column_names(table), table.name,
+                                                      options.run_id ? run_condition(table.name, *options.run_id) : "",
+                                                      table.name == "documents" ? "evaluation_id, task, position" : "id"));
       while (statement.step()) {
         int64_t id = 0;
         if (table.name != "documents") statement >> id;
@@ -276,8 +278,9 @@ class StoreTransfer {
       skip = alike_[identity]++;
     }
     const bool has_id = table.rule != TransferRule::kWithOwner;
-    Statement statement = impl_.prepare(fmt::format("SELECT {}{} FROM {} WHERE {}{} LIMIT 1 OFFSET {}", has_id ? "id, " : "", column_names(table), table.name,
-                                                    key_condition(table), has_id ? " ORDER BY id" : "", skip));
+    Statement statement =
+        impl_.prepare(fmt::format("SELECT {}{} FROM {} WHERE {}{} LIMIT 1 OFFSET {}", has_id ? "id, " : "", column_names(table),
+                                  table.name, key_condition(table), has_id ? " ORDER BY id" : "", skip));
     for (const TransferColumn& column : table.columns) {
       if (column.key) bind_value(statement, row.at(std::string(column.name)));
     }
@@ -290,7 +293,8 @@ class StoreTransfer {
   static bool gives_way(TransferRule rule, const Json& old, const Json& row) {
     switch (rule) {
       case TransferRule::kInterrupted: return old.at("status") == "interrupted";
-      case TransferRule::kNewer: return old.at("created").get_ref<const std::string&>() <= row.at("created").get_ref<const std::string&>();
+      case TransferRule::kNewer:
+        return old.at("created").get_ref<const std::string&>() <= row.at("created").get_ref<const std::string&>();
       case TransferRule::kWithOwner: return true;
     }
     return false;

@@ -9,12 +9,12 @@ namespace salient::pipeline {
 enum class ColumnKind {
   kText,
   kInteger,
-  kReal,            // NULL stands for no number
-  kRun,             // id of a run, or NULL
-  kCalibration,     // id of a calibration, or NULL
-  kEvaluation,      // id of an evaluation
-  kStatus,          // "running" goes out as "interrupted"
-  kStageOutputs,    // JSON in which values.calibration_id is the id of a calibration
+  kReal,          // NULL stands for no number
+  kRun,           // id of a run, or NULL
+  kCalibration,   // id of a calibration, or NULL
+  kEvaluation,    // id of an evaluation
+  kStatus,        // "running" goes out as "interrupted"
+  kStageOutputs,  // JSON in which values.calibration_id is the id of a calibration
 };
 
 struct TransferColumn {

@@ -52,25 +52,28 @@ LaunchJob make_job(Store& store, const fs::path& config_file, const std::vector<
 }
 
 Json to_json(const LaunchJob& job, const JobOutcome& outcome) {
-  return {{"name", job.name}, {"status", to_string(outcome.status)}, {"exit_code", outcome.exit_code}, {"tries", outcome.tries},
-          {"reason", outcome.reason}, {"log", outcome.log.string()}};
+  return {
+      {"name", job.name},         {"status", to_string(outcome.status)}, {"exit_code", outcome.exit_code}, {"tries", outcome.tries},
+      {"reason", outcome.reason}, {"log", outcome.log.string()}};
 }
 
 }  // namespace
 
 void launch_command(const std::vector<std::string>& words) {
-  const Arguments arguments(
-      {"launch", "CONFIG...",
-       "Runs several configs of 'salient run' as jobs, on this machine or on a cluster with Slurm, each with a store of its own, and takes their\n"
-       "results into one store. Stopped at any moment, the same command goes on: what is in Slurm's queue is followed, not submitted again; what\n"
-       "is done is not run again. Ctrl-C cancels all jobs.",
-       "  salient launch configs/w4.yaml configs/w3.yaml\n"
-       "  salient launch configs/*.yaml --launcher slurm --launcher-set partition=gpu --launcher-set gpus=1\n"
-       "  salient launch configs/*.yaml --launcher cluster.yaml --detach\n"},
-      kRows, words);
+  const Arguments arguments({"launch", "CONFIG...",
+                             "Runs several configs of 'salient run' as jobs, on this machine or on a cluster with Slurm, each with "
+                             "a store of its own, and takes their\n"
+                             "results into one store. Stopped at any moment, the same command goes on: what is in Slurm's queue is "
+                             "followed, not submitted again; what\n"
+                             "is done is not run again. Ctrl-C cancels all jobs.",
+                             "  salient launch configs/w4.yaml configs/w3.yaml\n"
+                             "  salient launch configs/*.yaml --launcher slurm --launcher-set partition=gpu --launcher-set gpus=1\n"
+                             "  salient launch configs/*.yaml --launcher cluster.yaml --detach\n"},
+                            kRows, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
-  if (arguments.positional().empty()) fail(ErrorKind::kInvalidArgument, "salient launch: found no config, expected one or more: salient launch CONFIG...");
+  if (arguments.positional().empty())
+    fail(ErrorKind::kInvalidArgument, "salient launch: found no config, expected one or more: salient launch CONFIG...");
   const LauncherConfig config = load_launcher(arguments.text_or("launcher", "local"), arguments.values("launcher-set"));
   Store store(arguments.text_or("store", "runs/salient.db"));
   const fs::path folder = fs::absolute(store.path()).parent_path() / "launches" / arguments.text_or("name", "launch");
@@ -109,7 +112,8 @@ void launch_command(const std::vector<std::string>& words) {
     ::raise(result.signal);
   }
   if (failed > 0) {
-    throw Error(ErrorKind::kCheckFailed, fmt::format("{} of {} jobs are not done; their logs lie in {}", failed, jobs.size(), (folder / "jobs").string()))
+    throw Error(ErrorKind::kCheckFailed,
+                fmt::format("{} of {} jobs are not done; their logs lie in {}", failed, jobs.size(), (folder / "jobs").string()))
         .with_hint("the same command tries them again and leaves the others alone");
   }
 }

@@ -49,7 +49,8 @@ std::vector<std::string> environment_without(const std::vector<std::string>& pre
   std::vector<std::string> variables;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
-    if (std::ranges::none_of(prefixes, [&](const std::string& prefix) { return text.starts_with(prefix); })) variables.emplace_back(text);
+    if (std::ranges::none_of(prefixes, [&](const std::string& prefix) { return text.starts_with(prefix); }))
+      variables.emplace_back(text);
   }
   return variables;
 }
@@ -74,7 +75,8 @@ void read_streams(std::array<std::pair<Pipe*, std::string*>, 2> streams) {
   std::array<pollfd, 2> waits{};
   for (size_t i = 0; i < 2; ++i) waits[i] = {streams[i].first->read_end.get(), POLLIN, 0};
   while (waits[0].fd >= 0 || waits[1].fd >= 0) {
-    if (::poll(waits.data(), 2, -1) < 0 && errno != EINTR) fail(ErrorKind::kIo, "cannot read from a child process: {}", std::strerror(errno));
+    if (::poll(waits.data(), 2, -1) < 0 && errno != EINTR)
+      fail(ErrorKind::kIo, "cannot read from a child process: {}", std::strerror(errno));
     for (size_t i = 0; i < 2; ++i) {
       if (waits[i].fd < 0 || waits[i].revents == 0) continue;
       char buffer[1 << 14];

@@ -8,10 +8,10 @@
 namespace salient::pipeline {
 
 struct ChildOptions {
-  std::filesystem::path folder;         // working folder; empty: this process's
-  std::filesystem::path out_file;       // standard output goes there instead of into the result
-  int keep_descriptor = -1;             // inherited by the program: a lock that outlives this process
-  std::vector<std::string> unset;       // environment variables that start so are left out
+  std::filesystem::path folder;    // working folder; empty: this process's
+  std::filesystem::path out_file;  // standard output goes there instead of into the result
+  int keep_descriptor = -1;        // inherited by the program: a lock that outlives this process
+  std::vector<std::string> unset;  // environment variables that start so are left out
 };
 
 struct ChildResult {
@@ -20,8 +20,8 @@ struct ChildResult {
   std::string err;
 };
 
-// In a process group of its own, so that Ctrl-C on the terminal reaches this process alone; standard input is empty. The program is looked for on the PATH. Errors:
-// not found (no such program), io.
+// In a process group of its own, so that Ctrl-C on the terminal reaches this process alone; standard input is empty. The program is
+// looked for on the PATH. Errors: not found (no such program), io.
 ChildResult run_child(const std::vector<std::string>& command, const ChildOptions& options = {});
 
 // As a POSIX shell reads it as one word: plain words stay, others are put into single quotes.

@@ -7,7 +7,8 @@
 
 namespace salient::pipeline {
 
-// Takes both signals as long as it lives; one at a time in a process. A handler sets a flag and nothing else, so that work in progress comes to its end.
+// Takes both signals as long as it lives; one at a time in a process. A handler sets a flag and nothing else, so that work in
+// progress comes to its end.
 class Interrupt {
  public:
   Interrupt();

@@ -14,8 +14,9 @@ namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
-// The exit code appears whole, by a rename, and only when nobody ended the try from outside: without it the try is lost and another one goes on. `ln -s` is the one
-// operation that makes a file with its content or fails where there is one, on network file systems too: of two Slurm jobs with the same try, one works.
+// The exit code appears whole, by a rename, and only when nobody ended the try from outside: without it the try is lost and another
+// one goes on. `ln -s` is the one operation that makes a file with its content or fails where there is one, on network file systems
+// too: of two Slurm jobs with the same try, one works.
 constexpr std::string_view kTryScript = R"sh(#!/bin/sh
 # sh try.sh FOLDER NUMBER [CLAIM]: runs FOLDER/job.sh as try NUMBER. CLAIM: the Slurm job, which no other may take the try from.
 job=$1 at=$1/try-$2 claim=$3
@@ -27,10 +28,11 @@ if [ -n "$claim" ] && ! ln -s "$claim" "$at/claim" 2>/dev/null && [ "$(readlink 
 fi
 rm -f "$at/exit_code"
 hostname >"$at/host"
-stopped=
+stopped= child=
+trap 'stopped=1; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; fi' TERM INT
 sh "$job/job.sh" &
 child=$!
-trap 'stopped=1; kill -TERM "$child" 2>/dev/null' TERM INT
+if [ -n "$stopped" ]; then kill -TERM "$child" 2>/dev/null; fi # it came before there was a child
 wait "$child"
 code=$?
 while kill -0 "$child" 2>/dev/null; do # a signal ends the waiting, not the command
@@ -48,7 +50,9 @@ exit "$code"
 )sh";
 
 bool is_job_name(const std::string& name) {
-  const auto fits = [](unsigned char c) { return std::isalnum(c) != 0 || std::string_view("._-=+").find(static_cast<char>(c)) != std::string_view::npos; };
+  const auto fits = [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::string_view("._-=+").find(static_cast<char>(c)) != std::string_view::npos;
+  };
   return !name.empty() && name.size() <= 200 && name.front() != '.' && name.front() != '-' && std::ranges::all_of(name, fits);
 }
 
@@ -75,16 +79,21 @@ std::vector<LaunchJob> resolve_jobs(std::vector<LaunchJob> jobs, const fs::path&
   std::set<fs::path> folders;
   for (LaunchJob& job : jobs) {
     if (!is_job_name(job.name)) {
-      fail(ErrorKind::kInvalidArgument, "job '{}': expected a name of letters, digits, '.', '_', '-', '=' and '+', not first a dot or dash, at most 200", job.name);
+      fail(ErrorKind::kInvalidArgument,
+           "job '{}': expected a name of letters, digits, '.', '_', '-', '=' and '+', not first a dot or dash, at most 200",
+           job.name);
     }
-    if (!names.insert(job.name).second) fail(ErrorKind::kInvalidArgument, "job '{}' is there twice, expected a name for each", job.name);
+    if (!names.insert(job.name).second)
+      fail(ErrorKind::kInvalidArgument, "job '{}' is there twice, expected a name for each", job.name);
     if (job.command.empty()) fail(ErrorKind::kInvalidArgument, "job '{}' has no command", job.name);
     job.folder = (job.folder.empty() ? root / "jobs" / job.name : fs::absolute(job.folder)).lexically_normal();
     job.working_folder = (job.working_folder.empty() ? fs::current_path() : fs::absolute(job.working_folder)).lexically_normal();
     if (!job.store.empty()) job.store = fs::absolute(job.store).lexically_normal();
-    if (job.folder.string().find('\n') != std::string::npos) fail(ErrorKind::kInvalidArgument, "job '{}': its folder's name has a line end in it", job.name);
+    if (job.folder.string().find('\n') != std::string::npos)
+      fail(ErrorKind::kInvalidArgument, "job '{}': its folder's name has a line end in it", job.name);
     if (!folders.insert(job.folder).second) {
-      fail(ErrorKind::kInvalidArgument, "job '{}': another job has the folder {}, expected one for each", job.name, job.folder.string());
+      fail(ErrorKind::kInvalidArgument, "job '{}': another job has the folder {}, expected one for each", job.name,
+           job.folder.string());
     }
   }
   return jobs;
@@ -107,7 +116,8 @@ void write_job_files(const LaunchJob& job, const LauncherConfig& config) {
   write_if_changed(after, fmt::format("#!/bin/sh\n# Leaves what job {} stored for the store of the whole launch.\n"
                                       "if [ ! -e {} ]; then echo \"the job made no store\"; exit 1; fi\nexec {}\n",
                                       job.name, shell_quote(job.store.string()),
-                                      shell_command({own_program().string(), "store", "export", results_file(job).string(), "--store", job.store.string()})));
+                                      shell_command({own_program().string(), "store", "export", results_file(job).string(),
+                                                     "--store", job.store.string()})));
 }
 
 fs::path try_folder(const LaunchJob& job, int64_t number) { return job.folder / fmt::format("try-{}", number); }

@@ -23,8 +23,8 @@ inline constexpr const char* kResultsFile = "results.salient";
 // try.sh ends so when another Slurm job has begun the same try.
 inline constexpr int kClaimedElsewhere = 119;
 
-// With absolute paths and every default filled in. Errors: invalid argument (a name twice or with characters that do not belong into a file's name, no command, a folder
-// with a line end in it).
+// With absolute paths and every default filled in. Errors: invalid argument (a name twice or with characters that do not belong
+// into a file's name, no command, a folder with a line end in it).
 std::vector<LaunchJob> resolve_jobs(std::vector<LaunchJob> jobs, const std::filesystem::path& launch_folder);
 
 // Writes try.sh. Errors: io.

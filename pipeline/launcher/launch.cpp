@@ -18,7 +18,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Local children cost nothing to look at; a cluster's controller serves everybody, so the longer it takes the less often it is asked.
+// Local children cost nothing to look at; a cluster's controller serves everybody, so the longer it takes the less often it is
+// asked.
 constexpr auto kLocalPause = std::chrono::milliseconds(50);
 constexpr auto kShortestPause = std::chrono::milliseconds(1000);
 constexpr auto kLongestPause = std::chrono::milliseconds(15000);
@@ -40,7 +41,8 @@ LauncherConfig with_threads(LauncherConfig config) {
 template <typename Runner>
 class Launch {
  public:
-  Launch(LaunchState& state, const std::vector<LaunchJob>& jobs, const LauncherConfig& config, Runner& runner, const LaunchCallbacks& callbacks)
+  Launch(LaunchState& state, const std::vector<LaunchJob>& jobs, const LauncherConfig& config, Runner& runner,
+         const LaunchCallbacks& callbacks)
       : state_(state), jobs_(jobs), config_(config), runner_(runner), callbacks_(callbacks) {}
 
   int run(const LaunchOptions& options) {
@@ -95,13 +97,16 @@ class Launch {
       next.status = JobStatus::kDone;
       next.reason.clear();
     } else {
-      if (end.kind == EndKind::kExited && end.exit_code == 0) next.reason = fmt::format("it left no {}", results_file(job).string());
+      if (end.kind == EndKind::kExited && end.exit_code == 0)
+        next.reason = fmt::format("it left no {}", results_file(job).string());
       if (next.reason.empty()) next.reason = fmt::format("exit code {}", end.exit_code);
       ++next.failures;
-      const bool is_final = end.kind == EndKind::kHopeless || next.failures > config_.retries ||
-                            (end.kind == EndKind::kExited && std::ranges::find(job.final_exit_codes, end.exit_code) != job.final_exit_codes.end());
+      const bool is_final =
+          end.kind == EndKind::kHopeless || next.failures > config_.retries ||
+          (end.kind == EndKind::kExited && std::ranges::find(job.final_exit_codes, end.exit_code) != job.final_exit_codes.end());
       next.status = is_final ? JobStatus::kFailed : JobStatus::kWaiting;
-      if (!is_final) say(fmt::format("job {}: {}; try {} of {} follows", job.name, next.reason, next.failures + 1, config_.retries + 1));
+      if (!is_final)
+        say(fmt::format("job {}: {}; try {} of {} follows", job.name, next.reason, next.failures + 1, config_.retries + 1));
     }
     finish(job, next);
   }
@@ -193,8 +198,8 @@ std::string to_string(const LaunchCounts& counts) {
   return text;
 }
 
-LaunchResult launch(const std::vector<LaunchJob>& given, const LauncherConfig& given_config, const fs::path& folder, const LaunchOptions& options,
-                    const LaunchCallbacks& callbacks) {
+LaunchResult launch(const std::vector<LaunchJob>& given, const LauncherConfig& given_config, const fs::path& folder,
+                    const LaunchOptions& options, const LaunchCallbacks& callbacks) {
   const LauncherConfig config = with_threads(given_config);
   if (options.detach && config.kind != LauncherKind::kSlurm) {
     throw Error(ErrorKind::kInvalidArgument, "--detach: found the launcher local, whose jobs end with this process; expected slurm")

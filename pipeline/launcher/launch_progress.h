@@ -11,7 +11,8 @@ namespace salient::pipeline {
 
 class LaunchProgress {
  public:
-  explicit LaunchProgress(std::string label, ProgressOptions options = {}) : label_(std::move(label)), options_(std::move(options)) {}
+  explicit LaunchProgress(std::string label, ProgressOptions options = {})
+      : label_(std::move(label)), options_(std::move(options)) {}
 
   // Jobs that have come to their end, however, count as steps; those of an earlier call are not part of the rate.
   void show(const LaunchCounts& counts);

@@ -14,7 +14,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kFormat = 1;
-constexpr std::array kStatuses = {JobStatus::kWaiting, JobStatus::kSubmitted, JobStatus::kDone, JobStatus::kFailed, JobStatus::kCancelled};
+constexpr std::array kStatuses = {JobStatus::kWaiting, JobStatus::kSubmitted, JobStatus::kDone, JobStatus::kFailed,
+                                  JobStatus::kCancelled};
 
 // Different on every machine at every time: the one thing here that must not follow from a seed.
 std::string draw_name() {
@@ -34,8 +35,14 @@ JobStatus parse_status(const std::string& text, const std::string& where) {
 }
 
 Json to_json(const JobRecord& job) {
-  return {{"hash", job.hash},   {"status", to_string(job.status)}, {"tries", job.tries},         {"failures", job.failures}, {"submission", job.submission},
-          {"index", job.index}, {"exit_code", job.exit_code},      {"reason", job.reason}};
+  return {{"hash", job.hash},
+          {"status", to_string(job.status)},
+          {"tries", job.tries},
+          {"failures", job.failures},
+          {"submission", job.submission},
+          {"index", job.index},
+          {"exit_code", job.exit_code},
+          {"reason", job.reason}};
 }
 
 JobRecord read_job(const Json& json, const std::string& where) {
@@ -65,7 +72,8 @@ Submission read_submission(const Json& json, const std::string& where) {
 
 }  // namespace
 
-LaunchState::LaunchState(const fs::path& folder, const std::vector<LaunchJob>& jobs) : folder_(fs::absolute(folder).lexically_normal()) {
+LaunchState::LaunchState(const fs::path& folder, const std::vector<LaunchJob>& jobs)
+    : folder_(fs::absolute(folder).lexically_normal()) {
   std::error_code code;
   fs::create_directories(folder_, code);
   if (code) fail(ErrorKind::kIo, "{}: cannot create the folder: {}", folder_.string(), code.message());
@@ -86,7 +94,8 @@ LaunchState::LaunchState(const fs::path& folder, const std::vector<LaunchJob>& j
     next_submission_ = require<int64_t>(json, "next_submission", where);
     const Json records = require<Json>(json, "jobs", where);
     for (const auto& [name, job] : records.items()) jobs_[name] = read_job(job, where + ": " + name);
-    for (const Json& submission : require<Json>(json, "submissions", where)) submissions_.push_back(read_submission(submission, where));
+    for (const Json& submission : require<Json>(json, "submissions", where))
+      submissions_.push_back(read_submission(submission, where));
   } else {
     name_ = draw_name();
   }
@@ -95,7 +104,8 @@ LaunchState::LaunchState(const fs::path& folder, const std::vector<LaunchJob>& j
     const std::string hash = hash_of(job);
     if (record.status == JobStatus::kSubmitted) {
       if (record.hash != hash && record.submission != 0) {
-        throw Error(ErrorKind::kInvalidArgument, fmt::format("job '{}' is in Slurm's queue with another command or other inputs than those given now", job.name))
+        throw Error(ErrorKind::kInvalidArgument,
+                    fmt::format("job '{}' is in Slurm's queue with another command or other inputs than those given now", job.name))
             .with_hint("give the command as it was to follow it, or scancel it; or use another folder for this launch");
       }
       record.hash = hash;
@@ -130,11 +140,20 @@ void LaunchState::save() const {
   Json submissions = Json::array();
   for (const Submission& submission : submissions_) {
     Json entries = Json::array();
-    for (size_t i = 0; i < submission.jobs.size(); ++i) entries.push_back({{"name", submission.jobs[i]}, {"try", submission.tries[i]}});
-    submissions.push_back({{"number", submission.number}, {"job_name", submission.job_name}, {"array_id", submission.array_id}, {"jobs", std::move(entries)}});
+    for (size_t i = 0; i < submission.jobs.size(); ++i)
+      entries.push_back({{"name", submission.jobs[i]}, {"try", submission.tries[i]}});
+    submissions.push_back({{"number", submission.number},
+                           {"job_name", submission.job_name},
+                           {"array_id", submission.array_id},
+                           {"jobs", std::move(entries)}});
   }
-  write_file(folder_ / "launch.json",
-             dump_json({{"format", kFormat}, {"launch", name_}, {"jobs", std::move(jobs)}, {"submissions", std::move(submissions)}, {"next_submission", next_submission_}}, 1) + "\n");
+  write_file(folder_ / "launch.json", dump_json({{"format", kFormat},
+                                                 {"launch", name_},
+                                                 {"jobs", std::move(jobs)},
+                                                 {"submissions", std::move(submissions)},
+                                                 {"next_submission", next_submission_}},
+                                                1) +
+                                          "\n");
 }
 
 }  // namespace salient::pipeline

@@ -1,5 +1,6 @@
-// What a launch knows of its jobs, in launch.json: written whole after every change and before anything that depends on it, so that the process may be killed at any moment
-// and the same command goes on. The format is {"launch", "format", "jobs": {name: JobRecord}, "submissions": [Submission]}.
+// What a launch knows of its jobs, in launch.json: written whole after every change and before anything that depends on it, so that
+// the process may be killed at any moment and the same command goes on. The format is {"launch", "format", "jobs": {name:
+// JobRecord}, "submissions": [Submission]}.
 #pragma once
 
 #include <cstdint>
@@ -27,18 +28,19 @@ struct JobRecord {
 
 // One job array of Slurm.
 struct Submission {
-  int64_t number = 0;    // from 1
-  std::string job_name;  // no other submission has it: by it one is found again whose id was not written down
-  std::string array_id;  // empty: sbatch was called, and has not been heard of
+  int64_t number = 0;             // from 1
+  std::string job_name;           // no other submission has it: by it one is found again whose id was not written down
+  std::string array_id;           // empty: sbatch was called, and has not been heard of
   std::vector<std::string> jobs;  // by index
   std::vector<int64_t> tries;     // of each job, the number of the try
 };
 
 class LaunchState {
  public:
-  // Takes the folder's lock, reads launch.json where there is one and matches it with the jobs: those that are done and unchanged stay so, failed and cancelled ones wait
-  // again, others keep what they are. Jobs that are no longer asked for keep their records. Errors: invalid argument (another process follows this launch; a job that is
-  // at work has another command now), corruption, unsupported (of a newer version), io.
+  // Takes the folder's lock, reads launch.json where there is one and matches it with the jobs: those that are done and unchanged
+  // stay so, failed and cancelled ones wait again, others keep what they are. Jobs that are no longer asked for keep their records.
+  // Errors: invalid argument (another process follows this launch; a job that is at work has another command now), corruption,
+  // unsupported (of a newer version), io.
   LaunchState(const std::filesystem::path& folder, const std::vector<LaunchJob>& jobs);
 
   const std::filesystem::path& folder() const { return folder_; }

@@ -13,13 +13,16 @@ namespace salient::pipeline {
 namespace {
 
 const std::vector<std::string> kKinds = {"local", "slurm"};
-const std::vector<std::string> kKeys = {"kind", "max_jobs", "cpus", "retries", "partition", "time", "memory", "gpus", "account", "qos", "max_submitted", "options"};
+const std::vector<std::string> kKeys = {"kind",   "max_jobs", "cpus",    "retries", "partition",     "time",
+                                        "memory", "gpus",     "account", "qos",     "max_submitted", "options"};
 constexpr std::array kSlurmKeys = {"partition", "time", "memory", "gpus", "account", "qos", "max_submitted", "options"};
 constexpr int64_t kMost = 1'000'000;
 
 // Options of sbatch that the launcher sets: another value would lose track of the jobs.
-constexpr std::array<std::string_view, 22> kOwnOptions = {"--array", "-a", "--job-name", "-J",    "--output",     "-o", "--error", "-e",     "--parsable", "--wrap", "--wait",
-                                                          "-W",      "-d", "--dependency", "--chdir", "-D",       "--open-mode", "--test-only", "--clusters", "-M",  "--quiet", "-Q"};
+constexpr std::array<std::string_view, 22> kOwnOptions = {
+    "--array",    "-a",     "--job-name", "-J", "--output",     "-o",      "--error", "-e",          "--parsable",
+    "--wrap",     "--wait", "-W",         "-d", "--dependency", "--chdir", "-D",      "--open-mode", "--test-only",
+    "--clusters", "-M",     "--quiet",    "-Q"};
 
 bool all_digits(std::string_view text) {
   return !text.empty() && text.size() <= 6 && std::ranges::all_of(text, [](unsigned char c) { return std::isdigit(c) != 0; });
@@ -52,7 +55,8 @@ void read_slurm(const ConfigNode& node, LauncherConfig& config) {
   word("qos", config.qos, "the name of a quality of service");
   if (const ConfigNode& time = node.get("time"); !time.is_null()) {
     config.time = time.as_string();
-    if (!is_slurm_time(config.time)) time.reject("a time limit as sbatch takes it: minutes, h:m:s or d-h:m:s, such as 90, 2:00:00 or 1-12:00:00");
+    if (!is_slurm_time(config.time))
+      time.reject("a time limit as sbatch takes it: minutes, h:m:s or d-h:m:s, such as 90, 2:00:00 or 1-12:00:00");
   }
   if (const ConfigNode& memory = node.get("memory"); !memory.is_null()) {
     const std::optional<uint64_t> bytes = parse_bytes(memory.as_string());
@@ -62,7 +66,8 @@ void read_slurm(const ConfigNode& node, LauncherConfig& config) {
   if (const ConfigNode& gpus = node.get("gpus"); !gpus.is_null()) {
     config.gpus = gpus.as_string();
     const std::vector<std::string> parts = split(config.gpus, ':');
-    const bool typed = parts.size() == 2 && !parts[0].empty() && all_digits(parts[1]) && config.gpus.find_first_of(" ,=\t\n") == std::string::npos;
+    const bool typed =
+        parts.size() == 2 && !parts[0].empty() && all_digits(parts[1]) && config.gpus.find_first_of(" ,=\t\n") == std::string::npos;
     if (!typed && !all_digits(config.gpus)) gpus.reject("a number of GPUs, or TYPE:COUNT such as a100:2");
     if (config.gpus == "0") config.gpus.clear();
   }
@@ -108,7 +113,12 @@ LauncherConfig load_launcher(const std::string& kind_or_file, const std::vector<
   if (!is_kind && !std::filesystem::exists(kind_or_file)) {
     fail(ErrorKind::kNotFound, "launcher '{}': neither {} nor a YAML file that is there", kind_or_file, list_choices(kKinds));
   }
-  ConfigNode root = is_kind ? ConfigNode::parse(fmt::format("launcher: {{kind: {}}}", kind_or_file), "--launcher " + kind_or_file) : ConfigNode::load(kind_or_file);
+  ConfigNode root = is_kind ? ConfigNode::parse(fmt::format("launcher: {{kind: {}}}", kind_or_file), "--launcher " + kind_or_file)
+                            : ConfigNode::load(kind_or_file);
+  // The short form has no keys to change.
+  if (!overrides.empty() && root.has("launcher") && root.get("launcher").kind() == ConfigNode::Kind::kScalar) {
+    root.apply_override(fmt::format("launcher={{kind: {}}}", root.get("launcher").as_choice(kKinds)));
+  }
   for (const std::string& assignment : overrides) root.apply_override("launcher." + assignment);
   root.check_keys(std::vector<std::string>{"launcher"});
   return read_launcher(root.get("launcher"));

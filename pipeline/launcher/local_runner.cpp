@@ -33,8 +33,9 @@ void LocalRunner::adopt() {
     JobRecord& record = state_.job(job.name);
     if (record.status != JobStatus::kSubmitted) continue;
     if (record.submission != 0) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("job '{}' is in Slurm's queue (array {}) since this launch was given with launcher: slurm", job.name,
-                                                           state_.submission(record.submission).array_id))
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("job '{}' is in Slurm's queue (array {}) since this launch was given with launcher: slurm", job.name,
+                              state_.submission(record.submission).array_id))
           .with_hint("give it with launcher: slurm again to follow it; interrupted there, it is cancelled and may run here");
     }
     record.status = JobStatus::kWaiting;  // it ended with the process that had started it

@@ -47,8 +47,10 @@ constexpr SlurmState kStates[] = {
     {"OUT_OF_MEMORY", kHopeless, "raise launcher.memory"},
 };
 
-// Defaults of the user's environment that would hide jobs or make the programs wait or ask. Those of sbatch for account, partition and so on stay.
-const std::vector<std::string> kUnset = {"SQUEUE_", "SCANCEL_", "SBATCH_WAIT=", "SBATCH_ARRAY_INX=", "SBATCH_OPEN_MODE=", "SBATCH_QUIET="};
+// Defaults of the user's environment that would hide jobs or make the programs wait or ask. Those of sbatch for account, partition
+// and so on stay.
+const std::vector<std::string> kUnset = {
+    "SQUEUE_", "SCANCEL_", "SBATCH_WAIT=", "SBATCH_ARRAY_INX=", "SBATCH_OPEN_MODE=", "SBATCH_QUIET="};
 
 ChildResult call(const std::vector<std::string>& command, ChildOptions options = {}) {
   options.unset = kUnset;
@@ -56,17 +58,20 @@ ChildResult call(const std::vector<std::string>& command, ChildOptions options =
     return run_child(command, options);
   } catch (Error& error) {
     if (error.kind() == ErrorKind::kNotFound) {
-      error.with_code("SLURM_MISSING").with_hint("submit from a machine of the cluster, where Slurm's programs are; or use launcher: local");
+      error.with_code("SLURM_MISSING")
+          .with_hint("submit from a machine of the cluster, where Slurm's programs are; or use launcher: local");
     }
     throw;
   }
 }
 
-// "sbatch: error: Batch job submission failed: Invalid partition name specified" and more lines, as one without the program's name in front.
+// "sbatch: error: Batch job submission failed: Invalid partition name specified" and more lines, as one without the program's name
+// in front.
 std::string words_of(const ChildResult& result) {
   std::string text;
   for (std::string line : split(result.err, '\n')) {
-    if (const size_t colon = line.find(": "); colon != std::string::npos && line.substr(0, colon).find(' ') == std::string::npos) line = line.substr(colon + 2);
+    if (const size_t colon = line.find(": "); colon != std::string::npos && line.substr(0, colon).find(' ') == std::string::npos)
+      line = line.substr(colon + 2);
     for (const std::string_view lead : {"error: ", "fatal: "}) {
       if (line.starts_with(lead)) line = line.substr(lead.size());
     }
@@ -77,8 +82,9 @@ std::string words_of(const ChildResult& result) {
 
 // What the programs say when nobody answers them, or not in time: the same call may succeed later.
 bool is_temporary(std::string_view error) {
-  constexpr std::array<std::string_view, 7> kTexts = {"Unable to contact slurm controller", "Socket timed out", "Connection refused", "temporarily unable",
-                                                      "Resource temporarily unavailable",  "Transport endpoint", "Zero Bytes were transmitted"};
+  constexpr std::array<std::string_view, 7> kTexts = {
+      "Unable to contact slurm controller", "Socket timed out",   "Connection refused",         "temporarily unable",
+      "Resource temporarily unavailable",   "Transport endpoint", "Zero Bytes were transmitted"};
   return std::ranges::any_of(kTexts, [&](std::string_view text) { return error.find(text) != std::string_view::npos; });
 }
 
@@ -98,7 +104,8 @@ constexpr Refusal kRefusals[] = {
     {"generic resource", "launcher.gpus: 'sinfo -o \"%P %G\"' lists what the partitions have"},
     {"time limit", "launcher.time must lie within the partition's limit: 'sinfo -o \"%P %l\"'"},
     {"Memory", "launcher.memory must fit on a machine: 'sinfo -N -l'"},
-    {"node configuration", "no machine of the partition has so much: look at launcher.cpus, launcher.memory and launcher.gpus beside 'sinfo -N -l'"},
+    {"node configuration",
+     "no machine of the partition has so much: look at launcher.cpus, launcher.memory and launcher.gpus beside 'sinfo -N -l'"},
     {"array", "launcher.max_submitted makes the arrays shorter"},
 };
 
@@ -113,7 +120,13 @@ const SlurmState* find_slurm_state(std::string_view name) {
 
 std::vector<std::string> sbatch_command(const SlurmArray& array, const LauncherConfig& config) {
   // --requeue: when a machine fails or another job comes first, Slurm starts the task again by itself, also while nobody follows.
-  std::vector<std::string> words = {"sbatch", "--parsable", "--job-name=" + array.job_name, "--chdir=" + array.folder.string(), "--output=slurm-%a.log", "--open-mode=append", "--requeue"};
+  std::vector<std::string> words = {"sbatch",
+                                    "--parsable",
+                                    "--job-name=" + array.job_name,
+                                    "--chdir=" + array.folder.string(),
+                                    "--output=slurm-%a.log",
+                                    "--open-mode=append",
+                                    "--requeue"};
   words.push_back(fmt::format("--array=0-{}{}", array.tasks - 1, array.at_a_time > 0 ? fmt::format("%{}", array.at_a_time) : ""));
   if (!array.after.empty()) words.push_back("--dependency=afterany:" + array.after);
   const auto add = [&](const char* option, const std::string& value) {
@@ -136,7 +149,8 @@ int64_t slurm_max_array() {
   if (result.exit_code != 0) {
     throw Error(ErrorKind::kIo, fmt::format("Slurm's controller does not answer: scontrol show config: {}", words_of(result)))
         .with_code("SLURM_UNREACHABLE")
-        .with_hint("'scontrol ping' says whether it is up; jobs that run there already go on, and the same command finds them again");
+        .with_hint(
+            "'scontrol ping' says whether it is up; jobs that run there already go on, and the same command finds them again");
   }
   for (const std::string& line : split(result.out, '\n')) {
     if (!line.starts_with("MaxArraySize")) continue;
@@ -197,8 +211,8 @@ std::vector<int64_t> parse_array_indices(std::string_view text) {
 
 std::optional<std::vector<SlurmTask>> query_tasks(const std::vector<std::string>& job_names, std::string& error) {
   if (job_names.empty()) return std::vector<SlurmTask>();
-  const ChildResult result =
-      call({"squeue", "--noheader", "--all", "--array", "--states=all", "--format=%F|%K|%T|%r", fmt::format("--name={}", fmt::join(job_names, ","))});
+  const ChildResult result = call({"squeue", "--noheader", "--all", "--array", "--states=all", "--format=%F|%K|%T|%r",
+                                   fmt::format("--name={}", fmt::join(job_names, ","))});
   if (result.exit_code != 0) {
     error = words_of(result);
     return std::nullopt;

@@ -30,7 +30,8 @@ constexpr auto kCancelPatience = std::chrono::seconds(120);
 constexpr std::array kSubmitWaits = {1, 2, 4, 8, 16};  // seconds, after an answer that did not come
 
 // Reasons for which every job waits sooner or later.
-constexpr std::array<std::string_view, 7> kUsualReasons = {"None", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"};
+constexpr std::array<std::string_view, 7> kUsualReasons = {"None",       "Priority",  "Resources", "JobArrayTaskLimit",
+                                                           "Dependency", "BeginTime", "Cleaning"};
 
 // Held by sbatch, too, which inherits it: while somebody has it, sbatch may still be speaking with the controller.
 class SubmissionLock {
@@ -68,14 +69,17 @@ Error unreachable(const std::string& reason) {
 
 }  // namespace
 
-SlurmRunner::SlurmRunner(LaunchState& state, const std::vector<LaunchJob>& jobs, const LauncherConfig& config, std::function<void(const std::string&)> message)
+SlurmRunner::SlurmRunner(LaunchState& state, const std::vector<LaunchJob>& jobs, const LauncherConfig& config,
+                         std::function<void(const std::string&)> message)
     : state_(state), jobs_(jobs), config_(config), message_(std::move(message)), max_array_(slurm_max_array()) {}
 
 void SlurmRunner::say(const std::string& line) const {
   if (message_) message_(line);
 }
 
-fs::path SlurmRunner::folder_of(const Submission& submission) const { return state_.folder() / "submissions" / std::to_string(submission.number); }
+fs::path SlurmRunner::folder_of(const Submission& submission) const {
+  return state_.folder() / "submissions" / std::to_string(submission.number);
+}
 
 std::vector<size_t> SlurmRunner::submitted() const {
   std::vector<size_t> found;
@@ -132,7 +136,8 @@ void SlurmRunner::drop(int64_t number) {
 void SlurmRunner::adopt() {
   for (const LaunchJob& job : jobs_) {
     JobRecord& record = state_.job(job.name);
-    if (record.status == JobStatus::kSubmitted && record.submission == 0) record.status = JobStatus::kWaiting;  // a child of an earlier process
+    if (record.status == JobStatus::kSubmitted && record.submission == 0)
+      record.status = JobStatus::kWaiting;  // a child of an earlier process
   }
   std::vector<int64_t> lost;
   for (Submission& submission : state_.submissions()) {
@@ -144,12 +149,15 @@ void SlurmRunner::adopt() {
   for (const int64_t number : lost) drop(number);
   state_.save();
   const std::vector<size_t> found = submitted();
-  if (!found.empty()) say(fmt::format("{} of {} jobs were submitted before, as Slurm's {}", found.size(), jobs_.size(), fmt::join(active_ids(), ", ")));
+  if (!found.empty())
+    say(fmt::format("{} of {} jobs were submitted before, as Slurm's {}", found.size(), jobs_.size(),
+                    fmt::join(active_ids(), ", ")));
 }
 
 // ---- submitting ----
 
-std::string SlurmRunner::submit_array(const std::vector<size_t>& jobs, int64_t at_a_time, const std::string& after, const Interrupt& interrupt) {
+std::string SlurmRunner::submit_array(const std::vector<size_t>& jobs, int64_t at_a_time, const std::string& after,
+                                      const Interrupt& interrupt) {
   Submission next;
   next.number = state_.next_submission();
   next.job_name = fmt::format("{}.{}", state_.name(), next.number);
@@ -172,10 +180,11 @@ std::string SlurmRunner::submit_array(const std::vector<size_t>& jobs, int64_t a
   std::error_code ignored;
   fs::remove_all(array.folder, ignored);  // of a process that died before it wrote the submission down
   write_file(array.folder / "jobs.txt", list);
-  write_file(array.folder / "array.sh", fmt::format("#!/bin/sh\n# One task of a job array of Salient: line SLURM_ARRAY_TASK_ID of jobs.txt, from 0.\n"
-                                                    "line=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {})\n"
-                                                    "exec sh {} \"${{line#* }}\" \"${{line%% *}}\" \"$SLURM_ARRAY_JOB_ID\"\n",
-                                                    shell_quote((array.folder / "jobs.txt").string()), shell_quote((state_.folder() / "try.sh").string())));
+  write_file(array.folder / "array.sh",
+             fmt::format("#!/bin/sh\n# One task of a job array of Salient: line SLURM_ARRAY_TASK_ID of jobs.txt, from 0.\n"
+                         "line=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {})\n"
+                         "exec sh {} \"${{line#* }}\" \"${{line%% *}}\" \"$SLURM_ARRAY_JOB_ID\"\n",
+                         shell_quote((array.folder / "jobs.txt").string()), shell_quote((state_.folder() / "try.sh").string())));
   const SubmissionLock lock(array.folder);
   array.lock_descriptor = lock.descriptor();
   Submission& submission = state_.add_submission(std::move(next));
@@ -201,7 +210,8 @@ std::string SlurmRunner::submit_array(const std::vector<size_t>& jobs, int64_t a
   if (answer.temporary) throw unreachable(answer.error);  // written down as asked for: the next call looks whether it was taken
   drop(submission.number);
   state_.save();
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("sbatch refuses {} jobs: {} (called as: {})", jobs.size(), answer.error, shell_command(sbatch_command(array, config_))))
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("sbatch refuses {} jobs: {} (called as: {})", jobs.size(), answer.error,
+                                                       shell_command(sbatch_command(array, config_))))
       .with_code("SLURM_REFUSED")
       .with_hint(sbatch_hint(answer.error));
 }
@@ -213,14 +223,16 @@ void SlurmRunner::submit(const Interrupt& interrupt) {
   for (size_t i = 0; i < jobs_.size(); ++i) {
     if (state_.job(jobs_[i].name).status == JobStatus::kWaiting) ready.push_back(i);
   }
-  if (config_.max_submitted > 0) ready.resize(std::min(ready.size(), static_cast<size_t>(std::max<int64_t>(config_.max_submitted - active, 0))));
+  if (config_.max_submitted > 0)
+    ready.resize(std::min(ready.size(), static_cast<size_t>(std::max<int64_t>(config_.max_submitted - active, 0))));
   // An array bounds its own tasks only: what comes beside others has the room that they leave.
   const int64_t room = config_.max_jobs > 0 ? config_.max_jobs - active : 0;
   if (ready.empty() || (config_.max_jobs > 0 && room <= 0)) return;
   std::string before;
   for (size_t start = 0; start < ready.size() && interrupt.count() == 0; start += static_cast<size_t>(max_array_)) {
     const auto end = std::min(ready.size(), start + static_cast<size_t>(max_array_));
-    const std::vector<size_t> jobs(ready.begin() + static_cast<std::ptrdiff_t>(start), ready.begin() + static_cast<std::ptrdiff_t>(end));
+    const std::vector<size_t> jobs(ready.begin() + static_cast<std::ptrdiff_t>(start),
+                                   ready.begin() + static_cast<std::ptrdiff_t>(end));
     // With a bound on all, the arrays of a launch that is longer than one run one after another.
     before = submit_array(jobs, before.empty() ? room : config_.max_jobs, config_.max_jobs > 0 ? before : "", interrupt);
     say(fmt::format("submitted {} jobs as Slurm's {}", jobs.size(), before));
@@ -253,19 +265,23 @@ std::optional<TryEnd> SlurmRunner::decide(size_t i, const SlurmTask* task) {
   if (code && (*code != 0 || has_results(job))) return TryEnd{i, EndKind::kExited, *code, {}};
   const std::string& id = state_.submission(record.submission).array_id;
   if (const std::string claim = claim_of(job, record.tries + 1); !code && !claim.empty() && claim != id) {
-    return TryEnd{i, EndKind::kHopeless, kClaimedElsewhere, fmt::format("Slurm job {} had begun the same try; when it has ended, give the same command again", claim)};
+    return TryEnd{i, EndKind::kHopeless, kClaimedElsewhere,
+                  fmt::format("Slurm job {} had begun the same try; when it has ended, give the same command again", claim)};
   }
   if (!is_late(i)) return std::nullopt;
   if (code) return TryEnd{i, EndKind::kExited, *code, {}};  // without results
   return TryEnd{i, EndKind::kLost, -1,
-                task != nullptr ? fmt::format("{} ({}) without an exit code", task->state, task->reason) : std::string("it left the queue without an exit code")};
+                task != nullptr ? fmt::format("{} ({}) without an exit code", task->state, task->reason)
+                                : std::string("it left the queue without an exit code")};
 }
 
 void SlurmRunner::tell_reasons(const std::vector<SlurmTask>& tasks) {
   std::map<std::string, int64_t> reasons;
   for (const SlurmTask& task : tasks) {
     const SlurmState* state = find_slurm_state(task.state);
-    if (state != nullptr && state->meaning == SlurmMeaning::kQueued && std::ranges::find(kUsualReasons, task.reason) == kUsualReasons.end()) ++reasons[task.reason];
+    if (state != nullptr && state->meaning == SlurmMeaning::kQueued &&
+        std::ranges::find(kUsualReasons, task.reason) == kUsualReasons.end())
+      ++reasons[task.reason];
   }
   for (const auto& [reason, count] : reasons) {
     if (told_.insert(reason).second) say(fmt::format("{} jobs wait in Slurm's queue: {}", count, reason));
@@ -279,7 +295,8 @@ std::vector<TryEnd> SlurmRunner::look() {
   std::string error;
   const auto tasks = query_tasks({names.begin(), names.end()}, error);
   if (!tasks) {
-    if (Clock::now() - answered_ > kSilence && !std::exchange(told_silence_, true)) say(fmt::format("Slurm's controller does not answer ({}); still asking", error));
+    if (Clock::now() - answered_ > kSilence && !std::exchange(told_silence_, true))
+      say(fmt::format("Slurm's controller does not answer ({}); still asking", error));
     return {};
   }
   answered_ = Clock::now();
@@ -315,7 +332,8 @@ std::vector<TryEnd> SlurmRunner::cancel(const Interrupt& interrupt) {
     }
     interrupt.sleep(std::chrono::seconds(1), seen);
   }
-  if (ends.size() < submitted().size()) say(fmt::format("{} jobs are still ending; the same command looks after them", submitted().size() - ends.size()));
+  if (ends.size() < submitted().size())
+    say(fmt::format("{} jobs are still ending; the same command looks after them", submitted().size() - ends.size()));
   std::vector<TryEnd> list;
   for (auto& [job, end] : ends) list.push_back(std::move(end));
   return list;

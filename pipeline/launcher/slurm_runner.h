@@ -1,4 +1,5 @@
-// Jobs as tasks of Slurm's job arrays. What was submitted is written down before and after sbatch, and found again by its job name when the process died in between.
+// Jobs as tasks of Slurm's job arrays. What was submitted is written down before and after sbatch, and found again by its job name
+// when the process died in between.
 #pragma once
 
 #include <chrono>
@@ -19,11 +20,13 @@ namespace salient::pipeline {
 class SlurmRunner {
  public:
   // The jobs are resolved; all but `message` must outlive the runner. Errors: those of slurm_max_array.
-  SlurmRunner(LaunchState& state, const std::vector<LaunchJob>& jobs, const LauncherConfig& config, std::function<void(const std::string&)> message);
+  SlurmRunner(LaunchState& state, const std::vector<LaunchJob>& jobs, const LauncherConfig& config,
+              std::function<void(const std::string&)> message);
 
   // Finds out what became of a submission whose sbatch was not heard of. Errors: io (SLURM_UNREACHABLE).
   void adopt();
-  // Submits waiting jobs: all, or as many as max_submitted leaves room for. Errors: invalid argument (refused), io (SLURM_UNREACHABLE).
+  // Submits waiting jobs: all, or as many as max_submitted leaves room for. Errors: invalid argument (refused), io
+  // (SLURM_UNREACHABLE).
   void submit(const Interrupt& interrupt);
   // Nothing while the controller does not answer.
   std::vector<TryEnd> look();
@@ -41,7 +44,8 @@ class SlurmRunner {
   void forget_ended_submissions();
   std::string find_array(const Submission& submission) const;
   void drop(int64_t number);
-  std::string submit_array(const std::vector<size_t>& jobs, int64_t at_a_time, const std::string& after, const Interrupt& interrupt);
+  std::string submit_array(const std::vector<size_t>& jobs, int64_t at_a_time, const std::string& after,
+                           const Interrupt& interrupt);
   std::optional<TryEnd> decide(size_t job, const SlurmTask* task);
   bool is_late(size_t job);
   void tell_reasons(const std::vector<SlurmTask>& tasks);

@@ -7,9 +7,9 @@
 namespace salient::pipeline {
 
 enum class EndKind {
-  kExited,     // by itself, with an exit code
-  kLost,       // ended from outside; another try goes on
-  kHopeless,   // another try would end the same
+  kExited,    // by itself, with an exit code
+  kLost,      // ended from outside; another try goes on
+  kHopeless,  // another try would end the same
   kCancelled,
 };
 

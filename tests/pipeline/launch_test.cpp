@@ -82,9 +82,12 @@ TEST_F(LaunchTest, RunsOneJobAfterAnotherAndKeepsWhatEachSays) {
 
 TEST_F(LaunchTest, RunsSeveralAtATimeWithTheCoresSharedOut) {
   config_.max_jobs = 2;
-  const std::string meet = "touch " + folder().string() + "/$ME; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -e " + folder().string() + "/$OTHER ] && exit 0; sleep 0.5; done; exit 1";
+  const std::string meet = "touch " + folder().string() +
+                           "/$ME; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -e " + folder().string() +
+                           "/$OTHER ] && exit 0; sleep 0.5; done; exit 1";
   // Each waits for the other to be there.
-  const LaunchResult result = run({job("a", "ME=x OTHER=y; " + meet), job("b", "ME=y OTHER=x; " + meet), job("c", "echo $OMP_NUM_THREADS")});
+  const LaunchResult result =
+      run({job("a", "ME=x OTHER=y; " + meet), job("b", "ME=y OTHER=x; " + meet), job("c", "echo $OMP_NUM_THREADS")});
   for (const JobOutcome& outcome : result.outcomes) EXPECT_EQ(outcome.status, JobStatus::kDone) << outcome.reason;
   EXPECT_EQ(test::file_bytes(result.outcomes[2].log), fmt::format("{}\n", std::max(1u, std::thread::hardware_concurrency() / 2)));
 }
@@ -92,7 +95,8 @@ TEST_F(LaunchTest, RunsSeveralAtATimeWithTheCoresSharedOut) {
 TEST_F(LaunchTest, TriesAgainAsOftenAsAskedFor) {
   config_.retries = 1;
   const std::string marker = (folder() / "marker").string();
-  const LaunchResult result = run({job("once", "[ -e " + marker + " ] || { touch " + marker + "; exit 3; }"), job("always", "exit 4"), job("invalid", "exit 2"), job("killed", "kill -9 $$")});
+  const LaunchResult result = run({job("once", "[ -e " + marker + " ] || { touch " + marker + "; exit 3; }"),
+                                   job("always", "exit 4"), job("invalid", "exit 2"), job("killed", "kill -9 $$")});
   EXPECT_EQ(result.outcomes[0].status, JobStatus::kDone);
   EXPECT_EQ(result.outcomes[0].tries, 2);
   EXPECT_EQ(result.outcomes[1].status, JobStatus::kFailed);
@@ -140,7 +144,8 @@ TEST_F(LaunchTest, AStoreThatTheCommandDoesNotMakeIsAFailure) {
 
 TEST_F(LaunchTest, JobsThatCannotBeToldApartAreRefused) {
   EXPECT_THAT(refusal({job("a", ""), job("a", "")}), HasSubstr("'a' is there twice"));
-  for (const char* name : {"", ".hidden", "-x", "a/b", "a b", "a\n"}) EXPECT_THAT(refusal({job(name, "")}), HasSubstr("expected a name"));
+  for (const char* name : {"", ".hidden", "-x", "a/b", "a b", "a\n"})
+    EXPECT_THAT(refusal({job(name, "")}), HasSubstr("expected a name"));
   LaunchJob same = job("b", "");
   same.folder = folder() / "launch/jobs/a";
   EXPECT_THAT(refusal({job("a", ""), same}), HasSubstr("another job has the folder"));
@@ -150,7 +155,9 @@ TEST_F(LaunchTest, JobsThatCannotBeToldApartAreRefused) {
 }
 
 TEST_F(LaunchTest, OnlySlurmsJobsOutliveTheCommand) {
-  EXPECT_THAT(test::message_of([&] { launch({job("a", "")}, config_, folder() / "launch", {.detach = true}, {}); }, ErrorKind::kInvalidArgument), HasSubstr("--detach"));
+  EXPECT_THAT(test::message_of([&] { launch({job("a", "")}, config_, folder() / "launch", {.detach = true}, {}); },
+                               ErrorKind::kInvalidArgument),
+              HasSubstr("--detach"));
 }
 
 TEST_F(LaunchTest, AStateOfAnotherVersionOrADamagedOneIsRefused) {
@@ -202,7 +209,8 @@ int wait_for_end(pid_t child) {
 
 TEST_F(LaunchTest, ChildrenEndWithTheProcessThatStartedThem) {
   const fs::path pid_file = folder() / "pid";
-  const std::vector<LaunchJob> jobs = {job("long", "[ -e " + (folder() / "go").string() + " ] && exit 0; echo $$ >" + pid_file.string() + "; exec sleep 60")};
+  const std::vector<LaunchJob> jobs = {
+      job("long", "[ -e " + (folder() / "go").string() + " ] && exit 0; echo $$ >" + pid_file.string() + "; exec sleep 60")};
   for (const int number : {SIGKILL, SIGINT, SIGTERM}) {
     fs::remove(pid_file);
     const pid_t follower = start(jobs);
@@ -254,7 +262,10 @@ TEST(ChildProcess, GivesBackOutputAndExitCode) {
   EXPECT_EQ(run_child({"sh", "-c", "kill -9 $$"}).exit_code, 137);
   EXPECT_EQ(test::error_of([] { run_child({"no-such-program-anywhere"}); }).kind(), ErrorKind::kNotFound);
   ::setenv("SALIENT_TEST_A", "1", 1);
-  EXPECT_EQ(run_child({"sh", "-c", "echo ${SALIENT_TEST_A-none}"}, {.folder = {}, .out_file = {}, .keep_descriptor = -1, .unset = {"SALIENT_TEST_"}}).out, "none\n");
+  EXPECT_EQ(run_child({"sh", "-c", "echo ${SALIENT_TEST_A-none}"},
+                      {.folder = {}, .out_file = {}, .keep_descriptor = -1, .unset = {"SALIENT_TEST_"}})
+                .out,
+            "none\n");
 }
 
 TEST(LaunchProgress, ShowsCountsAndTimeLeft) {

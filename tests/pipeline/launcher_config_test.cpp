@@ -38,7 +38,8 @@ TEST(LauncherConfig, TheDefaultIsThisMachineOneJobAfterAnother) {
 // Every key reaches sbatch, in words of its own.
 TEST(LauncherConfig, EveryKeyOfSlurmIsAnOptionOfSbatch) {
   const LauncherConfig config = read(
-      "launcher: {kind: slurm, max_jobs: 8, partition: gpu, time: 2:00:00, memory: 16GiB, cpus: 4, gpus: 'a100:2', account: lab, qos: low,\n"
+      "launcher: {kind: slurm, max_jobs: 8, partition: gpu, time: 2:00:00, memory: 16GiB, cpus: 4, gpus: 'a100:2', account: lab, "
+      "qos: low,\n"
       "           retries: 5, max_submitted: 100, options: [--exclude=node7, '-C fast']}");
   EXPECT_EQ(config.retries, 5);
   EXPECT_EQ(config.max_submitted, 100);
@@ -51,18 +52,22 @@ TEST(LauncherConfig, EveryKeyOfSlurmIsAnOptionOfSbatch) {
   const std::vector<std::string> words = sbatch_command(array, config);
   EXPECT_EQ(words.front(), "sbatch");
   EXPECT_EQ(words.back(), "/shared/launch/submissions/1/array.sh");
-  EXPECT_THAT(words, IsSupersetOf({"--parsable", "--job-name=salient-1.1", "--array=0-19%8", "--dependency=afterany:17", "--partition=gpu", "--time=2:00:00", "--mem=16384M",
-                                   "--cpus-per-task=4", "--gres=gpu:a100:2", "--account=lab", "--qos=low", "--exclude=node7", "-C fast"}));
+  EXPECT_THAT(words, IsSupersetOf({"--parsable", "--job-name=salient-1.1", "--array=0-19%8", "--dependency=afterany:17",
+                                   "--partition=gpu", "--time=2:00:00", "--mem=16384M", "--cpus-per-task=4", "--gres=gpu:a100:2",
+                                   "--account=lab", "--qos=low", "--exclude=node7", "-C fast"}));
   const std::vector<std::string> bare = sbatch_command({"n", "/f", 1, 0, "", -1}, read("launcher: slurm"));
   EXPECT_THAT(bare, Contains("--array=0-0"));
   for (const std::string& word : bare) {
-    EXPECT_THAT(word, AllOf(Not(HasSubstr("--partition")), Not(HasSubstr("--mem")), Not(HasSubstr("--time")), Not(HasSubstr("--gres")), Not(HasSubstr("--dependency"))));
+    EXPECT_THAT(word, AllOf(Not(HasSubstr("--partition")), Not(HasSubstr("--mem")), Not(HasSubstr("--time")),
+                            Not(HasSubstr("--gres")), Not(HasSubstr("--dependency"))));
   }
 }
 
 TEST(LauncherConfig, TimesAreThoseThatSbatchTakes) {
-  for (const char* time : {"90", "10:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15", "infinite"}) EXPECT_EQ(read(fmt::format("launcher: {{kind: slurm, time: {}}}", time)).time, time);
-  for (const char* time : {"2h", "1-", "a:b", "1:2:3:4", "\"\"", "-5"}) EXPECT_THAT(error_of(fmt::format("launcher: {{kind: slurm, time: {}}}", time)), HasSubstr("time limit")) << time;
+  for (const char* time : {"90", "10:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15", "infinite"})
+    EXPECT_EQ(read(fmt::format("launcher: {{kind: slurm, time: {}}}", time)).time, time);
+  for (const char* time : {"2h", "1-", "a:b", "1:2:3:4", "\"\"", "-5"})
+    EXPECT_THAT(error_of(fmt::format("launcher: {{kind: slurm, time: {}}}", time)), HasSubstr("time limit")) << time;
 }
 
 TEST(LauncherConfig, WhatIsWrongIsSaidWithItsPlace) {
@@ -75,8 +80,10 @@ TEST(LauncherConfig, WhatIsWrongIsSaidWithItsPlace) {
   EXPECT_THAT(error_of("launcher: {kind: slurm, gpus: many}"), HasSubstr("TYPE:COUNT"));
   EXPECT_THAT(error_of("launcher: {max_jobs: -1}"), HasSubstr("max_jobs"));
   EXPECT_THAT(error_of("launcher: {kind: slurm, options: [exclude]}"), HasSubstr("--exclude=node7"));
-  for (const char* option : {"--array=0-3", "-a0-3", "--job-name=x", "-Jx", "-W", "--wait", "--output=x", "--parsable", "--dependency=x"}) {
-    EXPECT_THAT(error_of(fmt::format("launcher: {{kind: slurm, options: ['{}']}}", option)), HasSubstr("does not set itself")) << option;
+  for (const char* option :
+       {"--array=0-3", "-a0-3", "--job-name=x", "-Jx", "-W", "--wait", "--output=x", "--parsable", "--dependency=x"}) {
+    EXPECT_THAT(error_of(fmt::format("launcher: {{kind: slurm, options: ['{}']}}", option)), HasSubstr("does not set itself"))
+        << option;
   }
 }
 
@@ -88,8 +95,11 @@ TEST(LauncherConfig, ACommandLineNamesAKindOrAFile) {
   EXPECT_EQ(config.partition, "cpu");
   EXPECT_EQ(config.max_jobs, 3);
   EXPECT_EQ(load_launcher("slurm", {"memory=2GiB"}).memory_mib, 2048);
-  EXPECT_THAT(test::message_of([] { load_launcher("local", {"time=90"}); }, ErrorKind::kInvalidArgument), HasSubstr("--set launcher.time=90"));
+  EXPECT_THAT(test::message_of([] { load_launcher("local", {"time=90"}); }, ErrorKind::kInvalidArgument),
+              HasSubstr("--set launcher.time=90"));
   EXPECT_THAT(test::message_of([] { load_launcher("slrum"); }, ErrorKind::kNotFound), HasSubstr("'local' or 'slurm'"));
+  test::write_text(file, "launcher: slurm\n");
+  EXPECT_EQ(load_launcher(file, {"max_jobs=3"}).max_jobs, 3);
   test::write_text(file, "partition: gpu\n");
   EXPECT_THAT(test::message_of([&] { load_launcher(file); }, ErrorKind::kInvalidArgument), HasSubstr("partition"));
 }

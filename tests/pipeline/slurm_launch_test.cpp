@@ -1,4 +1,5 @@
-// The launcher against a real Slurm that the test starts: arrays, states, failures, and what happens when the process that follows is stopped.
+// The launcher against a real Slurm that the test starts: arrays, states, failures, and what happens when the process that follows
+// is stopped.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -57,7 +58,10 @@ class SlurmLaunch : public testing::Test {
     return std::count(lines.begin(), lines.end(), name);
   }
   LaunchResult run(const std::vector<LaunchJob>& jobs, bool detach = false) {
-    return launch(jobs, config_, folder() / "launch", {detach}, {[this](const std::string& line) { messages_ += line + "\n"; }, {}, [this](const LaunchJob& done, const JobOutcome&) { finished_ += done.name + " "; }});
+    return launch(jobs, config_, folder() / "launch", {detach},
+                  {[this](const std::string& line) { messages_ += line + "\n"; },
+                   {},
+                   [this](const LaunchJob& done, const JobOutcome&) { finished_ += done.name + " "; }});
   }
   bool wait_for(const std::function<bool()>& condition) const {
     for (int i = 0; i < 600; ++i) {
@@ -96,7 +100,8 @@ TEST_F(SlurmLaunch, RunsEveryJobOnceInArraysAsLargeAsTheClusterAllows) {
 TEST_F(SlurmLaunch, TriesAgainWhatFailsAndGivesUpWhereThatIsNoUse) {
   config_.retries = 2;
   const std::string marker = shell_quote((folder() / "marker").string());
-  const LaunchResult result = run({job("once", "if [ -e " + marker + " ]; then exit 0; fi; touch " + marker + "; exit 3"), job("always", "exit 4"), job("invalid", "exit 2")});
+  const LaunchResult result = run({job("once", "if [ -e " + marker + " ]; then exit 0; fi; touch " + marker + "; exit 3"),
+                                   job("always", "exit 4"), job("invalid", "exit 2")});
   EXPECT_EQ(result.outcomes[0].status, JobStatus::kDone) << messages_;
   EXPECT_EQ(result.outcomes[0].tries, 2);
   EXPECT_EQ(result.outcomes[1].status, JobStatus::kFailed);
@@ -109,11 +114,13 @@ TEST_F(SlurmLaunch, TriesAgainWhatFailsAndGivesUpWhereThatIsNoUse) {
 
 TEST_F(SlurmLaunch, AJobThatSomebodyCancelsIsNotTriedAgainUntilItIsAskedForAgain) {
   const fs::path go = folder() / "go";
-  const std::vector<LaunchJob> jobs = {job("long", "if [ -e " + shell_quote(go.string()) + " ]; then exit 0; fi; sleep 100"), job("short", "")};
+  const std::vector<LaunchJob> jobs = {job("long", "if [ -e " + shell_quote(go.string()) + " ]; then exit 0; fi; sleep 100"),
+                                       job("short", "")};
   std::thread canceller([&] {
     wait_for([&] { return times_run("long") == 1; });
     for (const std::string& line : split(cluster()->queue(), '\n')) {
-      if (line.find("RUNNING") != std::string::npos && line.find("_0 ") != std::string::npos) cluster()->call({"scancel", line.substr(0, line.find(' '))});
+      if (line.find("RUNNING") != std::string::npos && line.find("_0 ") != std::string::npos)
+        cluster()->call({"scancel", line.substr(0, line.find(' '))});
     }
   });
   const LaunchResult result = run(jobs);
@@ -180,7 +187,9 @@ TEST_F(SlurmLaunch, NoMoreRunAtATimeThanAskedFor) {
   const std::string at_work = shell_quote((folder() / "at_work").string());
   const std::string seen = shell_quote((folder() / "seen").string());
   std::vector<LaunchJob> jobs;  // two arrays, the second after the first
-  for (int i = 0; i < 6; ++i) jobs.push_back(job(fmt::format("job{}", i), fmt::format("mkdir -p {0}; touch {0}/{2}; sleep 1; ls {0} | wc -l >>{1}; rm {0}/{2}", at_work, seen, i)));
+  for (int i = 0; i < 6; ++i)
+    jobs.push_back(job(fmt::format("job{}", i),
+                       fmt::format("mkdir -p {0}; touch {0}/{2}; sleep 1; ls {0} | wc -l >>{1}; rm {0}/{2}", at_work, seen, i)));
   const LaunchResult result = run(jobs);
   for (const JobOutcome& outcome : result.outcomes) EXPECT_EQ(outcome.status, JobStatus::kDone) << outcome.reason;
   int64_t most = 0;
@@ -226,14 +235,13 @@ TEST_F(SlurmLaunch, DetachedJobsRunOnAndAreCollectedByTheNextCall) {
 }
 
 TEST_F(SlurmLaunch, GoesOnWhenTheControllerIsAwayForAWhile) {
-  std::thread stopper([&] {
-    wait_for([&] { return times_run("patient") == 1; });
-    cluster()->stop_controller();
-    std::this_thread::sleep_for(std::chrono::seconds(3));
-    cluster()->start_controller();
-  });
-  const LaunchResult result = run({job("patient", "sleep 2")});
-  stopper.join();
+  LaunchResult result;
+  std::thread follower([&] { result = run({job("patient", "sleep 2")}); });
+  EXPECT_TRUE(wait_for([&] { return times_run("patient") == 1; }));
+  cluster()->stop_controller();
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+  cluster()->start_controller();
+  follower.join();
   EXPECT_EQ(result.outcomes[0].status, JobStatus::kDone) << messages_ << result.outcomes[0].reason;
   EXPECT_EQ(times_run("patient"), 1);
 }
@@ -241,7 +249,8 @@ TEST_F(SlurmLaunch, GoesOnWhenTheControllerIsAwayForAWhile) {
 TEST_F(SlurmLaunch, WhatSbatchRefusesIsSaidWithItsWordsAndAWayOut) {
   config_.partition = "nowhere";
   const Error error = test::error_of([&] { run({job("a", "")}); }, ErrorKind::kInvalidArgument);
-  EXPECT_THAT(error.message(), AllOf(HasSubstr("sbatch refuses 1 jobs"), HasSubstr("invalid partition"), HasSubstr("--partition=nowhere")));
+  EXPECT_THAT(error.message(),
+              AllOf(HasSubstr("sbatch refuses 1 jobs"), HasSubstr("invalid partition"), HasSubstr("--partition=nowhere")));
   EXPECT_THAT(error.hint(), HasSubstr("launcher.partition"));
   EXPECT_EQ(error.code(), "SLURM_REFUSED");
   config_.partition = "main";  // nothing of it is left over
@@ -367,7 +376,8 @@ TEST_F(SlurmLaunch, AnInterruptCancelsEverythingAndTheSameCallBeginsAgain) {
   for (const int number : {SIGINT, SIGTERM}) {
     const int64_t before = times_run("a");
     Follower follower([&] { return run(jobs).signal; });
-    ASSERT_TRUE(wait_for([&] { return times_run("a") == before + 1 && fs::exists(folder() / "launch/jobs/quick/try-1/exit_code"); }));
+    ASSERT_TRUE(
+        wait_for([&] { return times_run("a") == before + 1 && fs::exists(folder() / "launch/jobs/quick/try-1/exit_code"); }));
     EXPECT_NE(cluster()->queue(), "");
     follower.signal(number);
     EXPECT_EQ(follower.wait(), number);

@@ -50,7 +50,8 @@ int64_t fill(Store& store, const std::string& name, double value) {
   evaluation.model_name = name;
   evaluation.model_path = artifact.path;
   evaluation.evaluation = {{"figure", value}};
-  store.put_evaluation(evaluation, {{0, 0, {{"question", "q"}}, {{"answer", "a"}}, std::nullopt}, {0, 1, {{"question", "ä\n"}}, {{"answer", "b"}}, Json("base")}});
+  store.put_evaluation(evaluation, {{0, 0, {{"question", "q"}}, {{"answer", "a"}}, std::nullopt},
+                                    {0, 1, {{"question", "ä\n"}}, {{"answer", "b"}}, Json("base")}});
   store.finish_run(run, "done");
   return run;
 }
@@ -83,7 +84,13 @@ TEST_F(StoreTransferTest, CarriesAllTablesIntoAnotherStoreWithIdsOfItsOwn) {
   Store job(path("job.db"));
   fill(job, "second", 1.0 / 3);
   const TransferCounts counts = export_store(job, path("job.salient"));
-  EXPECT_EQ(counts, (TransferCounts{{"runs", 1}, {"calibrations", 1}, {"artifacts", 1}, {"stages", 1}, {"results", 1}, {"evaluations", 1}, {"documents", 2}}));
+  EXPECT_EQ(counts, (TransferCounts{{"runs", 1},
+                                    {"calibrations", 1},
+                                    {"artifacts", 1},
+                                    {"stages", 1},
+                                    {"results", 1},
+                                    {"evaluations", 1},
+                                    {"documents", 2}}));
   const ImportCounts taken = import_store(main, path("job.salient"));
   EXPECT_EQ(taken.added, counts);
   EXPECT_TRUE(taken.updated.empty());
@@ -181,7 +188,9 @@ TEST_F(StoreTransferTest, TheNewerOfTwoFiguresStays) {
     std::string text = read_text_file(path("job.salient"));
     const std::string this_year = utc_now().substr(0, 5);
     text = text.substr(0, text.rfind('\n', text.size() - 2) + 1);
-    for (size_t at = text.find("\"created\":\"" + this_year); at != std::string::npos; at = text.find("\"created\":\"" + this_year, at)) text.replace(at + 11, 5, year);
+    for (size_t at = text.find("\"created\":\"" + this_year); at != std::string::npos;
+         at = text.find("\"created\":\"" + this_year, at))
+      text.replace(at + 11, 5, year);
     const int64_t rows = std::count(text.begin(), text.end(), '\n') - 1;
     test::write_text(path(year), text + dump_json({{"rows", rows}, {"sha256", sha256_hex(text)}}) + "\n");
     return path(year);
@@ -226,18 +235,24 @@ TEST_F(StoreTransferTest, AFileThatIsNotWholeChangesNothing) {
   changed.replace(changed.find("\"n\":400"), 7, "\"n\":401");
   EXPECT_THAT(message_of_import(changed), HasSubstr("SHA-256"));
   EXPECT_THAT(message_of_import("{\"a\":1}\n{\"rows\":0}\n"), HasSubstr("names no store"));
-  const auto sealed = [](const std::string& lines, int64_t rows) { return lines + dump_json({{"rows", rows}, {"sha256", sha256_hex(lines)}}) + "\n"; };
-  EXPECT_THAT(message_of_import(sealed("{\"salient_store\":1,\"schema\":1}\n{\"table\":\"secrets\",\"row\":{}}\n", 1)), HasSubstr("no table 'secrets'"));
-  EXPECT_THAT(message_of_import(sealed("{\"salient_store\":1,\"schema\":1}\n{\"table\":\"runs\",\"row\":{\"id\":1}}\n", 1)), HasSubstr("has no 'name'"));
+  const auto sealed = [](const std::string& lines, int64_t rows) {
+    return lines + dump_json({{"rows", rows}, {"sha256", sha256_hex(lines)}}) + "\n";
+  };
+  EXPECT_THAT(message_of_import(sealed("{\"salient_store\":1,\"schema\":1}\n{\"table\":\"secrets\",\"row\":{}}\n", 1)),
+              HasSubstr("no table 'secrets'"));
+  EXPECT_THAT(message_of_import(sealed("{\"salient_store\":1,\"schema\":1}\n{\"table\":\"runs\",\"row\":{\"id\":1}}\n", 1)),
+              HasSubstr("has no 'name'"));
   std::string orphan = text.substr(0, text.find('\n') + 1);
   for (size_t start = orphan.size(); start < text.size();) {
     const size_t end = text.find('\n', start) + 1;
-    if (text.substr(start, end - start).find("\"table\":\"artifacts\"") != std::string::npos) orphan += text.substr(start, end - start);
+    if (text.substr(start, end - start).find("\"table\":\"artifacts\"") != std::string::npos)
+      orphan += text.substr(start, end - start);
     start = end;
   }
   EXPECT_THAT(message_of_import(sealed(orphan, 1)), HasSubstr("names runs 1, which is not in the file"));
   kind_ = ErrorKind::kUnsupported;
-  EXPECT_THAT(message_of_import(sealed("{\"salient_store\":1,\"schema\":99,\"version\":\"9.9\"}\n", 0)), HasSubstr("written by salient 9.9"));
+  EXPECT_THAT(message_of_import(sealed("{\"salient_store\":1,\"schema\":99,\"version\":\"9.9\"}\n", 0)),
+              HasSubstr("written by salient 9.9"));
 }
 
 TEST_F(StoreTransferTest, TheCommandDoesBothAndSaysWhatIsWrong) {
@@ -253,14 +268,15 @@ TEST_F(StoreTransferTest, TheCommandDoesBothAndSaysWhatIsWrong) {
   EXPECT_EQ(parse_json(result.out, "out").at(0).at("added").at("documents"), 2);
   result = test::run_program({"results", "--store", "main.db", "--json"}, folder_.path());
   EXPECT_EQ(parse_json(result.out, "out").at(0).at("value"), 1);
-  for (const auto& [words, code] : std::vector<std::pair<std::vector<std::string>, int>>{{{"store"}, 2},
-                                                                                         {{"store", "copy"}, 2},
-                                                                                         {{"store", "export"}, 2},
-                                                                                         {{"store", "export", "a", "b"}, 2},
-                                                                                         {{"store", "import"}, 2},
-                                                                                         {{"store", "import", "job.salient", "--run", "1"}, 2},
-                                                                                         {{"store", "import", "nowhere.salient", "--store", "main.db"}, 3},
-                                                                                         {{"store", "export", "a", "--store", "nowhere.db"}, 3}}) {
+  for (const auto& [words, code] :
+       std::vector<std::pair<std::vector<std::string>, int>>{{{"store"}, 2},
+                                                             {{"store", "copy"}, 2},
+                                                             {{"store", "export"}, 2},
+                                                             {{"store", "export", "a", "b"}, 2},
+                                                             {{"store", "import"}, 2},
+                                                             {{"store", "import", "job.salient", "--run", "1"}, 2},
+                                                             {{"store", "import", "nowhere.salient", "--store", "main.db"}, 3},
+                                                             {{"store", "export", "a", "--store", "nowhere.db"}, 3}}) {
     EXPECT_EQ(test::run_program(words, folder_.path()).exit_code, code) << words.back();
   }
 }

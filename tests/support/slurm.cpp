@@ -50,7 +50,8 @@ int free_port() {
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof address;
-  const bool bound = ::bind(socket, reinterpret_cast<sockaddr*>(&address), length) == 0 && ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) == 0;
+  const bool bound = ::bind(socket, reinterpret_cast<sockaddr*>(&address), length) == 0 &&
+                     ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) == 0;
   ::close(socket);
   if (!bound) throw std::runtime_error("no free port");
   return ::ntohs(address.sin_port);
@@ -121,7 +122,8 @@ SlurmCluster::SlurmCluster(const SlurmSettings& settings) : host_(short_host_nam
   const fs::path root = folder_.path();
   const std::string s = root.string();
   for (const char* name : {"state", "spool", "log", "munge"}) fs::create_directories(root / name);
-  for (const fs::path& folder : {root, root / "munge"}) ::chmod(folder.c_str(), 0711);  // munged wants its socket to be reachable for all
+  for (const fs::path& folder : {root, root / "munge"})
+    ::chmod(folder.c_str(), 0711);  // munged wants its socket to be reachable for all
   {
     std::ofstream key(root / "munge/munge.key", std::ios::binary);
     std::random_device random;
@@ -129,25 +131,29 @@ SlurmCluster::SlurmCluster(const SlurmSettings& settings) : host_(short_host_nam
   }
   ::chmod((root / "munge/munge.key").c_str(), 0400);
   const std::string user = user_name();
-  std::ofstream(root / "slurm.conf") << "ClusterName=salienttest\nSlurmctldHost=" << host_ << "(127.0.0.1)\nSlurmUser=" << user << "\nSlurmdUser=" << user
-                                     << "\nAuthType=auth/munge\nAuthInfo=socket=" << s << "/munge/munge.socket.2,cred_expire=5\nCredType=cred/munge\n"
-                                     << "MpiDefault=none\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSwitchType=switch/none\n"
-                                     << "JobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none\nJobCompType=jobcomp/none\n"
-                                     << "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSchedulerType=sched/backfill\n"
-                                     << "SchedulerParameters=batch_sched_delay=1,sched_interval=1,bf_interval=1,sched_min_interval=1\nSlurmdParameters=config_overrides\n"
-                                     << "ReturnToService=2\nJobRequeue=1\nMaxArraySize=" << settings.max_array_size << "\nMinJobAge=" << settings.min_job_age
-                                     << "\nKillWait=5\nInactiveLimit=0\nSlurmctldTimeout=30\nSlurmdTimeout=30\nSlurmctldPort=" << free_port()
-                                     << "\nSlurmdPort=" << free_port() << "\nSlurmctldPidFile=" << s << "/slurmctld.pid\nSlurmdPidFile=" << s
-                                     << "/slurmd.pid\nStateSaveLocation=" << s << "/state\nSlurmdSpoolDir=" << s << "/spool\nSlurmctldLogFile=" << s
-                                     << "/log/slurmctld.log\nSlurmdLogFile=" << s << "/log/slurmd.log\nSlurmctldDebug=info\nSlurmdDebug=info\nNodeName=" << host_
-                                     << " NodeAddr=127.0.0.1 CPUs=" << settings.cpus << " RealMemory=1000 State=UNKNOWN\n"
-                                     << "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n";
+  std::ofstream(root / "slurm.conf")
+      << "ClusterName=salienttest\nSlurmctldHost=" << host_ << "(127.0.0.1)\nSlurmUser=" << user << "\nSlurmdUser=" << user
+      << "\nAuthType=auth/munge\nAuthInfo=socket=" << s << "/munge/munge.socket.2,cred_expire=5\nCredType=cred/munge\n"
+      << "MpiDefault=none\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSwitchType=switch/none\n"
+      << "JobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none\nJobCompType=jobcomp/none\n"
+      << "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSchedulerType=sched/backfill\n"
+      << "SchedulerParameters=batch_sched_delay=1,sched_interval=1,bf_interval=1,sched_min_interval=1\nSlurmdParameters=config_"
+         "overrides\n"
+      << "ReturnToService=2\nJobRequeue=1\nMaxArraySize=" << settings.max_array_size << "\nMinJobAge=" << settings.min_job_age
+      << "\nKillWait=5\nInactiveLimit=0\nSlurmctldTimeout=30\nSlurmdTimeout=30\nSlurmctldPort=" << free_port()
+      << "\nSlurmdPort=" << free_port() << "\nSlurmctldPidFile=" << s << "/slurmctld.pid\nSlurmdPidFile=" << s
+      << "/slurmd.pid\nStateSaveLocation=" << s << "/state\nSlurmdSpoolDir=" << s << "/spool\nSlurmctldLogFile=" << s
+      << "/log/slurmctld.log\nSlurmdLogFile=" << s << "/log/slurmd.log\nSlurmctldDebug=info\nSlurmdDebug=info\nNodeName=" << host_
+      << " NodeAddr=127.0.0.1 CPUs=" << settings.cpus << " RealMemory=1000 State=UNKNOWN\n"
+      << "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n";
   ::setenv("SLURM_CONF", (root / "slurm.conf").c_str(), 1);
-  start("munged",
-        {"munged", "--foreground", "--key-file=" + s + "/munge/munge.key", "--socket=" + s + "/munge/munge.socket.2", "--pid-file=" + s + "/munge/munged.pid",
-         "--log-file=" + s + "/munge/munged.log", "--seed-file=" + s + "/munge/munged.seed"},
-        munged_);
-  if (!wait_for(std::chrono::seconds(20), [&] { return fs::is_socket(root / "munge/munge.socket.2"); })) throw std::runtime_error("munged does not start: " + logs());
+  start(
+      "munged",
+      {"munged", "--foreground", "--key-file=" + s + "/munge/munge.key", "--socket=" + s + "/munge/munge.socket.2",
+       "--pid-file=" + s + "/munge/munged.pid", "--log-file=" + s + "/munge/munged.log", "--seed-file=" + s + "/munge/munged.seed"},
+      munged_);
+  if (!wait_for(std::chrono::seconds(20), [&] { return fs::is_socket(root / "munge/munge.socket.2"); }))
+    throw std::runtime_error("munged does not start: " + logs());
   start("slurmctld", {"slurmctld", "-D", "-c"}, controller_);
   start("slurmd", {"slurmd", "-D", "-c"}, daemon_);
   wait_until_idle();
@@ -215,7 +221,9 @@ std::string SlurmCluster::queue() const { return call({"squeue", "--noheader", "
 int SlurmCluster::arrays_submitted() const {
   const std::string log = read_file(folder_.path() / "log/slurmctld.log");
   int count = 0;
-  for (size_t at = log.find("_slurm_rpc_submit_batch_job: JobId="); at != std::string::npos; at = log.find("_slurm_rpc_submit_batch_job: JobId=", at + 1)) ++count;
+  for (size_t at = log.find("_slurm_rpc_submit_batch_job: JobId="); at != std::string::npos;
+       at = log.find("_slurm_rpc_submit_batch_job: JobId=", at + 1))
+    ++count;
   return count;
 }
 
@@ -223,7 +231,8 @@ void SlurmCluster::wait_until_idle() const {
   const bool ready = wait_for(std::chrono::seconds(30), [&] {
     try {
       const std::string states = call({"sinfo", "--noheader", "--format=%T"});
-      return states.starts_with("idle") || states.starts_with("mixed") || states.starts_with("allocated");
+      return states.starts_with("idle") || states.starts_with("mixed") || states.starts_with("comp") ||
+             states.starts_with("allocated");
     } catch (const std::runtime_error&) {
       return false;  // not up yet
     }
@@ -233,7 +242,8 @@ void SlurmCluster::wait_until_idle() const {
 
 std::string SlurmCluster::logs() const {
   std::string text;
-  for (const char* name : {"munge/munged.log", "log/munged.out", "log/slurmctld.log", "log/slurmctld.out", "log/slurmd.log", "log/slurmd.out"}) {
+  for (const char* name :
+       {"munge/munged.log", "log/munged.out", "log/slurmctld.log", "log/slurmctld.out", "log/slurmd.log", "log/slurmd.out"}) {
     const std::string log = read_file(folder_.path() / name);
     if (!log.empty()) text += std::string("\n== ") + name + "\n" + log.substr(log.size() > 2000 ? log.size() - 2000 : 0);
   }

@@ -1,5 +1,5 @@
-// A Slurm of one machine in a temporary folder: munged, slurmctld and slurmd of Debian's slurm-wlm, without systemd and without accounting. It ends with the object, and
-// with the process that has it, however that dies.
+// A Slurm of one machine in a temporary folder: munged, slurmctld and slurmd of Debian's slurm-wlm, without systemd and without
+// accounting. It ends with the object, and with the process that has it, however that dies.
 #pragma once
 
 #include <sys/types.h>
@@ -24,7 +24,8 @@ class SlurmCluster {
   // Which of the programs are not there; nothing when all are. Debian's packages: slurm-wlm, munge.
   static std::optional<std::string> missing();
 
-  // Sets SLURM_CONF of this process, for all that it starts. Throws std::runtime_error with the logs when the node is not idle within 30 s.
+  // Sets SLURM_CONF of this process, for all that it starts. Throws std::runtime_error with the logs when the node is not idle
+  // within 30 s.
   explicit SlurmCluster(const SlurmSettings& settings = {});
   ~SlurmCluster();
   SlurmCluster(const SlurmCluster&) = delete;
@@ -35,6 +36,7 @@ class SlurmCluster {
   // "scontrol update NodeName=... State=DOWN": what runs there is lost. Then back.
   void lose_node() const;
   void return_node() const;
+  // From the thread that made the cluster: a daemon ends with the thread that started it.
   void stop_controller();
   void start_controller();
 
