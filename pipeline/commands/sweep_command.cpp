@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <optional>
 
@@ -10,7 +11,9 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/dry_run_store.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/launcher/launch_progress.h"
 #include "pipeline/sweep/run_sweep.h"
+#include "pipeline/sweep/sweep_jobs.h"
 #include "pipeline/sweep/sweep_output.h"
 #include "pipeline/torch_options.h"
 
@@ -23,6 +26,8 @@ const std::vector<OptionRow> kRows = {
     {"set", "KEY=VALUE", "change a value of the sweep's file: --set loss=retention", true},
     {"max-size", "SIZE", "name the point that loses least among those of at most this size, such as 2.5MB"},
     {"max-loss", "X", "name the smallest point among those that lose at most this much"},
+    {"only", "NAME", "this point alone, on this machine", true},
+    {"detach", "", "with launcher: slurm, submit and end; the same command follows the jobs and collects their results"},
     {"dry-run", "", "list the points and what each would still have to do; do nothing"},
     {"json", "", "print the result as JSON"},
 };
@@ -50,6 +55,33 @@ std::string best_line(const SweepConfig& config, const SweepFigures& figures, co
   if (row == nullptr) return fmt::format("{}: no point\n", bound);
   return fmt::format("{}: {} ({}, {} {:.4g})\n", bound, config.points[row->point].name, human_bytes(static_cast<uint64_t>(row->bytes)),
                      figures.loss->text(), row->loss->value);
+}
+
+// Leaves the points that are named. Errors: invalid argument.
+void choose_points(SweepConfig& config, const std::vector<std::string>& names) {
+  std::vector<std::string> known;
+  for (const SweepPoint& point : config.points) known.push_back(point.name);
+  for (const std::string& name : names) {
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      fail(ErrorKind::kInvalidArgument, "--only: the sweep has no point '{}'{}", name, did_you_mean(name, known));
+  }
+  if (!names.empty())
+    std::erase_if(config.points, [&](const SweepPoint& point) { return std::find(names.begin(), names.end(), point.name) == names.end(); });
+}
+
+// Runs the points elsewhere, and takes what they stored.
+SweepLaunch run_elsewhere(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const Arguments& arguments) {
+  const fs::path folder = fs::absolute(store.path()).parent_path() / "launches" / ("sweep-" + config.name);
+  const SweepJobs jobs = sweep_jobs(store, config, plans, arguments.positional().front(), arguments.values("set"), folder);
+  if (jobs.jobs.empty()) return {};
+  LaunchProgress progress("jobs");
+  LaunchCallbacks callbacks;
+  callbacks.message = [&](const std::string& line) {
+    progress.clear();
+    print_note(line);
+  };
+  callbacks.progress = [&](const LaunchCounts& counts) { progress.show(counts); };
+  return launch_sweep(store, config, jobs, folder, arguments.flag("detach"), callbacks);
 }
 
 struct Bounds {
@@ -90,7 +122,9 @@ void sweep_command(const std::vector<std::string>& words) {
   if (arguments.positional().size() != 1)
     fail(ErrorKind::kInvalidArgument, "salient sweep: found {} configs, expected one: salient sweep CONFIG", arguments.positional().size());
   const Bounds bounds = read_bounds(arguments);
-  const SweepConfig config = load_sweep_config(arguments.positional().front(), arguments.values("set"));
+  SweepConfig config = load_sweep_config(arguments.positional().front(), arguments.values("set"));
+  const bool partly = arguments.has("only");
+  choose_points(config, arguments.values("only"));
   if (!arguments.has("threads")) set_threads(config.points.front().run.runtime.threads);
 
   ProgressLine progress;
@@ -109,10 +143,18 @@ void sweep_command(const std::vector<std::string>& words) {
     return print_plan(store.store(), config, plans, arguments.flag("json"));
   }
   Store store(config.store);
-  const SweepReport report = run_sweep(store, config, plans, observer);
+  SweepLaunch elsewhere;
+  if (config.launcher && !partly) elsewhere = run_elsewhere(store, config, plans, arguments);
+  if (elsewhere.signal != 0) {
+    // As a process that was ended by the signal, which shells and schedulers know how to read.
+    ::signal(elsewhere.signal, SIG_DFL);
+    ::raise(elsewhere.signal);
+  }
+  if (!elsewhere.complete) return print_text("jobs are submitted; the same command follows them and collects their results\n");
+  const SweepReport report = run_sweep(store, config, plans, observer, elsewhere.given_up);
   progress.finish();
   const SweepFigures figures = sweep_figures(config, report);
-  write_files(config, report, figures);
+  if (!partly) write_files(config, report, figures);
 
   const SweepRow* under_size = bounds.size ? best_under_size(figures, *bounds.size) : nullptr;
   const SweepRow* under_loss = bounds.loss ? best_under_loss(figures, *bounds.loss) : nullptr;

@@ -4,12 +4,16 @@
 //   launcher:
 //     kind: local                  # local: child processes of this one | slurm: job arrays by sbatch
 //     max_jobs: 0                  # at a time; 0 = local one after another, slurm as many as there is room for
-//     cpus: 0                      # of each job, also its threads; 0 = local: the cores shared out, slurm: what the partition
-//     gives retries: 2                   # how often a job that failed or was lost is tried again partition: gpu               #
-//     from here on slurm alone. Default of each: the cluster's own time: 2:00:00                # as sbatch takes it: minutes, m:s,
-//     h:m:s, d-h, d-h:m, d-h:m:s memory: 16GB                 # of each job gpus: 1                      # of each job; or
-//     TYPE:COUNT account: research qos: low max_submitted: 0             # jobs in the queue at a time, where the cluster bounds
-//     them; 0 = all options: [--exclude=node7]   # further options of sbatch, as they are
+//     cpus: 0                      # of each job, also its threads; 0 = local: the cores shared out, slurm: what the partition gives
+//     retries: 2                   # how often a job that failed or was lost is tried again
+//     partition: gpu               # from here on slurm alone. Default of each: the cluster's own
+//     time: 2:00:00                # as sbatch takes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s
+//     memory: 16GB                 # of each job
+//     gpus: 1                      # of each job; or TYPE:COUNT
+//     account: research
+//     qos: low
+//     max_submitted: 0             # jobs in the queue at a time, where the cluster bounds them; 0 = all
+//     options: [--exclude=node7]   # further options of sbatch, as they are
 #pragma once
 
 #include <cstdint>

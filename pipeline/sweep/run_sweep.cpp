@@ -42,10 +42,11 @@ std::vector<RunPlan> plan_sweep(const SweepConfig& config, const RunObserver& ob
   return plans;
 }
 
-SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const RunObserver& observer) {
+SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const RunObserver& observer,
+                      const std::map<size_t, std::string>& given_up) {
   const auto started = std::chrono::steady_clock::now();
   SweepReport report;
-  if (config.share) {
+  if (config.share && given_up.empty()) {
     const SharedQuantization shared = quantize_shared(store, config.name, plans, observer);
     report.shared = shared.shared;
     for (const std::string& reason : shared.alone) {
@@ -53,6 +54,11 @@ SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector
     }
   }
   for (size_t i = 0; i < plans.size(); ++i) {
+    if (const auto reason = given_up.find(i); reason != given_up.end()) {
+      report.points.push_back({});
+      report.points.back().error = reason->second;
+      continue;
+    }
     if (observer.message) observer.message(fmt::format("point {} of {}: {}", i + 1, plans.size(), config.points[i].name));
     report.points.push_back(run_point(store, plans[i], observer));
     if (const std::string& error = report.points.back().error; !error.empty() && observer.message)

@@ -2,6 +2,7 @@
 // is not done again.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,7 +31,9 @@ struct SweepReport {
 // The plans of all points, before any work. Errors: those of plan_run, with the point in front.
 std::vector<RunPlan> plan_sweep(const SweepConfig& config, const RunObserver& observer);
 
-// Errors: io and corruption of the store; those of a point are in its result.
-SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const RunObserver& observer);
+// `given_up`: by point, why a job elsewhere has not done it; such a point is not tried here. Errors: io and corruption of the store; those of a point are in its
+// result.
+SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const RunObserver& observer,
+                      const std::map<size_t, std::string>& given_up = {});
 
 }  // namespace salient::pipeline

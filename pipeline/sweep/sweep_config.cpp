@@ -114,7 +114,7 @@ std::string short_key(const std::string& key, const std::vector<std::string>& ke
 SweepConfig load_sweep_config(const fs::path& path, const std::vector<std::string>& overrides) {
   ConfigNode root = ConfigNode::load(path);
   for (const std::string& override : overrides) root.apply_override(override);
-  root.check_keys(std::array<std::string, 9>{"name", "run", "set", "grid", "points", "seeds", "share", "loss", "output"});
+  root.check_keys(std::array<std::string, 10>{"name", "run", "set", "grid", "points", "seeds", "share", "loss", "launcher", "output"});
   SweepConfig sweep;
   sweep.name = root.has("name") ? root.get("name").as_string() : path.stem().string();
   if (sweep.name.empty() || sweep.name.find('/') != std::string::npos) root.get("name").reject("a name without '/'");
@@ -122,6 +122,8 @@ SweepConfig load_sweep_config(const fs::path& path, const std::vector<std::strin
   const fs::path run_file = root.get("run").as_string();
   if (root.has("share")) sweep.share = root.get("share").as_bool();
   if (root.has("loss")) sweep.loss = root.get("loss").as_string();
+
+  if (root.has("launcher")) sweep.launcher = read_launcher(root.get("launcher"));
 
   const Values common = read_values(root.get("set"));
   std::vector<Values> wanted = read_grid(root.get("grid"));

@@ -11,6 +11,7 @@
 //   seeds: [42, 43, 44]                    # each point once with each calibration.seed; default: the run configuration's
 //   share: true                            # points that differ in nothing that a float pass sees are quantized on one: docs/sweeps.md
 //   loss: auto                             # what points are compared by: kl_divergence | retention | TASK:METRIC; auto = the first that was measured
+//   launcher: slurm                        # points run as jobs, each slice of them on a store of its own: pipeline/launcher/launcher_config.h
 //   output:
 //     folder: artifacts/sweeps/demo_sweep  # default: output.folder of the run / sweeps / name; each point has a folder of its own in it
 //     store: runs/salient.db               # default: output.store of the run
@@ -19,11 +20,13 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/yaml.h"
+#include "pipeline/launcher/launcher_config.h"
 #include "pipeline/run_config.h"
 
 namespace salient::pipeline {
@@ -42,6 +45,7 @@ struct SweepConfig {
   std::vector<std::string> keys;       // in which points differ, in full, in the order of the file; without calibration.seed of repetitions
   bool share = true;
   std::string loss = "auto";
+  std::optional<LauncherConfig> launcher;  // nothing: this process does the work
   std::filesystem::path folder;
   std::filesystem::path store;
 };
