@@ -209,6 +209,40 @@ TEST(Sweep, TwoAtOnceOnOneStoreLoseNothing) {
   expect_like_undisturbed(folder.path());
 }
 
+// Two jobs of two points each, as `launcher: slurm` would run them elsewhere: stores of their own, rows taken into one.
+TEST(Sweep, PointsRunAsJobsGiveTheSame) {
+  const TemporaryFolder folder;
+  write_configs(folder.path());
+  write_text(folder.path() / "sweep.yaml", file_bytes(folder.path() / "sweep.yaml") + "launcher: {kind: local, max_jobs: 2, cpus: 1}\n");
+  const ProgramResult result = sweep(folder.path(), {"--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json json = parse_json(result.out, "sweep --json");
+  EXPECT_EQ(json.at("shared"), 0) << "this process quantized nothing";
+  EXPECT_EQ(fs::exists(folder.path() / "runs/launches/sweep-sweep/jobs/part-1-of-2/salient.db"), true);
+  const auto expected = files_of(undisturbed().folder.path());
+  const auto found = files_of(folder.path());
+  ASSERT_EQ(names_of(found), names_of(expected));
+  for (const auto& [name, bytes] : expected) EXPECT_TRUE(found.at(name) == bytes) << name << " has other bytes";
+  const auto results = [](const fs::path& where) {
+    std::vector<std::string> rows = contents_of(where);
+    std::erase_if(rows, [](const std::string& row) { return row.starts_with("requests"); });  // answers stay where they were asked
+    return rows;
+  };
+  EXPECT_EQ(results(folder.path()), results(undisturbed().folder.path()));
+}
+
+TEST(Sweep, OnlyRunsThePointsThatAreNamed) {
+  const TemporaryFolder folder;
+  write_configs(folder.path());
+  const ProgramResult result = sweep(folder.path(), {"--only", "group_size=64,samples=12", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(parse_json(result.out, "sweep --json").at("points").size(), 1u);
+  EXPECT_FALSE(fs::exists(folder.path() / "artifacts/sweeps/sweep/group_size=64,samples=24"));
+  const ProgramResult wrong = sweep(folder.path(), {"--only", "group_size=64,samples=21"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("did you mean 'group_size=64,samples=24'"));
+}
+
 TEST(Sweep, APointThatFailsLeavesTheOthersAndIsNamed) {
   const TemporaryFolder folder;
   write_configs(folder.path(), {"64", "96"});  // which divides no width of the demo
