@@ -25,8 +25,8 @@ void record_throughput(Store& store, std::optional<int64_t> run_id, const std::s
                        const EvaluatedModel& model, const eval::Throughput& throughput);
 
 // Stores the whole evaluation with its documents, and every metric of the model, and of the base where there is one, as a row of
-// its own; in one transaction. It replaces an evaluation of the same models, data and settings, but speed and costs of rounding that were measured
-// then and not now are kept.
+// its own; in one transaction. It replaces an evaluation of the same models, data and settings, but speed and costs of rounding
+// that were measured then and not now are kept.
 void record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
                        const std::optional<EvaluatedModel>& base);
 
