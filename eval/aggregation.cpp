@@ -81,8 +81,8 @@ double matthews(std::vector<ClassPair>& pairs) {
   return spreads == 0 ? 0 : (n * right - std::inner_product(golds.begin(), golds.end(), chosen.begin(), 0.0)) / std::sqrt(spreads);
 }
 
-// The statistic with the standard deviation that it has over draws with replacement. It may reorder what it is given. Each block has a stream of its own,
-// so threads change no bit.
+// The statistic with the standard deviation that it has over draws with replacement. It may reorder what it is given. Each block
+// has a stream of its own, so threads change no bit.
 template <typename Item>
 Estimate bootstrapped(double (*statistic)(std::vector<Item>&), std::vector<Item> items, int64_t draws) {
   const int64_t block = std::min<int64_t>(1000, draws);

@@ -19,7 +19,8 @@ std::optional<std::vector<Likelihood>> parse(const std::string& text, size_t cou
   if (!list.is_array() || list.size() != count) return std::nullopt;
   std::vector<Likelihood> out;
   for (const Json& one : list) {
-    if (!one.is_array() || one.size() != 3 || !one[0].is_number() || !one[1].is_boolean() || !one[2].is_number_integer()) return std::nullopt;
+    if (!one.is_array() || one.size() != 3 || !one[0].is_number() || !one[1].is_boolean() || !one[2].is_number_integer())
+      return std::nullopt;
     out.push_back({one[0].get<double>(), one[1].get<bool>(), one[2].get<int64_t>()});
   }
   return out;

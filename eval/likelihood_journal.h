@@ -1,4 +1,5 @@
-// Log-likelihoods as the journal keeps them: in units that are computed alike whatever else runs, a tree of inputs or a padded batch.
+// Log-likelihoods as the journal keeps them: in units that are computed alike whatever else runs, a tree of inputs or a padded
+// batch.
 #pragma once
 
 #include <span>
@@ -24,8 +25,8 @@ class LikelihoodJournal {
   // Adds what is asked behind the input.
   void add_requests(JournalKey& key, size_t input) const;
 
-  // Whether all units are known; their likelihoods then stand in `out`, one for each request. All or nothing: what is missing of a batch is rare, and
-  // computed again with the rest.
+  // Whether all units are known; their likelihoods then stand in `out`, one for each request. All or nothing: what is missing of a
+  // batch is rare, and computed again with the rest.
   bool read(std::span<const LikelihoodUnit> units, std::vector<Likelihood>& out) const;
   void write(std::span<const LikelihoodUnit> units, const std::vector<Likelihood>& likelihoods) const;
 

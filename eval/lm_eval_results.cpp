@@ -6,6 +6,7 @@
 #include <cmath>
 #include <ctime>
 #include <map>
+#include <system_error>
 #include <utility>
 
 #include "common/error.h"
@@ -182,14 +183,20 @@ std::string lm_eval_file_name(std::string_view model_name) {
 }
 
 void check_lm_eval_path(const std::filesystem::path& path, std::string_view model_name) {
-  const std::filesystem::path folder = folder_of(path, model_name);
-  try {
-    if (is_file(path) && std::filesystem::is_directory(path)) fail(ErrorKind::kInvalidArgument, "a folder, where the name ends in .json as a file's");
-    const AtomicFile probe(folder / "results");  // makes the folder and a temporary file, which goes again
-  } catch (const Error& error) {
-    throw Error(error.kind(), fmt::format("{}: results cannot be written there: {}", path.string(), error.message()))
-        .with_code(error.code())
+  const auto refuse = [&](ErrorKind kind, const std::string& reason) {
+    throw Error(kind, fmt::format("{}: results cannot be written there: {}", path.string(), reason))
         .with_hint("name a folder that can be made and written to");
+  };
+  if (is_file(path) && std::filesystem::is_directory(path))
+    refuse(ErrorKind::kInvalidArgument, "it is a folder, where a name that ends in .json is a file's");
+  const std::filesystem::path folder = folder_of(path, model_name);
+  std::error_code code;
+  if (!folder.empty()) std::filesystem::create_directories(folder, code);
+  if (code) refuse(ErrorKind::kIo, code.message());
+  try {
+    const AtomicFile probe(folder / "results");  // makes a temporary file, which goes again
+  } catch (const Error& error) {
+    refuse(ErrorKind::kIo, error.message());
   }
 }
 

@@ -37,7 +37,8 @@ Json lm_eval_results(const Evaluation& evaluation, const LmEvalRun& run, const J
 // A name as part of a path: each run of the characters "<>:/|\?*[] becomes "__".
 std::string lm_eval_file_name(std::string_view model_name);
 
-// Makes the folder that write_lm_eval_files will write into, and tries whether it can: before hours of work, not after. Errors: io, invalid argument.
+// Makes the folder that write_lm_eval_files will write into, and tries whether it can: before hours of work, not after. Errors: io,
+// invalid argument.
 void check_lm_eval_path(const std::filesystem::path& path, std::string_view model_name);
 
 // Writes FOLDER/<model>/results_<time>.json and, with `samples`, samples_<task>_<time>.jsonl beside it (a second request of one

@@ -18,7 +18,12 @@ using models::TokenId;
 class PaddedRun {
  public:
   PaddedRun(const LanguageModel& model, const ScoredInputs& scored, const LikelihoodOptions& options)
-      : model_(model), scored_(scored), options_(options), journal_(options.journal, scored), order_(scored.inputs.size()), out_(scored.continuations.size()) {
+      : model_(model),
+        scored_(scored),
+        options_(options),
+        journal_(options.journal, scored),
+        order_(scored.inputs.size()),
+        out_(scored.continuations.size()) {
     std::iota(order_.begin(), order_.end(), size_t{0});
     std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) { return length(a) > length(b); });
   }

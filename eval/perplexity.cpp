@@ -62,7 +62,8 @@ std::vector<float> batch_losses(const LanguageModel& model, const TokenWindows& 
   tell_windows(options.watch, windows, begin, count);
   std::vector<float> losses = score_tokens(model.decoder, hidden, ids.narrow(1, 1, window - 1).reshape({-1}), false).log_probs;
   for (size_t i = 0; i < losses.size(); ++i) {
-    if (!std::isfinite(losses[i])) fail_not_finite(model.name, fmt::format("in window {}", begin + static_cast<int64_t>(i) / (window - 1)));
+    if (!std::isfinite(losses[i]))
+      fail_not_finite(model.name, fmt::format("in window {}", begin + static_cast<int64_t>(i) / (window - 1)));
     losses[i] = -losses[i];
   }
   return losses;

@@ -38,7 +38,8 @@ TokenScores score_next(const models::Decoder& decoder, const at::Tensor& hidden,
 // int64 [rows.size(), longest row] on `device`, shorter rows padded on the right with `pad`.
 at::Tensor pad_right(const std::vector<std::vector<models::TokenId>>& rows, int64_t pad, at::Device device);
 
-// Ends a task in which a score is NaN or infinite. `place`: "at document arc.jsonl:3", "in window 7". Error: check failed, naming model and place.
+// Ends a task in which a score is NaN or infinite. `place`: "at document arc.jsonl:3", "in window 7". Error: check failed, naming
+// model and place.
 [[noreturn]] void fail_not_finite(std::string_view model, std::string_view place);
 
 }  // namespace salient::eval

@@ -24,7 +24,12 @@ struct Asked {
 class TreeRun {
  public:
   TreeRun(const LanguageModel& model, const ScoredInputs& scored, const LikelihoodOptions& options)
-      : model_(model), scored_(scored), options_(options), journal_(options.journal, scored), forest_(plant(scored.inputs)), out_(scored.continuations.size()) {}
+      : model_(model),
+        scored_(scored),
+        options_(options),
+        journal_(options.journal, scored),
+        forest_(plant(scored.inputs)),
+        out_(scored.continuations.size()) {}
 
   std::vector<Likelihood> run() {
     int64_t done = 0;

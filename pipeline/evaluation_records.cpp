@@ -73,12 +73,13 @@ std::string settings_hash(const eval::Evaluation& evaluation) {
   return sha256_hex(dump_json(key));
 }
 
-// What an earlier evaluation of the same models on the same data with the same settings measured beside its tasks, and this one did not: speed, and what
-// rounding costs.
+// What an earlier evaluation of the same models on the same data with the same settings measured beside its tasks, and this one did
+// not: speed, and what rounding costs.
 void keep_measured(const Store& store, EvaluationRecord& record) {
-  for (const EvaluationRecord& earlier : store.list_evaluations({.model = {}, .model_path = record.model_path, .run_id = {}, .limit = 0})) {
-    const bool same = earlier.model_hash == record.model_hash && earlier.base_path == record.base_path && earlier.base_hash == record.base_hash &&
-                      earlier.settings_hash == record.settings_hash;
+  for (const EvaluationRecord& earlier :
+       store.list_evaluations({.model = {}, .model_path = record.model_path, .run_id = {}, .limit = 0})) {
+    const bool same = earlier.model_hash == record.model_hash && earlier.base_path == record.base_path &&
+                      earlier.base_hash == record.base_hash && earlier.settings_hash == record.settings_hash;
     if (!same) continue;
     const Json& before = earlier.evaluation;
     for (const char* side : {"model", "base"}) {

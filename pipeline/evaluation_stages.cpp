@@ -152,7 +152,9 @@ class LmEvalFiles {
     return file;
   }
 
-  static double seconds_since_1970() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+  static double seconds_since_1970() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  }
 
  private:
   fs::path path_;
@@ -217,7 +219,8 @@ struct TextStage {
   TaskConfig text;
   Stage stage;  // without its body
 };
-TextStage text_stage(const std::string& name, const RunConfig& config, const std::vector<Stage>& stages, const eval::TaskLibrary& tasks) {
+TextStage text_stage(const std::string& name, const RunConfig& config, const std::vector<Stage>& stages,
+                     const eval::TaskLibrary& tasks) {
   const auto text = find_text(config, tasks, name);
   const Stage& read = stages[static_cast<size_t>(text - config.evaluation.tasks.begin())];
   TextStage out{*text, {}};
@@ -269,8 +272,7 @@ Stage runtime_cost_stage(const RunConfig& config, const std::vector<Stage>& stag
                          const RunObserver& observer) {
   auto [text, stage] = text_stage("runtime_cost", config, stages, pair->tasks());
   for (const char* key : {"activation_bits", "kv_bits", "compare_with_base"}) stage.settings.erase(key);
-  stage.body = [pair,
-                request = eval::TaskRequest{text.name, text.file, text.limit, text.window, text.splits, text.num_fewshot},
+  stage.body = [pair, request = eval::TaskRequest{text.name, text.file, text.limit, text.window, text.splits, text.num_fewshot},
                 options = evaluation_options(config.evaluation, pair->tasks(), observer)](StageContext& context) {
     const fs::path& artifact = context.output("quantize", "artifact");
     eval::Evaluation evaluation;
@@ -328,9 +330,8 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
     }
     stage.input_files = {data_files.begin(), data_files.end()};
     stage.body = [pair, request = eval::TaskRequest{task.name, task.file, task.limit, task.window, task.splits, task.num_fewshot},
-                  options = evaluation_options(evaluation, pair->tasks(), observer), files = LmEvalFiles(evaluation)](StageContext& context) {
-      return evaluate_body(context, *pair, {request}, options, files);
-    };
+                  options = evaluation_options(evaluation, pair->tasks(), observer), files = LmEvalFiles(evaluation)](
+                     StageContext& context) { return evaluate_body(context, *pair, {request}, options, files); };
     stages.push_back(std::move(stage));
   }
   if (evaluation.sensitivity != "none") stages.push_back(sensitivity_stage(config, stages, pair, observer));

@@ -13,8 +13,8 @@ namespace salient::pipeline {
 eval::RequestJournal make_journal(Store& store, const std::string& model_hash, const eval::LanguageModel& model, bool fresh) {
   const models::DecoderOptions& options = model.decoder.options();
   eval::RequestJournal journal;
-  const std::string runtime = fmt::format("{} {} a{} kv{}", c10::toString(options.dtype), options.device.str(), options.activation_bits.value_or(16),
-                                          options.kv_bits.value_or(16));
+  const std::string runtime = fmt::format("{} {} a{} kv{}", c10::toString(options.dtype), options.device.str(),
+                                          options.activation_bits.value_or(16), options.kv_bits.value_or(16));
   journal.model = fmt::format("{} {}", model_hash, runtime);
   const int64_t id = store.answering_model({.name = model.name,
                                             .path = std::filesystem::absolute(model.folder).lexically_normal().string(),

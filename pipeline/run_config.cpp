@@ -135,8 +135,8 @@ TaskConfig read_task(const ConfigNode& node) {
 
 void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
   node.check_keys(Keys{"tasks", "batch_tokens", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "fewshot_seed",
-                       "include_path", "output_path", "log_samples", "max_new_tokens", "throughput", "compare_with_base", "activation_bits", "kv_bits",
-                       "runtime_cost", "sensitivity", "max_retention_loss"});
+                       "include_path", "output_path", "log_samples", "max_new_tokens", "throughput", "compare_with_base",
+                       "activation_bits", "kv_bits", "runtime_cost", "sensitivity", "max_retention_loss"});
   for (const ConfigNode& task : node.get("tasks").list()) evaluation.tasks.push_back(read_task(task));
   set_count(node, "batch_tokens", evaluation.batch_tokens, 1);
   set_bool(node, "apply_chat_template", evaluation.apply_chat_template);
@@ -146,7 +146,8 @@ void read_evaluation(const ConfigNode& node, EvaluationConfig& evaluation) {
   set_text(node, "include_path", evaluation.include_path);
   set_text(node, "output_path", evaluation.output_path);
   set_bool(node, "log_samples", evaluation.log_samples);
-  if (evaluation.log_samples && evaluation.output_path.empty()) node.get("log_samples").reject("false without output_path, which says where they go");
+  if (evaluation.log_samples && evaluation.output_path.empty())
+    node.get("log_samples").reject("false without output_path, which says where they go");
   set_count(node, "max_new_tokens", evaluation.max_new_tokens, 0);
   set_bool(node, "throughput", evaluation.throughput);
   set_bool(node, "compare_with_base", evaluation.compare_with_base);

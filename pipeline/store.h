@@ -212,8 +212,9 @@ class Store {
   std::vector<CalibrationRow> list_calibrations(int64_t limit = 0) const;               // newest first
   std::vector<ResultRecord> list_results(const ResultFilter& filter = {}) const;        // by model, task, metric; newest first
 
-  // The journal of an evaluation's requests (eval/request_journal.h), each answer of the model with the id that answering_model gave. Entries survive the end of the process as soon as put_requests returns, all of them or
-  // none; a loss of power may take the last ones along, which then are run again: a wait for the disk after each would cost more than small models do.
+  // The journal of an evaluation's requests (eval/request_journal.h), each answer of the model with the id that answering_model
+  // gave. Entries survive the end of the process as soon as put_requests returns, all of them or none; a loss of power may take the
+  // last ones along, which then are run again: a wait for the disk after each would cost more than small models do.
   std::optional<std::string> find_request(std::string_view key) const;
   void put_requests(int64_t model, std::span<const RequestRow> rows);
   // Its id; notes that the model is used now, under this name and path.
@@ -221,7 +222,8 @@ class Store {
   std::vector<AnsweringModel> list_answering_models() const;  // with their answers counted; the one that was used last first
   // All answers of these models, and the models; the number of answers.
   int64_t drop_answers(std::span<const int64_t> models);
-  // Gives the room of what was deleted back to the file system. Needs as much free disk as the store takes. The bytes of the file, after it.
+  // Gives the room of what was deleted back to the file system. Needs as much free disk as the store takes. The bytes of the file,
+  // after it.
   int64_t compact();
 
   // Evaluation and documents in one transaction.

@@ -17,7 +17,9 @@ std::optional<std::string> Store::find_request(std::string_view key) const {
 
 void Store::put_requests(int64_t model, std::span<const RequestRow> rows) {
   impl_->execute_script("PRAGMA synchronous = NORMAL");
-  const auto waits_again = [&](Store* store) { sqlite3_exec(store->impl_->database, "PRAGMA synchronous = FULL", nullptr, nullptr, nullptr); };
+  const auto waits_again = [&](Store* store) {
+    sqlite3_exec(store->impl_->database, "PRAGMA synchronous = FULL", nullptr, nullptr, nullptr);
+  };
   const std::unique_ptr<Store, decltype(waits_again)> guard(this, waits_again);
   const std::string now = utc_now();
   Transaction transaction(*this);
@@ -40,7 +42,7 @@ std::vector<AnsweringModel> Store::list_answering_models() const {
   const Query query(R"sql(
 SELECT coalesce(m.id, 0), coalesce(m.name, ''), coalesce(m.path, ''), coalesce(m.hash, ''), coalesce(m.runtime, ''), coalesce(m.used, r.newest),
        coalesce(r.answers, 0), coalesce(r.bytes, 0)
-FROM (SELECT coalesce(k.id, 0) AS known, max(q.created) AS newest, count(*) AS answers, sum(length(q.key) + length(q.value)) AS bytes
+FROM (SELECT coalesce(k.id, 0) AS known, max(q.created) AS newest, count(*) AS answers, sum(length(q.key) + length(CAST(q.value AS BLOB))) AS bytes
       FROM requests q LEFT JOIN answering_models k ON k.id = q.model GROUP BY known) r
 LEFT JOIN answering_models m ON m.id = r.known
 UNION ALL
@@ -55,7 +57,8 @@ int64_t Store::drop_answers(std::span<const int64_t> models) {
   Transaction transaction(*this);
   int64_t dropped = 0;
   for (const int64_t id : models) {
-    impl_->run(id == 0 ? "DELETE FROM requests WHERE model = ? OR model NOT IN (SELECT id FROM answering_models)" : "DELETE FROM requests WHERE model = ?",
+    impl_->run(id == 0 ? "DELETE FROM requests WHERE model = ? OR model NOT IN (SELECT id FROM answering_models)"
+                       : "DELETE FROM requests WHERE model = ?",
                id);
     dropped += sqlite3_changes(impl_->database);
     impl_->run("DELETE FROM answering_models WHERE id = ?", id);

@@ -31,7 +31,9 @@ std::string state_of(Store& store, const AnsweringModel& model) {
   }
 }
 
-bool matches(const std::string& pattern, const AnsweringModel& model) { return !pattern.empty() && model.name.find(pattern) != std::string::npos; }
+bool matches(const std::string& pattern, const AnsweringModel& model) {
+  return !pattern.empty() && model.name.find(pattern) != std::string::npos;
+}
 
 struct Row {
   AnsweringModel model;
@@ -67,9 +69,12 @@ void drop(Store& store, const std::vector<Row>& rows, bool json) {
   const int64_t dropped = store.drop_answers(ids);
   const int64_t after = ids.empty() ? before : store.compact();
   if (json) return print_json({{"dropped", list}, {"answers", dropped}, {"store_bytes_before", before}, {"store_bytes", after}});
-  for (const Row& row : rows) print_text(fmt::format("dropped: {} {}, {}, {} answers\n", name_of(row.model), row.model.runtime, row.state, row.model.answers));
-  print_text(fmt::format("{} answers of {} model{} dropped; {}: {} before, {} now\n", dropped, ids.size(), ids.size() == 1 ? "" : "s", store.path().string(),
-                         human_bytes(static_cast<uint64_t>(before)), human_bytes(static_cast<uint64_t>(after))));
+  for (const Row& row : rows)
+    print_text(
+        fmt::format("dropped: {} {}, {}, {} answers\n", name_of(row.model), row.model.runtime, row.state, row.model.answers));
+  print_text(fmt::format("{} answers of {} model{} dropped; {}: {} before, {} now\n", dropped, ids.size(),
+                         ids.size() == 1 ? "" : "s", store.path().string(), human_bytes(static_cast<uint64_t>(before)),
+                         human_bytes(static_cast<uint64_t>(after))));
 }
 
 }  // namespace
@@ -77,7 +82,8 @@ void drop(Store& store, const std::vector<Row>& rows, bool json) {
 void answers_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"answers", "",
-       "Lists whose answers the store keeps, so that an evaluation goes on where it was or costs nothing the second time, and what they\n"
+       "Lists whose answers the store keeps, so that an evaluation goes on where it was or costs nothing the second time, and what "
+       "they\n"
        "take. With --drop-...: deletes those that are named, and makes the file smaller. Results and evaluations stay.",
        "  salient answers\n"
        "  salient answers --drop-gone                     # models that are deleted, or whose files have changed since\n"
@@ -108,8 +114,8 @@ void answers_command(const std::vector<std::string>& words) {
   std::vector<std::vector<std::string>> table;
   for (const Row& row : rows) {
     list.push_back(row_json(row));
-    table.push_back({name_of(row.model), row.model.runtime, row.state, std::to_string(row.model.answers), human_bytes(static_cast<uint64_t>(row.model.bytes)),
-                     row.model.used, row.model.path});
+    table.push_back({name_of(row.model), row.model.runtime, row.state, std::to_string(row.model.answers),
+                     human_bytes(static_cast<uint64_t>(row.model.bytes)), row.model.used, row.model.path});
   }
   if (arguments.flag("json")) return print_json(list);
   print_text(format_table({"Model", "Runs with", "Files", "Answers", "Size", "Last used", "Path"}, table));

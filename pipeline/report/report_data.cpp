@@ -35,14 +35,16 @@ std::string conditions_of(const std::string& data_sha256, Json settings) {
   settings.erase("model");
   if (settings.contains("documents") || settings.contains("windows")) settings.erase("limit");  // all of 100 are the first 100
   Json key = {{"data", data_sha256}, {"settings", std::move(settings)}};
-  for (const char* name : {"dtype", "bos_policy"}) key[name] = model.value(name, "");
+  for (const char* name : {"dtype", "bos_policy"}) key[name] = model.value(name, std::string());
   return dump_json(key);
 }
 
-std::string conditions_of(const Json& task) { return conditions_of(task.value("data_sha256", ""), task.value("settings", Json::object())); }
+std::string conditions_of(const Json& task) {
+  return conditions_of(task.value("data_sha256", ""), task.value("settings", Json::object()));
+}
 
-// One figure of a model for each task and metric, of each task under the same conditions: those of the report's model, or, where it has not been asked,
-// of the newest that was.
+// One figure of a model for each task and metric, of each task under the same conditions: those of the report's model, or, where it
+// has not been asked, of the newest that was.
 class Family {
  public:
   explicit Family(const Json& self) {
@@ -53,7 +55,7 @@ class Family {
     Member* member = find(path, hash);
     if (member == nullptr) member = &members_.emplace_back(path, hash, name, bytes);
     for (const Json& task : model_result.at("tasks")) {
-      if (!fits(*member, task.at("task"), conditions_of(task))) continue;
+      if (!fits(*member, task.at("task").get<std::string>(), conditions_of(task))) continue;
       for (const Json& metric : task.at("metrics")) {
         Json figure = {{"task", task.at("task")}};
         for (const char* key : {"metric", "value", "stderr", "value_low", "value_high", "unit", "higher_is_better", "headline"}) {

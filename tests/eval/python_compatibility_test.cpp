@@ -28,7 +28,8 @@ TEST(PythonRandomTest, EqualsCPython) {
   EXPECT_THROW(PythonRandom(1).sample(3, 4), Error);
 }
 
-// Of one stream, from every place in its 624 words: an odd one lets a number's two words lie on both sides of the next ones' making.
+// Of one stream, from every place in its 624 words: an odd one lets a number's two words lie on both sides of the next ones'
+// making.
 TEST(PythonRandomTest, ManyDrawsAtOnceAreTheSameDraws) {
   const Json& expected = golden()["random"]["choices"];
   std::vector<uint32_t> first(expected.size());

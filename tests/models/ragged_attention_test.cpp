@@ -1,11 +1,16 @@
-// Attention of rows side by side, for what softmax attention may have besides: soft-capped logits, sinks, windows. What a row gives is what slow arithmetic gives, and depends
-// to the bit on nothing else in the batch.
+// Attention of rows side by side, for what softmax attention may have besides: soft-capped logits, sinks, windows. What a row gives
+// is what slow arithmetic gives, and depends to the bit on nothing else in the batch.
 #include "models/decoder/ragged_attention.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+#include <ostream>
+
+#include "common/error.h"
 #include "models/decoder/decoder.h"
 
 namespace salient::models {
@@ -26,8 +31,8 @@ void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 
 // Tokens of one row, as its projections give them.
 struct Row {
-  at::Tensor query;   // [1, heads, tokens, dim]
-  at::Tensor keys;    // [1, key heads, tokens, dim]
+  at::Tensor query;  // [1, heads, tokens, dim]
+  at::Tensor keys;   // [1, key heads, tokens, dim]
   at::Tensor values;
   at::Tensor visible;  // of a tree, else undefined
   std::vector<int64_t> depths;
@@ -46,7 +51,11 @@ Row line(int64_t tokens) {
 // A stem with branches of equal length.
 Row tree(int64_t stem, int64_t branches, int64_t length) {
   const int64_t tokens = stem + branches * length;
-  Row row{random(kHeads, tokens, 2), random(kKeyHeads, tokens, 1), random(kKeyHeads, tokens, 1), at::ones({tokens, tokens}, at::kBool).tril(), {}};
+  Row row{random(kHeads, tokens, 2),
+          random(kKeyHeads, tokens, 1),
+          random(kKeyHeads, tokens, 1),
+          at::ones({tokens, tokens}, at::kBool).tril(),
+          {}};
   for (int64_t i = 0; i < stem; ++i) row.depths.push_back(i);
   for (int64_t branch = 0; branch < branches; ++branch) {
     row.visible.narrow(0, stem + branch * length, length).narrow(1, stem, branch * length).fill_(false);
@@ -102,7 +111,9 @@ class Attention {
     const BlockObserver nobody;
     const AttentionCall call{config_, weights_, 0, context, nullptr, 0, nobody, kv_};
     // As projections leave them: heads beside each other in a token.
-    const auto as_projected = [](const std::vector<at::Tensor>& parts) { return at::cat(parts, 2).transpose(1, 2).contiguous().transpose(1, 2); };
+    const auto as_projected = [](const std::vector<at::Tensor>& parts) {
+      return at::cat(parts, 2).transpose(1, 2).contiguous().transpose(1, 2);
+    };
     const at::Tensor all = ragged_attention(call, as_projected(query), as_projected(keys), as_projected(values)).squeeze(0);
     std::vector<at::Tensor> out;
     int64_t begin = 0;
@@ -131,7 +142,8 @@ class Attention {
     if (kind_.window > 0) seen = seen.logical_and(place.unsqueeze(0) > own - kind_.window);
     logits = logits.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
     if (kind_.sinks) {
-      const at::Tensor sinks = weights_.at(ParameterSlot::kSinks).to(at::kDouble).view({1, kHeads, 1, 1}).expand({1, kHeads, tokens, 1});
+      const at::Tensor sinks =
+          weights_.at(ParameterSlot::kSinks).to(at::kDouble).view({1, kHeads, 1, 1}).expand({1, kHeads, tokens, 1});
       logits = at::cat({logits, sinks}, 3);
     }
     const at::Tensor shares = at::softmax(logits, 3).narrow(3, 0, past + tokens);
@@ -157,7 +169,9 @@ void expect_close(const at::Tensor& found, const at::Tensor& expected, const std
   EXPECT_LE((found.to(at::kDouble) - expected).abs().max().item<double>(), 2e-5) << what;
 }
 
-std::vector<Row> rows_of_all_kinds() { return {line(40), tree(30, 4, 9), line(1), tree(3, 2, 1), line(75), tree(50, 3, 20), line(17), tree(12, 4, 30)}; }
+std::vector<Row> rows_of_all_kinds() {
+  return {line(40), tree(30, 4, 9), line(1), tree(3, 2, 1), line(75), tree(50, 3, 20), line(17), tree(12, 4, 30)};
+}
 
 TEST_P(RaggedAttentionTest, TreesBehindAPrefix) {
   const Attention attention(GetParam());
@@ -171,11 +185,14 @@ TEST_P(RaggedAttentionTest, TreesBehindAPrefix) {
     const std::vector<at::Tensor> together = attention.run(rows, &prefix, prefix_tokens);
     for (size_t i = 0; i < rows.size(); ++i) {
       const std::string what = fmt::format("row {} behind {}", i, prefix_tokens);
-      if (GetParam().kv_bits == 16) expect_close(together[i], attention.slowly(rows[i], prefix_tokens > 0 ? before : nothing), what);
+      if (GetParam().kv_bits == 16)
+        expect_close(together[i], attention.slowly(rows[i], prefix_tokens > 0 ? before : nothing), what);
       for (const int threads : {1, 2, 3}) {
         at::set_num_threads(threads);
-        EXPECT_TRUE(at::equal(attention.run({rows[i]}, &prefix, prefix_tokens)[0], together[i])) << what << " alone, threads " << threads;
-        EXPECT_TRUE(at::equal(attention.run({rows[3], rows[i], rows[0]}, &prefix, prefix_tokens)[1], together[i])) << what << " of three, threads " << threads;
+        EXPECT_TRUE(at::equal(attention.run({rows[i]}, &prefix, prefix_tokens)[0], together[i]))
+            << what << " alone, threads " << threads;
+        EXPECT_TRUE(at::equal(attention.run({rows[3], rows[i], rows[0]}, &prefix, prefix_tokens)[1], together[i]))
+            << what << " of three, threads " << threads;
       }
     }
   }
@@ -220,9 +237,10 @@ TEST_P(RaggedAttentionTest, SlotsReadInParts) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, RaggedAttentionTest,
-                         testing::Values(Kind{"plain"}, Kind{"plain_codes", 0, false, 0, 8}, Kind{"windows", 0, false, 20}, Kind{"soft_cap", 5}, Kind{"sinks", 0, true},
-                                         Kind{"soft_cap_and_windows", 5, false, 20}, Kind{"sinks_and_windows", 0, true, 20},
-                                         Kind{"soft_cap_codes", 5, false, 0, 8}, Kind{"sinks_codes", 0, true, 0, 8}),
+                         testing::Values(Kind{"plain"}, Kind{"plain_codes", 0, false, 0, 8}, Kind{"windows", 0, false, 20},
+                                         Kind{"soft_cap", 5}, Kind{"sinks", 0, true}, Kind{"soft_cap_and_windows", 5, false, 20},
+                                         Kind{"sinks_and_windows", 0, true, 20}, Kind{"soft_cap_codes", 5, false, 0, 8},
+                                         Kind{"sinks_codes", 0, true, 0, 8}),
                          [](const auto& value) { return std::string(value.param.name); });
 
 }  // namespace

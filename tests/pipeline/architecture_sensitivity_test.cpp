@@ -59,7 +59,9 @@ TEST_P(ArchitectureSensitivity, ProjectionsCanBeExchanged) {
   eval::SensitivityOptions by_kind;
   by_kind.by = eval::SensitivityBy::kKind;
   std::map<std::string, eval::DistributionDistance> measured;
-  by_kind.on_measured = [&](const std::string& protocol, const eval::DistributionDistance& distance) { measured[protocol] = distance; };
+  by_kind.on_measured = [&](const std::string& protocol, const eval::DistributionDistance& distance) {
+    measured[protocol] = distance;
+  };
   const eval::Sensitivity found = eval::measure_sensitivity(model, base, windows, by_kind);
   EXPECT_EQ(found.fallback, "");
   // Each rounded linear is of one kind, those of experts of one for all of them.
@@ -72,8 +74,11 @@ TEST_P(ArchitectureSensitivity, ProjectionsCanBeExchanged) {
   }
   EXPECT_GT(found.whole.kl.value, 0);
 
-  // With the search's own scales as well: they belong to the model. That the mixtures themselves are measured with them is sensitivity_test.cpp's.
-  by_kind.known = [&](const std::string& protocol) { return measured.contains(protocol) ? std::optional(measured[protocol]) : std::nullopt; };
+  // With the search's own scales as well: they belong to the model. That the mixtures themselves are measured with them is
+  // sensitivity_test.cpp's.
+  by_kind.known = [&](const std::string& protocol) {
+    return measured.contains(protocol) ? std::optional(measured[protocol]) : std::nullopt;
+  };
   by_kind.on_measured = {};
   const SearchResult search = read_search(options.search_output);
   int64_t given = 0;

@@ -61,8 +61,9 @@ TEST(BadFileSystem, DiskThatFillsUpLosesNothing) {
   const SmallDisk disk(folder.path() / "disk", "size=24m");
   if (!disk.mounted()) GTEST_SKIP() << "cannot mount a tmpfs here: " << disk.reason();
   write_calibration(folder.path());
-  const std::vector<std::string> words = {"quantize", "--model", kDemoModel.string(), "--calib", "calibration.jsonl", "--n-grid", "4", "--max-shard-size",
-                                          "500KB", "--out", "disk/out"};
+  const std::vector<std::string> words = {"quantize", "--model", kDemoModel.string(), "--calib", "calibration.jsonl",
+                                          "--n-grid", "4",       "--max-shard-size",  "500KB",   "--out",
+                                          "disk/out"};
   const fs::path progress = folder.path() / "disk/out.partial/progress.json";
   const fs::path ballast = folder.path() / "disk/ballast";
   bool filled = false;
@@ -96,13 +97,15 @@ TEST(BadFileSystem, ReadOnlyOutput) {
   if (!disk.mounted()) GTEST_SKIP() << "cannot mount a tmpfs here: " << disk.reason();
   disk.remount_read_only();
   write_calibration(folder.path());
-  expect_error(run_program({"quantize", "--model", kDemoModel.string(), "--calib", "calibration.jsonl", "--out", "disk/out"}, folder.path()), kIo,
-               {"disk/out", "Read-only file system"});
-  expect_error(run_program({"calibrate", "--model", kDemoModel.string(), "--data", (kDemoModel / "data/openmath_train.jsonl").string(), "--samples",
-                            "12", "--out", "disk/calib"},
+  expect_error(
+      run_program({"quantize", "--model", kDemoModel.string(), "--calib", "calibration.jsonl", "--out", "disk/out"}, folder.path()),
+      kIo, {"disk/out", "Read-only file system"});
+  expect_error(run_program({"calibrate", "--model", kDemoModel.string(), "--data",
+                            (kDemoModel / "data/openmath_train.jsonl").string(), "--samples", "12", "--out", "disk/calib"},
                            folder.path()),
                kIo, {"disk/calib", "Read-only file system"});
-  expect_error(run_program({"logits", "--model", kDemoModel.string(), "--ids", "1", "--out", "disk/x.npy"}, folder.path()), kIo, {"disk/", "x.npy", "Read-only file system"});
+  expect_error(run_program({"logits", "--model", kDemoModel.string(), "--ids", "1", "--out", "disk/x.npy"}, folder.path()), kIo,
+               {"disk/", "x.npy", "Read-only file system"});
 }
 
 // Result files that cannot be written are told before the work whose results they would hold.
@@ -112,10 +115,12 @@ TEST(BadFileSystem, ResultFilesThatCannotBeWritten) {
   fs::create_directories(folder.path() / "folder.json");
   const std::string arc = "arc=" + (kDemoModel / "data/arc_test.jsonl").string();
   const auto evaluate = [&](const std::string& output) {
-    return run_program({"eval", kDemoModel.string(), "--tasks", "arc", "--data", arc, "--limit", "4", "--store", "eval.db", "--output-path", output}, folder.path());
+    return run_program({"eval", kDemoModel.string(), "--tasks", "arc", "--data", arc, "--limit", "4", "--store", "eval.db",
+                        "--output-path", output},
+                       folder.path());
   };
   expect_error(evaluate("file/results"), kIo, {"file/results: results cannot be written there", "hint:"});
-  expect_error(evaluate("folder.json"), kInvalidArgument, {"folder.json", "a folder"});
+  expect_error(evaluate("folder.json"), kInvalidArgument, {"folder.json", "it is a folder"});
   EXPECT_FALSE(fs::exists(folder.path() / "eval.db")) << "the evaluation was begun";
 
   write_demo_config(folder.path());
@@ -127,7 +132,8 @@ TEST(BadFileSystem, ResultFilesThatCannotBeWritten) {
 TEST(BadFileSystem, OutputBelowAFile) {
   const BrokenModel model;
   write_text(model.folder() / "file", "x");
-  expect_error(run_program({"quantize", "--model", "model", "--calib", "calibration.jsonl", "--out", "file/out"}, model.folder()), kIo, {"file/out"});
+  expect_error(run_program({"quantize", "--model", "model", "--calib", "calibration.jsonl", "--out", "file/out"}, model.folder()),
+               kIo, {"file/out"});
 }
 
 }  // namespace

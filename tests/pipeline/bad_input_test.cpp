@@ -1,5 +1,5 @@
-// Broken data and configs: one clear error with the names in it, the exit code of its kind, and nothing at the place where the result would
-// have been.
+// Broken data and configs: one clear error with the names in it, the exit code of its kind, and nothing at the place where the
+// result would have been.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

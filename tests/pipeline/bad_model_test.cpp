@@ -1,4 +1,5 @@
-// Broken models: one clear error with the names in it, the exit code of its kind, and nothing at the place where the result would have been.
+// Broken models: one clear error with the names in it, the exit code of its kind, and nothing at the place where the result would
+// have been.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -24,7 +25,8 @@ TEST(BadModel, TruncatedWeights) {
   model.expect_quantize_error(kCorruption, {"model/model.safetensors", "truncated"});
   EXPECT_FALSE(fs::exists(model.output().string() + ".partial"));
   expect_error(run_program({"inspect", "model"}, model.folder()), kCorruption, {"model/model.safetensors", "truncated"});
-  expect_error(run_program({"logits", "--model", "model", "--ids", "1", "--out", "x.npy"}, model.folder()), kCorruption, {"truncated"});
+  expect_error(run_program({"logits", "--model", "model", "--ids", "1", "--out", "x.npy"}, model.folder()), kCorruption,
+               {"truncated"});
   EXPECT_FALSE(fs::exists(model.folder() / "x.npy"));
   for (const size_t size : {0, 5, 100}) {
     model.write("model.safetensors", bytes.substr(0, size));
@@ -89,9 +91,23 @@ TEST(BadModel, NanLogitsAreReportedBeforeTheEvaluationFails) {
   const BrokenModel model;
   for (uint64_t i = 0; i < 16; ++i) model.set_value("model.norm.weight", i, 0x7f7f);  // the largest bfloat16: products overflow
   const std::string data = (kDemoModel / "data").string();
-  std::vector<std::string> words = {"eval", "model", "--compare-with", kDemoModel.string(), "--tasks", "arc,perplexity", "--data",
-                                    "arc=" + data + "/arc_test.jsonl", "--data", "perplexity=" + data + "/heldout.txt", "--window", "64",
-                                    "--limit", "2", "--no-throughput", "--store", "eval.db"};
+  std::vector<std::string> words = {"eval",
+                                    "model",
+                                    "--compare-with",
+                                    kDemoModel.string(),
+                                    "--tasks",
+                                    "arc,perplexity",
+                                    "--data",
+                                    "arc=" + data + "/arc_test.jsonl",
+                                    "--data",
+                                    "perplexity=" + data + "/heldout.txt",
+                                    "--window",
+                                    "64",
+                                    "--limit",
+                                    "2",
+                                    "--no-throughput",
+                                    "--store",
+                                    "eval.db"};
   const ProgramResult printed = run_program(words, model.folder());
   expect_error(printed, 7, {"BROKEN_MODEL", "model has no scores for arc, perplexity"});
   EXPECT_THAT(printed.out, HasSubstr("model against demo: broken, NaN or infinite logits and no figures: arc, perplexity"));
@@ -135,8 +151,8 @@ TEST(BadModel, HeadsThatDoNotFitTheArchitecture) {
 TEST(BadModel, QuantizedAlready) {
   const BrokenModel model;
   ASSERT_EQ(model.quantize().exit_code, 0);
-  expect_error(run_program({"quantize", "--model", "out", "--calib", "calibration.jsonl", "--out", "twice"}, model.folder()), kUnsupported,
-               {"quantized already"});
+  expect_error(run_program({"quantize", "--model", "out", "--calib", "calibration.jsonl", "--out", "twice"}, model.folder()),
+               kUnsupported, {"quantized already"});
   EXPECT_FALSE(fs::exists(model.folder() / "twice"));
 }
 
@@ -186,9 +202,10 @@ TEST(BadModel, NameThatIsNotInTheCache) {
   const std::map<std::string, std::string> cache = {{"HF_HUB_CACHE", (folder.path() / "cache").string()}};
   fs::create_directories(folder.path() / "cache/models--acme--tiny-model");
   write_calibration(folder.path());
-  const ProgramResult result =
-      run_program({"quantize", "--model", "acme/tiny-modell", "--calib", "calibration.jsonl", "--out", "out"}, folder.path(), cache);
-  expect_error(result, kNotFound, {"acme/tiny-modell", (folder.path() / "cache").string(), "acme/tiny-model", "hf download acme/tiny-modell"});
+  const ProgramResult result = run_program(
+      {"quantize", "--model", "acme/tiny-modell", "--calib", "calibration.jsonl", "--out", "out"}, folder.path(), cache);
+  expect_error(result, kNotFound,
+               {"acme/tiny-modell", (folder.path() / "cache").string(), "acme/tiny-model", "hf download acme/tiny-modell"});
   EXPECT_FALSE(fs::exists(folder.path() / "out"));
   expect_error(run_program({"inspect", "nowhere"}, folder.path(), cache), kNotFound, {"nowhere"});
 }

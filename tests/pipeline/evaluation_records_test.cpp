@@ -19,7 +19,8 @@ eval::ModelResult model_result(const std::string& name, double accuracy, const s
   task.task = "arc";
   task.data_sha256 = "d";
   task.settings = {{"documents", 4}, {"model", result.description}};
-  task.metrics.push_back({.metric = "acc", .value = {accuracy, std::nullopt}, .n = 4, .chance = std::nullopt, .base = std::nullopt});
+  task.metrics.push_back(
+      {.metric = "acc", .value = {accuracy, std::nullopt}, .n = 4, .chance = std::nullopt, .base = std::nullopt});
   return result;
 }
 
@@ -38,7 +39,9 @@ class EvaluationRecordsTest : public testing::Test {
     }
   }
   EvaluatedModel evaluated(const std::string& name) const { return {folder_.path() / name, "hash of " + name}; }
-  void record(const eval::Evaluation& evaluation) { record_evaluation(store_, std::nullopt, evaluation, evaluated("model"), evaluated("base")); }
+  void record(const eval::Evaluation& evaluation) {
+    record_evaluation(store_, std::nullopt, evaluation, evaluated("model"), evaluated("base"));
+  }
   Json only() const {
     const auto found = store_.list_evaluations();
     EXPECT_EQ(found.size(), 1u);
@@ -86,7 +89,8 @@ TEST_F(EvaluationRecordsTest, OtherModelsDataAndSettingsTakeNothingOver) {
   record(other_type);
   EvaluatedModel other_weights = evaluated("model");
   other_weights.hash = "others";
-  record_evaluation(store_, std::nullopt, {model_result("model", 0.5), model_result("base", 0.75), {}}, other_weights, evaluated("base"));
+  record_evaluation(store_, std::nullopt, {model_result("model", 0.5), model_result("base", 0.75), {}}, other_weights,
+                    evaluated("base"));
   record_evaluation(store_, std::nullopt, {model_result("model", 0.5), std::nullopt, {}}, evaluated("model"), std::nullopt);
   int64_t with_speed = 0;
   for (const EvaluationRecord& row : store_.list_evaluations()) with_speed += row.evaluation["model"].contains("throughput");

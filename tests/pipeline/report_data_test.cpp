@@ -98,10 +98,14 @@ TEST_F(ReportDataTest, PutsAllEvaluationsOfAModelTogether) {
 
 // 40 documents beside 400 would be a plot of the limit, not of the models.
 TEST_F(ReportDataTest, SizeAgainstQualityComparesWhatWasAskedAlike) {
-  const auto asked = [](double value, int64_t limit, int64_t documents, const std::string& data = "d", const std::string& dtype = "float32") {
+  const auto asked = [](double value, int64_t limit, int64_t documents, const std::string& data = "d",
+                        const std::string& dtype = "float32") {
     Json out = task("arc", {metric("acc", value, 0.5)});
     out["data_sha256"] = data;
-    out["settings"] = {{"limit", limit}, {"documents", documents}, {"num_fewshot", 0}, {"model", {{"dtype", dtype}, {"bos_policy", "auto"}, {"name", std::to_string(value)}}}};
+    out["settings"] = {{"limit", limit},
+                       {"documents", documents},
+                       {"num_fewshot", 0},
+                       {"model", {{"dtype", dtype}, {"bos_policy", "auto"}, {"name", std::to_string(value)}}}};
     return out;
   };
   const auto put = [&](const std::string& name, const std::string& settings, const Json& arc) {
@@ -109,7 +113,8 @@ TEST_F(ReportDataTest, SizeAgainstQualityComparesWhatWasAskedAlike) {
     Json& base = one.evaluation.at("base").at("tasks").at(0);
     base["data_sha256"] = arc.at("data_sha256");
     base["settings"] = arc.at("settings");
-    base["metrics"] = {metric("acc", 0.5 + 0.001 * static_cast<double>(arc.at("settings").at("documents").get<int64_t>()))};
+    base["metrics"] =
+        Json::array({metric("acc", 0.5 + 0.001 * static_cast<double>(arc.at("settings").at("documents").get<int64_t>()))});
     store_.put_evaluation(one, {});
   };
   put("same", "1", asked(0.41, 0, 40));  // all 40 rows
@@ -122,7 +127,7 @@ TEST_F(ReportDataTest, SizeAgainstQualityComparesWhatWasAskedAlike) {
   std::map<std::string, double> drawn;
   std::set<std::string> left_out;
   for (const Json& member : report_data(store_, {"this", std::nullopt})["models"][0]["family"]) {
-    for (const Json& figure : member["figures"]) drawn[member["name"]] = figure["value"];
+    for (const Json& figure : member["figures"]) drawn[member["name"].get<std::string>()] = figure["value"].get<double>();
     if (member.contains("other_settings")) left_out.insert(member["name"].get<std::string>());
   }
   EXPECT_EQ(drawn, (std::map<std::string, double>{{"this", 0.4}, {"same", 0.41}, {"both", 0.42}, {"base", 0.54}}));

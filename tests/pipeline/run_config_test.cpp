@@ -129,7 +129,8 @@ TEST(RunConfig, RefusesWithPlace) {
               HasSubstr("c.yaml:2:22: 'quantization.bits': found '7', expected 2, 3, 4, 5, 6 or 8 bits"));
   EXPECT_THAT(error_of(model + "quantization: {max_shard_size: 5XB}\n"), HasSubstr("expected a size such as 5GB"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: arc}\n"), HasSubstr("expected a list"));
-  EXPECT_THAT(error_of(model + "evaluation: {log_samples: true}\n"), HasSubstr("'evaluation.log_samples': found 'true', expected false without output_path"));
+  EXPECT_THAT(error_of(model + "evaluation: {log_samples: true}\n"),
+              HasSubstr("'evaluation.log_samples': found 'true', expected false without output_path"));
   EXPECT_THAT(error_of(model + "evaluation: {tasks: [{file: x}]}\n"), HasSubstr("'evaluation.tasks.0' has no name"));
   EXPECT_THAT(error_of(model + "evaluation: {max_retention_loss: 2}\n"), HasSubstr("a number from 0 to 1"));
   EXPECT_THAT(error_of(model + "evaluation: {kv_bits: 4}\n"), HasSubstr("'evaluation.kv_bits': found '4', expected one of 8, 16"));

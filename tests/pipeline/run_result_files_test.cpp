@@ -1,4 +1,5 @@
-// evaluation.output_path of a run: the files of lm-evaluation-harness' form, written by the stages that evaluate, and again where one is gone.
+// evaluation.output_path of a run: the files of lm-evaluation-harness' form, written by the stages that evaluate, and again where
+// one is gone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,7 +27,8 @@ std::vector<fs::path> files_of(const fs::path& folder, const std::string& begin)
 TEST(RunResultFiles, AreThoseOfEachTaskAndModel) {
   const TemporaryFolder folder;
   write_demo_config(folder.path());
-  const std::vector<std::string> words = {"run", "run.yaml", "--set", "evaluation.output_path=files", "--set", "evaluation.log_samples=true"};
+  const std::vector<std::string> words = {
+      "run", "run.yaml", "--set", "evaluation.output_path=files", "--set", "evaluation.log_samples=true"};
   const ProgramResult first = run_program(words, folder.path());
   ASSERT_EQ(first.exit_code, 0) << first.err;
   const fs::path of_model = folder.path() / "files" / kDemoArtifact;

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <sqlite3.h>
 
+#include <map>
+
+#include "common/json.h"
 #include "pipeline/migrations.h"
 #include "pipeline/store.h"
 #include "support/demo_run.h"
@@ -45,14 +48,16 @@ TEST_F(StoreAnswersTest, AreCountedByModelAndDroppedByModel) {
   EXPECT_EQ(store.answering_model(model("one")), one);
   answer(store, one, "a", 30);
   answer(store, rounded, "b", 5);
-  answer(store, one, "a", 30);  // again: replaced
+  answer(store, one, "a", 30);                                                               // again: replaced
+  store.put_requests(rounded, std::vector<RequestRow>{{"bits", std::string("a\0b\0", 4)}});  // bytes, not characters
   std::map<int64_t, AnsweringModel> listed;
   for (const AnsweringModel& m : store.list_answering_models()) listed[m.id] = m;
   ASSERT_EQ(listed.size(), 2u);
   EXPECT_EQ(listed[one].answers, 30);
   EXPECT_EQ(listed[one].bytes, 30 * 14);
   EXPECT_EQ(listed[one].path, "/m/one");
-  EXPECT_EQ(listed[rounded].answers, 5);
+  EXPECT_EQ(listed[rounded].answers, 6);
+  EXPECT_EQ(listed[rounded].bytes, 5 * 14 + 4 + 4);
   EXPECT_EQ(store.drop_answers(std::vector<int64_t>{one}), 30);
   EXPECT_FALSE(store.find_request("a000"));
   EXPECT_TRUE(store.find_request("b000"));
@@ -118,8 +123,8 @@ TEST(AnswersCommand, DropsWhatNobodyCanAskAgain) {
     config.insert(config.find('{') + 1, fmt::format("\"note\": \"{}\", ", name));
     test::write_text(folder.path() / name / "config.json", config);
     const test::ProgramResult evaluated =
-        test::run_program({"eval", name, "--tasks", "arc", "--data", "arc=" + (test::kDemoModel / "data/arc_test.jsonl").string(), "--limit", "8",
-                           "--no-throughput", "--store", "s.db"},
+        test::run_program({"eval", name, "--tasks", "arc", "--data", "arc=" + (test::kDemoModel / "data/arc_test.jsonl").string(),
+                           "--limit", "8", "--no-throughput", "--store", "s.db"},
                           folder.path());
     ASSERT_EQ(evaluated.exit_code, 0) << evaluated.err;
   }
@@ -133,7 +138,7 @@ TEST(AnswersCommand, DropsWhatNobodyCanAskAgain) {
   };
   std::map<std::string, std::string> states;
   for (const Json& row : answers({})) {
-    states[fs::path(row.at("path").get<std::string>()).filename()] = row.at("state");
+    states[fs::path(row.at("path").get<std::string>()).filename().string()] = row.at("state").get<std::string>();
     EXPECT_GT(row.at("answers").get<int64_t>(), 0);
     EXPECT_GT(row.at("bytes").get<int64_t>(), 0);
   }

@@ -68,12 +68,14 @@ class BrokenModel {
   }
 
   ProgramResult quantize(std::vector<std::string> more = {}) const {
-    std::vector<std::string> words = {"quantize", "--model", "model", "--calib", "calibration.jsonl", "--out", "out", "--n-grid", "2"};
+    std::vector<std::string> words = {"quantize", "--model", "model",    "--calib", "calibration.jsonl",
+                                      "--out",    "out",     "--n-grid", "2"};
     words.insert(words.end(), more.begin(), more.end());
     return run_program(words, folder());
   }
 
-  void expect_quantize_error(int exit_code, const std::vector<std::string>& texts, const std::vector<std::string>& more = {}) const {
+  void expect_quantize_error(int exit_code, const std::vector<std::string>& texts,
+                             const std::vector<std::string>& more = {}) const {
     expect_error(quantize(more), exit_code, texts);
     EXPECT_FALSE(std::filesystem::exists(output())) << "something is at the place of the result";
   }

@@ -26,7 +26,8 @@ inline void expect_error(const ProgramResult& result, int exit_code, const std::
   const bool at_start = result.err.starts_with(begin);
   const size_t message = at_start ? 0 : result.err.find("\n" + begin);
   EXPECT_NE(message, std::string::npos) << "no message: " << result.err;
-  EXPECT_EQ(result.err.find("\n" + begin, at_start ? 0 : message + 1), std::string::npos) << "more than one message: " << result.err;
+  EXPECT_EQ(result.err.find("\n" + begin, at_start ? 0 : message + 1), std::string::npos)
+      << "more than one message: " << result.err;
   for (const char* internal : {"terminate called", "what():", "Exception raised from", "frame #", "c10::", "std::", "nlohmann"}) {
     EXPECT_THAT(result.err, testing::Not(testing::HasSubstr(internal)));
   }
