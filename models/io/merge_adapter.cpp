@@ -153,6 +153,11 @@ class Merger {
 
   void fit_vocabulary() {
     const int64_t rows = checkpoint_.info(embedding_).shape.at(0);
+    if (checkpoint_.contains(head_) && checkpoint_.info(head_).shape.at(0) != rows) {
+      throw Error(ErrorKind::kCorruption, fmt::format("{}: with the adapter the embedding has {} tokens and the head {}", adapter_.weights->path().string(),
+                                                      rows, checkpoint_.info(head_).shape.at(0)))
+          .with_hint("save both with the adapter: modules_to_save, or save_embedding_layers=True");
+    }
     if (rows == decoder_.vocab_size) return;
     if (!adapter_.replaced.empty() || !adapter_.replaced_base.empty()) set_text_key("vocab_size", rows);
   }

@@ -254,6 +254,7 @@ TEST_F(Changed, BrokenAdaptersAreRefused) {
   broken("dora", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_magnitude_vector")) t.tensor = at::ones({3}); }, "is [3], expected [32]");
   broken("saved_modules", [&](NamedTensor& t) { if (is(t, "layers.0.input_layernorm.weight")) t.tensor = at::ones({17}); }, "is [17], the base's is [16]");
   broken("tokens", [&](NamedTensor& t) { if (is(t, "lm_head.token_adapter.trainable_tokens_delta")) t.tensor = at::ones({2, 16}); }, "expected 1 rows");
+  broken("saved_modules", [&](NamedTensor& t) { if (is(t, "model.lm_head.weight")) t.tensor = at::ones({70, 16}); }, "has 64 tokens and the head 70");
   use("tokens");
   set("trainable_token_indices", {{"embed_tokens", {3, 64}}, {"lm_head", {1}}});
   EXPECT_THAT(message(ErrorKind::kCorruption), HasSubstr("a row for token 64, the base has 64 tokens"));
