@@ -106,7 +106,7 @@ class Planner {
     for (const Spelling& spelling : kSpellings) section.erase(std::string(spelling.theirs));
     section.erase("backend");
     for (const Spelling& spelling : kSpellings) {
-      if (const auto found = given.find(spelling.theirs); found != given.end()) put(section, spelling.key, *found, spelling.theirs);
+      if (const auto found = given.find(std::string(spelling.theirs)); found != given.end()) put(section, spelling.key, *found, spelling.theirs);
     }
     if (const auto backend = given.find("backend"); backend != given.end() && !backend->is_null()) add_backend(section, *backend);
     return section;
@@ -116,7 +116,7 @@ class Planner {
     std::vector<std::string> names;
     for (const Backend& row : kBackends) {
       names.emplace_back(row.name);
-      if (backend != row.name) continue;
+      if (!backend.is_string() || backend.get<std::string>() != row.name) continue;
       if (section.contains("format")) return;
       if (row.format.empty()) {
         throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: key 'quantization.format' is missing: backend {} reads several", where_, row.name))
@@ -164,9 +164,12 @@ class Planner {
   Json metadata_;
 };
 
-bool is_inside(const fs::path& path, const fs::path& folder) {
-  const fs::path from = fs::weakly_canonical(path).lexically_relative(fs::weakly_canonical(folder));
-  return !from.empty() && *from.begin() != "..";
+void check_outside(const char* key, const fs::path& path, const fs::path& checkpoint) {
+  const fs::path from = fs::weakly_canonical(fs::absolute(path)).lexically_relative(fs::weakly_canonical(checkpoint));
+  if (from.empty() || from.begin()->string() == "..") return;
+  throw Error(ErrorKind::kInvalidArgument,
+              fmt::format("{} is {}, inside the checkpoint {}, which is not written to", key, path.string(), checkpoint.string()))
+      .with_hint(fmt::format("--set {}=... names another place; by default it is the checkpoint's parent folder", key));
 }
 
 }  // namespace
@@ -181,12 +184,8 @@ std::optional<RunConfig> load_post_train_config(const fs::path& checkpoint, cons
   ConfigNode root = ConfigNode::from_json(*plan, planner.where());
   for (const std::string& assignment : overrides) root.apply_override(assignment);
   RunConfig config = parse_run_config(root, plan->at("name").get<std::string>());
-  for (const auto& [key, path] : {std::pair<const char*, const fs::path*>{"output.folder", &config.output_folder}, {"output.store", &config.store}}) {
-    if (!is_inside(*path, planner.checkpoint())) continue;
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{} is {}, inside the checkpoint {}, which is not written to", key, path->string(),
-                                                         planner.checkpoint().string()))
-        .with_hint(fmt::format("--set {}=... names another place; by default it is the checkpoint's parent folder", key));
-  }
+  check_outside("output.folder", config.output_folder, planner.checkpoint());
+  check_outside("output.store", config.store, planner.checkpoint());
   return config;
 }
 

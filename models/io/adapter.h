@@ -73,7 +73,7 @@ std::filesystem::path adapter_base(const Adapter& adapter);
 std::filesystem::path adapter_base(const std::filesystem::path& folder);
 
 // From now on this process takes `base` (a folder or org/name) for the base of an adapter's folder; of an empty `folder`: of all that have none
-// of their own. A model is named by its folder everywhere, from the tokenizer to the store, so this is the one place where another base can be
+// of their own; an empty `base` takes it back. A model is named by its folder everywhere, from the tokenizer to the store, so this is the one place where another base can be
 // said. Safe from many threads; not while a model of that adapter is read.
 void set_adapter_base(const std::filesystem::path& folder, const std::string& base);
 
