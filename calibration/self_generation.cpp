@@ -55,8 +55,8 @@ void open(Row& row, const models::DecoderConfig& config, const SelfGenerationOpt
   row.waiting.push_back(static_cast<TokenId>(uniform(row.engine) * static_cast<double>(config.vocab_size)));
 }
 
-// What one row needs while it is written: its cache with the states of linear attention, its logits and probabilities, and the largest that a block
-// works with at a time, four activations of its widest linear and the new states beside the old ones.
+// What one row needs while it is written: its cache with the states of linear attention, its logits and probabilities, and the
+// largest that a block works with at a time, four activations of its widest linear and the new states beside the old ones.
 uint64_t bytes_per_row(const models::DecoderConfig& config, int64_t tokens) {
   uint64_t total = static_cast<uint64_t>(config.vocab_size) * 2 * sizeof(float);
   uint64_t most = 0;
@@ -67,7 +67,8 @@ uint64_t bytes_per_row(const models::DecoderConfig& config, int64_t tokens) {
     for (const at::Tensor* tensor : {&layer.keys, &layer.values}) total += tensor->defined() ? tensor->nbytes() : 0;
     total += states;
     int64_t widest = 0;
-    for (const models::LinearSpec& spec : models::block_layout(config, block).linears) widest = std::max(widest, spec.in_features + spec.out_features);
+    for (const models::LinearSpec& spec : models::block_layout(config, block).linears)
+      widest = std::max(widest, spec.in_features + spec.out_features);
     most = std::max(most, 2 * states + static_cast<uint64_t>(4 * widest) * sizeof(float));
   }
   return total + most;
@@ -75,7 +76,8 @@ uint64_t bytes_per_row(const models::DecoderConfig& config, int64_t tokens) {
 
 using Rows = std::vector<std::vector<TokenId>>;
 
-// Small batches first, as what of the last one is not wanted was written in vain; larger ones, which read the weights less often, where there are many rows.
+// Small batches first, as what of the last one is not wanted was written in vain; larger ones, which read the weights less often,
+// where there are many rows.
 constexpr int64_t kSmallBatch = 32;
 constexpr int64_t kMiddleBatch = 64;
 constexpr int64_t kMostBatch = 128;
@@ -85,7 +87,8 @@ struct RowBatch {
   int64_t count = 0;
 };
 
-// The same for every number of rows, as the last bits of a product depend on how many rows it has, and a drawn token may hang on them.
+// The same for every number of rows, as the last bits of a product depend on how many rows it has, and a drawn token may hang on
+// them.
 std::vector<RowBatch> batches_of(int64_t rows, int64_t most) {
   std::vector<RowBatch> batches;
   for (int64_t begin = 0; begin < rows;) {
@@ -122,8 +125,8 @@ Rows write_batch(models::StreamedDecoder& decoder, const models::DecoderConfig& 
     const at::Tensor probabilities = at::softmax(logits.div_(options.temperature), 1).contiguous();
     for (size_t i = 0; i < rows.size(); ++i) {
       // Drawn at every step, whether it is used or not: a row's numbers do not depend on its openings' lengths.
-      const TokenId drawn =
-          sample(probabilities.const_data_ptr<float>() + static_cast<int64_t>(i) * config.vocab_size, config.vocab_size, rows[i].engine);
+      const TokenId drawn = sample(probabilities.const_data_ptr<float>() + static_cast<int64_t>(i) * config.vocab_size,
+                                   config.vocab_size, rows[i].engine);
       if (!rows[i].waiting.empty()) continue;
       rows[i].waiting.push_back(drawn);
       if (std::find(options.end_ids.begin(), options.end_ids.end(), drawn) != options.end_ids.end()) open(rows[i], config, options);
@@ -164,10 +167,12 @@ void keep_batch(const SelfGenerationOptions& options, const RowBatch& batch, con
 
 }  // namespace
 
-Rows generate_rows(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const SelfGenerationOptions& options) {
+Rows generate_rows(const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
+                   const SelfGenerationOptions& options) {
   const int64_t count = (options.tokens + options.row_tokens - 1) / options.row_tokens;
   const uint64_t row_bytes = bytes_per_row(config, options.row_tokens);
-  // Rows that are written at a time share every reading of the weights and every step: they get what the weights cannot use, half at least.
+  // Rows that are written at a time share every reading of the weights and every step: they get what the weights cannot use, half
+  // at least.
   const uint64_t for_weights = std::min(options.memory_bytes / 2, models::StreamedDecoder::most_kept_bytes(config));
   const uint64_t fitting = std::clamp<uint64_t>((options.memory_bytes - for_weights) / row_bytes, 1, kMostBatch);
   // A power of two, so that a little more or less memory changes nothing.

@@ -31,9 +31,9 @@ struct SelfGenerationOptions {
   std::function<void(int64_t done, int64_t total)> on_progress;  // steps
 };
 
-// The same model, options and machine give the same rows, and fewer tokens the first of them: rows are always written in the same batches, of 32 rows at
-// first and up to 128 later, as far as the memory holds them. A batch is kept in `cache` once it is done, so that a stopped call goes on at the
-// next one and other calls find it. Errors: those of loading the checkpoint; io.
+// The same model, options and machine give the same rows, and fewer tokens the first of them: rows are always written in the same
+// batches, of 32 rows at first and up to 128 later, as far as the memory holds them. A batch is kept in `cache` once it is done, so
+// that a stopped call goes on at the next one and other calls find it. Errors: those of loading the checkpoint; io.
 std::vector<std::vector<models::TokenId>> generate_rows(const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
                                                         const SelfGenerationOptions& options);
 

@@ -141,7 +141,8 @@ TokenBlocks pack_blocks(const TokenRows& rows, const TokenBlockOptions& options)
   return result;
 }
 
-void weave_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::TokenId>>& rows, const std::string& domain, double share) {
+void weave_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::TokenId>>& rows, const std::string& domain,
+                  double share) {
   std::vector<int64_t> stream;
   for (const auto& row : rows) stream.insert(stream.end(), row.begin(), row.end());
   if (stream.empty()) return;
@@ -163,7 +164,9 @@ void weave_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::Tok
   blocks.domain_names.push_back(domain);
   blocks.domain_rows.push_back(static_cast<int64_t>(rows.size()));
   const at::Tensor order = woven_order(old, added, share);
-  const auto woven = [&](const at::Tensor& first, const at::Tensor& second) { return at::cat({first, second}).index_select(0, order); };
+  const auto woven = [&](const at::Tensor& first, const at::Tensor& second) {
+    return at::cat({first, second}).index_select(0, order);
+  };
   blocks.ids = woven(blocks.ids, at::tensor(stream, at::kLong).view({added, width}));
   blocks.lengths = woven(blocks.lengths, lengths);
   blocks.domains = woven(blocks.domains, real.to(at::kInt) * index);

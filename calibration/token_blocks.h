@@ -63,10 +63,11 @@ struct TokenBlocks {
 // Errors: invalid argument: too few tokens that count (CALIBRATION_TOO_SHORT: how many there are, how many are needed).
 TokenBlocks pack_blocks(const TokenRows& rows, const TokenBlockOptions& options);
 
-// Adds rows of a domain of their own, joined and cut into blocks of the same width; all of their tokens count. They stand among the others: after the first
-// n of those stand n * share of the new ones, what is left over at the end, so that a smaller set's blocks are the first ones of a larger set's.
-// `statistics` says of them only tokens and blocks.
-void weave_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::TokenId>>& rows, const std::string& domain, double share);
+// Adds rows of a domain of their own, joined and cut into blocks of the same width; all of their tokens count. They stand among the
+// others: after the first n of those stand n * share of the new ones, what is left over at the end, so that a smaller set's blocks
+// are the first ones of a larger set's. `statistics` says of them only tokens and blocks.
+void weave_blocks(TokenBlocks& blocks, const std::vector<std::vector<models::TokenId>>& rows, const std::string& domain,
+                  double share);
 
 // tokenize_rows and pack_blocks in one. Errors: invalid argument: max_seq_len below 1; those of pack_blocks.
 TokenBlocks make_token_blocks(const std::vector<std::string>& texts, const models::Tokenizer& tokenizer,

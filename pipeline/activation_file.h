@@ -1,5 +1,5 @@
-// Hidden states of all calibration tokens, in a file: a float32 tensor of which only a batch of rows is in memory at a time. Read and written, not
-// mapped, so that it never counts as this process's memory; the system's page cache keeps what it can.
+// Hidden states of all calibration tokens, in a file: a float32 tensor of which only a batch of rows is in memory at a time. Read
+// and written, not mapped, so that it never counts as this process's memory; the system's page cache keeps what it can.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,7 +29,8 @@ class ActivationFile {
   void sync() const;
 
  private:
-  ActivationFile(std::filesystem::path path, std::vector<int64_t> shape, int file) : path_(std::move(path)), shape_(std::move(shape)), file_(file) {}
+  ActivationFile(std::filesystem::path path, std::vector<int64_t> shape, int file)
+      : path_(std::move(path)), shape_(std::move(shape)), file_(file) {}
   int64_t row_elements() const;
 
   std::filesystem::path path_;

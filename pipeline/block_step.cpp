@@ -135,7 +135,8 @@ class MixtureStep {
     if (!step_.options.propagate_error) prepare_experts(weights);
     QuantizedBlock quantized = quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options,
                                               step_.stored, step_.sink, step_.linears, objective_.get());
-    store_kv_scales(step_.config, layout_.block, step_.options, step_.pass, quantized.weights, reader_of(input_), step_.stored, step_.sink);
+    store_kv_scales(step_.config, layout_.block, step_.options, step_.pass, quantized.weights, reader_of(input_), step_.stored,
+                    step_.sink);
     if (step_.options.propagate_error) prepare_experts(quantized.weights);
 
     std::vector<LinearReport> reports = std::move(quantized.reports);

@@ -41,7 +41,8 @@ struct MeasuredBlock {
   BlockStatistics statistics;    // finished
   RowReader input;               // of the block, in the rows of the step's pass
 };
-// Stores the block's tensors; its output is the caller's. step.options must not need more of a block: shares_float_pass (quantize_session.h).
+// Stores the block's tensors; its output is the caller's. step.options must not need more of a block: shares_float_pass
+// (quantize_session.h).
 std::vector<LinearReport> run_measured_step(const BlockStep& step, int64_t block, MeasuredBlock measured);
 
 // A file of a work folder that is worth nothing once the process has ended; `name` without an extension.

@@ -32,8 +32,8 @@ void check_head(const models::Checkpoint& checkpoint, const std::string& tensor)
     const at::Tensor piece = weight.narrow(0, begin, std::min(models::kHeadPieceRows, weight.size(0) - begin));
     const at::Tensor finite = piece.isfinite().all(1);
     if (finite.all().item<bool>()) continue;
-    fail(ErrorKind::kCorruption, "{}: tensor '{}': row {} holds NaN or Inf, expected finite numbers", checkpoint.file_of(tensor).string(),
-         tensor, begin + finite.logical_not().nonzero()[0][0].item<int64_t>());
+    fail(ErrorKind::kCorruption, "{}: tensor '{}': row {} holds NaN or Inf, expected finite numbers",
+         checkpoint.file_of(tensor).string(), tensor, begin + finite.logical_not().nonzero()[0][0].item<int64_t>());
   }
   checkpoint.release(tensor);
 }

@@ -30,7 +30,8 @@ struct Backend {
   std::string_view name;
   std::string_view format;
 };
-constexpr std::array kBackends = {Backend{"awq", "awq-gemm"}, Backend{"autoawq", "awq-gemm"}, Backend{"compressed-tensors", "compressed-tensors"},
+constexpr std::array kBackends = {Backend{"awq", "awq-gemm"}, Backend{"autoawq", "awq-gemm"},
+                                  Backend{"compressed-tensors", "compressed-tensors"},
                                   Backend{"llm-compressor", "compressed-tensors"}, Backend{"llama.cpp", ""}};
 
 fs::path without_slash(const fs::path& checkpoint) {
@@ -42,14 +43,17 @@ bool is_off(const Json& value) { return value.is_null() || value == false; }
 
 class Planner {
  public:
-  explicit Planner(const fs::path& checkpoint) : checkpoint_(without_slash(checkpoint)), where_((checkpoint_ / kTrainingMetadataFile).string()) {
+  explicit Planner(const fs::path& checkpoint)
+      : checkpoint_(without_slash(checkpoint)), where_((checkpoint_ / kTrainingMetadataFile).string()) {
     std::error_code ignored;
     if (!fs::is_directory(checkpoint_, ignored)) {
-      throw Error(ErrorKind::kNotFound, fmt::format("{}: no such folder, expected the checkpoint of a training", checkpoint_.string()))
+      throw Error(ErrorKind::kNotFound,
+                  fmt::format("{}: no such folder, expected the checkpoint of a training", checkpoint_.string()))
           .with_hint("salient hook post-train CHECKPOINT");
     }
     if (!fs::exists(checkpoint_ / kTrainingMetadataFile)) {
-      throw Error(ErrorKind::kNotFound, fmt::format("{}: not there, expected what the training wrote beside its checkpoint", where_))
+      throw Error(ErrorKind::kNotFound,
+                  fmt::format("{}: not there, expected what the training wrote beside its checkpoint", where_))
           .with_hint(std::string("docs/hook.md lists its keys; ") + kPlanHint);
     }
     metadata_ = read_json_file(checkpoint_ / kTrainingMetadataFile);
@@ -82,7 +86,8 @@ class Planner {
 
  private:
   [[noreturn]] void fail_key(const std::string& key, const std::string& expected, const Json& found) const {
-    fail(ErrorKind::kInvalidArgument, "{}: key '{}': found {}, expected {}", where_, key, shorten(one_line(dump_json(found)), 60), expected);
+    fail(ErrorKind::kInvalidArgument, "{}: key '{}': found {}, expected {}", where_, key, shorten(one_line(dump_json(found)), 60),
+         expected);
   }
 
   Json section(const char* key) const {
@@ -94,7 +99,8 @@ class Planner {
 
   void put(Json& section, std::string_view key, const Json& value, std::string_view theirs) const {
     if (section.contains(key)) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: keys 'quantization.{}' and 'quantization.{}' say the same", where_, theirs, key))
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("{}: keys 'quantization.{}' and 'quantization.{}' say the same", where_, theirs, key))
           .with_hint("leave one of them out");
     }
     section[std::string(key)] = value;
@@ -106,7 +112,8 @@ class Planner {
     for (const Spelling& spelling : kSpellings) section.erase(std::string(spelling.theirs));
     section.erase("backend");
     for (const Spelling& spelling : kSpellings) {
-      if (const auto found = given.find(std::string(spelling.theirs)); found != given.end()) put(section, spelling.key, *found, spelling.theirs);
+      if (const auto found = given.find(std::string(spelling.theirs)); found != given.end())
+        put(section, spelling.key, *found, spelling.theirs);
     }
     if (const auto backend = given.find("backend"); backend != given.end() && !backend->is_null()) add_backend(section, *backend);
     return section;
@@ -119,7 +126,8 @@ class Planner {
       if (!backend.is_string() || backend.get<std::string>() != row.name) continue;
       if (section.contains("format")) return;
       if (row.format.empty()) {
-        throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: key 'quantization.format' is missing: backend {} reads several", where_, row.name))
+        throw Error(ErrorKind::kInvalidArgument,
+                    fmt::format("{}: key 'quantization.format' is missing: backend {} reads several", where_, row.name))
             .with_hint("for example \"format\": \"gguf-q4_k_m\"");
       }
       section["format"] = row.format;
@@ -178,7 +186,8 @@ std::optional<Json> post_train_config(const fs::path& checkpoint) { return Plann
 
 std::optional<RunConfig> load_post_train_config(const fs::path& checkpoint, const std::vector<std::string>& overrides) {
   const Planner planner(checkpoint);
-  const bool planned = std::any_of(overrides.begin(), overrides.end(), [](const std::string& text) { return text.starts_with("quantization"); });
+  const bool planned =
+      std::any_of(overrides.begin(), overrides.end(), [](const std::string& text) { return text.starts_with("quantization"); });
   const std::optional<Json> plan = planner.plan(planned);
   if (!plan) return std::nullopt;
   ConfigNode root = ConfigNode::from_json(*plan, planner.where());

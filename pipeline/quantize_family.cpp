@@ -85,7 +85,8 @@ void run_group(const std::vector<Member*>& members, const fs::path& folder, cons
     options.on_message(fmt::format("{} quantizations on one pass of the float model: {} batches through each block instead of {}",
                                    members.size(), pass.batches_run(), batches_alone(members)));
   }
-  const bool reads_last = std::any_of(members.begin(), members.end(), [](const Member* m) { return m->session->needs_last_output(); });
+  const bool reads_last =
+      std::any_of(members.begin(), members.end(), [](const Member* m) { return m->session->needs_last_output(); });
   for (const Member* member : members) {
     if (member->session->blocks_done() < pass.next_block()) {  // a new one among those of an earlier call
       pass.restart();

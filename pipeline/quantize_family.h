@@ -1,5 +1,5 @@
-// Several quantizations of one model on one pass of the float model (shared_pass.h): other bits, group sizes, formats, clipping, roundings, calibration sets. Each
-// has the bytes that quantize_model gives, and goes on where it was stopped as it would there.
+// Several quantizations of one model on one pass of the float model (shared_pass.h): other bits, group sizes, formats, clipping,
+// roundings, calibration sets. Each has the bytes that quantize_model gives, and goes on where it was stopped as it would there.
 #pragma once
 
 #include <exception>
@@ -32,7 +32,8 @@ struct FamilyOptions {
   std::function<void(const std::string& line)> on_message;
 };
 
-// Outcomes in the order of the members. Errors: internal, where a member cannot share; io of the shared files. Those of a single member are its outcome.
+// Outcomes in the order of the members. Errors: internal, where a member cannot share; io of the shared files. Those of a single
+// member are its outcome.
 std::vector<FamilyOutcome> quantize_family(const std::vector<FamilyMember>& members, const FamilyOptions& options);
 
 }  // namespace salient::pipeline

@@ -109,7 +109,8 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   options.memory_bytes = std::max(estimate.block_bytes, kLeastMemory);
   options.on_progress = job.on_generation;
   if (!job.cache.empty()) options.cache = job.cache / "self_generated" / rows_key(checkpoint, options);
-  calibration::weave_blocks(input.blocks, calibration::generate_rows(checkpoint, config, options), kSelfGenerated, job.self_generated);
+  calibration::weave_blocks(input.blocks, calibration::generate_rows(checkpoint, config, options), kSelfGenerated,
+                            job.self_generated);
   return_free_memory();
   input.record["self_generated"] = {{"share", job.self_generated}, {"row_tokens", options.row_tokens}, {"seed", options.seed}};
 }

@@ -46,7 +46,8 @@ void check_taken_over(const models::CheckpointWriter& writer, const models::Shar
   for (const models::ShardPlan::Shard& shard : plan.shards) {
     const std::string& tensor = shard.tensors.front().name;
     if (writer.taken_over(tensor)) continue;
-    throw Error(ErrorKind::kCorruption, fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(), tensor))
+    throw Error(ErrorKind::kCorruption,
+                fmt::format("{}: the work of a stopped job is there, but its shard with {} is not", work.string(), tensor))
         .with_hint("remove that folder and give the same command again");
   }
 }
@@ -101,7 +102,9 @@ std::optional<BitPlan> find_bits(const QuantizeWork& job) {
   std::optional<BitPlan> bits = load_bit_plan(job.work, job.fingerprint);
   if (!bits) {
     const CalibrationPass pass(job.config, job.tokens, options.device, options.batch_tokens);
-    const auto embed = [&](ActivationFile& hidden) { embed_tokens(job.checkpoint, job.config, job.tokens.ids, pass.rows_of_batch(), hidden); };
+    const auto embed = [&](ActivationFile& hidden) {
+      embed_tokens(job.checkpoint, job.config, job.tokens.ids, pass.rows_of_batch(), hidden);
+    };
     bits = plan_bits({job.checkpoint, job.config, options.awq, job.tokens, pass, job.stored, job.work, embed,
                       options.awq.bit_choices, options.on_planning});
     save_bit_plan(job.work, job.fingerprint, *bits);

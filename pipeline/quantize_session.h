@@ -1,7 +1,7 @@
 // A quantization that is taken block by block: the part of quantize_model between "nothing is there" and the artifact.
 //
-// On its own it runs the calibration tokens through each block (run_block()). Several sessions of one model may instead be given what was measured on the float
-// model for all of them (run_block(measured)), where shares_float_pass says that it is the same.
+// On its own it runs the calibration tokens through each block (run_block()). Several sessions of one model may instead be given
+// what was measured on the float model for all of them (run_block(measured)), where shares_float_pass says that it is the same.
 #pragma once
 
 #include <chrono>
@@ -29,8 +29,10 @@ enum class HiddenStates : uint8_t { kOwn, kShared };
 
 class QuantizeSession {
  public:
-  // Everything that quantize_model does before the first block; its work folder stays locked. `tokens` must outlive the session. Errors: those of quantize_model.
-  QuantizeSession(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens, HiddenStates hidden = HiddenStates::kOwn);
+  // Everything that quantize_model does before the first block; its work folder stays locked. `tokens` must outlive the session.
+  // Errors: those of quantize_model.
+  QuantizeSession(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens,
+                  HiddenStates hidden = HiddenStates::kOwn);
   QuantizeSession(const QuantizeSession&) = delete;
   QuantizeSession& operator=(const QuantizeSession&) = delete;
 
@@ -45,7 +47,8 @@ class QuantizeSession {
   // The next block; durable when it returns. The second form only with HiddenStates::kShared.
   void run_block();
   void run_block(MeasuredBlock measured);
-  // After the last block: everything else, and the artifact's name. `last_output`: of the last block, where needs_last_output() and hidden states are shared.
+  // After the last block: everything else, and the artifact's name. `last_output`: of the last block, where needs_last_output() and
+  // hidden states are shared.
   QuantizeModelResult finish(const RowReader& last_output = {});
 
  private:

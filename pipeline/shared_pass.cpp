@@ -46,8 +46,9 @@ std::string fingerprint_of(const std::string& source, const std::vector<const Ca
   Json json = {{"version", SALIENT_VERSION}, {"source", source}};
   for (const CalibrationPass* set : sets) {
     const calibration::TokenBlocks& tokens = set->tokens();
-    json["sets"].push_back({hash_tensor(tokens.ids), hash_tensor(tokens.lengths), tokens.mask.defined() ? hash_tensor(tokens.mask) : "",
-                            set->rows_of_batch(), set->holds_back(), set->device().str()});
+    json["sets"].push_back({hash_tensor(tokens.ids), hash_tensor(tokens.lengths),
+                            tokens.mask.defined() ? hash_tensor(tokens.mask) : "", set->rows_of_batch(), set->holds_back(),
+                            set->device().str()});
   }
   return sha256_hex(dump_json(json));
 }
@@ -58,8 +59,8 @@ class Measurement {
   explicit Measurement(bool wanted) : wanted_(wanted) {}
 
   // Runs a batch; returns the block's output, undefined where it is not needed.
-  at::Tensor run(const CalibrationPass& pass, const models::BlockWeights& weights, int64_t block, const CalibrationPass::Batch& batch,
-                 const at::Tensor& input, bool needs_output) {
+  at::Tensor run(const CalibrationPass& pass, const models::BlockWeights& weights, int64_t block,
+                 const CalibrationPass::Batch& batch, const at::Tensor& input, bool needs_output) {
     const models::BlockObserver observe = [&](models::InputId id, const at::Tensor& x) {
       if (wanted_) add_statistics(statistics_[id], x, batch);
     };
@@ -97,8 +98,8 @@ std::vector<int64_t> SharedPass::Track::file_shape(int64_t hidden_size) const {
   return {pass->rows() - shared_rows(), pass->width(), hidden_size};
 }
 
-SharedPass::SharedPass(fs::path folder, const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const std::string& source,
-                       std::vector<const CalibrationPass*> sets)
+SharedPass::SharedPass(fs::path folder, const models::Checkpoint& checkpoint, const models::DecoderConfig& config,
+                       const std::string& source, std::vector<const CalibrationPass*> sets)
     : folder_(std::move(folder)), checkpoint_(checkpoint), config_(config), fingerprint_(fingerprint_of(source, sets)) {
   fs::create_directories(folder_);
   std::vector<size_t> order(sets.size());
@@ -152,7 +153,8 @@ void SharedPass::restart() {
     const Track& track = tracks_[set];
     ActivationFile hidden = ActivationFile::create(file_of(set, 0), track.file_shape(config_.hidden_size));
     const at::Tensor ids = track.pass->tokens().ids;
-    embed_tokens(checkpoint_, config_, ids.narrow(0, track.shared_rows(), ids.size(0) - track.shared_rows()), track.pass->rows_of_batch(), hidden);
+    embed_tokens(checkpoint_, config_, ids.narrow(0, track.shared_rows(), ids.size(0) - track.shared_rows()),
+                 track.pass->rows_of_batch(), hidden);
   }
   save();
 }

@@ -24,14 +24,40 @@ constexpr const char* kWeightsFile = "adapter_model.safetensors";
 constexpr std::string_view kPrefix = "base_model.model.";
 constexpr std::string_view kBaseLayer = ".base_layer";
 constexpr const char* kMergeHint =
-    "merge it in Python and give the merged folder: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)";
+    "merge it in Python and give the merged folder: PeftModel.from_pretrained(base, "
+    "adapter).merge_and_unload().save_pretrained(folder)";
 
 // Keys that are read here, or that matter to training alone.
-constexpr std::array<std::string_view, 30> kKnownKeys = {
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules",
-    "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_bias",
-    "lora_dropout", "lora_ga_config", "megatron_config", "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "target_modules", "task_type", "trainable_token_indices"};
+constexpr std::array<std::string_view, 30> kKnownKeys = {"alpha_pattern",
+                                                         "auto_mapping",
+                                                         "base_model_name_or_path",
+                                                         "bias",
+                                                         "corda_config",
+                                                         "ensure_weight_tying",
+                                                         "eva_config",
+                                                         "exclude_modules",
+                                                         "fan_in_fan_out",
+                                                         "inference_mode",
+                                                         "init_lora_weights",
+                                                         "layers_pattern",
+                                                         "layers_to_transform",
+                                                         "loftq_config",
+                                                         "lora_alpha",
+                                                         "lora_bias",
+                                                         "lora_dropout",
+                                                         "lora_ga_config",
+                                                         "megatron_config",
+                                                         "megatron_core",
+                                                         "modules_to_save",
+                                                         "peft_type",
+                                                         "peft_version",
+                                                         "qalora_group_size",
+                                                         "r",
+                                                         "rank_pattern",
+                                                         "revision",
+                                                         "target_modules",
+                                                         "task_type",
+                                                         "trainable_token_indices"};
 constexpr std::array<std::string_view, 2> kKnownFlags = {"use_dora", "use_rslora"};
 
 // Initializations that leave the base's weights as they are. The others take what they begin with out of them.
@@ -52,10 +78,12 @@ bool is_set(const Json& value) {
 void check_config(const Json& config, const std::string& where) {
   if (!config.is_object()) fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", where, config.type_name());
   const auto type = require<std::string>(config, "peft_type", where);
-  if (type != "LORA") fail_unsupported(where, fmt::format("key 'peft_type': found \"{}\", only LORA is merged here", shorten(one_line(type), 40)));
+  if (type != "LORA")
+    fail_unsupported(where, fmt::format("key 'peft_type': found \"{}\", only LORA is merged here", shorten(one_line(type), 40)));
   for (const auto& [key, value] : config.items()) {
     const auto is_key = [&key = key](std::string_view known) { return known == key; };
-    if (std::any_of(kKnownKeys.begin(), kKnownKeys.end(), is_key) || std::any_of(kKnownFlags.begin(), kKnownFlags.end(), is_key)) continue;
+    if (std::any_of(kKnownKeys.begin(), kKnownKeys.end(), is_key) || std::any_of(kKnownFlags.begin(), kKnownFlags.end(), is_key))
+      continue;
     if (is_set(value)) {
       fail_unsupported(where, fmt::format("key '{}' is {}, which changes the weights in a way that is not known here", key,
                                           shorten(one_line(dump_json(value)), 60)));
@@ -65,17 +93,21 @@ void check_config(const Json& config, const std::string& where) {
   if (!initialization.is_string()) return;
   const auto text = initialization.get<std::string>();
   if (std::find(kPlainInitializations.begin(), kPlainInitializations.end(), text) != kPlainInitializations.end()) return;
-  throw Error(ErrorKind::kUnsupported, fmt::format("{}: key 'init_lora_weights': \"{}\" changed the base's weights before the training, and the "
-                                                   "base as it is published is not what the adapter belongs to",
-                                                   where, shorten(one_line(text), 40)))
-      .with_hint("save the adapter with path_initial_model_for_weight_conversion, which makes a plain one of it, or merge it in Python");
+  throw Error(ErrorKind::kUnsupported,
+              fmt::format("{}: key 'init_lora_weights': \"{}\" changed the base's weights before the training, and the "
+                          "base as it is published is not what the adapter belongs to",
+                          where, shorten(one_line(text), 40)))
+      .with_hint(
+          "save the adapter with path_initial_model_for_weight_conversion, which makes a plain one of it, or merge it in Python");
 }
 
 // The first pattern of `patterns` that fits the end of a module's name, as PEFT's get_pattern_key finds it.
-std::optional<double> pattern_value(const OrderedJson& config, const char* key, const std::string& module, const std::string& where) {
+std::optional<double> pattern_value(const OrderedJson& config, const char* key, const std::string& module,
+                                    const std::string& where) {
   const auto patterns = config.find(key);
   if (patterns == config.end() || patterns->is_null()) return std::nullopt;
-  if (!patterns->is_object()) fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected an object", where, key, patterns->type_name());
+  if (!patterns->is_object())
+    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected an object", where, key, patterns->type_name());
   for (const auto& [pattern, value] : patterns->items()) {
     const Regex regex(fmt::format("\\A(?:.*\\.)?(?:{})\\z", pattern), fmt::format("{}: key '{}'", where, key));
     if (regex.find_all(module).empty()) continue;
@@ -88,7 +120,7 @@ std::optional<double> pattern_value(const OrderedJson& config, const char* key, 
 
 struct Suffix {
   std::string_view text;
-  std::string AdapterModule::*field;
+  std::string AdapterModule::* field;
 };
 constexpr Suffix kSuffixes[] = {
     {".lora_A.weight", &AdapterModule::a},
@@ -117,13 +149,15 @@ class AdapterReader {
     adapter_.alpha = require<double>(config_, "lora_alpha", where_);
     fan_in_fan_out_ = value_or<bool>(config_, "fan_in_fan_out", false, where_);
     rslora_ = value_or<bool>(config_, "use_rslora", false, where_);
-    if (adapter_.rank <= 0) fail(ErrorKind::kCorruption, "{}: key 'r': found {}, expected a positive number", where_, adapter_.rank);
+    if (adapter_.rank <= 0)
+      fail(ErrorKind::kCorruption, "{}: key 'r': found {}, expected a positive number", where_, adapter_.rank);
     open_weights();
   }
 
   Adapter read() {
     for (const auto& [name, info] : adapter_.weights->tensors()) {
-      if (!at::isFloatingType(info.dtype)) fail_tensor(name, fmt::format("dtype is {}, expected a floating-point type", safetensors_dtype_name(info.dtype)));
+      if (!at::isFloatingType(info.dtype))
+        fail_tensor(name, fmt::format("dtype is {}, expected a floating-point type", safetensors_dtype_name(info.dtype)));
       add(name);
     }
     if (modules_.empty() && adapter_.tokens.empty() && adapter_.replaced.empty())
@@ -151,7 +185,8 @@ class AdapterReader {
 
   void add(const std::string& name) {
     std::string_view rest = name;
-    if (!rest.starts_with(kPrefix)) fail_tensor(name, fmt::format("expected a name that begins with \"{}\", as PEFT saves them", kPrefix));
+    if (!rest.starts_with(kPrefix))
+      fail_tensor(name, fmt::format("expected a name that begins with \"{}\", as PEFT saves them", kPrefix));
     rest.remove_prefix(kPrefix.size());
     for (const Suffix& suffix : kSuffixes) {
       if (!rest.ends_with(suffix.text)) continue;
@@ -192,14 +227,16 @@ class AdapterReader {
     }
     const std::vector<int64_t>& shape = adapter_.weights->info(name).shape;
     if (shape.size() != 2 || shape[0] != static_cast<int64_t>(tokens.rows.size()))
-      fail_tensor(name, fmt::format("shape is [{}], expected {} rows, as many as trainable_token_indices", fmt::join(shape, ", "), tokens.rows.size()));
+      fail_tensor(name, fmt::format("shape is [{}], expected {} rows, as many as trainable_token_indices", fmt::join(shape, ", "),
+                                    tokens.rows.size()));
     adapter_.tokens.push_back(std::move(tokens));
   }
 
   AdapterModule complete(const std::string& module, AdapterModule parts) const {
     const std::string file = adapter_.weights->path().string();
     if (parts.a.empty() || parts.b.empty())
-      fail(ErrorKind::kCorruption, "{}: module '{}' has no {}, one of two matrices", file, module, parts.a.empty() ? "lora_A" : "lora_B");
+      fail(ErrorKind::kCorruption, "{}: module '{}' has no {}, one of two matrices", file, module,
+           parts.a.empty() ? "lora_A" : "lora_B");
     if (adapter_.dora == parts.magnitude.empty()) {
       fail(ErrorKind::kCorruption, "{}: module '{}' has {} lora_magnitude_vector, but use_dora of {} is {}", file, module,
            parts.magnitude.empty() ? "no" : "a", kConfigFile, adapter_.dora);
@@ -239,9 +276,7 @@ Bases& given_bases() {
   return bases;
 }
 
-std::string key_of(const fs::path& folder) {
-  return folder.empty() ? "" : fs::weakly_canonical(folder).string();
-}
+std::string key_of(const fs::path& folder) { return folder.empty() ? "" : fs::weakly_canonical(folder).string(); }
 
 std::string given_base(const fs::path& folder) {
   Bases& bases = given_bases();
@@ -265,7 +300,9 @@ fs::path resolve_base(const fs::path& folder, const std::string& base_model, con
   constexpr const char* kHint = "--adapter-base DIR (model.base of a config) names the model that the adapter was trained on";
   if (const std::string given = given_base(folder); !given.empty()) return checked_base(folder, resolve_model_folder(given));
   if (base_model.empty()) {
-    throw Error(ErrorKind::kNotFound, fmt::format("{}: key 'base_model_name_or_path' names no base model", (folder / kConfigFile).string())).with_hint(kHint);
+    throw Error(ErrorKind::kNotFound,
+                fmt::format("{}: key 'base_model_name_or_path' names no base model", (folder / kConfigFile).string()))
+        .with_hint(kHint);
   }
   std::error_code ignored;
   for (const fs::path& candidate : {fs::path(base_model), (folder / base_model).lexically_normal()}) {
@@ -276,8 +313,9 @@ fs::path resolve_base(const fs::path& folder, const std::string& base_model, con
   } catch (Error& error) {
     if (error.kind() != ErrorKind::kNotFound) throw;
     const std::string downloads = error.hint().starts_with("download") ? "; or " + error.hint() : "";
-    throw Error(ErrorKind::kNotFound, fmt::format("{}: its base model is not there, neither from here nor from the adapter's folder: {}",
-                                                  folder.string(), error.message()))
+    throw Error(ErrorKind::kNotFound,
+                fmt::format("{}: its base model is not there, neither from here nor from the adapter's folder: {}", folder.string(),
+                            error.message()))
         .with_hint(kHint + downloads);
   }
 }
@@ -304,7 +342,8 @@ fs::path adapter_base(const Adapter& adapter) { return resolve_base(adapter.fold
 fs::path adapter_base(const fs::path& folder) {
   const Json config = read_config(folder);
   const std::string where = (folder / kConfigFile).string();
-  return resolve_base(folder, value_or<std::string>(config, "base_model_name_or_path", "", where), value_or<std::string>(config, "revision", "", where));
+  return resolve_base(folder, value_or<std::string>(config, "base_model_name_or_path", "", where),
+                      value_or<std::string>(config, "revision", "", where));
 }
 
 void set_adapter_base(const fs::path& folder, const std::string& base) {
@@ -314,8 +353,10 @@ void set_adapter_base(const fs::path& folder, const std::string& base) {
 }
 
 Json describe_adapter(const Adapter& adapter) {
-  return {{"peft", adapter.dora ? "DoRA" : "LoRA"}, {"rank", adapter.rank},
-          {"alpha", adapter.alpha},                 {"modules", adapter.modules.size()},
+  return {{"peft", adapter.dora ? "DoRA" : "LoRA"},
+          {"rank", adapter.rank},
+          {"alpha", adapter.alpha},
+          {"modules", adapter.modules.size()},
           {"base_model", adapter.base_model}};
 }
 

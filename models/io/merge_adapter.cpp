@@ -18,8 +18,10 @@
 namespace salient::models {
 namespace {
 
-// What the text model's tensors begin with, in PEFT's names and in files: the same module in a wrapper, in a bare model, as transformers renames it.
-constexpr std::array<std::string_view, 5> kRoots = {"model.language_model.", "language_model.model.", "language_model.", "model.", ""};
+// What the text model's tensors begin with, in PEFT's names and in files: the same module in a wrapper, in a bare model, as
+// transformers renames it.
+constexpr std::array<std::string_view, 5> kRoots = {"model.language_model.", "language_model.model.", "language_model.", "model.",
+                                                    ""};
 
 at::ScalarType computed_dtype(const at::Tensor& tensor) { return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
@@ -84,20 +86,24 @@ class Merger {
     try {
       checkpoint_.info(name);
     } catch (Error& error) {
-      throw error.with_hint(fmt::format("{}: tensor '{}' belongs to another base model; --adapter-base DIR (model.base of a config) names the right one",
-                                        adapter_.weights->path().string(), tensor));
+      throw error.with_hint(fmt::format(
+          "{}: tensor '{}' belongs to another base model; --adapter-base DIR (model.base of a config) names the right one",
+          adapter_.weights->path().string(), tensor));
     }
     return name;
   }
 
   [[noreturn]] void fail_packed(const std::string& module) const {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: its base is quantized: the weights of '{}' in {} are packed, and an adapter is merged into floats",
-                                                     checkpoint_.folder().string(), module, adapter_base(adapter_).string()))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: its base is quantized: the weights of '{}' in {} are packed, and an adapter is merged into floats",
+                            checkpoint_.folder().string(), module, adapter_base(adapter_).string()))
         .with_hint("--adapter-base DIR (model.base of a config) names the float checkpoint that the base was made from");
   }
 
   bool is_embedding(const std::string& name) const { return try_find(name) == embedding_; }
-  bool is_head(const std::string& name) const { return name == head_ || try_find(name) == head_ || name.ends_with("lm_head.weight"); }
+  bool is_head(const std::string& name) const {
+    return name == head_ || try_find(name) == head_ || name.ends_with("lm_head.weight");
+  }
 
   void replace(const std::string& name, const std::string& stored) {
     const std::string target = is_head(name) ? head_ : find(name, stored);
@@ -135,7 +141,9 @@ class Merger {
     const bool changes_embedding = names(embedding) || new_embedding != nullptr;
     if (!changes_head && !(changes_embedding && !adapter_.ensure_weight_tying)) return;
     // PEFT saves a resized embedding under both names.
-    if (new_head != nullptr && new_embedding != nullptr && !names(head) && !names(embedding) && !tokens_of_head && same(*new_head, *new_embedding)) return;
+    if (new_head != nullptr && new_embedding != nullptr && !names(head) && !names(embedding) && !tokens_of_head &&
+        same(*new_head, *new_embedding))
+      return;
     has_own_head_ = true;
     checkpoint_.show_original(head_, embedding_);
   }
@@ -143,7 +151,8 @@ class Merger {
   bool same(const std::string& a, const std::string& b) const {
     const TensorInfo& left = adapter_.weights->info(a);
     const TensorInfo& right = adapter_.weights->info(b);
-    return left.dtype == right.dtype && left.shape == right.shape && at::equal(adapter_.weights->view(a), adapter_.weights->view(b));
+    return left.dtype == right.dtype && left.shape == right.shape &&
+           at::equal(adapter_.weights->view(a), adapter_.weights->view(b));
   }
 
   void set_text_key(const char* key, const Json& value) {
@@ -154,8 +163,8 @@ class Merger {
   void fit_vocabulary() {
     const int64_t rows = checkpoint_.info(embedding_).shape.at(0);
     if (checkpoint_.contains(head_) && checkpoint_.info(head_).shape.at(0) != rows) {
-      throw Error(ErrorKind::kCorruption, fmt::format("{}: with the adapter the embedding has {} tokens and the head {}", adapter_.weights->path().string(),
-                                                      rows, checkpoint_.info(head_).shape.at(0)))
+      throw Error(ErrorKind::kCorruption, fmt::format("{}: with the adapter the embedding has {} tokens and the head {}",
+                                                      adapter_.weights->path().string(), rows, checkpoint_.info(head_).shape.at(0)))
           .with_hint("save both with the adapter: modules_to_save, or save_embedding_layers=True");
     }
     if (rows == decoder_.vocab_size) return;
@@ -173,10 +182,12 @@ class Merger {
     const std::vector<int64_t> fitting = module.transposed ? std::vector<int64_t>{in, out} : std::vector<int64_t>{out, in};
     const std::vector<int64_t>& shape = checkpoint_.info(name).shape;
     if (shape != fitting) {
-      fail_module(module.a, fmt::format("and its lora_B are of a weight [{}], the base's '{}' is [{}]", fmt::join(fitting, ", "), name, fmt::join(shape, ", ")));
+      fail_module(module.a, fmt::format("and its lora_B are of a weight [{}], the base's '{}' is [{}]", fmt::join(fitting, ", "),
+                                        name, fmt::join(shape, ", ")));
     }
     if (!module.magnitude.empty() && adapter_.weights->info(module.magnitude).shape != std::vector<int64_t>{out})
-      fail_module(module.magnitude, fmt::format("is [{}], expected [{}]", fmt::join(adapter_.weights->info(module.magnitude).shape, ", "), out));
+      fail_module(module.magnitude,
+                  fmt::format("is [{}], expected [{}]", fmt::join(adapter_.weights->info(module.magnitude).shape, ", "), out));
     TensorChange change{shape, {}, what_};
     change.apply = [weights = adapter_.weights, module](const at::Tensor& before, bool) {
       const at::ScalarType dtype = computed_dtype(before);
@@ -203,7 +214,9 @@ class Merger {
   TensorChange bias_change(const AdapterModule& module, const std::string& name) const {
     const std::vector<int64_t>& shape = checkpoint_.info(name).shape;
     if (adapter_.weights->info(module.bias).shape != shape)
-      fail_module(module.bias, fmt::format("is [{}], the base's '{}' is [{}]", fmt::join(adapter_.weights->info(module.bias).shape, ", "), name, fmt::join(shape, ", ")));
+      fail_module(module.bias,
+                  fmt::format("is [{}], the base's '{}' is [{}]", fmt::join(adapter_.weights->info(module.bias).shape, ", "), name,
+                              fmt::join(shape, ", ")));
     TensorChange change{shape, {}, what_};
     change.apply = [weights = adapter_.weights, module](const at::Tensor& before, bool) {
       const at::ScalarType dtype = computed_dtype(before);
@@ -216,7 +229,8 @@ class Merger {
     const std::vector<int64_t>& shape = checkpoint_.info(name).shape;
     const std::vector<int64_t>& given = adapter_.weights->info(tokens.values).shape;
     if (shape.size() != 2 || shape[1] != given[1])
-      fail_module(tokens.values, fmt::format("is [{}], the base's '{}' is [{}]", fmt::join(given, ", "), name, fmt::join(shape, ", ")));
+      fail_module(tokens.values,
+                  fmt::format("is [{}], the base's '{}' is [{}]", fmt::join(given, ", "), name, fmt::join(shape, ", ")));
     for (const int64_t row : tokens.rows) {
       if (row >= shape[0]) fail_module(tokens.values, fmt::format("has a row for token {}, the base has {} tokens", row, shape[0]));
     }

@@ -10,9 +10,18 @@ namespace salient::models {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::array<std::string_view, 12> kTokenizerFiles = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",         "merges.txt",
-    "tokenizer.model", "tekken.json",          "chat_template.jinja",     "chat_template.json", "additional_chat_templates", "spiece.model"};
+constexpr std::array<std::string_view, 12> kTokenizerFiles = {"tokenizer.json",
+                                                              "tokenizer_config.json",
+                                                              "special_tokens_map.json",
+                                                              "added_tokens.json",
+                                                              "vocab.json",
+                                                              "merges.txt",
+                                                              "tokenizer.model",
+                                                              "tekken.json",
+                                                              "chat_template.jinja",
+                                                              "chat_template.json",
+                                                              "additional_chat_templates",
+                                                              "spiece.model"};
 // What they say is of one model, not of others that are made from it.
 constexpr std::array<std::string_view, 2> kOwnFiles = {"README.md", "training_metadata.json"};
 constexpr std::array<std::string_view, 2> kAdapterFiles = {"adapter_config.json", "adapter_model.safetensors"};
@@ -65,8 +74,8 @@ std::map<std::string, fs::path> list_model_files(const fs::path& folder) {
   if (!adapter) return files;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    const bool known = is_among(kAdapterFiles, name) || is_among(kOwnFiles, name) || is_among(kTokenizerFiles, name) || name == "generation_config.json" ||
-                       fs::exists(folders.back() / name);
+    const bool known = is_among(kAdapterFiles, name) || is_among(kOwnFiles, name) || is_among(kTokenizerFiles, name) ||
+                       name == "generation_config.json" || fs::exists(folders.back() / name);
     if (entry.is_regular_file() && known && is_of_adapter(folder, name)) files[name] = entry.path();
   }
   return files;

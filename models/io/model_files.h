@@ -1,5 +1,5 @@
-// The files of a model by name. They lie in its folder; a LoRA adapter (models/io/adapter.h) has the weights and config.json of its base, and
-// of the other files its own before the base's.
+// The files of a model by name. They lie in its folder; a LoRA adapter (models/io/adapter.h) has the weights and config.json of its
+// base, and of the other files its own before the base's.
 #pragma once
 
 #include <filesystem>
@@ -15,8 +15,8 @@ std::vector<std::filesystem::path> model_folders(const std::filesystem::path& fo
 
 // Where the file `name` of a model lies; it need not be there. Of an adapter: config.json out of the base, README.md and
 // training_metadata.json out of the adapter, the rest out of the adapter where it is there, else out of the base. An adapter with a
-// tokenizer.json has a whole tokenizer: then no file of the base's is mixed into it, and its tokenizer_config.json with a chat template
-// hides the base's chat_template.jinja. Errors: those of adapter_base.
+// tokenizer.json has a whole tokenizer: then no file of the base's is mixed into it, and its tokenizer_config.json with a chat
+// template hides the base's chat_template.jinja. Errors: those of adapter_base.
 std::filesystem::path model_file(const std::filesystem::path& folder, std::string_view name);
 
 // Name -> path of all regular files that a model's folder has; of an adapter, those of its base as model_file() finds them,

@@ -1,4 +1,5 @@
-// The store that a dry run asks what is done: the one that the configuration names, or, where that is not there yet, an empty one that vanishes again.
+// The store that a dry run asks what is done: the one that the configuration names, or, where that is not there yet, an empty one
+// that vanishes again.
 #pragma once
 
 #include <filesystem>

@@ -1,3 +1,5 @@
+#include "pipeline/commands/run_command.h"
+
 #include "common/error.h"
 #include "common/table.h"
 #include "eval/report.h"
@@ -5,7 +7,6 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/dry_run_store.h"
-#include "pipeline/commands/run_command.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/commands/tracking_options.h"
 #include "pipeline/run_pipeline.h"
@@ -53,8 +54,10 @@ std::vector<OptionRow> run_options() {
 void run_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"run", "CONFIG",
-       "The whole chain of a config: calibration prompts from the training data, AWQ quantization, naming and storing, detection and\n"
-       "evaluation against the original. Stages whose inputs have not changed are not run again; a run that was stopped goes on where it\n"
+       "The whole chain of a config: calibration prompts from the training data, AWQ quantization, naming and storing, detection "
+       "and\n"
+       "evaluation against the original. Stages whose inputs have not changed are not run again; a run that was stopped goes on "
+       "where it\n"
        "was, inside quantization at the block.",
        "  salient run configs/demo.yaml\n"
        "  salient run configs/demo.yaml --dry-run\n"
@@ -63,7 +66,8 @@ void run_command(const std::vector<std::string>& words) {
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {
-    fail(ErrorKind::kInvalidArgument, "salient run: found {} configs, expected one: salient run CONFIG", arguments.positional().size());
+    fail(ErrorKind::kInvalidArgument, "salient run: found {} configs, expected one: salient run CONFIG",
+         arguments.positional().size());
   }
   run_and_print(load_run_config(arguments.positional().front(), arguments.values("set")), arguments);
 }

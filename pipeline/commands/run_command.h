@@ -11,8 +11,8 @@ namespace salient::pipeline {
 // --set, --tracking, --tracking-experiment, --dry-run, --json.
 std::vector<OptionRow> run_options();
 
-// Runs the configuration, or with --dry-run says what would run, and prints the result, as JSON with --json. Errors: those of plan_run and
-// execute_run; after the result is printed: a run that broke, a retention below the bound (check failed).
+// Runs the configuration, or with --dry-run says what would run, and prints the result, as JSON with --json. Errors: those of
+// plan_run and execute_run; after the result is printed: a run that broke, a retention below the bound (check failed).
 void run_and_print(RunConfig config, const Arguments& arguments);
 
 }  // namespace salient::pipeline

@@ -53,8 +53,8 @@ void print_plan(Store& store, const SweepConfig& config, const std::vector<RunPl
 // "best of at most 2.5 MB: group_size=64 (2.4 MB, KL divergence (nats) 0.0131)"
 std::string best_line(const SweepConfig& config, const SweepFigures& figures, const std::string& bound, const SweepRow* row) {
   if (row == nullptr) return fmt::format("{}: no point\n", bound);
-  return fmt::format("{}: {} ({}, {} {:.4g})\n", bound, config.points[row->point].name, human_bytes(static_cast<uint64_t>(row->bytes)),
-                     figures.loss->text(), row->loss->value);
+  return fmt::format("{}: {} ({}, {} {:.4g})\n", bound, config.points[row->point].name,
+                     human_bytes(static_cast<uint64_t>(row->bytes)), figures.loss->text(), row->loss->value);
 }
 
 // Leaves the points that are named. Errors: invalid argument.
@@ -66,7 +66,8 @@ void choose_points(SweepConfig& config, const std::vector<std::string>& names) {
       fail(ErrorKind::kInvalidArgument, "--only: the sweep has no point '{}'{}", name, did_you_mean(name, known));
   }
   if (!names.empty())
-    std::erase_if(config.points, [&](const SweepPoint& point) { return std::find(names.begin(), names.end(), point.name) == names.end(); });
+    std::erase_if(config.points,
+                  [&](const SweepPoint& point) { return std::find(names.begin(), names.end(), point.name) == names.end(); });
 }
 
 // Runs the points elsewhere, and takes what they stored.
@@ -107,20 +108,22 @@ void write_files(const SweepConfig& config, const SweepReport& report, const Swe
 }  // namespace
 
 void sweep_command(const std::vector<std::string>& words) {
-  const Arguments arguments(
-      {"sweep", "CONFIG",
-       "Quantizes and evaluates a model with many settings: a grid, a list or both, over any key of a run configuration. Points that a\n"
-       "float pass serves alike are quantized on one. A sweep that was stopped goes on; points that were added later are all that runs\n"
-       "then. Writes sweep.json, sweep.csv and sweep.svg into the sweep's folder.",
-       "  salient sweep configs/sweep.yaml\n"
-       "  salient sweep configs/sweep.yaml --dry-run\n"
-       "  salient sweep configs/sweep.yaml --max-size 2.5MB --max-loss 0.02\n"
-       "  salient sweep configs/sweep.yaml --set 'seeds=[42, 43, 44]' --set loss=retention\n"},
-      kRows, words);
+  const Arguments arguments({"sweep", "CONFIG",
+                             "Quantizes and evaluates a model with many settings: a grid, a list or both, over any key of a run "
+                             "configuration. Points that a\n"
+                             "float pass serves alike are quantized on one. A sweep that was stopped goes on; points that were "
+                             "added later are all that runs\n"
+                             "then. Writes sweep.json, sweep.csv and sweep.svg into the sweep's folder.",
+                             "  salient sweep configs/sweep.yaml\n"
+                             "  salient sweep configs/sweep.yaml --dry-run\n"
+                             "  salient sweep configs/sweep.yaml --max-size 2.5MB --max-loss 0.02\n"
+                             "  salient sweep configs/sweep.yaml --set 'seeds=[42, 43, 44]' --set loss=retention\n"},
+                            kRows, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1)
-    fail(ErrorKind::kInvalidArgument, "salient sweep: found {} configs, expected one: salient sweep CONFIG", arguments.positional().size());
+    fail(ErrorKind::kInvalidArgument, "salient sweep: found {} configs, expected one: salient sweep CONFIG",
+         arguments.positional().size());
   const Bounds bounds = read_bounds(arguments);
   SweepConfig config = load_sweep_config(arguments.positional().front(), arguments.values("set"));
   const bool partly = arguments.has("only");
@@ -166,13 +169,16 @@ void sweep_command(const std::vector<std::string>& words) {
     print_json(json);
   } else {
     std::string text = "\n" + sweep_table(config, report, figures) + "\n";
-    if (bounds.size) text += best_line(config, figures, fmt::format("best of at most {}", human_bytes(static_cast<uint64_t>(*bounds.size))), under_size);
+    if (bounds.size)
+      text += best_line(config, figures, fmt::format("best of at most {}", human_bytes(static_cast<uint64_t>(*bounds.size))),
+                        under_size);
     if (bounds.loss) text += best_line(config, figures, fmt::format("smallest that loses at most {}", *bounds.loss), under_loss);
-    text += fmt::format("{} points, {} quantized on shared passes, {}; {}\n", report.points.size(), report.shared, human_duration(report.seconds),
-                        (config.folder / "sweep.svg").string());
+    text += fmt::format("{} points, {} quantized on shared passes, {}; {}\n", report.points.size(), report.shared,
+                        human_duration(report.seconds), (config.folder / "sweep.svg").string());
     print_text(text);
   }
-  const auto failed = std::count_if(report.points.begin(), report.points.end(), [](const PointResult& point) { return !point.error.empty(); });
+  const auto failed =
+      std::count_if(report.points.begin(), report.points.end(), [](const PointResult& point) { return !point.error.empty(); });
   if (failed > 0)
     throw Error(ErrorKind::kCheckFailed, fmt::format("{} of {} points failed; the others are done", failed, report.points.size()))
         .with_hint("the lines above say why; the same command tries them again");

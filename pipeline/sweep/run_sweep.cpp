@@ -50,7 +50,8 @@ SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector
     const SharedQuantization shared = quantize_shared(store, config.name, plans, observer);
     report.shared = shared.shared;
     for (const std::string& reason : shared.alone) {
-      if (observer.message) observer.message(fmt::format("points are quantized one after the other, not on one float pass: {}", reason));
+      if (observer.message)
+        observer.message(fmt::format("points are quantized one after the other, not on one float pass: {}", reason));
     }
   }
   for (size_t i = 0; i < plans.size(); ++i) {

@@ -1,5 +1,5 @@
-// All points of a sweep: quantized together where they can be, then each a run of its own. A sweep that was stopped, or got more points, goes on: what is done
-// is not done again.
+// All points of a sweep: quantized together where they can be, then each a run of its own. A sweep that was stopped, or got more
+// points, goes on: what is done is not done again.
 #pragma once
 
 #include <map>
@@ -17,8 +17,8 @@ struct PointResult {
   std::string error;  // "" = done. Otherwise what stopped this point; the others went on
   int64_t run_id = 0;
   std::filesystem::path artifact;
-  int64_t bytes = 0;  // of the tensors
-  bool up_to_date = false;  // nothing had to be done
+  int64_t bytes = 0;            // of the tensors
+  bool up_to_date = false;      // nothing had to be done
   eval::Evaluation evaluation;  // without single documents
 };
 
@@ -31,8 +31,8 @@ struct SweepReport {
 // The plans of all points, before any work. Errors: those of plan_run, with the point in front.
 std::vector<RunPlan> plan_sweep(const SweepConfig& config, const RunObserver& observer);
 
-// `given_up`: by point, why a job elsewhere has not done it; such a point is not tried here. Errors: io and corruption of the store; those of a point are in its
-// result.
+// `given_up`: by point, why a job elsewhere has not done it; such a point is not tried here. Errors: io and corruption of the
+// store; those of a point are in its result.
 SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const RunObserver& observer,
                       const std::map<size_t, std::string>& given_up = {});
 

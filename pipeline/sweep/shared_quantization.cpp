@@ -36,14 +36,16 @@ std::string why_alone(const RunPlan& plan) {
 }
 
 // The texts of a point, drawn by its stage where it has one; nothing where it names files.
-fs::path find_texts(Store& store, const std::string& sweep, const RunPlan& plan, std::map<std::string, fs::path>& known, const RunObserver& observer) {
+fs::path find_texts(Store& store, const std::string& sweep, const RunPlan& plan, std::map<std::string, fs::path>& known,
+                    const RunObserver& observer) {
   const Stage& first = plan.stages.front();
   if (first.name != "calibrate") return plan.job.calibration_file;
   const std::string key = plan_stages(store, plan.config.name, {first}).front().key;
   if (!known.contains(key)) {
     StageOptions options;
     options.on_message = observer.message;
-    known[key] = run_stages(store, sweep + "/calibration", to_json(plan.config), {first}, options).outputs.at(first.name).paths.at("texts");
+    known[key] =
+        run_stages(store, sweep + "/calibration", to_json(plan.config), {first}, options).outputs.at(first.name).paths.at("texts");
   }
   return known.at(key);
 }
@@ -51,7 +53,8 @@ fs::path find_texts(Store& store, const std::string& sweep, const RunPlan& plan,
 // Points of one model on one device.
 class Group {
  public:
-  Group(Store& store, std::string sweep, const RunObserver& observer) : store_(store), sweep_(std::move(sweep)), observer_(observer) {}
+  Group(Store& store, std::string sweep, const RunObserver& observer)
+      : store_(store), sweep_(std::move(sweep)), observer_(observer) {}
 
   void add(const Candidate& candidate) { candidates_.push_back(candidate); }
 
@@ -100,7 +103,9 @@ class Group {
     options.folder = folder;
     options.on_message = observer_.message;
     if (observer_.progress)
-      options.on_progress = [&](int64_t done, int64_t total) { observer_.progress("quantize", "blocks of all points", done, total); };
+      options.on_progress = [&](int64_t done, int64_t total) {
+        observer_.progress("quantize", "blocks of all points", done, total);
+      };
     int64_t done = 0;
     for (const FamilyOutcome& outcome : quantize_family(members, options)) done += outcome.result.has_value();
     return done;
@@ -114,7 +119,8 @@ class Group {
 
 }  // namespace
 
-SharedQuantization quantize_shared(Store& store, const std::string& sweep, const std::vector<RunPlan>& plans, const RunObserver& observer) {
+SharedQuantization quantize_shared(Store& store, const std::string& sweep, const std::vector<RunPlan>& plans,
+                                   const RunObserver& observer) {
   SharedQuantization result;
   std::set<std::string> reasons;
   std::map<std::pair<std::string, std::string>, Group> groups;
@@ -126,7 +132,8 @@ SharedQuantization quantize_shared(Store& store, const std::string& sweep, const
       if (reasons.insert(why).second) result.alone.push_back(why);
       continue;
     }
-    groups.try_emplace({plan.model_folder.string(), plan.config.runtime.device}, store, sweep, observer).first->second.add({&plan, stage->key});
+    groups.try_emplace({plan.model_folder.string(), plan.config.runtime.device}, store, sweep, observer)
+        .first->second.add({&plan, stage->key});
   }
   for (auto& [key, group] : groups) result.shared += group.run();
   return result;

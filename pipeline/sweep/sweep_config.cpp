@@ -23,7 +23,9 @@ constexpr size_t kLongestName = 120;  // of a folder; most file systems take 255
 // What a sweep decides itself.
 void check_key(const ConfigNode& place, const std::string& key) {
   for (const char* own : {"name", "output.folder", "output.store"}) {
-    if (key == own) fail(ErrorKind::kInvalidArgument, "{}: '{}' is the sweep's own: each point has its folder, all have one store", place.where(), key);
+    if (key == own)
+      fail(ErrorKind::kInvalidArgument, "{}: '{}' is the sweep's own: each point has its folder, all have one store", place.where(),
+           key);
   }
 }
 
@@ -44,7 +46,8 @@ std::vector<Values> read_grid(const ConfigNode& node) {
   std::vector<Values> points{{}};
   for (const auto& [key, choices] : node.map()) {
     check_key(choices, key);
-    if (choices.kind() != ConfigNode::Kind::kList || choices.list().empty()) choices.reject("a list of values, such as [32, 64, 128]");
+    if (choices.kind() != ConfigNode::Kind::kList || choices.list().empty())
+      choices.reject("a list of values, such as [32, 64, 128]");
     std::vector<Values> longer;
     for (const Values& point : points) {
       for (const ConfigNode& choice : choices.list()) {
@@ -71,7 +74,8 @@ std::string value_text(const Json& value) {
 
 std::string point_name(const Values& values, const std::vector<std::string>& keys, std::optional<uint64_t> seed) {
   std::string name;
-  for (const auto& [key, value] : values) name += fmt::format("{}{}={}", name.empty() ? "" : ",", short_key(key, keys), value_text(value));
+  for (const auto& [key, value] : values)
+    name += fmt::format("{}{}={}", name.empty() ? "" : ",", short_key(key, keys), value_text(value));
   if (seed) name += fmt::format("{}seed={}", name.empty() ? "" : ",", *seed);
   if (name.empty()) name = "point";
   if (name.size() > kLongestName) name = name.substr(0, kLongestName - 17) + "-" + sha256_hex(name).substr(0, 16);
@@ -114,11 +118,13 @@ std::string short_key(const std::string& key, const std::vector<std::string>& ke
 SweepConfig load_sweep_config(const fs::path& path, const std::vector<std::string>& overrides) {
   ConfigNode root = ConfigNode::load(path);
   for (const std::string& override : overrides) root.apply_override(override);
-  root.check_keys(std::array<std::string, 10>{"name", "run", "set", "grid", "points", "seeds", "share", "loss", "launcher", "output"});
+  root.check_keys(
+      std::array<std::string, 10>{"name", "run", "set", "grid", "points", "seeds", "share", "loss", "launcher", "output"});
   SweepConfig sweep;
   sweep.name = root.has("name") ? root.get("name").as_string() : path.stem().string();
   if (sweep.name.empty() || sweep.name.find('/') != std::string::npos) root.get("name").reject("a name without '/'");
-  if (!root.has("run")) fail(ErrorKind::kInvalidArgument, "{}: 'run' is missing: the run configuration that every point starts from", path.string());
+  if (!root.has("run"))
+    fail(ErrorKind::kInvalidArgument, "{}: 'run' is missing: the run configuration that every point starts from", path.string());
   const fs::path run_file = root.get("run").as_string();
   if (root.has("share")) sweep.share = root.get("share").as_bool();
   if (root.has("loss")) sweep.loss = root.get("loss").as_string();
@@ -130,7 +136,8 @@ SweepConfig load_sweep_config(const fs::path& path, const std::vector<std::strin
   for (const ConfigNode& point : root.get("points").list()) wanted.push_back(read_values(point));
   const std::vector<std::optional<uint64_t>> seeds = read_seeds(root.get("seeds"));
   if (wanted.empty() && seeds.size() < 2)
-    fail(ErrorKind::kInvalidArgument, "{}: found no points; expected a grid, points or seeds: grid: {{quantization.group_size: [64, 128]}}", path.string());
+    fail(ErrorKind::kInvalidArgument,
+         "{}: found no points; expected a grid, points or seeds: grid: {{quantization.group_size: [64, 128]}}", path.string());
   if (wanted.empty()) wanted.emplace_back();
   sweep.keys = keys_of(wanted);
   if (seeds.front() && std::find(sweep.keys.begin(), sweep.keys.end(), kSeed) != sweep.keys.end())
@@ -150,9 +157,11 @@ SweepConfig load_sweep_config(const fs::path& path, const std::vector<std::strin
       for (const auto& [key, value] : common) assignments.push_back(assignment(key, value));
       for (const auto& [key, value] : values) assignments.push_back(assignment(key, value));
       if (seed) assignments.push_back(fmt::format("{}={}", kSeed, *seed));
-      point.run = with_context(fmt::format("{}: point {}", path.string(), point.name), [&] { return load_run_config(run_file, assignments); });
+      point.run = with_context(fmt::format("{}: point {}", path.string(), point.name),
+                               [&] { return load_run_config(run_file, assignments); });
       if (sweep.folder.empty()) {
-        sweep.folder = output.has("folder") ? fs::path(output.get("folder").as_string()) : point.run.output_folder / "sweeps" / sweep.name;
+        sweep.folder =
+            output.has("folder") ? fs::path(output.get("folder").as_string()) : point.run.output_folder / "sweeps" / sweep.name;
         sweep.store = output.has("store") ? fs::path(output.get("store").as_string()) : point.run.store;
       }
       point.run.name = sweep.name + "/" + point.name;
@@ -163,7 +172,8 @@ SweepConfig load_sweep_config(const fs::path& path, const std::vector<std::strin
         continue;
       }
       if (!names.insert(point.name).second)
-        fail(ErrorKind::kInvalidArgument, "{}: two different points are called {}: give one a value that tells them apart", path.string(), point.name);
+        fail(ErrorKind::kInvalidArgument, "{}: two different points are called {}: give one a value that tells them apart",
+             path.string(), point.name);
       sweep.points.push_back(std::move(point));
     }
   }

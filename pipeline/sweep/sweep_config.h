@@ -9,11 +9,12 @@
 //   points:                                # and, or instead, single ones
 //     - {quantization.bits: 8}
 //   seeds: [42, 43, 44]                    # each point once with each calibration.seed; default: the run configuration's
-//   share: true                            # points that differ in nothing that a float pass sees are quantized on one: docs/sweeps.md
-//   loss: auto                             # what points are compared by: kl_divergence | retention | TASK:METRIC; auto = the first that was measured
-//   launcher: slurm                        # points run as jobs, each slice of them on a store of its own: pipeline/launcher/launcher_config.h
+//   share: true                            # points for which one float pass does are quantized on it: docs/sweeps.md
+//   loss: auto                             # kl_divergence | retention | TASK:METRIC: what points are compared by;
+//                                          # auto = the first that was measured
+//   launcher: slurm                        # points run as jobs: pipeline/launcher/launcher_config.h
 //   output:
-//     folder: artifacts/sweeps/demo_sweep  # default: output.folder of the run / sweeps / name; each point has a folder of its own in it
+//     folder: artifacts/sweeps/demo_sweep  # default: output.folder of the run / sweeps / name; each point has a folder in it
 //     store: runs/salient.db               # default: output.store of the run
 //
 // Keys are those of a run configuration (pipeline/run_config.h), in full. Unknown keys and values are errors with their place.
@@ -50,8 +51,9 @@ struct SweepConfig {
   std::filesystem::path store;
 };
 
-// `overrides`: "a.b=c" of the sweep's own file ("loss=retention", "run=other.yaml"). Errors: those of load_run_config, with the point in front; invalid
-// argument: no points, an empty list, a key given twice, more than kMostPoints points, output.folder or name as a key of a point.
+// `overrides`: "a.b=c" of the sweep's own file ("loss=retention", "run=other.yaml"). Errors: those of load_run_config, with the
+// point in front; invalid argument: no points, an empty list, a key given twice, more than kMostPoints points, output.folder or name
+// as a key of a point.
 SweepConfig load_sweep_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 
 inline constexpr size_t kMostPoints = 10'000;

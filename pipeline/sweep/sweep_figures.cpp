@@ -167,9 +167,11 @@ std::optional<LossKind> choose_loss(const std::string& word, const std::vector<P
     fail(ErrorKind::kInvalidArgument, "loss: found '{}', expected auto, {}, {} or TASK:METRIC", word, kDivergence, kRetention);
   const LossKind kind{LossKind::Measure::kMetric, word.substr(0, colon), word.substr(colon + 1)};
   const bool any = std::any_of(points.begin(), points.end(), finished);
-  const bool known = std::any_of(points.begin(), points.end(), [&](const PointResult& point) { return loss_of(kind, point.evaluation).has_value(); });
+  const bool known = std::any_of(points.begin(), points.end(),
+                                 [&](const PointResult& point) { return loss_of(kind, point.evaluation).has_value(); });
   if (any && !known)
-    fail(ErrorKind::kInvalidArgument, "loss: no point has a loss in '{}' of the task '{}'; {}", kind.metric, kind.task, known_metrics(points));
+    fail(ErrorKind::kInvalidArgument, "loss: no point has a loss in '{}' of the task '{}'; {}", kind.metric, kind.task,
+         known_metrics(points));
   return kind;
 }
 

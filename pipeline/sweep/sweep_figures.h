@@ -1,5 +1,5 @@
-// What a sweep found: size and loss of each point, which points nothing else beats, what is best under a bound, and how far repetitions with other seeds lie
-// apart.
+// What a sweep found: size and loss of each point, which points nothing else beats, what is best under a bound, and how far
+// repetitions with other seeds lie apart.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ struct LossKind {
   std::string text() const;  // "KL divergence (nats)", "lost share of the base's score", "arc_easy acc lost"
 };
 
-// "kl_divergence", "retention", "TASK:METRIC"; "auto": the first of these that every finished point has, nothing where they have none. Errors: invalid
-// argument, for another word and for a metric that no point has, naming those there are.
+// "kl_divergence", "retention", "TASK:METRIC"; "auto": the first of these that every finished point has, nothing where they have
+// none. Errors: invalid argument, for another word and for a metric that no point has, naming those there are.
 std::optional<LossKind> choose_loss(const std::string& word, const std::vector<PointResult>& points);
 
 // Nothing where it was not measured.
@@ -59,7 +59,8 @@ struct SweepFigures {
 
 SweepFigures sweep_figures(const SweepConfig& config, const SweepReport& report);
 
-// The row that loses least among those of at most so many bytes; the smallest among those that lose at most so much. Null where there is none.
+// The row that loses least among those of at most so many bytes; the smallest among those that lose at most so much. Null where
+// there is none.
 const SweepRow* best_under_size(const SweepFigures& figures, int64_t bytes);
 const SweepRow* best_under_loss(const SweepFigures& figures, double loss);
 

@@ -53,7 +53,8 @@ SweepJobs sweep_jobs(Store& store, const SweepConfig& config, const std::vector<
     job.store = job.folder / "salient.db";
     job.command = {own_program().string(), "sweep", fs::absolute(file).lexically_normal().string()};
     for (const std::string& override : overrides) job.command.insert(job.command.end(), {"--set", override});
-    job.command.insert(job.command.end(), {"--set", "output=" + Json{{"folder", config.folder.string()}, {"store", job.store.string()}}.dump()});
+    job.command.insert(job.command.end(),
+                       {"--set", "output=" + Json{{"folder", config.folder.string()}, {"store", job.store.string()}}.dump()});
     std::string key;
     for (const size_t point : points) {
       job.command.insert(job.command.end(), {"--only", config.points[point].name});
@@ -66,7 +67,8 @@ SweepJobs sweep_jobs(Store& store, const SweepConfig& config, const std::vector<
   return result;
 }
 
-SweepLaunch launch_sweep(Store& store, const SweepConfig& config, const SweepJobs& jobs, const fs::path& folder, bool detach, const LaunchCallbacks& callbacks) {
+SweepLaunch launch_sweep(Store& store, const SweepConfig& config, const SweepJobs& jobs, const fs::path& folder, bool detach,
+                         const LaunchCallbacks& callbacks) {
   LaunchCallbacks with_import = callbacks;
   with_import.finished = [&](const LaunchJob& job, const JobOutcome& outcome) {
     if (!outcome.results.empty()) import_store(store, outcome.results);
@@ -82,7 +84,9 @@ SweepLaunch launch_sweep(Store& store, const SweepConfig& config, const SweepJob
     if (outcome.status == JobStatus::kWaiting || outcome.status == JobStatus::kSubmitted) launched.complete = false;
     if (outcome.status == JobStatus::kDone) continue;
     for (const size_t point : jobs.points[i])
-      launched.given_up[point] = fmt::format("job {}: {}; its log: {}", jobs.jobs[i].name, outcome.reason.empty() ? to_string(outcome.status) : outcome.reason, outcome.log.string());
+      launched.given_up[point] =
+          fmt::format("job {}: {}; its log: {}", jobs.jobs[i].name,
+                      outcome.reason.empty() ? to_string(outcome.status) : outcome.reason, outcome.log.string());
   }
   return launched;
 }

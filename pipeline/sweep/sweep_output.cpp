@@ -70,10 +70,12 @@ std::string spread_lines(const SweepConfig& config, const SweepFigures& figures)
     for (const auto& [key, value] : config.points[spread.points.front()].values)
       values += fmt::format("{}{}={}", values.empty() ? "" : ",", short_key(key, config.keys), text_of(&value));
     rows.push_back({values.empty() ? "all" : values, std::to_string(spread.points.size()), fmt::format("{:.4g}", spread.mean),
-                    fmt::format("{:.2g}", spread.deviation), fmt::format("{:.4g}", spread.least), fmt::format("{:.4g}", spread.most)});
+                    fmt::format("{:.2g}", spread.deviation), fmt::format("{:.4g}", spread.least),
+                    fmt::format("{:.4g}", spread.most)});
   }
   if (rows.empty()) return "";
-  return fmt::format("\n{} over seeds\n{}", figures.loss->text(), format_table({"Point", "Seeds", "Mean", "Deviation", "Least", "Most"}, rows));
+  return fmt::format("\n{} over seeds\n{}", figures.loss->text(),
+                     format_table({"Point", "Seeds", "Mean", "Deviation", "Least", "Most"}, rows));
 }
 
 std::string quoted(const std::string& text) {
@@ -111,7 +113,10 @@ SvgPanel size_panel(const SweepConfig& config, const SweepFigures& figures) {
       front.y.push_back(row.loss->value);
     }
   }
-  return {.title = "Quality against size", .x_label = "size of the weights (MB)", .y_label = figures.loss->text(), .series = {front, all, front_points}};
+  return {.title = "Quality against size",
+          .x_label = "size of the weights (MB)",
+          .y_label = figures.loss->text(),
+          .series = {front, all, front_points}};
 }
 
 // Nothing where the key has no two numbers.
@@ -122,7 +127,8 @@ std::optional<SvgPanel> key_panel(const SweepConfig& config, const SweepFigures&
     if (row.loss && value != nullptr && value->is_number()) values.insert(value->get<double>());
   }
   if (values.size() < 2) return std::nullopt;
-  SvgPanel panel{.title = fmt::format("Quality against {}", short_key(key, config.keys)), .x_label = key, .y_label = figures.loss->text()};
+  SvgPanel panel{
+      .title = fmt::format("Quality against {}", short_key(key, config.keys)), .x_label = key, .y_label = figures.loss->text()};
   std::map<double, double> places;  // side by side, as most keys go up by factors
   for (const double value : values) {
     places.emplace(value, static_cast<double>(places.size()));
@@ -206,7 +212,8 @@ Json sweep_json(const SweepConfig& config, const SweepReport& report, const Swee
     const auto row = std::find_if(figures.rows.begin(), figures.rows.end(), [&](const SweepRow& r) { return r.point == i; });
     Json values = Json::object();
     for (const auto& [key, value] : point.values) values[key] = value;
-    Json json = {{"name", point.name}, {"values", values}, {"seed", point.seed ? Json(*point.seed) : Json()}, {"error", result.error}};
+    Json json = {
+        {"name", point.name}, {"values", values}, {"seed", point.seed ? Json(*point.seed) : Json()}, {"error", result.error}};
     if (row != figures.rows.end()) {
       json["artifact"] = result.artifact.string();
       json["bytes"] = row->bytes;
@@ -222,10 +229,14 @@ Json sweep_json(const SweepConfig& config, const SweepReport& report, const Swee
   for (const SweepSpread& spread : figures.spreads) {
     Json names = Json::array();
     for (const size_t point : spread.points) names.push_back(config.points[point].name);
-    spreads.push_back({{"points", names}, {"mean", spread.mean}, {"deviation", spread.deviation}, {"least", spread.least}, {"most", spread.most}});
+    spreads.push_back({{"points", names},
+                       {"mean", spread.mean},
+                       {"deviation", spread.deviation},
+                       {"least", spread.least},
+                       {"most", spread.most}});
   }
-  return {{"name", config.name},  {"loss", figures.loss ? Json(figures.loss->text()) : Json()},
-          {"points", points},     {"spreads", spreads},
+  return {{"name", config.name},     {"loss", figures.loss ? Json(figures.loss->text()) : Json()},
+          {"points", points},        {"spreads", spreads},
           {"shared", report.shared}, {"seconds", report.seconds}};
 }
 

@@ -308,7 +308,8 @@ TEST(TokenBlocks, WovenRowsOfASmallerSetAreTheFirstOfALargerOnes) {
     TokenBlocks blocks = pack_blocks(rows, options);
     // Seven tokens a row, three rows for four texts or so: 0.5 of their tokens.
     std::vector<std::vector<models::TokenId>> own;
-    for (int64_t i = 0; i * 7 < texts * 5; ++i) own.push_back(std::vector<models::TokenId>(7, static_cast<models::TokenId>(100 + i)));
+    for (int64_t i = 0; i * 7 < texts * 5; ++i)
+      own.push_back(std::vector<models::TokenId>(7, static_cast<models::TokenId>(100 + i)));
     weave_blocks(blocks, own, "own", 0.5);
     return blocks;
   };

@@ -89,9 +89,9 @@ TEST_P(Golden, WeightsAreThoseOfMergeAndUnload) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Adapters, Golden,
-                         ::testing::Values("plain", "patterns", "dora", "bias_all", "bias_lora_only", "lora_bias", "saved_modules", "tied_embedding",
-                                           "tied_head", "tied_both", "tied_saved_embedding", "tied_saved_both", "tied_resized", "tied_tokens",
-                                           "tokens", "demo"),
+                         ::testing::Values("plain", "patterns", "dora", "bias_all", "bias_lora_only", "lora_bias", "saved_modules",
+                                           "tied_embedding", "tied_head", "tied_both", "tied_saved_embedding", "tied_saved_both",
+                                           "tied_resized", "tied_tokens", "tokens", "demo"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(Adapter, AHeadOfItsOwnOnlyWhereItMust) {
@@ -137,9 +137,12 @@ TEST(Adapter, IsDetectedAsItsBaseWithTheAdapterAsEvidence) {
   const DetectedModel found = detect_model(kAdapters / "dora");
   EXPECT_EQ(found.format, "float");
   EXPECT_EQ(found.evidence.front().source, "adapter_config.json");
-  EXPECT_THAT(found.evidence.front().finding, AllOf(HasSubstr("DoRA adapter of rank 2"), HasSubstr("6 modules"), HasSubstr("decoder/llama")));
-  EXPECT_EQ(describe_adapter(read_adapter(kAdapters / "plain")),
-            Json({{"peft", "LoRA"}, {"rank", 4}, {"alpha", 6.0}, {"modules", 6}, {"base_model", "../../../../tests/data/decoder/llama"}}));
+  EXPECT_THAT(found.evidence.front().finding,
+              AllOf(HasSubstr("DoRA adapter of rank 2"), HasSubstr("6 modules"), HasSubstr("decoder/llama")));
+  EXPECT_EQ(
+      describe_adapter(read_adapter(kAdapters / "plain")),
+      Json(
+          {{"peft", "LoRA"}, {"rank", 4}, {"alpha", 6.0}, {"modules", 6}, {"base_model", "../../../../tests/data/decoder/llama"}}));
 }
 
 // A copy of an adapter of the goldens, to be changed.
@@ -149,7 +152,8 @@ class Changed : public ::testing::Test {
     adapter_ = folder_.path() / "adapter";
     fs::remove_all(adapter_);
     fs::create_directories(adapter_);
-    for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) fs::copy_file(kAdapters / name / file, adapter_ / file);
+    for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
+      fs::copy_file(kAdapters / name / file, adapter_ / file);
     const Json config = read_json_file(adapter_ / "adapter_config.json");
     base_ = fs::weakly_canonical(kAdapters / name / config.at("base_model_name_or_path").get<std::string>());
     set("base_model_name_or_path", base_.string());
@@ -193,7 +197,8 @@ TEST_F(Changed, FanInFanOutStoresTheWeightTransposed) {
   fs::copy_file(base_ / "config.json", base / "config.json");
   std::vector<NamedTensor> tensors;
   const SafetensorsFile source(base_ / "model.safetensors");
-  for (const auto& [name, info] : source.tensors()) tensors.push_back({name, name == kQuery ? source.view(name).t().contiguous() : source.view(name).clone()});
+  for (const auto& [name, info] : source.tensors())
+    tensors.push_back({name, name == kQuery ? source.view(name).t().contiguous() : source.view(name).clone()});
   write_safetensors(base / "model.safetensors", tensors);
   set("base_model_name_or_path", base.string());
   set("fan_in_fan_out", true);
@@ -224,7 +229,8 @@ TEST_F(Changed, WhatChangesTheResultAndIsNotKnownIsRefusedByName) {
   for (const auto& [key, value] : cases) {
     use("plain");
     set(key, value);
-    EXPECT_THAT(message(ErrorKind::kUnsupported), AllOf(HasSubstr("adapter_config.json: key '" + key + "'"), HasSubstr("merge"))) << key;
+    EXPECT_THAT(message(ErrorKind::kUnsupported), AllOf(HasSubstr("adapter_config.json: key '" + key + "'"), HasSubstr("merge")))
+        << key;
   }
   for (const Json& harmless : {Json(), Json(false), Json::object(), Json("")}) {
     use("plain");
@@ -245,16 +251,66 @@ TEST_F(Changed, BrokenAdaptersAreRefused) {
     EXPECT_THAT(message(ErrorKind::kCorruption), AllOf(HasSubstr("adapter"), HasSubstr(text)));
   };
   const auto is = [](const NamedTensor& tensor, const std::string& end) { return tensor.name.ends_with(end); };
-  broken("plain", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.name.clear(); }, "has no lora_B");
-  broken("plain", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.tensor = at::ones({32, 5}); }, "expected [r, in] and [out, r]");
-  broken("plain", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.tensor = at::ones({31, 4}); }, "of a weight [31, 16]");
-  broken("plain", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.tensor = t.tensor.to(at::kLong); }, "dtype is I64");
-  broken("plain", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.name = "lora_B"; }, "expected a name that begins with");
-  broken("dora", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_magnitude_vector")) t.name.clear(); }, "has no lora_magnitude_vector");
-  broken("dora", [&](NamedTensor& t) { if (is(t, "layers.0.self_attn.q_proj.lora_magnitude_vector")) t.tensor = at::ones({3}); }, "is [3], expected [32]");
-  broken("saved_modules", [&](NamedTensor& t) { if (is(t, "layers.0.input_layernorm.weight")) t.tensor = at::ones({17}); }, "is [17], the base's is [16]");
-  broken("tokens", [&](NamedTensor& t) { if (is(t, "lm_head.token_adapter.trainable_tokens_delta")) t.tensor = at::ones({2, 16}); }, "expected 1 rows");
-  broken("saved_modules", [&](NamedTensor& t) { if (is(t, "model.lm_head.weight")) t.tensor = at::ones({70, 16}); }, "has 64 tokens and the head 70");
+  broken(
+      "plain",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.name.clear();
+      },
+      "has no lora_B");
+  broken(
+      "plain",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.tensor = at::ones({32, 5});
+      },
+      "expected [r, in] and [out, r]");
+  broken(
+      "plain",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.tensor = at::ones({31, 4});
+      },
+      "of a weight [31, 16]");
+  broken(
+      "plain",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.tensor = t.tensor.to(at::kLong);
+      },
+      "dtype is I64");
+  broken(
+      "plain",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.self_attn.q_proj.lora_B.weight")) t.name = "lora_B";
+      },
+      "expected a name that begins with");
+  broken(
+      "dora",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.self_attn.q_proj.lora_magnitude_vector")) t.name.clear();
+      },
+      "has no lora_magnitude_vector");
+  broken(
+      "dora",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.self_attn.q_proj.lora_magnitude_vector")) t.tensor = at::ones({3});
+      },
+      "is [3], expected [32]");
+  broken(
+      "saved_modules",
+      [&](NamedTensor& t) {
+        if (is(t, "layers.0.input_layernorm.weight")) t.tensor = at::ones({17});
+      },
+      "is [17], the base's is [16]");
+  broken(
+      "tokens",
+      [&](NamedTensor& t) {
+        if (is(t, "lm_head.token_adapter.trainable_tokens_delta")) t.tensor = at::ones({2, 16});
+      },
+      "expected 1 rows");
+  broken(
+      "saved_modules",
+      [&](NamedTensor& t) {
+        if (is(t, "model.lm_head.weight")) t.tensor = at::ones({70, 16});
+      },
+      "has 64 tokens and the head 70");
   use("tokens");
   set("trainable_token_indices", {{"embed_tokens", {3, 64}}, {"lm_head", {1}}});
   EXPECT_THAT(message(ErrorKind::kCorruption), HasSubstr("a row for token 64, the base has 64 tokens"));
@@ -284,9 +340,11 @@ TEST_F(Changed, InfiniteResultsAreToldFromInfiniteBases) {
 TEST_F(Changed, TheBaseIsLookedForWhereItCanBe) {
   use("plain");
   set("base_model_name_or_path", "org/not-here");
-  EXPECT_THAT(message(ErrorKind::kNotFound), AllOf(HasSubstr("org/not-here"), HasSubstr("Hugging Face cache"), HasSubstr("--adapter-base"), HasSubstr("hf download org/not-here")));
+  EXPECT_THAT(message(ErrorKind::kNotFound), AllOf(HasSubstr("org/not-here"), HasSubstr("Hugging Face cache"),
+                                                   HasSubstr("--adapter-base"), HasSubstr("hf download org/not-here")));
   set("base_model_name_or_path", nullptr);
-  EXPECT_THAT(message(ErrorKind::kNotFound), AllOf(HasSubstr("key 'base_model_name_or_path' names no base model"), HasSubstr("--adapter-base")));
+  EXPECT_THAT(message(ErrorKind::kNotFound),
+              AllOf(HasSubstr("key 'base_model_name_or_path' names no base model"), HasSubstr("--adapter-base")));
   set_adapter_base(adapter_, base_.string());
   EXPECT_NO_THROW(Checkpoint{adapter_});
   set_adapter_base(adapter_, (kBases / "qwen3").string());  // not the one it was trained on
@@ -295,7 +353,8 @@ TEST_F(Changed, TheBaseIsLookedForWhereItCanBe) {
   EXPECT_THAT(message(ErrorKind::kUnsupported), HasSubstr("an adapter itself"));
   set_adapter_base(adapter_, base_.string());
   rewrite([](NamedTensor& tensor) { tensor.name.replace(tensor.name.find("_proj"), 5, "_other"); });
-  EXPECT_THAT(message(ErrorKind::kNotFound), AllOf(HasSubstr("no tensor 'model.layers.0.mlp.down_other.weight'"), HasSubstr("belongs to another base model")));
+  EXPECT_THAT(message(ErrorKind::kNotFound),
+              AllOf(HasSubstr("no tensor 'model.layers.0.mlp.down_other.weight'"), HasSubstr("belongs to another base model")));
 }
 
 TEST_F(Changed, APackedBaseIsRefused) {

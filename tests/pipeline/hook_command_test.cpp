@@ -1,4 +1,5 @@
-// `salient hook post-train` and other commands on a LoRA adapter of the demo model, which PEFT trained and saved (scripts/goldens/lora_adapters.py).
+// `salient hook post-train` and other commands on a LoRA adapter of the demo model, which PEFT trained and saved
+// (scripts/goldens/lora_adapters.py).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -25,7 +26,7 @@ constexpr const char* kArtifact = "Qwen3-Demo-openmath_SFT_LoRA_AWQ_w4_g64_headf
 std::map<std::string, std::pair<int64_t, int64_t>> times_of(const fs::path& folder) {
   std::map<std::string, std::pair<int64_t, int64_t>> times;
   const auto add = [&](const fs::path& path) {
-    struct stat found {};
+    struct stat found{};
     ASSERT_EQ(::stat(path.c_str(), &found), 0);
     times[path.string()] = {found.st_size, int64_t{found.st_mtim.tv_sec} * 1'000'000'000 + found.st_mtim.tv_nsec};
   };
@@ -41,11 +42,16 @@ class Hook : public ::testing::Test {
   Json metadata() const {
     const std::string data = test::kDemoModel.string() + "/data";
     return {{"base_model", "Qwen3-Demo"},
-            {"dataset", {{"name", "openmath"}, {"train_file", "openmath_train.jsonl"}, {"question_field", "question"}, {"answer_field", "answer"}}},
+            {"dataset",
+             {{"name", "openmath"},
+              {"train_file", "openmath_train.jsonl"},
+              {"question_field", "question"},
+              {"answer_field", "answer"}}},
             {"training", {{"method", "SFT"}, {"max_seq_len", 256}}},
             {"quantization", {{"method", "AWQ"}, {"weights_bits", 4}, {"group_size", 64}, {"n_grid", 4}}},
             {"calibration", {{"samples", 12}}},
-            {"evaluation", {{"tasks", {{{"name", "perplexity"}, {"file", data + "/heldout.txt"}, {"limit", 2}}}}, {"throughput", false}}}};
+            {"evaluation",
+             {{"tasks", {{{"name", "perplexity"}, {"file", data + "/heldout.txt"}, {"limit", 2}}}}, {"throughput", false}}}};
   }
   // <outputs>/lora: the adapter, its training set and its metadata. Its base is named from there.
   void make(const fs::path& outputs) const {
@@ -131,7 +137,11 @@ TEST_F(Hook, KilledItGoesOnAndMakesTheSameBytes) {
   ASSERT_EQ(run({"hook", "post-train", (undisturbed / "lora").string()}).exit_code, 0);
   int killed = 0;
   for (int i = 1; i <= 4; ++i) {
-    test::ProgramCall call{{"hook", "post-train", (outputs_ / "lora").string()}, folder_.path(), {}, test::after(std::chrono::milliseconds(700 * i)), std::chrono::seconds(300)};
+    test::ProgramCall call{{"hook", "post-train", (outputs_ / "lora").string()},
+                           folder_.path(),
+                           {},
+                           test::after(std::chrono::milliseconds(700 * i)),
+                           std::chrono::seconds(300)};
     killed += test::run_program(call).killed;
   }
   EXPECT_GT(killed, 0);
@@ -158,7 +168,8 @@ TEST_F(Hook, ExitCodesAreClear) {
   with(changed);
   test::ProgramResult result = hook();
   EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("training_metadata.json: key 'quantization' is missing"), HasSubstr("--set quantization.bits=4")));
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("training_metadata.json: key 'quantization' is missing"), HasSubstr("--set quantization.bits=4")));
 
   changed = metadata();
   changed["quantization"]["extras"] = {{"ptq_planned", false}};
@@ -217,8 +228,9 @@ TEST_F(Hook, OtherCommandsReadTheAdapterAsItsMergedModel) {
   for (const std::string& name : merged.names()) EXPECT_TRUE(merged.view(name).equal(adapter.view(name))) << name;
 
   const auto perplexity = [&](const std::string& model) -> double {
-    const test::ProgramResult result = run({"eval", model, "--tasks", "perplexity", "--data", "perplexity=" + test::kDemoModel.string() + "/data/heldout.txt",
-                                            "--limit", "2", "--no-throughput", "--no-store", "--json"});
+    const test::ProgramResult result =
+        run({"eval", model, "--tasks", "perplexity", "--data", "perplexity=" + test::kDemoModel.string() + "/data/heldout.txt",
+             "--limit", "2", "--no-throughput", "--no-store", "--json"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     const Json json = parse_json(result.out, "eval --json");
     const Json& evaluation = json.is_array() ? json.at(0) : json;
@@ -238,7 +250,8 @@ TEST_F(Hook, OtherCommandsReadTheAdapterAsItsMergedModel) {
   EXPECT_EQ(generated.exit_code, 0) << generated.err;
   const test::ProgramResult gguf = run({"export", "--model", lora, "--format", "gguf-q8_0", "--out", "lora.gguf"});
   EXPECT_EQ(gguf.exit_code, 0) << gguf.err;
-  const test::ProgramResult wrong = run({"run", test::write_demo_config(folder_.path()).string(), "--set", "model.base=" + lora, "--dry-run"});
+  const test::ProgramResult wrong =
+      run({"run", test::write_demo_config(folder_.path()).string(), "--set", "model.base=" + lora, "--dry-run"});
   EXPECT_EQ(wrong.exit_code, 2);
   EXPECT_THAT(wrong.err, HasSubstr("is not a LoRA adapter"));
 }

@@ -36,12 +36,15 @@ class PostTrain : public ::testing::Test {
 TEST_F(PostTrain, ThePlanBecomesARunBesideTheCheckpoint) {
   write_file(checkpoint_ / "heldout.txt", "x");
   write_file(checkpoint_ / "data" / "rows.jsonl", "x");
-  const RunConfig config = load({{"quantization", {{"method", "GPTQ"}, {"bits", 3}, {"group_size", 32}, {"extras", {{"who", "platform"}}}}},
-                                 {"calibration", {{"samples", 9}, {"seed", 3}, {"sources", {{{"file", "rows.jsonl"}, {"weight", 2}}, "elsewhere.jsonl"}}}},
-                                 {"evaluation",
-                                  {{"tasks", {{{"name", "perplexity"}, {"file", "heldout.txt"}}, "arc_easy",
-                                              {{"name", "gsm8k"}, {"splits", {{"train", "rows.jsonl"}}}}}},
-                                   {"max_retention_loss", 0.05}}}});
+  const RunConfig config = load(
+      {{"quantization", {{"method", "GPTQ"}, {"bits", 3}, {"group_size", 32}, {"extras", {{"who", "platform"}}}}},
+       {"calibration", {{"samples", 9}, {"seed", 3}, {"sources", {{{"file", "rows.jsonl"}, {"weight", 2}}, "elsewhere.jsonl"}}}},
+       {"evaluation",
+        {{"tasks",
+          {{{"name", "perplexity"}, {"file", "heldout.txt"}},
+           "arc_easy",
+           {{"name", "gsm8k"}, {"splits", {{"train", "rows.jsonl"}}}}}},
+         {"max_retention_loss", 0.05}}}});
   EXPECT_EQ(config.name, "post-train checkpoint-7");
   EXPECT_EQ(config.model, checkpoint_.string());
   EXPECT_EQ(config.quantization.awq.method, "gptq");
@@ -61,18 +64,26 @@ TEST_F(PostTrain, ThePlanBecomesARunBesideTheCheckpoint) {
 
 TEST_F(PostTrain, KeysAsPlatformsWriteThem) {
   const RunConfig config = load({{"quantization",
-                                  {{"method", "AWQ"}, {"weights_bits", 8}, {"activations_bits", 16}, {"kv_cache_bits", 16}, {"group_size", 64},
-                                   {"lm_head_dtype", "fp16"}, {"backend", "compressed-tensors"}, {"extras", {{"ptq_planned", true}}}}}});
+                                  {{"method", "AWQ"},
+                                   {"weights_bits", 8},
+                                   {"activations_bits", 16},
+                                   {"kv_cache_bits", 16},
+                                   {"group_size", 64},
+                                   {"lm_head_dtype", "fp16"},
+                                   {"backend", "compressed-tensors"},
+                                   {"extras", {{"ptq_planned", true}}}}}});
   EXPECT_EQ(config.quantization.awq.spec.weight_bits, 8);
   EXPECT_EQ(config.quantization.awq.spec.activation_bits, 16);
   EXPECT_EQ(config.quantization.awq.spec.kv_cache_bits, 16);
   EXPECT_EQ(config.quantization.awq.format, WeightFormat::kCompressedTensors);
-  EXPECT_EQ(load({{"quantization", {{"backend", "autoawq"}, {"format", "awq-gemv"}}}}).quantization.awq.format, WeightFormat::kAwqGemv);
+  EXPECT_EQ(load({{"quantization", {{"backend", "autoawq"}, {"format", "awq-gemv"}}}}).quantization.awq.format,
+            WeightFormat::kAwqGemv);
   EXPECT_EQ(load({{"quantization", Json::object()}}).quantization.awq.spec.group_size, 128);
 }
 
 TEST_F(PostTrain, TheDemosMetadataIsAPlan) {
-  const RunConfig config = load_post_train_config(fs::path(SALIENT_SOURCE_DIR) / "models/demo/", {"output.folder=" + folder_.path().string()}).value();
+  const RunConfig config =
+      load_post_train_config(fs::path(SALIENT_SOURCE_DIR) / "models/demo/", {"output.folder=" + folder_.path().string()}).value();
   EXPECT_EQ(config.quantization.awq.spec.weight_bits, 4);
   EXPECT_EQ(config.output_folder, folder_.path());
   EXPECT_EQ(config.store, fs::path(SALIENT_SOURCE_DIR) / "models/runs/salient.db");
@@ -97,23 +108,33 @@ TEST_F(PostTrain, OverridesGoLast) {
 TEST_F(PostTrain, ErrorsNameTheKeyAndWhatToDo) {
   const std::string where = (checkpoint_ / "training_metadata.json").string();
   const auto invalid = ErrorKind::kInvalidArgument;
-  EXPECT_THAT(message({{"base_model", "x"}}, invalid), AllOf(HasSubstr(where + ": key 'quantization' is missing"), HasSubstr("\"bits\": 4"), HasSubstr("--set")));
+  EXPECT_THAT(message({{"base_model", "x"}}, invalid),
+              AllOf(HasSubstr(where + ": key 'quantization' is missing"), HasSubstr("\"bits\": 4"), HasSubstr("--set")));
   EXPECT_THAT(message({{"quantization", 4}}, invalid), AllOf(HasSubstr("key 'quantization': found 4"), HasSubstr("an object")));
-  EXPECT_THAT(message({{"quantization", {{"group_sise", 64}}}}, invalid), AllOf(HasSubstr(where), HasSubstr("quantization.group_sise"), HasSubstr("group_size")));
-  EXPECT_THAT(message({{"quantization", {{"weights_bits", 7}}}}, invalid), AllOf(HasSubstr(where), HasSubstr("quantization.bits"), HasSubstr("7")));
-  EXPECT_THAT(message({{"quantization", {{"weights_bits", 4}, {"bits", 4}}}}, invalid), HasSubstr("'quantization.weights_bits' and 'quantization.bits' say the same"));
-  EXPECT_THAT(message({{"quantization", {{"backend", "onnx"}}}}, invalid), AllOf(HasSubstr("key 'quantization.backend': found \"onnx\""), HasSubstr("autoawq")));
-  EXPECT_THAT(message({{"quantization", {{"backend", "llama.cpp"}}}}, invalid), AllOf(HasSubstr("key 'quantization.format' is missing"), HasSubstr("gguf-q4_k_m")));
+  EXPECT_THAT(message({{"quantization", {{"group_sise", 64}}}}, invalid),
+              AllOf(HasSubstr(where), HasSubstr("quantization.group_sise"), HasSubstr("group_size")));
+  EXPECT_THAT(message({{"quantization", {{"weights_bits", 7}}}}, invalid),
+              AllOf(HasSubstr(where), HasSubstr("quantization.bits"), HasSubstr("7")));
+  EXPECT_THAT(message({{"quantization", {{"weights_bits", 4}, {"bits", 4}}}}, invalid),
+              HasSubstr("'quantization.weights_bits' and 'quantization.bits' say the same"));
+  EXPECT_THAT(message({{"quantization", {{"backend", "onnx"}}}}, invalid),
+              AllOf(HasSubstr("key 'quantization.backend': found \"onnx\""), HasSubstr("autoawq")));
+  EXPECT_THAT(message({{"quantization", {{"backend", "llama.cpp"}}}}, invalid),
+              AllOf(HasSubstr("key 'quantization.format' is missing"), HasSubstr("gguf-q4_k_m")));
   EXPECT_THAT(message({{"quantization", {{"extras", 1}}}}, invalid), HasSubstr("key 'quantization.extras': found 1"));
-  EXPECT_THAT(message({{"quantization", Json::object()}, {"evaluation", {{"task", "arc"}}}}, invalid), AllOf(HasSubstr("evaluation.task"), HasSubstr("tasks")));
+  EXPECT_THAT(message({{"quantization", Json::object()}, {"evaluation", {{"task", "arc"}}}}, invalid),
+              AllOf(HasSubstr("evaluation.task"), HasSubstr("tasks")));
   EXPECT_THAT(message({{"quantization", Json::object()}, {"calibration", 3}}, invalid), HasSubstr("key 'calibration': found 3"));
   EXPECT_THAT(message({{"quantization", {{"bits", 4}}}}, invalid, {"output.folder=" + (checkpoint_ / "q").string()}),
               AllOf(HasSubstr("output.folder"), HasSubstr("inside the checkpoint")));
-  EXPECT_THAT(message({{"quantization", {{"bits", 4}}}}, invalid, {"output.store=" + (checkpoint_ / "x.db").string()}), HasSubstr("output.store"));
+  EXPECT_THAT(message({{"quantization", {{"bits", 4}}}}, invalid, {"output.store=" + (checkpoint_ / "x.db").string()}),
+              HasSubstr("output.store"));
   write_file(checkpoint_ / "training_metadata.json", "{\"quantization\": {");
-  EXPECT_THAT(test::message_of([&] { post_train_config(checkpoint_); }, ErrorKind::kCorruption), HasSubstr("training_metadata.json"));
+  EXPECT_THAT(test::message_of([&] { post_train_config(checkpoint_); }, ErrorKind::kCorruption),
+              HasSubstr("training_metadata.json"));
   fs::remove(checkpoint_ / "training_metadata.json");
-  EXPECT_THAT(test::message_of([&] { post_train_config(checkpoint_); }, ErrorKind::kNotFound), AllOf(HasSubstr(where), HasSubstr("docs/hook.md")));
+  EXPECT_THAT(test::message_of([&] { post_train_config(checkpoint_); }, ErrorKind::kNotFound),
+              AllOf(HasSubstr(where), HasSubstr("docs/hook.md")));
   EXPECT_THAT(test::message_of([&] { post_train_config(checkpoint_ / "no"); }, ErrorKind::kNotFound), HasSubstr("no such folder"));
 }
 

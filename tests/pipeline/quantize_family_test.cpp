@@ -35,7 +35,8 @@ const std::vector<Wish> kWishes = {
     {"large_g32", "group_size: 32", 40},
     {"large_w8", "group_size: 64, bits: 8, zero_point: false, format: compressed-tensors", 40},
     {"large_nearest", "group_size: 32, rounding: nearest", 40},
-    {"middle_kv8", "group_size: 32, format: compressed-tensors, write_runtime_bits: true, kv_cache_bits: 8, activation_bits: 8", 24},
+    {"middle_kv8", "group_size: 32, format: compressed-tensors, write_runtime_bits: true, kv_cache_bits: 8, activation_bits: 8",
+     24},
     {"large_gguf", "format: gguf-q4_0", 40},
 };
 
@@ -52,7 +53,9 @@ class Tiny {
   QuantizeJob job(const Wish& wish, const fs::path& output) const {
     QuantizeJob job;
     const std::string settings =
-        "{propagate_error: false, n_grid: 4, refine: false, clip_steps: 4, self_generated: 0, batch_tokens: 128, max_calib_seq_len: 32, " + wish.settings + "}";
+        "{propagate_error: false, n_grid: 4, refine: false, clip_steps: 4, self_generated: 0, batch_tokens: 128, "
+        "max_calib_seq_len: 32, " +
+        wish.settings + "}";
     apply_to_job(make_quantization_config(given_settings(ConfigNode::parse(settings, "test")), "test"), job);
     job.calibration_file = folder_.path() / "tokens.jsonl";
     job.samples = wish.samples;
@@ -114,8 +117,8 @@ TEST(QuantizeFamily, EachHasTheBytesOfItsOwnRun) {
   for (const FamilyOutcome& outcome : together.run()) EXPECT_TRUE(outcome.result.has_value());
   expect_alone_bytes(kWishes, folder.path());
   EXPECT_FALSE(fs::exists(folder.path() / "work"));
-  // 40 rows of 40 tokens are 50 blocks of 32, 4 in a batch: 13 batches. Of the 5 of 14 rows and the 8 of 24, the last is their own. Rounding to nearest
-  // and GGUF's hold nothing back, or as much as others, so that their sums are others or the same.
+  // 40 rows of 40 tokens are 50 blocks of 32, 4 in a batch: 13 batches. Of the 5 of 14 rows and the 8 of 24, the last is their own.
+  // Rounding to nearest and GGUF's hold nothing back, or as much as others, so that their sums are others or the same.
   EXPECT_THAT(together.said, HasSubstr(fmt::format("{} quantizations on one pass", kWishes.size()))) << together.said;
 }
 

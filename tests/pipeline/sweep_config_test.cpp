@@ -20,7 +20,10 @@ using testing::HasSubstr;
 
 class SweepConfigTest : public testing::Test {
  protected:
-  SweepConfigTest() { write_file(run(), "model: {path: " SALIENT_SOURCE_DIR "/models/demo}\ncalibration: {samples: 16}\noutput: {folder: out, store: my.db}\n"); }
+  SweepConfigTest() {
+    write_file(run(), "model: {path: " SALIENT_SOURCE_DIR
+                      "/models/demo}\ncalibration: {samples: 16}\noutput: {folder: out, store: my.db}\n");
+  }
 
   fs::path run() const { return folder_.path() / "run.yaml"; }
   SweepConfig load(const std::string& text, const std::vector<std::string>& overrides = {}) const {
@@ -48,8 +51,9 @@ class SweepConfigTest : public testing::Test {
 };
 
 TEST_F(SweepConfigTest, AGridIsEveryCombination) {
-  const SweepConfig config = load("set: {quantization.propagate_error: false}\n"
-                                  "grid: {quantization.group_size: [32, 64], calibration.samples: [8, auto, 24]}\n");
+  const SweepConfig config = load(
+      "set: {quantization.propagate_error: false}\n"
+      "grid: {quantization.group_size: [32, 64], calibration.samples: [8, auto, 24]}\n");
   EXPECT_EQ(config.name, "mine");
   EXPECT_THAT(names(config), ElementsAre("group_size=32,samples=8", "group_size=32,samples=auto", "group_size=32,samples=24",
                                          "group_size=64,samples=8", "group_size=64,samples=auto", "group_size=64,samples=24"));
@@ -72,7 +76,8 @@ TEST_F(SweepConfigTest, AGridIsEveryCombination) {
 TEST_F(SweepConfigTest, PointsStandBesideTheGridAndSeedsRepeatAll) {
   const SweepConfig config = load(
       "grid: {quantization.group_size: [32, 64]}\n"
-      "points:\n  - {quantization.bits: 8, quantization.clip: false}\n  - {quantization.overrides: [{pattern: down_proj, bits: 8}]}\n"
+      "points:\n  - {quantization.bits: 8, quantization.clip: false}\n  - {quantization.overrides: [{pattern: down_proj, bits: "
+      "8}]}\n"
       "seeds: [1, 2]\noutput: {folder: here, store: other.db}\n");
   ASSERT_EQ(config.points.size(), 8u);
   EXPECT_EQ(config.points[0].name, "group_size=32,seed=1");
@@ -92,14 +97,16 @@ TEST_F(SweepConfigTest, PointsStandBesideTheGridAndSeedsRepeatAll) {
 }
 
 TEST_F(SweepConfigTest, EqualPointsAreOne) {
-  const SweepConfig config = load("grid: {quantization.group_size: [128, 64, 128]}\npoints: [{quantization.bits: 4}, {calibration.samples: 16}]\n");
+  const SweepConfig config =
+      load("grid: {quantization.group_size: [128, 64, 128]}\npoints: [{quantization.bits: 4}, {calibration.samples: 16}]\n");
   // 128, 4 bits and 16 rows are what the run has anyway.
   EXPECT_THAT(names(config), ElementsAre("group_size=128", "group_size=64"));
   EXPECT_THAT(config.duplicates, ElementsAre("group_size=128", "bits=4", "samples=16"));
 }
 
 TEST_F(SweepConfigTest, KeysOfTheSameLastPartStayWhole) {
-  const SweepConfig config = load("points: [{dataset.name: a}, {quantization.bits: 8}]\ngrid: {calibration.file: [x, y]}\n", {"loss=retention"});
+  const SweepConfig config =
+      load("points: [{dataset.name: a}, {quantization.bits: 8}]\ngrid: {calibration.file: [x, y]}\n", {"loss=retention"});
   EXPECT_EQ(config.loss, "retention");
   EXPECT_EQ(short_key("a.name", {"a.name", "b.name", "c.bits"}), "a.name");
   EXPECT_EQ(short_key("c.bits", {"a.name", "b.name", "c.bits"}), "bits");
@@ -107,7 +114,8 @@ TEST_F(SweepConfigTest, KeysOfTheSameLastPartStayWhole) {
 
 TEST_F(SweepConfigTest, NamesStayShortEnoughForFolders) {
   const std::string key = "model.base_model";
-  const SweepConfig config = load("grid: {" + key + ": [" + std::string(200, 'a') + ", " + std::string(199, 'a') + "b, 'with/slash and space']}\n");
+  const SweepConfig config =
+      load("grid: {" + key + ": [" + std::string(200, 'a') + ", " + std::string(199, 'a') + "b, 'with/slash and space']}\n");
   ASSERT_EQ(config.points.size(), 3u);
   for (const std::string& name : names(config)) {
     EXPECT_LE(name.size(), 120u);
@@ -121,7 +129,8 @@ TEST_F(SweepConfigTest, ErrorsNameThePlaceAndThePoint) {
   EXPECT_THAT(error(""), HasSubstr("found no points"));
   EXPECT_THAT(error("grid: {quantization.group_size: []}\n"), HasSubstr("a list of values"));
   EXPECT_THAT(error("grid: {quantization.group_size: 64}\n"), HasSubstr("a list of values"));
-  EXPECT_THAT(error("grid: {quantization.group_sise: [64]}\n"), testing::AllOf(HasSubstr("point group_sise=64"), HasSubstr("did you mean 'group_size'")));
+  EXPECT_THAT(error("grid: {quantization.group_sise: [64]}\n"),
+              testing::AllOf(HasSubstr("point group_sise=64"), HasSubstr("did you mean 'group_size'")));
   EXPECT_THAT(error("grid: {quantization.bits: [4, four]}\n"), testing::AllOf(HasSubstr("point bits=four"), HasSubstr("four")));
   EXPECT_THAT(error("grid: {output.folder: [a]}\n"), HasSubstr("sweep's own"));
   EXPECT_THAT(error("grid: {calibration.seed: [1]}\nseeds: [2]\n"), HasSubstr("calibration.seed"));

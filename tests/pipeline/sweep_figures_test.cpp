@@ -64,7 +64,8 @@ TEST(SweepFigures, TheFrontIsWhatNothingBeats) {
     Sweep sweep;
     const auto count = 1 + engine() % 12;
     for (size_t i = 0; i < count; ++i)
-      sweep.add(static_cast<int64_t>(1 + engine() % 5), engine() % 6 == 0 ? std::nullopt : std::optional<double>(0.1 * (engine() % 5)));
+      sweep.add(static_cast<int64_t>(1 + engine() % 5),
+                engine() % 6 == 0 ? std::nullopt : std::optional<double>(0.1 * (engine() % 5)));
     sweep.config.loss = "kl_divergence";
     const SweepFigures figures = sweep_figures(sweep.config, sweep.report);
     ASSERT_EQ(figures.rows.size(), count);
@@ -119,7 +120,8 @@ TEST(SweepFigures, LossIsWhatWasAskedFor) {
   eval::MetricResult perplexity = metric_of("perplexity", 6.0, 5.0, true);
   perplexity.higher_is_better = false;
   perplexity.base->retention.reset();
-  evaluation.model.tasks = {task_of("perplexity", {perplexity, kl}), task_of("arc", {metric_of("acc", 0.6, 0.8, true), metric_of("acc_norm", 0.5, 0.5, false)}),
+  evaluation.model.tasks = {task_of("perplexity", {perplexity, kl}),
+                            task_of("arc", {metric_of("acc", 0.6, 0.8, true), metric_of("acc_norm", 0.5, 0.5, false)}),
                             task_of("gsm8k", {metric_of("exact_match", 0.9, 1.0, true)})};
   const auto loss = [&](const std::string& word) {
     PointResult point;
@@ -188,7 +190,8 @@ TEST(SweepOutput, FailedPointsAreSaidAndTheOthersShown) {
   EXPECT_EQ(json["points"][2]["front"], false);
   EXPECT_EQ(json["points"][3]["error"], sweep.report.points[3].error);
   EXPECT_EQ(sweep_csv(sweep.config, sweep.report, figures),
-            "point,quantization.group_size,seed,bytes,loss,loss_stderr,front,perplexity:kl_divergence,perplexity:kl_divergence_stderr,perplexity:kl_divergence_base\r\n"
+            "point,quantization.group_size,seed,bytes,loss,loss_stderr,front,perplexity:kl_divergence,perplexity:kl_divergence_"
+            "stderr,perplexity:kl_divergence_base\r\n"
             "p1,64,,2000000,0.05,0.001,1,0.05,0.001,\r\n"
             "p2,96,,2500000,0.06,0.001,0,0.06,0.001,\r\n"
             "p0,32,,3000000,0.02,0.001,1,0.02,0.001,\r\n");

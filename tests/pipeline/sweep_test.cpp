@@ -1,4 +1,5 @@
-// `salient sweep` as a user runs it: the same artifacts as single runs, killed at random moments, points added later, two at once on one store.
+// `salient sweep` as a user runs it: the same artifacts as single runs, killed at random moments, points added later, two at once
+// on one store.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sqlite3.h>
@@ -31,11 +32,12 @@ std::string list(const std::vector<std::string>& values) {
 
 void write_configs(const fs::path& folder, const std::vector<std::string>& group_sizes = kGroupSizes) {
   const std::string data = kDemoModel.string() + "/data";
-  write_text(folder / "run.yaml", "model: {path: " + kDemoModel.string() + "}\nquantization: {n_grid: 4, propagate_error: false, clip_steps: 4}\n" +
-                                      "evaluation:\n  tasks:\n    - {name: perplexity, file: " + data + "/heldout.txt, limit: 2}\n    - {name: arc, file: " +
-                                      data + "/arc_test.jsonl, limit: 12}\n  throughput: false\n");
-  write_text(folder / "sweep.yaml",
-             "run: run.yaml\ngrid: {quantization.group_size: " + list(group_sizes) + ", calibration.samples: " + list(kSamples) + "}\n");
+  write_text(folder / "run.yaml",
+             "model: {path: " + kDemoModel.string() + "}\nquantization: {n_grid: 4, propagate_error: false, clip_steps: 4}\n" +
+                 "evaluation:\n  tasks:\n    - {name: perplexity, file: " + data +
+                 "/heldout.txt, limit: 2}\n    - {name: arc, file: " + data + "/arc_test.jsonl, limit: 12}\n  throughput: false\n");
+  write_text(folder / "sweep.yaml", "run: run.yaml\ngrid: {quantization.group_size: " + list(group_sizes) +
+                                        ", calibration.samples: " + list(kSamples) + "}\n");
 }
 
 ProgramResult sweep(const fs::path& folder, std::vector<std::string> more = {}) {
@@ -68,13 +70,15 @@ std::vector<std::string> contents_of(const fs::path& folder) {
         const std::string name = sqlite3_column_name(statement, column);
         if (name == "id" || name.ends_with("_id") || name == "created" || name == "used") continue;
         const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement, column));
-        std::string value = bytes == nullptr ? "" : std::string(bytes, static_cast<size_t>(sqlite3_column_bytes(statement, column)));
+        std::string value =
+            bytes == nullptr ? "" : std::string(bytes, static_cast<size_t>(sqlite3_column_bytes(statement, column)));
         if (!value.empty() && value.front() == '{') {
           Json json = parse_json(value, name);
           forget_times(json);
           value = dump_json(json);
         }
-        for (size_t at; (at = value.find(folder.string())) != std::string::npos;) value.replace(at, folder.string().size(), "FOLDER");
+        for (size_t at; (at = value.find(folder.string())) != std::string::npos;)
+          value.replace(at, folder.string().size(), "FOLDER");
         row += " | " + name + "=" + value;
       }
       rows.push_back(row);
@@ -135,13 +139,14 @@ TEST(Sweep, PointsShareOnePassAndHaveTheBytesOfSingleRuns) {
     const TemporaryFolder single;
     write_configs(single.path());
     const Json& values = point.at("values");
-    const ProgramResult run = run_program(ProgramCall{{"run", "run.yaml", "--threads", "1", "--set",
-                                                       fmt::format("quantization.group_size={}", values.at("quantization.group_size").dump()), "--set",
-                                                       fmt::format("calibration.samples={}", values.at("calibration.samples").dump())},
-                                                      single.path(),
-                                                      {},
-                                                      {},
-                                                      kPatience});
+    const ProgramResult run =
+        run_program(ProgramCall{{"run", "run.yaml", "--threads", "1", "--set",
+                                 fmt::format("quantization.group_size={}", values.at("quantization.group_size").dump()), "--set",
+                                 fmt::format("calibration.samples={}", values.at("calibration.samples").dump())},
+                                single.path(),
+                                {},
+                                {},
+                                kPatience});
     ASSERT_EQ(run.exit_code, 0) << run.err;
     const fs::path artifact = undisturbed().folder.path() / point.at("artifact").get<std::string>();
     const auto expected = folder_bytes(single.path() / "artifacts" / artifact.filename());
@@ -151,7 +156,8 @@ TEST(Sweep, PointsShareOnePassAndHaveTheBytesOfSingleRuns) {
   }
   EXPECT_GE(on_front, 1u);
   EXPECT_THAT(file_bytes(undisturbed().folder.path() / "artifacts/sweeps/sweep/sweep.svg"), HasSubstr("Quality against samples"));
-  for (const auto& entry : fs::directory_iterator(undisturbed().folder.path() / "runs/work")) ADD_FAILURE() << entry.path() << " was left";
+  for (const auto& entry : fs::directory_iterator(undisturbed().folder.path() / "runs/work"))
+    ADD_FAILURE() << entry.path() << " was left";
 }
 
 TEST(Sweep, KilledTenTimesAtRandomMomentsItEndsTheSame) {
@@ -162,7 +168,8 @@ TEST(Sweep, KilledTenTimesAtRandomMomentsItEndsTheSame) {
   for (int i = 0; i < 10; ++i) {
     // Up to a third of the whole, of which the start takes its part.
     const auto delay = std::chrono::milliseconds(static_cast<int64_t>((engine() % 1000) * undisturbed().seconds / 3));
-    const ProgramResult result = run_program(ProgramCall{{"sweep", "sweep.yaml", "--threads", "1"}, folder.path(), {}, after(delay), kPatience});
+    const ProgramResult result =
+        run_program(ProgramCall{{"sweep", "sweep.yaml", "--threads", "1"}, folder.path(), {}, after(delay), kPatience});
     killed += result.killed;
     if (!result.killed) {
       EXPECT_EQ(result.exit_code, 0) << result.err;
@@ -213,7 +220,8 @@ TEST(Sweep, TwoAtOnceOnOneStoreLoseNothing) {
 TEST(Sweep, PointsRunAsJobsGiveTheSame) {
   const TemporaryFolder folder;
   write_configs(folder.path());
-  write_text(folder.path() / "sweep.yaml", file_bytes(folder.path() / "sweep.yaml") + "launcher: {kind: local, max_jobs: 2, cpus: 1}\n");
+  write_text(folder.path() / "sweep.yaml",
+             file_bytes(folder.path() / "sweep.yaml") + "launcher: {kind: local, max_jobs: 2, cpus: 1}\n");
   const ProgramResult result = sweep(folder.path(), {"--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const Json json = parse_json(result.out, "sweep --json");
@@ -249,8 +257,8 @@ TEST(Sweep, APointThatFailsLeavesTheOthersAndIsNamed) {
   const ProgramResult result = sweep(folder.path(), {"--max-size", "100MB", "--max-loss", "0.0000001"});
   EXPECT_EQ(result.exit_code, 7) << result.err;
   EXPECT_THAT(result.err, HasSubstr("2 of 4 points failed"));
-  EXPECT_THAT(result.out, testing::AllOf(HasSubstr("failed: group_size=96,samples=12"), HasSubstr("best of at most"), HasSubstr("group_size=64"),
-                                         HasSubstr("smallest that loses at most 1e-07: no point")));
+  EXPECT_THAT(result.out, testing::AllOf(HasSubstr("failed: group_size=96,samples=12"), HasSubstr("best of at most"),
+                                         HasSubstr("group_size=64"), HasSubstr("smallest that loses at most 1e-07: no point")));
   EXPECT_TRUE(fs::exists(folder.path() / "artifacts/sweeps/sweep/group_size=64,samples=24"));
 }
 
