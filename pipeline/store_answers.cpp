@@ -1,8 +1,7 @@
 // The journal of requests in the store, and what it takes.
-#include <sqlite3.h>
-
 #include <memory>
 
+#include "common/error.h"
 #include "pipeline/store_impl.h"
 
 namespace salient::pipeline {
@@ -18,7 +17,10 @@ std::optional<std::string> Store::find_request(std::string_view key) const {
 void Store::put_requests(int64_t model, std::span<const RequestRow> rows) {
   impl_->execute_script("PRAGMA synchronous = NORMAL");
   const auto waits_again = [&](Store* store) {
-    sqlite3_exec(store->impl_->database, "PRAGMA synchronous = FULL", nullptr, nullptr, nullptr);
+    try {
+      store->impl_->execute_script("PRAGMA synchronous = FULL");
+    } catch (const Error&) {  // follows one that is already on its way
+    }
   };
   const std::unique_ptr<Store, decltype(waits_again)> guard(this, waits_again);
   const std::string now = utc_now();
@@ -60,7 +62,11 @@ int64_t Store::drop_answers(std::span<const int64_t> models) {
     impl_->run(id == 0 ? "DELETE FROM requests WHERE model = ? OR model NOT IN (SELECT id FROM answering_models)"
                        : "DELETE FROM requests WHERE model = ?",
                id);
-    dropped += sqlite3_changes(impl_->database);
+    Statement changes = impl_->prepare("SELECT changes()");
+    changes.step();
+    int64_t count = 0;
+    changes >> count;
+    dropped += count;
     impl_->run("DELETE FROM answering_models WHERE id = ?", id);
   }
   transaction.commit();
