@@ -1,4 +1,5 @@
 // Answers in the store: whose they are, what they take, and how they leave it.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sqlite3.h>

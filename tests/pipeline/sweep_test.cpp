@@ -1,5 +1,6 @@
 // `salient sweep` as a user runs it: the same artifacts as single runs, killed at random moments, points added later, two at once
 // on one store.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sqlite3.h>
