@@ -2,6 +2,7 @@
 
 #include <ATen/ops/zeros.h>
 
+#include <cstring>
 #include <map>
 
 #include "common/error.h"
@@ -136,6 +137,21 @@ TensorSink sink_of(const QuantizeWork& job, models::CheckpointWriter& writer) {
   if (job.gguf) return job.gguf->sink(writer);
   return {[&](const std::string& name, const at::Tensor& tensor) { writer.put(name, tensor); },
           [&](const std::string& name, int64_t index, const at::Tensor& tensor) { writer.put_part(name, index, tensor); }};
+}
+
+// Bytes of tensors in an artifact's files: what plan_artifact counts, without the head of each file.
+uint64_t stored_bytes(const fs::path& folder) {
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string extension = entry.path().extension().string();
+    if (extension == ".gguf") bytes += entry.file_size();
+    if (extension != ".safetensors") continue;
+    const MappedFile file(entry.path());
+    uint64_t head = 0;
+    std::memcpy(&head, file.bytes().data(), sizeof(head));
+    bytes += entry.file_size() - sizeof(head) - head;
+  }
+  return bytes;
 }
 
 // Every layout of experts is measured expert by expert, from files of its own.
@@ -313,6 +329,7 @@ QuantizeModelResult QuantizeSession::finish(const RowReader& last_output) {
     result_.folder = job_.options.output;
     result_.reports = finished_->reports;
     result_.resumed_blocks = job_.blocks();
+    result_.bytes = stored_bytes(result_.folder);
     return result_;
   }
   const Json head = job_.gguf ? put_gguf_head(last_output) : Json();

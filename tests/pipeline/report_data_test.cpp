@@ -126,7 +126,8 @@ TEST_F(ReportDataTest, SizeAgainstQualityComparesWhatWasAskedAlike) {
   put("this", "1", asked(0.4, 40, 40));
   std::map<std::string, double> drawn;
   std::set<std::string> left_out;
-  for (const Json& member : report_data(store_, {"this", std::nullopt})["models"][0]["family"]) {
+  const Json data = report_data(store_, {"this", std::nullopt});
+  for (const Json& member : data["models"][0]["family"]) {
     for (const Json& figure : member["figures"]) drawn[member["name"].get<std::string>()] = figure["value"].get<double>();
     if (member.contains("other_settings")) left_out.insert(member["name"].get<std::string>());
   }
