@@ -91,11 +91,15 @@ class Group {
     };
     jobs.reserve(mine.size());
     for (const Candidate& candidate : mine) {
-      QuantizeJob job = candidate.plan->job;
-      job.calibration_file = find_texts(store_, sweep_, *candidate.plan, texts, observer_);
-      job.model.source_hashes = stored_source_hashes(store_, job.model.model_folder);
-      job.model.on_message = say_once;
-      jobs.push_back(prepare_job(job));
+      try {
+        QuantizeJob job = candidate.plan->job;
+        job.calibration_file = find_texts(store_, sweep_, *candidate.plan, texts, observer_);
+        job.model.source_hashes = stored_source_hashes(store_, job.model.model_folder);
+        job.model.on_message = say_once;
+        jobs.push_back(prepare_job(job));
+      } catch (const Error& error) {
+        if (error.kind() == ErrorKind::kCancelled) throw;  // anything else its own run meets again, and says
+      }
     }
     std::vector<FamilyMember> members;
     for (const PreparedJob& job : jobs) members.push_back({job.model, &job.input.blocks});
