@@ -68,6 +68,15 @@ void check_system_prompt() {
   EXPECT_THAT(drawn_text([](auto& options) { options.render.system_prompt = "Speak in rhymes."; }), HasSubstr("Speak in rhymes."));
 }
 
+void check_chat_template() {
+  const test::TemporaryFolder folder;
+  const std::filesystem::path file = folder.path() / "short.jinja";
+  write_file(file, "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}");
+  const std::string text = drawn_text([&](auto& options) { options.chat_template = file; });
+  EXPECT_THAT(text, testing::AllOf(HasSubstr("<user>"), HasSubstr("<assistant>"), testing::Not(HasSubstr("<|im_start|>"))));
+  EXPECT_THAT(drawn_text([](auto&) {}), HasSubstr("<|im_start|>"));
+}
+
 void check_max_seq_len() {
   EXPECT_EQ(calibrated([](auto&) {}).blocks.ids.size(1), 128);
   EXPECT_EQ(calibrated([](auto& job) { job.max_seq_len = 96; }).blocks.ids.size(1), 96);
@@ -144,6 +153,7 @@ const std::vector<test::Effect> kCalibrationEffects = {
     {"seed", check_seed},
     {"content", check_content},
     {"system_prompt", check_system_prompt},
+    {"chat_template", check_chat_template},
     {"max_seq_len", check_max_seq_len},
     {"packing", check_packing},
     {"file", check_file},
