@@ -9,6 +9,7 @@
 #include "common/text.h"
 #include "eval/read_report.h"
 #include "pipeline/batch/ranking.h"
+#include "pipeline/launcher/child_process.h"
 
 namespace salient::pipeline {
 namespace {
@@ -92,17 +93,6 @@ Json model_json(const PlannedEvaluation& planned) {
           {"base_evidence", planned.pairing.evidence}};
 }
 
-// As a shell reads it.
-std::string quoted(const std::string& word) {
-  const bool plain =
-      !word.empty() &&
-      word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%") == std::string::npos;
-  if (plain) return word;
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
-}
-
 std::string task_names(const PlannedEvaluation& planned, const BatchSettings& settings) {
   std::vector<std::string> names;
   for (const size_t i : planned.missing) names.push_back(settings.requests[i].task);
@@ -169,7 +159,7 @@ std::string plan_text(const std::vector<PlannedEvaluation>& plan, const std::vec
                     evaluated ? human_bytes(planned.memory.total()) : ""});
     if (!evaluated) continue;
     commands += "salient";
-    for (const std::string& word : evaluation_command(planned, settings, words)) commands += " " + quoted(word);
+    for (const std::string& word : evaluation_command(planned, settings, words)) commands += " " + shell_quote(word);
     commands += "\n";
   }
   std::string text;

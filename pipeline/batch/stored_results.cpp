@@ -68,6 +68,13 @@ StoredResults::StoredResults(Store& store, const BatchSettings& settings) : stor
   add(store.list_evaluations());
 }
 
+Json StoredResults::facts(size_t request) const {
+  Json leaves = Json::array();
+  for (const Leaf& leaf : requests_[request].leaves)
+    leaves.push_back({leaf.task->name, leaf.task->sha256, leaf.data_sha256, leaf.shots, leaf.fewshot_sha256});
+  return leaves;
+}
+
 void StoredResults::add(std::vector<EvaluationRecord> records) {
   for (EvaluationRecord& record : records) {
     std::string hash = record.model_hash;

@@ -50,6 +50,9 @@ class StoredResults {
   // Whether speed was measured.
   std::optional<Json> find_throughput(const ResultKey& key) const;
 
+  // What the answer to settings.requests[request] depends on besides the models: definitions and data, by their hashes.
+  Json facts(size_t request) const;
+
   // After an evaluation of this model was stored.
   void read_again(const std::filesystem::path& model);
 

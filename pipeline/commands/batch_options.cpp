@@ -52,6 +52,16 @@ std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows) {
   return with_evaluation_rows(std::move(rows));
 }
 
+std::vector<std::string> batch_words(const Arguments& arguments) {
+  std::vector<std::string> words;
+  for (const OptionRow& row : with_batch_rows({})) {
+    if (!arguments.has(row.name) || row.name == "tasks" || row.name == "store" || row.name == "json") continue;
+    if (row.value.empty()) words.push_back("--" + row.name);
+    for (const std::string& value : arguments.values(row.name)) words.insert(words.end(), {"--" + row.name, value});
+  }
+  return words;
+}
+
 std::filesystem::path batch_folder(const Arguments& arguments, std::string_view command) {
   if (arguments.positional().size() == 1) return arguments.positional().front();
   throw Error(ErrorKind::kInvalidArgument,

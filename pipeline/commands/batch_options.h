@@ -17,6 +17,9 @@ std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows);
 
 // In all of them `command` opens error texts: "salient watch".
 
+// The options as they were given but for --tasks, --store and --json, as words: the same settings for another process.
+std::vector<std::string> batch_words(const Arguments& arguments);
+
 // The one folder that is named. Errors: invalid argument.
 std::filesystem::path batch_folder(const Arguments& arguments, std::string_view command);
 

@@ -71,9 +71,9 @@ void choose_points(SweepConfig& config, const std::vector<std::string>& names) {
 }
 
 // Runs the points elsewhere, and takes what they stored.
-SweepLaunch run_elsewhere(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const Arguments& arguments) {
+PartsLaunch run_elsewhere(Store& store, const SweepConfig& config, const std::vector<RunPlan>& plans, const Arguments& arguments) {
   const fs::path folder = fs::absolute(store.path()).parent_path() / "launches" / ("sweep-" + config.name);
-  const SweepJobs jobs = sweep_jobs(store, config, plans, arguments.positional().front(), arguments.values("set"), folder);
+  const PartJobs jobs = sweep_jobs(store, config, plans, arguments.positional().front(), arguments.values("set"), folder);
   if (jobs.jobs.empty()) return {};
   LaunchProgress progress("jobs");
   LaunchCallbacks callbacks;
@@ -82,7 +82,7 @@ SweepLaunch run_elsewhere(Store& store, const SweepConfig& config, const std::ve
     print_note(line);
   };
   callbacks.progress = [&](const LaunchCounts& counts) { progress.show(counts); };
-  return launch_sweep(store, config, jobs, folder, arguments.flag("detach"), callbacks);
+  return launch_parts(store, jobs, *config.launcher, folder, arguments.flag("detach"), callbacks);
 }
 
 struct Bounds {
@@ -146,7 +146,7 @@ void sweep_command(const std::vector<std::string>& words) {
     return print_plan(store.store(), config, plans, arguments.flag("json"));
   }
   Store store(config.store);
-  SweepLaunch elsewhere;
+  PartsLaunch elsewhere;
   if (config.launcher && !partly) elsewhere = run_elsewhere(store, config, plans, arguments);
   if (elsewhere.signal != 0) {
     // As a process that was ended by the signal, which shells and schedulers know how to read.

@@ -206,6 +206,37 @@ TEST_F(BatchEvaluationTest, InterruptedItSaysWhatIsLeft) {
   EXPECT_EQ(runs.front().status, "interrupted");
 }
 
+// Two jobs with stores of their own, as a cluster would run them elsewhere.
+TEST_F(BatchEvaluationTest, AsJobsOfALauncherItEndsTheSame) {
+  const Json expected = report_of(run_program(call("here.db"))).at("ranking");
+  const std::vector<std::string> launcher = {"--launcher", "local", "--launcher-set", "max_jobs=2", "--launcher-set", "cpus=1"};
+  fs::create_directories(folder_->path() / "elsewhere");
+  const ProgramResult launched = run_program(call("elsewhere/all.db", launcher));
+  const Json report = report_of(launched);
+  EXPECT_EQ(with_state(report, "done"), kAll) << launched.err;
+  EXPECT_EQ(report.at("ranking"), expected);
+  EXPECT_THAT(launched.err, HasSubstr("2/2 jobs"));
+  EXPECT_EQ(evaluations_in(store("elsewhere/all.db")), 5);
+  size_t jobs = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(folder_->path() / "elsewhere" / "launches"))
+    jobs += entry.path().filename() == "salient.db";
+  EXPECT_EQ(jobs, 2u);
+  // Nothing is left for a second call, here or elsewhere; one model more is all that a third one launches.
+  EXPECT_EQ(with_state(report_of(run_program(call("elsewhere/all.db", launcher))), "up to date"), kAll);
+  const Json chosen = report_of(run_program(call("elsewhere/all.db", {"--only", "demo_awq"}, "Models", "9")));
+  EXPECT_EQ(with_state(chosen, "done"), std::set<std::string>{"demo_awq"});
+  EXPECT_EQ(chosen.at("models").size(), 1u);
+  const Json rest = report_of(run_program(call("elsewhere/all.db", launcher, "Models", "9")));
+  EXPECT_EQ(with_state(rest, "up to date"), std::set<std::string>{"demo_awq"});
+  EXPECT_EQ(with_state(rest, "done").size(), kAll.size() - 1);
+
+  const ProgramResult wrong = run_program(call("elsewhere/all.db", {"--only", "demo_aqw"}));
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("did you mean 'demo_awq'"));
+  EXPECT_EQ(run_program(call("elsewhere/all.db", {"--detach"})).exit_code, 2);
+  EXPECT_EQ(run_program(call("elsewhere/all.db", {"--fresh", "--launcher", "local"})).exit_code, 2);
+}
+
 TEST_F(BatchEvaluationTest, GoesOnAfterAFailureAndTriesAgain) {
   // All files are there and whole, but a tensor has another shape than config.json says.
   const fs::path broken = folder_->path() / "Shelf" / "broken";

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <map>
 #include <sstream>
 #include <thread>
 
@@ -15,6 +16,7 @@
 #include "common/text.h"
 #include "pipeline/launcher/child_process.h"
 #include "pipeline/launcher/job_files.h"
+#include "pipeline/launcher/launch_parts.h"
 #include "pipeline/launcher/launch_progress.h"
 #include "pipeline/launcher/launch_state.h"
 #include "support/run_program.h"
@@ -246,6 +248,22 @@ TEST_F(LaunchTest, KilledAtAnyMomentTheSameCallComesToTheSameEnd) {
 }
 
 // ---- pieces ----
+
+TEST(LaunchParts, AreCutAlikeWhateverWaits) {
+  const auto members = [](const std::vector<bool>& waits, int64_t most) {
+    std::map<std::string, std::vector<size_t>> parts;
+    for (const LaunchPart& part : share_out(waits, most))
+      parts[part.name.empty() ? "alone-" + std::to_string(part.members.front()) : part.name] = part.members;
+    return parts;
+  };
+  using Parts = std::map<std::string, std::vector<size_t>>;
+  EXPECT_EQ(members({true, true, true, true, true}, 2), (Parts{{"part-1-of-2", {0, 1}}, {"part-2-of-2", {2, 3, 4}}}));
+  EXPECT_EQ(members({true, false, false, false, true}, 2), (Parts{{"part-1-of-2", {0}}, {"part-2-of-2", {4}}}));
+  EXPECT_EQ(members({true, true, false, false, false}, 2), (Parts{{"part-1-of-2", {0, 1}}}));
+  EXPECT_EQ(members({false, true, true}, 0), (Parts{{"alone-1", {1}}, {"alone-2", {2}}}));
+  EXPECT_EQ(members({true, true}, 8), (Parts{{"alone-0", {0}}, {"alone-1", {1}}}));
+  EXPECT_EQ(members({}, 2), Parts());
+}
 
 TEST(ChildProcess, QuotesWordsForTheShell) {
   for (const std::string word : {"plain", "", "two words", "it's", "$HOME", "a\\b", "\"q\"", "*", "ä", "new\nline"}) {

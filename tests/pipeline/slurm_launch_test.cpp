@@ -16,6 +16,8 @@
 #include "common/text.h"
 #include "pipeline/launcher/child_process.h"
 #include "pipeline/launcher/launch.h"
+#include "support/demo_run.h"
+#include "support/model_shelf.h"
 #include "support/run_program.h"
 #include "support/slurm.h"
 #include "support/temporary_folder.h"
@@ -232,6 +234,40 @@ TEST_F(SlurmLaunch, DetachedJobsRunOnAndAreCollectedByTheNextCall) {
   EXPECT_EQ(cluster()->arrays_submitted() - arrays, 1);
   EXPECT_EQ(times_run("a"), 1);
   EXPECT_THAT(finished_, AllOf(HasSubstr("a "), HasSubstr("b ")));
+}
+
+// The commands whose work can be shared out, as a user gives them.
+TEST_F(SlurmLaunch, ModelsAndPointsAreJobsOfACluster) {
+  const std::string data = (test::kDemoModel / "data").string();
+  test::put_demo(folder() / "Models/one");
+  const std::string config = test::file_bytes(test::put_demo(folder() / "Models/two") / "config.json");
+  test::write_text(folder() / "Models/two/config.json", config + "\n");  // no copy of the other
+  const std::vector<std::string> slurm = {"--launcher", "slurm", "--launcher-set", "cpus=1"};
+  std::vector<std::string> words = {"evaluate-all", "Models", "--tasks", "arc", "--data", "arc=" + data + "/arc_test.jsonl", "--limit", "4",
+                                    "--json"};
+  words.insert(words.end(), slurm.begin(), slurm.end());
+  const int arrays = cluster()->arrays_submitted();
+  const test::ProgramResult batch = test::run_program({words, folder(), {}, {}, std::chrono::seconds(200)});
+  ASSERT_EQ(batch.exit_code, 0) << batch.err;
+  const Json report = parse_json(batch.out, "evaluate-all --json");
+  EXPECT_EQ(report.at("counts").at("done"), 2) << batch.out;
+  EXPECT_EQ(report.at("ranking").size(), 2u);
+  EXPECT_EQ(cluster()->arrays_submitted() - arrays, 1);
+
+  test::write_text(folder() / "run.yaml", "model: {path: " + test::kDemoModel.string() +
+                                              "}\nquantization: {n_grid: 2, propagate_error: false}\n"
+                                              "evaluation: {tasks: [{name: arc, file: " +
+                                              data + "/arc_test.jsonl, limit: 4}], throughput: false}\n");
+  test::write_text(folder() / "sweep.yaml",
+                   "run: run.yaml\ngrid: {quantization.group_size: [64, 128]}\nset: {calibration.samples: 12}\n"
+                   "launcher: {kind: slurm, cpus: 1}\n");
+  const test::ProgramResult sweep = test::run_program({{"sweep", "sweep.yaml", "--json"}, folder(), {}, {}, std::chrono::seconds(300)});
+  ASSERT_EQ(sweep.exit_code, 0) << sweep.err;
+  const Json points = parse_json(sweep.out, "sweep --json");
+  EXPECT_EQ(points.at("shared"), 0) << "this process quantized nothing";
+  ASSERT_EQ(points.at("points").size(), 2u);
+  for (const Json& point : points.at("points")) EXPECT_GT(point.at("bytes"), 1'000'000);
+  EXPECT_EQ(cluster()->arrays_submitted() - arrays, 2);
 }
 
 TEST_F(SlurmLaunch, GoesOnWhenTheControllerIsAwayForAWhile) {
