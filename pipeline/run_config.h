@@ -72,7 +72,7 @@
 //     kv_bits: 8                   # 8 | 16: its keys and values; the same default
 //     runtime_cost: false          # also measure what 8-bit activations and an 8-bit KV cache cost, on the text of the task perplexity
 //     sensitivity: none            # none | block | projection | kind: which part costs most, on up to 16 windows of that text
-//     max_retention_loss: 0.05     # share of a headline score that may be lost, else ACCURACY_DEGRADATION; default: no bound
+//     max_retention_loss: 0.05     # share of a headline score that may be lost (of perplexities 1 - base / model), else ACCURACY_DEGRADATION; default: no bound
 //   output:
 //     folder: artifacts
 //     store: runs/salient.db

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
 
 #include "calibration/calibrate.h"
 #include "common/error.h"
@@ -248,6 +249,14 @@ Stage detect_stage(const AwqOptions& awq) {
   return stage;
 }
 
+// Of a headline score what the base's has more, as a share of it; of a perplexity by how much the probability of a token fell.
+std::optional<double> lost_share(const eval::MetricResult& metric) {
+  if (!metric.base) return std::nullopt;
+  if (metric.headline && metric.base->retention) return 1.0 - metric.base->retention->value;
+  if (!metric.metric.ends_with("perplexity") || metric.value.value <= 0) return std::nullopt;
+  return 1.0 - metric.base->base_value / metric.value.value;
+}
+
 }  // namespace
 
 Json stored_source_hashes(Store& store, const fs::path& model_folder) {
@@ -257,12 +266,11 @@ Json stored_source_hashes(Store& store, const fs::path& model_folder) {
 void check_retention(const eval::Evaluation& evaluation, double most) {
   for (const eval::TaskResult& task : evaluation.model.tasks) {
     for (const eval::MetricResult& metric : task.metrics) {
-      if (!metric.headline || !metric.base || !metric.base->retention) continue;
-      const double lost = 1.0 - metric.base->retention->value;
-      if (lost <= most) continue;
+      const std::optional<double> lost = lost_share(metric);
+      if (!lost || *lost <= most) continue;
       throw Error(ErrorKind::kCheckFailed,
                   fmt::format("{} {}: {:.4f} against {:.4f} of the base, {:.1f} % of it lost; evaluation.max_retention_loss allows {:.1f} %",
-                              task.task, metric.metric, metric.value.value, metric.base->base_value, 100 * lost, 100 * most))
+                              task.task, metric.metric, metric.value.value, metric.base->base_value, 100 * *lost, 100 * most))
           .with_code("ACCURACY_DEGRADATION")
           .with_hint("try a smaller quantization.group_size or more calibration.samples; the artifact and all results are kept");
     }

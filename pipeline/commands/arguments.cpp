@@ -91,6 +91,7 @@ Arguments::Arguments(const CommandText& text, const std::vector<OptionRow>& decl
     po::store(po::command_line_parser(words).options(all).positional(positional).style(style).run(), found);
   } catch (const po::unknown_option& error) {
     std::string option = error.get_option_name();
+    option.resize(std::min(option.size(), option.find('=')));  // --limt=3
     fail(ErrorKind::kInvalidArgument, "salient {}: unknown option {}{}", command_, option, did_you_mean(option, known));
   } catch (const po::error& error) {
     fail(ErrorKind::kInvalidArgument, "salient {}: {}", command_, error.what());

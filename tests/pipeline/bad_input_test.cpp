@@ -138,6 +138,12 @@ TEST(BadConfig, MissedRetentionBoundIsACheckThatFailed) {
   } else {
     EXPECT_EQ(result.exit_code, 0) << result.err;
   }
+  // A text is bounded by its perplexity, which two bits a weight raise.
+  std::vector<std::string> text = strict;
+  text.insert(text.end(), {"--set", "quantization.bits=2", "--set", "quantization.method=rtn", "--set",
+                           "quantization.format=compressed-tensors", "--set", "evaluation.tasks=[{name: perplexity, limit: 2, file: '" +
+                                        (kDemoModel / "data/heldout.txt").string() + "'}]"});
+  expect_error(run_program(text, folder.path()), 7, {"ACCURACY_DEGRADATION", "perplexity perplexity", "max_retention_loss"});
   std::vector<std::string> lenient = strict;
   lenient[3] = "evaluation.max_retention_loss=0.9";
   const ProgramResult again = run_program(lenient, folder.path());

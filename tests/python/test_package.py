@@ -68,7 +68,7 @@ class Run(FolderTest):
         self.assertIn("_w4_g64_", found["artifact"])
         with self.assertRaises(salient.InvalidArgumentError) as caught:
             salient.run(path, overrides=["quantization.group_size=63"])
-        self.assertIn("--set quantization.group_size=63", caught.exception.message)
+        self.assertIn("group size 63 does not divide", caught.exception.message)
         with self.assertRaises(salient.InvalidArgumentError):
             salient.run(path, overrides="quantization.group_size=64")
 
@@ -133,11 +133,13 @@ class Commands(FolderTest):
             group_size=64,
             max_calib_samples=12,
             n_grid=4,
+            format="compressed-tensors",
             overrides=[{"pattern": "down_proj", "bits": 8}],
             seed=7,
         )
         self.assertEqual(found["folder"], str(out))
-        self.assertEqual(json.loads((out / "config.json").read_text())["quantization_config"]["group_size"], 64)
+        groups = json.loads((out / "config.json").read_text())["quantization_config"]["config_groups"].values()
+        self.assertEqual({(group["weights"]["num_bits"], group["weights"]["group_size"]) for group in groups}, {(4, 64), (8, 64)})
         result = salient.evaluate(
             out,
             ["arc", "perplexity"],
@@ -156,7 +158,7 @@ class Commands(FolderTest):
 
     def test_command(self):
         self.assertRegex(salient.command(["--version"]), r"^salient \d+\.\d+\.\d+\n$")
-        self.assertIn("qwen3", salient.command(["inspect", DEMO, "--json"]))
+        self.assertEqual(json.loads(salient.command(["inspect", DEMO, "--json"]))["format"], "float")
 
 
 class Stopping(FolderTest):
