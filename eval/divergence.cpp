@@ -65,19 +65,42 @@ struct Positions {
   auto parts() { return std::array{&model_log_probs, &base_log_probs, &kl, &same_top}; }
 };
 
-Positions run_windows(const LanguageModel& model, const LanguageModel& base, const TokenWindows& windows, int64_t begin, int64_t count,
-                      const WindowOptions& options) {
+// [tokens, hidden_size] of the base, which runs only where its states were not kept when another model was compared with it.
+at::Tensor base_states(const LanguageModel& base, const TokenWindows& windows, int64_t begin, int64_t count, const at::Tensor& ids,
+                       const RequestJournal* journal) {
+  const auto run = [&] { return base.decoder.hidden_states(ids.to(base.decoder.options().device)).flatten(0, 1); };
+  // What an external decoder gives are logits.
+  if (journal == nullptr || !journal->find_states || base.decoder.is_external()) return run();
+  const at::ScalarType dtype = base.decoder.options().dtype;
+  const int64_t hidden_size = base.decoder.config().hidden_size;
+  const std::string key = JournalKey(*journal, "hidden states").add(windows.window).add(ids_of(windows, begin, count)).hex();
+  if (std::optional<std::string> kept = journal->find_states(key)) {
+    const int64_t tokens = count * windows.window;
+    if (kept->size() == static_cast<size_t>(tokens * hidden_size) * c10::elementSize(dtype))
+      return at::from_blob(kept->data(), {tokens, hidden_size}, dtype).clone().to(base.decoder.options().device);
+  }
+  at::Tensor states = run();
+  if (states.scalar_type() == dtype && states.size(1) == hidden_size) {
+    const at::Tensor host = states.to(at::kCPU).contiguous();
+    journal->keep_states(key, {static_cast<const char*>(host.const_data_ptr()), host.nbytes()});
+  }
+  return states;
+}
+
+Positions run_windows(const LanguageModel& model, const LanguageModel& base, const TokenWindows& windows, int64_t begin,
+                      int64_t count, const WindowOptions& options) {
   const int64_t window = windows.window;
   // Both models' log-probabilities and their product exist at a time.
   const int64_t slice = std::max<int64_t>(1, positions_per_slice(model.decoder.config().vocab_size) / 2);
-  const at::Tensor ids = at::from_blob(const_cast<models::TokenId*>(ids_of(windows, begin, count).data()), {count, window}, at::kInt)
-                             .to(model.decoder.options().device, at::kLong);
+  const at::Tensor ids =
+      at::from_blob(const_cast<models::TokenId*>(ids_of(windows, begin, count).data()), {count, window}, at::kInt)
+          .to(model.decoder.options().device, at::kLong);
   at::Tensor targets = at::zeros_like(ids);
   targets.narrow(1, 0, window - 1).copy_(ids.narrow(1, 1, window - 1));
   targets = targets.reshape({-1, 1});
   const at::Tensor model_hidden = model.decoder.hidden_states(ids, {}, nullptr, {options.watch.inputs(), {}}).flatten(0, 1);
   tell_windows(options.watch, windows, begin, count);
-  const at::Tensor base_hidden = base.decoder.hidden_states(ids.to(base.decoder.options().device)).flatten(0, 1);
+  const at::Tensor base_hidden = base_states(base, windows, begin, count, ids, options.base_journal);
   Positions out;
   for (int64_t at = 0; at < count * window; at += slice) {
     const int64_t n = std::min(slice, count * window - at);
@@ -138,7 +161,11 @@ PositionComparison compare_positions(const LanguageModel& model, const LanguageM
     std::optional<Positions> positions;
     std::string key;
     if (journaled) {
-      key = JournalKey(*options.journal, "divergence").add(options.base_journal->model).add(window).add(ids_of(windows, begin, batch)).hex();
+      key = JournalKey(*options.journal, "divergence")
+                .add(options.base_journal->model)
+                .add(window)
+                .add(ids_of(windows, begin, batch))
+                .hex();
       if (const auto known = options.journal->find(key)) positions = parse_positions(*known, static_cast<size_t>(batch * window));
     }
     if (!positions) {

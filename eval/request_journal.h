@@ -27,6 +27,10 @@ struct RequestJournal {
   std::string model;  // its weights' hash and all that changes its figures: dtype, device, bits
   std::function<std::optional<std::string>(const std::string& key)> find;
   std::function<void(std::span<const JournalEntry> entries)> add;  // all of them or none, at once on disk
+  // What is too large to be an answer, and serves other models that are compared with this one: hidden states, as bytes. Both may be
+  // empty; what was kept may be gone.
+  std::function<std::optional<std::string>(const std::string& key)> find_states;
+  std::function<void(const std::string& key, std::string_view bytes)> keep_states;
 };
 
 // Call order: add* hex. Texts and ids are told apart by their lengths; of a list of them, add its length before.

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "pipeline/state_cache.h"
 
 namespace salient::pipeline {
 
@@ -34,6 +35,15 @@ eval::RequestJournal make_journal(Store& store, const std::string& model_hash, c
       log_warn("answers are kept no longer, a stopped evaluation would ask them again: {}", error.message());
     }
   };
+  if (StateCache::current() != nullptr) {
+    journal.find_states = [](const std::string& key) {
+      const StateCache* cache = StateCache::current();
+      return cache != nullptr ? cache->find(key) : std::nullopt;
+    };
+    journal.keep_states = [](const std::string& key, std::string_view bytes) {
+      if (StateCache* cache = StateCache::current()) cache->keep(key, bytes);
+    };
+  }
   return journal;
 }
 

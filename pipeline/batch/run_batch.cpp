@@ -20,6 +20,7 @@
 #include "pipeline/evaluation_records.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/model_card.h"
+#include "pipeline/state_cache.h"
 #include "pipeline/work_folder.h"
 
 namespace salient::pipeline {
@@ -320,6 +321,7 @@ std::string_view to_string(OutcomeState state) {
 
 std::vector<ModelOutcome> run_batch(Store& store, const std::string& run_name, std::vector<PlannedEvaluation> plan,
                                     const BatchSettings& settings, StoredResults& results, const BatchEvents& events) {
+  StateCache base_states(store);
   BatchRunner runner(store, std::move(plan), settings, results, events);
   runner.run(run_name);
   return runner.take();

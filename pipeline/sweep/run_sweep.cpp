@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "common/error.h"
+#include "pipeline/state_cache.h"
 #include "pipeline/sweep/shared_quantization.h"
 
 namespace salient::pipeline {
@@ -54,6 +55,7 @@ SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector
         observer.message(fmt::format("points are quantized one after the other, not on one float pass: {}", reason));
     }
   }
+  StateCache base_states(store);
   for (size_t i = 0; i < plans.size(); ++i) {
     if (const auto reason = given_up.find(i); reason != given_up.end()) {
       report.points.push_back({});

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -130,6 +131,43 @@ TEST(DivergenceTest, OfAModelFromItselfIsNothing) {
   const WindowLosses alone = window_losses(demo(), windows, options);
   ASSERT_EQ(alone.losses.size(), comparison.base.losses.size());
   for (size_t i = 0; i < alone.losses.size(); ++i) ASSERT_NEAR(alone.losses[i], comparison.base.losses[i], 1e-4);
+}
+
+// The base's hidden states serve the next model: with the same figures, and without running it.
+TEST(DivergenceTest, ABaseRunsOncePerText) {
+  std::map<std::string, std::string> kept;
+  int64_t found = 0;
+  RequestJournal of_base;
+  of_base.model = "the base";
+  of_base.find = [](const std::string&) { return std::nullopt; };
+  of_base.add = [](std::span<const JournalEntry>) {};
+  of_base.find_states = [&](const std::string& key) -> std::optional<std::string> {
+    const auto at = kept.find(key);
+    if (at == kept.end()) return std::nullopt;
+    ++found;
+    return at->second;
+  };
+  of_base.keep_states = [&](const std::string& key, std::string_view bytes) { kept[key] = bytes; };
+  WindowOptions options;
+  options.window = 64;
+  options.limit_windows = 4;
+  options.batch_tokens = 128;
+  const TokenWindows windows = paper_windows(demo(), heldout(), options);
+  const PositionComparison alone = compare_positions(demo(), demo(), windows, options);
+  options.base_journal = &of_base;
+  for (const int64_t finds : {0, 2}) {
+    const PositionComparison comparison = compare_positions(demo(), demo(), windows, options);
+    EXPECT_EQ(comparison.base.losses, alone.base.losses);
+    EXPECT_EQ(comparison.kl, alone.kl);
+    EXPECT_EQ(comparison.same_top, alone.same_top);
+    EXPECT_EQ(found, finds);
+  }
+  // They are what is read: others give others.
+  for (auto& [key, bytes] : kept) bytes.assign(bytes.size(), '\0');
+  EXPECT_NE(compare_positions(demo(), demo(), windows, options).base.losses, alone.base.losses);
+  // What is cut off is not.
+  for (auto& [key, bytes] : kept) bytes.resize(bytes.size() / 2);
+  EXPECT_EQ(compare_positions(demo(), demo(), windows, options).base.losses, alone.base.losses);
 }
 
 TEST(DivergenceTest, SummarizesByWindow) {
