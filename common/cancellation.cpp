@@ -1,5 +1,8 @@
 #include "common/cancellation.h"
 
+#include <algorithm>
+#include <thread>
+
 #include "common/error.h"
 
 namespace salient {
@@ -20,6 +23,14 @@ void check_cancelled() {
   throw Error(ErrorKind::kCancelled, "stopped as asked for")
       .with_code("CANCELLED")
       .with_hint("what was finished is kept: the same call goes on from there");
+}
+
+void sleep_unless_cancelled(std::chrono::milliseconds time) {
+  constexpr auto kStep = std::chrono::milliseconds(50);
+  const auto until = std::chrono::steady_clock::now() + time;
+  while (!cancel_requested() && std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(std::min<std::chrono::steady_clock::duration>(kStep, until - std::chrono::steady_clock::now()));
+  }
 }
 
 }  // namespace salient

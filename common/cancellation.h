@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 
 namespace salient {
@@ -43,5 +44,8 @@ bool cancel_requested() noexcept;
 
 // Errors: cancelled, with code CANCELLED, when a stop was asked for.
 void check_cancelled();
+
+// Sleeps, but not much beyond a stop.
+void sleep_unless_cancelled(std::chrono::milliseconds time);
 
 }  // namespace salient

@@ -28,7 +28,8 @@ template <typename Work>
 void attempt(Member& member, const Work& work) {
   try {
     work();
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
     member.outcome.error = std::current_exception();
   }
 }

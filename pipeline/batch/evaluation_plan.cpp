@@ -58,6 +58,7 @@ class Planner {
       try {
         decide(planned);
       } catch (const Error& error) {
+        if (error.kind() == ErrorKind::kCancelled) throw;
         planned.state = PlannedState::kFailed;
         planned.reason = error.message();
       }

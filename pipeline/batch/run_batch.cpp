@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/hash.h"
 #include "common/log.h"
@@ -15,7 +16,6 @@
 #include "eval/run_health.h"
 #include "eval/verdict.h"
 #include "pipeline/batch/held_base.h"
-#include "pipeline/batch/stop_request.h"
 #include "pipeline/current_error.h"
 #include "pipeline/evaluation_records.h"
 #include "pipeline/measured_quality.h"
@@ -27,7 +27,7 @@ namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr double kLockPoll = 1;  // seconds
+constexpr std::chrono::seconds kLockPoll{1};
 
 double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
@@ -68,7 +68,9 @@ class BatchRunner {
     run_id_ = store_.begin_run(name, config, SALIENT_VERSION);
     try {
       work();
-    } catch (const Stopped&) {  // the run reads as interrupted, which it is
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCancelled) throw;
+      // The run reads as interrupted, which it is.
       say("stopped; the same command goes on");
       return;
     }
@@ -113,7 +115,7 @@ class BatchRunner {
       say(fmt::format("{}: {}", label, outcome.reason));
       return false;
     }
-    StopRequest::check();
+    check_cancelled();
     const int64_t stage =
         store_.begin_stage(run_id_, "evaluate:" + label, outcome.planned.model_hash, stage_inputs(outcome.planned));
     const double started = now();
@@ -121,11 +123,12 @@ class BatchRunner {
     std::optional<Error> error;
     try {
       evaluate(outcome);
-    } catch (const Stopped&) {
-      if (events_.end_of_progress) events_.end_of_progress();
-      throw;
     } catch (...) {
       error = current_error();
+      if (error->kind() == ErrorKind::kCancelled) {
+        if (events_.end_of_progress) events_.end_of_progress();
+        throw;
+      }
       outcome.state = OutcomeState::kFailed;
       outcome.reason = text_of(*error);
     }
@@ -201,7 +204,7 @@ class BatchRunner {
     eval::EvaluationOptions options = settings_.options;
     options.throughput = planned.throughput;
     options.observer = [this, label = planned.model.label](const eval::EvaluationProgress& at) {
-      StopRequest::check();
+      check_cancelled();
       if (events_.progress) events_.progress(label, at);
     };
     started_ = now();
@@ -278,13 +281,13 @@ class BatchRunner {
 
   // One look at each that another process had: its results are there, or whoever had it has given up, or it goes on.
   void wait_for_others(std::vector<size_t>& failed) {
-    StopRequest::check();
+    check_cancelled();
     for (size_t waiting = elsewhere_.size(); waiting > 0; --waiting) {
       const size_t i = elsewhere_.front();
       elsewhere_.pop_front();
       if (attempt_one(i)) failed.push_back(i);
     }
-    if (!elsewhere_.empty()) StopRequest::sleep(kLockPoll);
+    if (!elsewhere_.empty()) sleep_unless_cancelled(kLockPoll);
   }
 
   void say(const std::string& line) const {

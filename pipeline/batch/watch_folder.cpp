@@ -5,10 +5,10 @@
 #include <map>
 #include <set>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/text.h"
 #include "pipeline/batch/completeness.h"
-#include "pipeline/batch/stop_request.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -56,14 +56,14 @@ class Watcher {
     for (;;) {
       const bool changed = tree_has_changed();
       if (changed || !unsettled_.empty()) {
-        const bool worked = look();
+        const bool worked = look_unless_stopped();
         if (changed || worked) busy = Clock::now();
       }
-      if (StopRequest::signal() != 0 || options_.once) break;
+      if (cancel_requested() || options_.once) break;
       const bool idle = unsettled_.empty() && options_.until_idle_seconds && seconds_since(busy) >= *options_.until_idle_seconds;
       if (idle) break;
-      StopRequest::sleep(options_.poll_seconds);
-      if (StopRequest::signal() != 0) break;
+      sleep_unless_cancelled(std::chrono::milliseconds(static_cast<int64_t>(1000 * options_.poll_seconds)));
+      if (cancel_requested()) break;
     }
     return report();
   }
@@ -80,6 +80,16 @@ class Watcher {
     looked_ = true;
     tree_ = std::move(now);
     return true;
+  }
+
+  // False also where it was stopped.
+  bool look_unless_stopped() {
+    try {
+      return look();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCancelled) throw;
+      return false;
+    }
   }
 
   // One pass over what is complete. True where something was evaluated.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "models/io/model_folder.h"
 #include "pipeline/commands/evaluation_options.h"
@@ -102,7 +103,9 @@ BatchEvents batch_events(ProgressLine& progress) {
   return events;
 }
 
-void print_report(const BatchReport& report, const BatchSettings& settings, const StoredResults& results, bool json) {
+void finish_report(const BatchReport& report, const BatchSettings& settings, const StoredResults& results, bool json) {
+  const CancellationToken never;
+  const CancellationScope summary(never);
   if (json) return print_json(report_json(report, settings, results));
   print_text(report_text(report, settings, results));
 }

@@ -29,8 +29,9 @@ BatchSettings batch_settings(const Arguments& arguments, const eval::TaskLibrary
 // Notes and progress go to standard error. `progress` outlives the events.
 BatchEvents batch_events(ProgressLine& progress);
 
-// Errors: check failed with code BATCH_FAILED where a model failed, after everything is printed.
-void print_report(const BatchReport& report, const BatchSettings& settings, const StoredResults& results, bool json);
+// Prints it, also after a stop was asked for.
+void finish_report(const BatchReport& report, const BatchSettings& settings, const StoredResults& results, bool json);
+// Errors: check failed with code BATCH_FAILED where a model failed.
 void check_report(const BatchReport& report);
 
 }  // namespace salient::pipeline

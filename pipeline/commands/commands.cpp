@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "common/error.h"
+#include "common/interrupt.h"
 #include "common/text.h"
 #include "pipeline/commands/batch_commands.h"
 #include "pipeline/commands/metal_marlin_commands.h"
@@ -96,12 +97,15 @@ int run_program(const std::vector<std::string>& words) {
     std::fputs(usage().c_str(), stderr);
     return static_cast<int>(ErrorKind::kInvalidArgument);
   }
+  const Interrupt interrupt(Interrupt::Second::kEnds);
+  const CancellationScope scope(interrupt.token());
   try {
     run_words(words);
     return 0;
   } catch (...) {
     const Error error = current_error();
     print_error(error);
+    if (error.kind() == ErrorKind::kCancelled && interrupt.signal() != 0) end_by_signal(interrupt.signal());
     return static_cast<int>(error.kind());
   }
 }

@@ -1,12 +1,13 @@
 #include <algorithm>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/interrupt.h"
 #include "common/text.h"
 #include "eval/task_library.h"
 #include "pipeline/batch/batch_jobs.h"
 #include "pipeline/batch/batch_report.h"
-#include "pipeline/batch/stop_request.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/batch_commands.h"
 #include "pipeline/commands/batch_options.h"
@@ -138,15 +139,14 @@ void evaluate_all_command(const std::vector<std::string>& words) {
     if (!launched.complete) return print_text("jobs are submitted; the same command follows them and collects their results\n");
     const StoredResults collected(store, settings);
     report.outcomes = launched_outcomes(plan, make_plan(store, listing.models, settings, collected, arguments), launched);
-    print_report(report, settings, collected, arguments.flag("json"));
+    finish_report(report, settings, collected, arguments.flag("json"));
     return check_report(report);
   }
-  const StopRequest stop;
   ProgressLine progress;
   report.outcomes = run_batch(store, "evaluate-all " + folder.string(), std::move(plan), settings, results, batch_events(progress));
   progress.finish();
-  print_report(report, settings, results, arguments.flag("json"));
-  if (const int signal = StopRequest::signal(); signal != 0) end_by_signal(signal);
+  finish_report(report, settings, results, arguments.flag("json"));
+  check_cancelled();
   check_report(report);
 }
 

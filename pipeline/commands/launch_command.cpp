@@ -1,8 +1,7 @@
 // launch: run configs as jobs.
-#include <csignal>
-
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/interrupt.h"
 #include "common/table.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
@@ -106,11 +105,7 @@ void launch_command(const std::vector<std::string>& words) {
   } else {
     print_text(format_table({"Job", "Status", "Tries", "Reason"}, rows));
   }
-  if (result.signal != 0) {
-    // As a process that was ended by the signal, which shells and schedulers know how to read.
-    ::signal(result.signal, SIG_DFL);
-    ::raise(result.signal);
-  }
+  if (result.signal != 0) end_by_signal(result.signal);
   if (failed > 0) {
     throw Error(ErrorKind::kCheckFailed,
                 fmt::format("{} of {} jobs are not done; their logs lie in {}", failed, jobs.size(), (folder / "jobs").string()))

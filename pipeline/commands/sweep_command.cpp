@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <optional>
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/interrupt.h"
 #include "common/table.h"
 #include "common/text.h"
 #include "pipeline/commands/arguments.h"
@@ -148,11 +148,7 @@ void sweep_command(const std::vector<std::string>& words) {
   Store store(config.store);
   PartsLaunch elsewhere;
   if (config.launcher && !partly) elsewhere = run_elsewhere(store, config, plans, arguments);
-  if (elsewhere.signal != 0) {
-    // As a process that was ended by the signal, which shells and schedulers know how to read.
-    ::signal(elsewhere.signal, SIG_DFL);
-    ::raise(elsewhere.signal);
-  }
+  if (elsewhere.signal != 0) end_by_signal(elsewhere.signal);
   if (!elsewhere.complete) return print_text("jobs are submitted; the same command follows them and collects their results\n");
   const SweepReport report = run_sweep(store, config, plans, observer, elsewhere.given_up);
   progress.finish();

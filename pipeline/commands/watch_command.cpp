@@ -1,6 +1,6 @@
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "eval/task_library.h"
-#include "pipeline/batch/stop_request.h"
 #include "pipeline/batch/watch_folder.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/batch_commands.h"
@@ -40,12 +40,13 @@ void watch_command(const std::vector<std::string>& words) {
         .with_hint("--once ends after one look");
   }
   Store store(arguments.text_or("store", "runs/salient.db"));
-  const StopRequest stop;
   ProgressLine progress;
   const BatchReport report = watch_folder(store, folder, settings, options, batch_events(progress));
   progress.finish();
-  print_report(report, settings, StoredResults(store, settings), arguments.flag("json"));
-  check_report(report);  // and not the signal: Ctrl-C is how it is meant to end
+  const CancellationToken never;
+  const CancellationScope summary(never);  // is made after a stop, too
+  finish_report(report, settings, StoredResults(store, settings), arguments.flag("json"));
+  check_report(report);  // and not whether it was stopped: that is how it is meant to end
 }
 
 }  // namespace salient::pipeline

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "common/error.h"
-#include "pipeline/launcher/interrupt.h"
+#include "common/interrupt.h"
 #include "pipeline/launcher/job_files.h"
 #include "pipeline/launcher/launch_state.h"
 #include "pipeline/launcher/local_runner.h"
@@ -46,7 +46,7 @@ class Launch {
       : state_(state), jobs_(jobs), config_(config), runner_(runner), callbacks_(callbacks) {}
 
   int run(const LaunchOptions& options) {
-    const Interrupt interrupt;
+    const Interrupt interrupt(Interrupt::Second::kCounts);
     runner_.adopt();
     auto changed = Clock::now();
     for (;;) {

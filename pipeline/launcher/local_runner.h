@@ -8,7 +8,7 @@
 #include <map>
 #include <vector>
 
-#include "pipeline/launcher/interrupt.h"
+#include "common/interrupt.h"
 #include "pipeline/launcher/launch_state.h"
 #include "pipeline/launcher/try_end.h"
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "pipeline/launcher/interrupt.h"
+#include "common/interrupt.h"
 #include "pipeline/launcher/launch_state.h"
 #include "pipeline/launcher/launcher_config.h"
 #include "pipeline/launcher/slurm_commands.h"

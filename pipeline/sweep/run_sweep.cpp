@@ -29,6 +29,7 @@ PointResult run_point(Store& store, const RunPlan& plan, const RunObserver& obse
     result.up_to_date = report.stages_run == 0;
     result.evaluation = report.evaluation;
   } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
     result.error = error.hint().empty() ? error.message() : fmt::format("{} ({})", error.message(), error.hint());
   }
   return result;
