@@ -13,6 +13,7 @@
 #include "pipeline/commands/batch_options.h"
 #include "pipeline/commands/dry_run_store.h"
 #include "pipeline/commands/evaluation_options.h"
+#include "pipeline/commands/launcher_options.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/launcher/launch_progress.h"
 
@@ -70,13 +71,7 @@ PartsLaunch run_elsewhere(Store& store, const fs::path& models, const std::vecto
   const PartJobs jobs = batch_jobs(plan, settings, results, models, batch_words(arguments), config.max_jobs, folder);
   if (jobs.jobs.empty()) return {};
   LaunchProgress progress("jobs");
-  LaunchCallbacks callbacks;
-  callbacks.message = [&](const std::string& line) {
-    progress.clear();
-    print_note(line);
-  };
-  callbacks.progress = [&](const LaunchCounts& counts) { progress.show(counts); };
-  return launch_parts(store, jobs, config, folder, arguments.flag("detach"), callbacks);
+  return launch_parts(store, jobs, config, folder, arguments.flag("detach"), launch_callbacks(progress));
 }
 
 // Makes no store where there is none.
@@ -105,12 +100,8 @@ void evaluate_all_command(const std::vector<std::string>& words) {
        "  salient evaluate-all Models/ --tasks arc --data arc=arc_test.jsonl --base 'llama-*=Models/Llama-3.1-8B' --memory 24GB "
        "--retries 2\n"
        "  salient evaluate-all Models/ --tasks arc --data arc=arc_test.jsonl --launcher slurm --launcher-set partition=gpu\n"},
-      with_batch_rows(
-          {{"dry-run", "", "print what would be evaluated, and the command that does each alone"},
-           {"only", "MODEL", "this model alone, by its path below the folder", true},
-           {"launcher", "KIND|FILE", "run jobs: local, slurm, or a YAML file with the block launcher (docs/cluster.md)"},
-           {"launcher-set", "KEY=VALUE", "change a value of that block: --launcher-set max_jobs=4", true},
-           {"detach", "", "with slurm: submit and end; the same command follows the jobs and collects their results"}}),
+      with_batch_rows(with_launcher_rows({{"dry-run", "", "print what would be evaluated, and the command that does each alone"},
+                                          {"only", "MODEL", "this model alone, by its path below the folder", true}})),
       words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);

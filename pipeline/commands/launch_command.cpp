@@ -5,6 +5,7 @@
 #include "common/table.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
+#include "pipeline/commands/launcher_options.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/launcher/job_files.h"
 #include "pipeline/launcher/launch.h"
@@ -16,15 +17,12 @@ namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
-const std::vector<OptionRow> kRows = {
-    {"launcher", "KIND|FILE", "local, slurm, or a YAML file with the block launcher (docs/cluster.md); default: local"},
-    {"launcher-set", "KEY=VALUE", "change a value of that block: --launcher-set max_jobs=4", true},
+const std::vector<OptionRow> kRows = with_launcher_rows({
     {"set", "KEY=VALUE", "change a value of every config: --set quantization.group_size=64", true},
     {"name", "NAME", "of this launch, whose jobs and logs lie in launches/NAME beside the store; default: launch"},
     {"store", "FILE", "the store that takes all results in; default runs/salient.db"},
-    {"detach", "", "slurm: submit and end; the same command follows the jobs and collects their results"},
     {"json", "", "print the outcome as JSON"},
-};
+});
 
 // Everything that the stages depend on, contents of files included: they say what they would be keyed by.
 std::string key_of(Store& store, const RunPlan& plan) {
@@ -80,12 +78,7 @@ void launch_command(const std::vector<std::string>& words) {
   for (const std::string& file : arguments.positional()) jobs.push_back(make_job(store, file, arguments.values("set"), folder));
 
   LaunchProgress progress("jobs");
-  LaunchCallbacks callbacks;
-  callbacks.message = [&](const std::string& line) {
-    progress.clear();
-    print_note(line);
-  };
-  callbacks.progress = [&](const LaunchCounts& counts) { progress.show(counts); };
+  LaunchCallbacks callbacks = launch_callbacks(progress);
   callbacks.finished = [&](const LaunchJob&, const JobOutcome& outcome) {
     if (!outcome.results.empty()) import_store(store, outcome.results);
   };

@@ -72,19 +72,24 @@ void run_command(const std::vector<std::string>& words) {
   run_and_print(load_run_config(arguments.positional().front(), arguments.values("set")), arguments);
 }
 
+RunObserver run_observer(ProgressLine& progress) {
+  RunObserver observer;
+  observer.message = [&progress](const std::string& line) {
+    progress.finish();
+    print_note(line);
+  };
+  observer.progress = [&progress](const std::string& label, const std::string& unit, int64_t done, int64_t total) {
+    progress.show(label, unit, done, total);
+  };
+  return observer;
+}
+
 void run_and_print(RunConfig config, const Arguments& arguments) {
   if (const auto targets = tracking_targets(arguments, "run"); !targets.empty()) config.tracking = targets;
   if (!arguments.has("threads")) set_threads(config.runtime.threads);
 
   ProgressLine progress;
-  RunObserver observer;
-  observer.message = [&](const std::string& line) {
-    progress.finish();
-    print_note(line);
-  };
-  observer.progress = [&](const std::string& label, const std::string& unit, int64_t done, int64_t total) {
-    progress.show(label, unit, done, total);
-  };
+  const RunObserver observer = run_observer(progress);
   const RunPlan plan = plan_run(config, observer);
   if (arguments.flag("dry-run")) {
     DryRunStore store(config.store);

@@ -10,6 +10,8 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/dry_run_store.h"
+#include "pipeline/commands/launcher_options.h"
+#include "pipeline/commands/run_command.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/launcher/launch_progress.h"
 #include "pipeline/sweep/run_sweep.h"
@@ -27,7 +29,7 @@ const std::vector<OptionRow> kRows = {
     {"max-size", "SIZE", "name the point that loses least among those of at most this size, such as 2.5MB"},
     {"max-loss", "X", "name the smallest point among those that lose at most this much"},
     {"only", "NAME", "this point alone, on this machine", true},
-    {"detach", "", "with launcher: slurm, submit and end; the same command follows the jobs and collects their results"},
+    detach_option(),
     {"dry-run", "", "list the points and what each would still have to do; do nothing"},
     {"json", "", "print the result as JSON"},
 };
@@ -76,13 +78,7 @@ PartsLaunch run_elsewhere(Store& store, const SweepConfig& config, const std::ve
   const PartJobs jobs = sweep_jobs(store, config, plans, arguments.positional().front(), arguments.values("set"), folder);
   if (jobs.jobs.empty()) return {};
   LaunchProgress progress("jobs");
-  LaunchCallbacks callbacks;
-  callbacks.message = [&](const std::string& line) {
-    progress.clear();
-    print_note(line);
-  };
-  callbacks.progress = [&](const LaunchCounts& counts) { progress.show(counts); };
-  return launch_parts(store, jobs, *config.launcher, folder, arguments.flag("detach"), callbacks);
+  return launch_parts(store, jobs, *config.launcher, folder, arguments.flag("detach"), launch_callbacks(progress));
 }
 
 struct Bounds {
@@ -131,14 +127,7 @@ void sweep_command(const std::vector<std::string>& words) {
   if (!arguments.has("threads")) set_threads(config.points.front().run.runtime.threads);
 
   ProgressLine progress;
-  RunObserver observer;
-  observer.message = [&](const std::string& line) {
-    progress.finish();
-    print_note(line);
-  };
-  observer.progress = [&](const std::string& label, const std::string& unit, int64_t done, int64_t total) {
-    progress.show(label, unit, done, total);
-  };
+  const RunObserver observer = run_observer(progress);
   for (const std::string& name : config.duplicates) print_note(fmt::format("point {} equals an earlier one and is left out", name));
   const std::vector<RunPlan> plans = plan_sweep(config, observer);
   if (arguments.flag("dry-run")) {
