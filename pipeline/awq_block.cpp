@@ -7,14 +7,15 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <set>
 
 #include "common/cancellation.h"
 #include "common/error.h"
 #include "common/memory.h"
+#include "common/shares.h"
 #include "pipeline/block_objective.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/mappings.h"
+#include "pipeline/rank_exchange.h"
 #include "pipeline/search_result.h"
 #include "pipeline/stored_range.h"
 
@@ -232,17 +233,51 @@ AppliedScales apply_what_fits(const models::BlockLayout& layout, BlockWeights& w
   return applied;
 }
 
+// Of a group, in products of a weight with a Gram matrix: each candidate costs one for each linear.
+double search_cost(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group) {
+  double cost = 0;
+  const auto add = [&](const LinearSpec& spec) {
+    cost += static_cast<double>(spec.out_features) * static_cast<double>(spec.in_features) * static_cast<double>(spec.in_features);
+  };
+  for (const LinearId id : group.balance) add(spec_of(layout.linears, id));
+  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
+    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
+      if (spec.input == group.input) add(spec);
+    }
+  }
+  return cost;
+}
+
+// What is found for each group, by this process or, shared out, by the ranks: the same on all of them then.
+std::vector<std::optional<quant::ScaleSearchResult>> search_groups(const models::DecoderConfig& config,
+                                                                   const models::BlockLayout& layout, const BlockWeights& weights,
+                                                                   const std::vector<ScalingGroup>& groups,
+                                                                   const BlockStatistics& statistics,
+                                                                   const ExpertLoader& load_expert, const AwqOptions& options,
+                                                                   BlockObjective* objective, Ranks* ranks) {
+  std::vector<double> costs;
+  for (const ScalingGroup& group : groups) costs.push_back(search_cost(config, layout, group));
+  const std::vector<int> owners = share_by_cost(costs, ranks != nullptr ? ranks->size() : 1);
+  std::vector<std::optional<quant::ScaleSearchResult>> found(groups.size());
+  for (size_t i = 0; i < groups.size(); ++i) {
+    check_cancelled();
+    if (ranks != nullptr && owners[i] != ranks->rank()) continue;
+    found[i] = search(config, layout, weights, groups[i], statistics, load_expert, options, objective);
+    return_free_memory();
+  }
+  for (size_t i = 0; ranks != nullptr && i < groups.size(); ++i) broadcast_found(found[i], owners[i], *ranks);
+  return found;
+}
+
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
                          const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                         const StoredDtype& stored, SearchResult* kept, BlockObjective* objective) {
+                         const StoredDtype& stored, SearchResult* kept, BlockObjective* objective, Ranks* ranks) {
   std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
-  std::vector<std::optional<quant::ScaleSearchResult>> found;
-  for (const ScalingGroup& group : groups) {
-    check_cancelled();
-    found.push_back(search(config, layout, weights, group, statistics, load_expert, options, objective));
-    if (found.back()) keep_found(kept, group, layout.linears, *found.back());
-    return_free_memory();
+  std::vector<std::optional<quant::ScaleSearchResult>> found =
+      search_groups(config, layout, weights, groups, statistics, load_expert, options, objective, ranks);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (found[i]) keep_found(kept, groups[i], layout.linears, *found[i]);
   }
   // Norms that nothing is searched for, but whose weight cannot be stored as it is.
   for (ScalingGroup& group : models::scaling_groups(config, layout)) {
@@ -336,6 +371,36 @@ void store_activation_scales(const models::BlockLayout& layout, BlockWeights& we
   }
 }
 
+// The linears that read one input. One rank takes all of them, as rounding has them share the factorisation of its Gram matrix and
+// the choice of how far that is trusted (quant/gram_rounding.h).
+struct InputLinears {
+  InputId input;
+  std::vector<const LinearSpec*> linears;
+  double cost = 0;
+  int owner = 0;
+};
+
+// Of the linears that are rounded, in the order of the layout.
+std::vector<InputLinears> share_linears(const models::BlockLayout& layout, const AwqOptions& options, int ranks) {
+  std::vector<InputLinears> inputs;
+  for (const LinearSpec& spec : layout.linears) {
+    if (!is_rounded(spec, options)) continue;
+    auto input = std::find_if(inputs.begin(), inputs.end(), [&](const InputLinears& other) { return other.input == spec.input; });
+    const auto width = static_cast<double>(spec.in_features);
+    if (input == inputs.end()) {
+      inputs.push_back({spec.input, {}, width * width * width, 0});
+      input = inputs.end() - 1;
+    }
+    input->linears.push_back(&spec);
+    input->cost += static_cast<double>(spec.out_features) * width * width;
+  }
+  std::vector<double> costs;
+  for (const InputLinears& input : inputs) costs.push_back(input.cost);
+  const std::vector<int> owners = share_by_cost(costs, ranks);
+  for (size_t i = 0; i < inputs.size(); ++i) inputs[i].owner = owners[i];
+  return inputs;
+}
+
 }  // namespace
 
 std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
@@ -349,29 +414,44 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
 
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
                               BlockStatistics statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work,
-                              BlockObjective* objective) {
+                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work, BlockObjective* objective,
+                              Ranks* ranks) {
   QuantizedBlock result;
+  const std::vector<InputLinears> inputs = share_linears(layout, options, ranks != nullptr ? ranks->size() : 1);
+  const auto is_own = [&](const InputLinears& input) { return ranks == nullptr || input.owner == ranks->rank(); };
   const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id)); };
   std::map<LinearId, UntouchedWeight> untouched;
-  for (const LinearSpec& spec : layout.linears) {
-    if (is_rounded(spec, options))
-      untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics.at(spec.input), options);
-  }
-  Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored, sink.found, objective);
-  std::map<LinearId, LinearReport> reports;
-  std::set<InputId> done;
-  for (const LinearSpec& first : layout.linears) {
-    if (!is_rounded(first, options)) store_float_linear(first, linear_of(first), stored, sink);
-    if (!is_rounded(first, options) || !done.insert(first.input).second) continue;
-    std::vector<LinearJob> jobs;
-    for (const LinearSpec& spec : layout.linears) {
-      if (spec.input == first.input && is_rounded(spec, options))
-        jobs.push_back({&spec, &linear_of(spec), applied.linears[spec.id], untouched[spec.id]});
+  for (const InputLinears& input : inputs) {
+    for (const LinearSpec* spec : input.linears) {
+      if (is_own(input))
+        untouched[spec->id] = measure_untouched(*spec, linear_of(*spec).weight, statistics.at(input.input), options);
     }
-    std::vector<LinearReport> found =
-        work(jobs, std::move(statistics.extract(first.input).mapped()), /*search=*/true, options, stored, sink);
-    for (size_t i = 0; i < jobs.size(); ++i) reports[jobs[i].spec->id] = std::move(found[i]);
+  }
+  Applied applied =
+      search_and_apply(config, layout, weights, statistics, load_expert, options, stored, sink.found, objective, ranks);
+  for (const InputLinears& input : inputs) {
+    if (!is_own(input)) statistics.erase(input.input);
+  }
+  for (const LinearSpec& spec : layout.linears) {
+    if (!is_rounded(spec, options)) store_float_linear(spec, linear_of(spec), stored, sink);
+  }
+  std::map<LinearId, LinearReport> reports;
+  std::vector<RankParcel> parcels(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!is_own(inputs[i])) continue;
+    std::vector<LinearJob> jobs;
+    for (const LinearSpec* spec : inputs[i].linears)
+      jobs.push_back({spec, &linear_of(*spec), applied.linears[spec->id], untouched[spec->id]});
+    parcels[i].reports = work(jobs, std::move(statistics.extract(inputs[i].input).mapped()), /*search=*/true, options, stored,
+                              inputs[i].owner == 0 ? sink : parcels[i].sink(sink));
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (ranks != nullptr) {
+      parcels[i].hand_over(inputs[i].owner, sink, *ranks);
+      for (const LinearSpec* spec : inputs[i].linears) broadcast_linear(linear_of(*spec), inputs[i].owner, *ranks);
+    }
+    std::vector<LinearReport>& found = parcels[i].reports;
+    for (size_t j = 0; j < found.size(); ++j) reports[inputs[i].linears[j]->id] = std::move(found[j]);
   }
   for (const LinearSpec& spec : layout.linears) {
     if (is_rounded(spec, options)) result.reports.push_back(std::move(reports[spec.id]));
