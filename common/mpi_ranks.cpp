@@ -24,6 +24,7 @@ constexpr size_t kPiece = size_t{1} << 28;
 constexpr int kSpins = 200;  // questions in a row before the first sleep
 constexpr std::chrono::microseconds kShortest{20};
 constexpr std::chrono::microseconds kLongest{2000};
+constexpr auto kForever = std::chrono::steady_clock::time_point::max();
 
 void check(int result, const char* what) {
   if (result == MPI_SUCCESS) return;
@@ -115,7 +116,7 @@ class MpiRanks : public Ranks {
   }
 
   void meet() override {
-    if (all_well(/*failed=*/false, std::nullopt) == Health::kFailed) {
+    if (all_well(/*failed=*/false, kForever) == Health::kFailed) {
       told_ = true;
       throw OtherRankFailed();
     }
@@ -124,7 +125,7 @@ class MpiRanks : public Ranks {
   std::optional<Error> end(const std::optional<Error>& own, std::chrono::seconds patience) noexcept override {
     try {
       if (!told_) {
-        const auto limit = own ? std::optional(std::chrono::steady_clock::now() + patience) : std::nullopt;
+        const auto limit = own ? std::chrono::steady_clock::now() + patience : kForever;
         const Health health = all_well(own.has_value(), limit);
         if (health == Health::kUnknown) {
           scattered_ = true;
@@ -151,7 +152,7 @@ class MpiRanks : public Ranks {
   enum class Health { kWell, kFailed, kUnknown };
 
   // Waits for all ranks, until `limit` at most: whether one of them has failed.
-  Health all_well(bool failed, std::optional<std::chrono::steady_clock::time_point> limit) {
+  Health all_well(bool failed, std::chrono::steady_clock::time_point limit) {
     mine_ = failed ? 1 : 0;
     MPI_Request request = MPI_REQUEST_NULL;
     check(MPI_Iallreduce(&mine_, &anyone_, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD, &request), "MPI_Iallreduce");
@@ -164,7 +165,7 @@ class MpiRanks : public Ranks {
         ::sched_yield();
         continue;
       }
-      if (limit && std::chrono::steady_clock::now() > *limit) return Health::kUnknown;
+      if (std::chrono::steady_clock::now() > limit) return Health::kUnknown;
       std::this_thread::sleep_for(pause);
       pause = std::min(pause * 2, kLongest);
     }

@@ -9,6 +9,7 @@
 #include "pipeline/block_step.h"
 #include "pipeline/gguf_head.h"
 #include "pipeline/quantize_session.h"
+#include "pipeline/search_result.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;

@@ -85,6 +85,7 @@ int run_program_over_ranks(const std::vector<std::string>& words, const StartedR
   if (!ranks->scattered()) return fail_with(*error, first);
   print_error(*error);
   ranks->abort(static_cast<int>(error->kind()));
+  return static_cast<int>(error->kind());
 }
 
 }  // namespace salient::pipeline
