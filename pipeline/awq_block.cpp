@@ -233,11 +233,18 @@ AppliedScales apply_what_fits(const models::BlockLayout& layout, BlockWeights& w
   return applied;
 }
 
-// Of a group, in products of a weight with a Gram matrix: each candidate costs one for each linear.
-double search_cost(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group) {
+// Of a group, in multiplications: all candidates are measured on some rows of each linear, a few on all of them
+// (quant/scale_search.h).
+double search_cost(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group,
+                   const AwqOptions& options) {
+  constexpr double kSampledRows = 64;
+  constexpr double kOnAllRows = 5;
+  const double candidates = 2.0 * options.scale_search.grid;
   double cost = 0;
   const auto add = [&](const LinearSpec& spec) {
-    cost += static_cast<double>(spec.out_features) * static_cast<double>(spec.in_features) * static_cast<double>(spec.in_features);
+    const auto rows = static_cast<double>(spec.out_features);
+    const auto width = static_cast<double>(spec.in_features);
+    cost += (candidates * std::min(rows, kSampledRows) + kOnAllRows * rows) * width * width;
   };
   for (const LinearId id : group.balance) add(spec_of(layout.linears, id));
   for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
@@ -256,7 +263,7 @@ std::vector<std::optional<quant::ScaleSearchResult>> search_groups(const models:
                                                                    const ExpertLoader& load_expert, const AwqOptions& options,
                                                                    BlockObjective* objective, Ranks* ranks) {
   std::vector<double> costs;
-  for (const ScalingGroup& group : groups) costs.push_back(search_cost(config, layout, group));
+  for (const ScalingGroup& group : groups) costs.push_back(search_cost(config, layout, group, options));
   const std::vector<int> owners = share_by_cost(costs, ranks != nullptr ? ranks->size() : 1);
   std::vector<std::optional<quant::ScaleSearchResult>> found(groups.size());
   for (size_t i = 0; i < groups.size(); ++i) {
@@ -380,19 +387,26 @@ struct InputLinears {
   int owner = 0;
 };
 
-// Of the linears that are rounded, in the order of the layout.
+// Of the linears that are rounded, in the order of the layout. Costs are in multiplications with a Gram matrix, weighted as
+// measured on blocks of the size of Qwen3-0.6B's: compensation and errors take the whole matrix, ranges about ten times a group's
+// part of it, and factorisations a part of its own size.
 std::vector<InputLinears> share_linears(const models::BlockLayout& layout, const AwqOptions& options, int ranks) {
+  constexpr double kClipProducts = 10;
+  constexpr double kFactorisations = 0.3;
   std::vector<InputLinears> inputs;
   for (const LinearSpec& spec : layout.linears) {
     if (!is_rounded(spec, options)) continue;
     auto input = std::find_if(inputs.begin(), inputs.end(), [&](const InputLinears& other) { return other.input == spec.input; });
     const auto width = static_cast<double>(spec.in_features);
     if (input == inputs.end()) {
-      inputs.push_back({spec.input, {}, width * width * width, 0});
+      const bool factorises = options.rounding.kind == quant::RoundingKind::kGram;
+      inputs.push_back({spec.input, {}, factorises ? kFactorisations * width * width * width : 0.0, 0});
       input = inputs.end() - 1;
     }
     input->linears.push_back(&spec);
-    input->cost += static_cast<double>(spec.out_features) * width * width;
+    const auto group = static_cast<double>(affine_options(options, spec.name, spec.in_features).group_size);
+    const double clip = options.clip && options.search == nullptr ? kClipProducts * group : 0.0;
+    input->cost += static_cast<double>(spec.out_features) * width * (width + clip);
   }
   std::vector<double> costs;
   for (const InputLinears& input : inputs) costs.push_back(input.cost);

@@ -269,7 +269,8 @@ TEST_F(MpiQuantize, ExpertsAreShared) {
       expect_equivalent(name, out);
       const auto layers = [&](const std::string& of) {
         std::map<std::string, int64_t> routed;
-        for (const Json& layer : read_json_file(folder() / of / "quantization_metadata.json").at("layers")) {
+        const Json metadata = read_json_file(folder() / of / "quantization_metadata.json");
+        for (const Json& layer : metadata.at("layers")) {
           // Later blocks read what was rounded, and may send a token elsewhere.
           if (layer.at("name").get<std::string>().find("layers.0.") != std::string::npos)
             routed[layer.at("name").get<std::string>()] = layer.value("routed_tokens", int64_t{-1});
