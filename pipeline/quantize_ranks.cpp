@@ -43,6 +43,11 @@ bool on_all(const QuantizeWork& job, bool here) {
 void check_rows(const calibration::TokenBlocks& tokens, const Ranks& ranks) {
   const int64_t rows = tokens.ids.size(0);
   if (rows >= ranks.size()) return;
+  if (rows == 0) {
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("without calibration rows there is nothing to share among {} ranks", ranks.size()))
+        .with_hint("start the command without mpirun: the scales are given and weights are rounded to nearest, which is quick");
+  }
   throw Error(ErrorKind::kInvalidArgument,
               fmt::format("{} rows of calibration tokens are too few for {} ranks: each of them runs some", rows, ranks.size()))
       .with_hint("start fewer ranks, or give more calibration samples (--samples, or a shorter --max-seq-len)");

@@ -2,10 +2,11 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 
-#include "common/log.h"
 #include "pipeline/commands/command_ranks.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
@@ -34,7 +35,6 @@ void run_shared(const std::vector<std::string>& words, Ranks& ranks) {
   const CommandRanksScope scope(ranks);
   if (ranks.is_root()) return run_words(words);
   // What every rank would say, rank 0 says.
-  set_log_level(LogLevel::kOff);
   const CommandHost silent{[](std::string_view) {}, [](const std::string&) {},
                            [](const std::string&, const std::string&, int64_t, int64_t) {}};
   const CommandHostScope quiet(silent);

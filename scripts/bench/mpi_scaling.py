@@ -26,7 +26,7 @@ def parse_arguments():
     parser.add_argument("--blocks", type=int, default=2, help="blocks of the model (default 2)")
     parser.add_argument("--ranks", default="1,2", help="numbers of ranks (default 1,2)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each rank (default 1)")
-    parser.add_argument("--samples", type=int, default=64, help="calibration texts (default 64)")
+    parser.add_argument("--samples", type=int, default=256, help="calibration texts (default 256)")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each number of ranks (default 2)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument("options", nargs="*", help="further options of salient quantize, after --")
