@@ -147,40 +147,10 @@ class MixtureStep {
     const InputId shared_input = models::expert_layout(step_.config, layout_.block, 0).front().input;
     const int64_t at_a_time = step_.pass.ranks() != nullptr ? step_.pass.ranks()->size() : 1;
     for (int64_t first = 0; first < layout_.experts; first += at_a_time) {
-      const int64_t count = std::min(at_a_time, layout_.experts - first);
-      std::vector<MlpWeights> experts;
-      quant::InputStatistics own;
-      for (int64_t i = 0; i < count; ++i) {
-        experts.push_back(load_expert(first + i));
-        quant::InputStatistics hidden = hidden_statistics(experts.back(), first + i);
-        if (is_own(i)) own = std::move(hidden);
-        if (!step_.options.propagate_error) add_part(experts.back(), first + i);
-      }
-      std::vector<RankParcel> parcels(static_cast<size_t>(count));
-      for (int64_t i = 0; i < count; ++i) {
-        if (!is_own(i)) continue;
-        MlpWeights& weights_of_expert = experts[static_cast<size_t>(i)];
-        RankParcel& parcel = parcels[static_cast<size_t>(i)];
-        QuantizedExpert done =
-            quantize_expert(step_.config, layout_.block, first + i, std::move(weights_of_expert), statistics.at(shared_input), own,
-                            quantized.expert_input, routed_[static_cast<size_t>(first + i)], step_.options, step_.stored,
-                            i == 0 ? step_.sink : parcel.sink(step_.sink), step_.linears);
-        weights_of_expert = std::move(done.weights);
-        parcel.reports = std::move(done.reports);
-      }
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t expert = first + i;
-        std::vector<LinearReport>& found = parcels[static_cast<size_t>(i)].reports;
-        if (step_.pass.ranks() != nullptr)
-          parcels[static_cast<size_t>(i)].hand_over(static_cast<int>(i), step_.sink, *step_.pass.ranks());
-        if (step_.options.propagate_error) {
-          share_weights(experts[static_cast<size_t>(i)], expert, static_cast<int>(i));
-          add_part(experts[static_cast<size_t>(i)], expert);
-        }
-        reports.insert(reports.end(), found.begin(), found.end());
-      }
+      const int64_t end = std::min(first + at_a_time, layout_.experts);
+      quantize_experts(first, end, load_expert, statistics.at(shared_input), quantized.expert_input, reports);
       return_free_memory();
-      if (step_.on_progress) step_.on_progress(static_cast<double>(first + count) / static_cast<double>(layout_.experts));
+      if (step_.on_progress) step_.on_progress(static_cast<double>(end) / static_cast<double>(layout_.experts));
     }
     if (!step_.options.propagate_error) quantized.weights.at(models::NormSlot::kMlpOutput) = float_output_norm;
     finish(quantized.weights);
@@ -195,14 +165,47 @@ class MixtureStep {
     return ActivationFile::create(scratch(name), input_.shape(), input_.first_row());
   }
 
-  // Of experts that are taken together, each rank quantizes one: the first is rank 0's.
-  bool is_own(int64_t place) const { return step_.pass.ranks() == nullptr || step_.pass.ranks()->rank() == place; }
+  struct Expert {
+    MlpWeights weights;  // float, then what is stored
+    quant::InputStatistics hidden;
+    RankParcel parcel;
+    int owner = 0;
+  };
 
-  // What rank `from` has stored of an expert.
-  void share_weights(MlpWeights& weights, int64_t expert, int from) const {
-    if (step_.pass.ranks() == nullptr) return;
-    for (const models::LinearSpec& spec : models::expert_layout(step_.config, layout_.block, expert))
-      broadcast_linear(std::get<models::FloatLinear>(weights.at(spec.id.slot)), from, *step_.pass.ranks());
+  // The experts from `first` to before `end`, at most one for each rank, which quantizes it; adds their parts of the output.
+  void quantize_experts(int64_t first, int64_t end, const ExpertLoader& load_expert, const quant::InputStatistics& input,
+                        const AppliedScales& expert_input, std::vector<LinearReport>& reports) {
+    Ranks* const ranks = step_.pass.ranks();
+    const auto is_own = [&](const Expert& expert) { return ranks == nullptr || ranks->rank() == expert.owner; };
+    std::vector<Expert> experts(static_cast<size_t>(end - first));
+    for (int64_t number = first; number < end; ++number) {
+      Expert& expert = experts[static_cast<size_t>(number - first)];
+      expert.owner = static_cast<int>(number - first);
+      expert.weights = load_expert(number);
+      expert.hidden = hidden_statistics(expert.weights, number);
+      if (!is_own(expert)) expert.hidden = {};
+      if (!step_.options.propagate_error) add_part(expert.weights, number);
+    }
+    for (int64_t number = first; number < end; ++number) {
+      Expert& expert = experts[static_cast<size_t>(number - first)];
+      if (!is_own(expert)) continue;
+      const TensorSink sink = expert.owner == 0 ? step_.sink : expert.parcel.sink(step_.sink);
+      QuantizedExpert done =
+          quantize_expert(step_.config, layout_.block, number, std::move(expert.weights), input, expert.hidden, expert_input,
+                          routed_[static_cast<size_t>(number)], step_.options, step_.stored, sink, step_.linears);
+      expert.weights = std::move(done.weights);
+      expert.parcel.reports = std::move(done.reports);
+    }
+    for (int64_t number = first; number < end; ++number) {
+      Expert& expert = experts[static_cast<size_t>(number - first)];
+      if (ranks != nullptr) {
+        expert.parcel.hand_over(expert.owner, step_.sink, *ranks);
+        for (const models::LinearSpec& spec : models::expert_layout(step_.config, layout_.block, number))
+          broadcast_linear(std::get<models::FloatLinear>(expert.weights.at(spec.id.slot)), expert.owner, *ranks);
+      }
+      if (step_.options.propagate_error) add_part(expert.weights, number);
+      reports.insert(reports.end(), expert.parcel.reports.begin(), expert.parcel.reports.end());
+    }
   }
 
   // Statistics of everything but the insides of experts; keeps what experts read, and counts where the router sends the tokens.

@@ -9,6 +9,7 @@
 #include "common/file.h"
 #include "common/memory.h"
 #include "common/text.h"
+#include "models/decoder/block_layout.h"
 #include "models/gguf/gguf_checkpoint.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/io/checkpoint.h"
@@ -97,6 +98,21 @@ std::string other_weights_note(const QuantizeWork& job) {
                      search->file);
 }
 
+// Of the experts that a rank holds beside the one that it quantizes: each rank takes one at a time, and all read every one of them.
+uint64_t other_experts_bytes(const QuantizeWork& job) {
+  if (!job.is_shared()) return 0;
+  uint64_t most = 0;
+  for (int64_t block = 0; block < job.blocks(); ++block) {
+    const int64_t experts = models::block_layout(job.config, block).experts;
+    if (experts == 0) continue;
+    uint64_t bytes = 0;
+    for (const models::LinearSpec& spec : models::expert_layout(job.config, block, 0))
+      bytes += static_cast<uint64_t>(spec.out_features * spec.in_features) * sizeof(float);
+    most = std::max(most, bytes * static_cast<uint64_t>(std::min<int64_t>(job.options.ranks->size(), experts) - 1));
+  }
+  return most;
+}
+
 }  // namespace
 
 void fail_exists(const QuantizeModelOptions& options) {
@@ -147,6 +163,7 @@ void check_needs(const QuantizeWork& job, bool disk) {
   const QuantizeModelOptions& options = job.options;
   const at::Tensor& ids = job.tokens.ids;
   QuantizeEstimate estimate = estimate_quantize(job.config, options.awq, ids.numel(), std::max(options.batch_tokens, ids.size(1)));
+  estimate.peak_memory_bytes += other_experts_bytes(job);
   for (const models::PlannedTensor& tensor : job.kept) estimate.disk_bytes += models::data_bytes(tensor);
   if (options.awq.search_only) estimate.disk_bytes = std::min(estimate.disk_bytes, search_only_bytes(job, estimate.disk_bytes));
   job.say(fmt::format("needs at most {} of memory{} and {} of disk", human_bytes(estimate.peak_memory_bytes),

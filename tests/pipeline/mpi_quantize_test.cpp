@@ -21,6 +21,7 @@
 #include "support/demo_run.h"
 #include "support/golden_checkpoint.h"
 #include "support/run_program.h"
+#include "support/slurm.h"
 #include "support/temporary_folder.h"
 
 namespace salient::test {
@@ -31,13 +32,16 @@ using testing::HasSubstr;
 using testing::Not;
 using Words = std::vector<std::string>;
 
-std::string find_mpirun() {
+// The path of a program of PATH; "" where it is not there.
+std::string find_program(const std::string& name) {
   const char* path = std::getenv("PATH");
   for (const std::string& folder : split(path != nullptr ? path : "", ':')) {
-    if (::access((fs::path(folder) / "mpirun").c_str(), X_OK) == 0) return (fs::path(folder) / "mpirun").string();
+    if (::access((fs::path(folder) / name).c_str(), X_OK) == 0) return (fs::path(folder) / name).string();
   }
   return "";
 }
+
+std::string find_mpirun() { return find_program("mpirun"); }
 
 // Of mpirun: as root and with more ranks than cores, as tests run.
 Words launch(int ranks, const Words& program) {
@@ -331,6 +335,21 @@ TEST_F(MpiQuantize, WithAnotherNumberOfRanksOrWithoutAFileItBeginsAnew) {
   ASSERT_EQ(two.exit_code, 0) << two.err;
   EXPECT_THAT(two.err, Not(HasSubstr("going on")));
   expect_same_bytes("two", "lost");
+}
+
+// Which tells the ranks of one another by PMIx; Debian's Open MPI and Slurm both have it.
+TEST_F(MpiQuantize, SlurmStartsRanksToo) {
+  if (const auto missing = SlurmCluster::missing()) GTEST_SKIP() << *missing;
+  const SlurmCluster cluster;
+  ASSERT_EQ(run_ranks(2, demo_words("two")).exit_code, 0);
+  Words words = {"--mpi=pmix", "--ntasks=2", "--overcommit", "--kill-on-bad-exit"};
+  const Words command = salient(demo_words("out"));
+  words.insert(words.end(), command.begin(), command.end());
+  ProgramCall call = call_of(words, folder());
+  call.program = find_program("srun");
+  const ProgramResult result = run_program(call);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  expect_same_bytes("two", "out");
 }
 
 // How often a text is in another.
