@@ -10,10 +10,12 @@
 #include <deque>
 #include <optional>
 #include <random>
+#include <span>
 
 #include "common/error.h"
 #include "common/hash.h"
 #include "common/log.h"
+#include "common/shares.h"
 #include "models/decoder/block_layout.h"
 #include "models/decoder/streamed_decoder.h"
 #include "models/io/npy.h"
@@ -135,6 +137,27 @@ Rows write_batch(models::StreamedDecoder& decoder, const models::DecoderConfig& 
   return result;
 }
 
+// Whose each batch is; 0 for all where this process is alone.
+std::vector<int> owners_of(const std::vector<RowBatch>& batches, const Ranks* ranks) {
+  std::vector<double> costs;
+  for (const RowBatch& batch : batches) costs.push_back(static_cast<double>(batch.count));
+  return share_by_cost(costs, is_shared(ranks) ? ranks->size() : 1);
+}
+
+// A batch of rank `from` to all.
+void broadcast_batch(Rows& rows, const RowBatch& batch, int64_t row_tokens, int from, Ranks& ranks) {
+  std::vector<int64_t> ids(static_cast<size_t>(batch.count * row_tokens));
+  auto id = ids.begin();
+  for (const auto& row : rows) id = std::copy(row.begin(), row.end(), id);
+  ranks.broadcast(std::as_writable_bytes(std::span(ids)), from);
+  rows.clear();
+  for (auto begin = ids.begin(); begin != ids.end(); begin += row_tokens) {
+    std::vector<TokenId> row;
+    for (auto one = begin; one != begin + row_tokens; ++one) row.push_back(static_cast<TokenId>(*one));
+    rows.push_back(std::move(row));
+  }
+}
+
 std::filesystem::path cached_batch(const SelfGenerationOptions& options, const RowBatch& batch) {
   return options.cache / fmt::format("rows_{}_{}.npy", batch.begin, batch.count);
 }
@@ -180,10 +203,14 @@ Rows generate_rows(const models::Checkpoint& checkpoint, const models::DecoderCo
   const std::vector<RowBatch> batches = batches_of(count, most);
   const uint64_t rows_bytes = (batches.empty() ? 0 : static_cast<uint64_t>(batches.back().count)) * row_bytes;
   std::optional<models::StreamedDecoder> decoder;  // once there is something to write
+  const std::vector<int> owners = owners_of(batches, options.ranks);
+  const int rank = is_shared(options.ranks) ? options.ranks->rank() : 0;
   int64_t steps = 0;
-  const int64_t total_steps = static_cast<int64_t>(batches.size()) * options.row_tokens;
-  Rows result;
-  for (const RowBatch& batch : batches) {
+  const int64_t total_steps = std::count(owners.begin(), owners.end(), rank) * options.row_tokens;
+  std::vector<Rows> written(batches.size());
+  for (size_t i = 0; i < batches.size(); ++i) {
+    if (owners[i] != rank) continue;
+    const RowBatch& batch = batches[i];
     std::optional<Rows> rows = find_batch(options, batch);
     if (rows) {
       steps += options.row_tokens;
@@ -194,7 +221,12 @@ Rows generate_rows(const models::Checkpoint& checkpoint, const models::DecoderCo
       });
       keep_batch(options, batch, *rows);
     }
-    result.insert(result.end(), rows->begin(), rows->end());
+    written[i] = std::move(*rows);
+  }
+  Rows result;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    if (is_shared(options.ranks)) broadcast_batch(written[i], batches[i], options.row_tokens, owners[i], *options.ranks);
+    result.insert(result.end(), written[i].begin(), written[i].end());
   }
   result.resize(static_cast<size_t>(count));
   return result;

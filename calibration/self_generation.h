@@ -12,6 +12,7 @@
 #include <functional>
 #include <vector>
 
+#include "common/ranks.h"
 #include "models/decoder/decoder_config.h"
 #include "models/io/checkpoint.h"
 #include "models/text/tokenizer.h"
@@ -28,7 +29,9 @@ struct SelfGenerationOptions {
   std::vector<models::TokenId> end_ids;  // end a document; the row goes on with the next opening
   uint64_t memory_bytes = 0;             // of weights that stay loaded and of the cache (see models/decoder/streamed_decoder.h)
   std::filesystem::path cache;           // a folder for this model's rows with these options, `tokens` aside; empty = none
-  std::function<void(int64_t done, int64_t total)> on_progress;  // steps
+  std::function<void(int64_t done, int64_t total)> on_progress;  // steps, of this rank where there are several
+  // The processes that share the batches out among them, all of which call with the same and get the same; null = this one alone.
+  Ranks* ranks = nullptr;
 };
 
 // The same model, options and machine give the same rows, and fewer tokens the first of them: rows are always written in the same

@@ -23,10 +23,10 @@ int64_t elements(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-ActivationFile ActivationFile::create(const std::filesystem::path& path, std::vector<int64_t> shape) {
+ActivationFile ActivationFile::create(const std::filesystem::path& path, std::vector<int64_t> shape, int64_t first_row) {
   const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file < 0) fail_errno(path, "create", errno);
-  ActivationFile created(path, std::move(shape), file);
+  ActivationFile created(path, std::move(shape), first_row, file);
   // Reserved at once: a disk that is too full says so now, not in the middle of a block.
   const int64_t bytes = elements(created.shape_) * 4;
   const int error = bytes > 0 ? ::posix_fallocate(file, 0, bytes) : 0;  // which refuses 0
@@ -34,10 +34,10 @@ ActivationFile ActivationFile::create(const std::filesystem::path& path, std::ve
   return created;
 }
 
-ActivationFile ActivationFile::open(const std::filesystem::path& path, std::vector<int64_t> shape) {
+ActivationFile ActivationFile::open(const std::filesystem::path& path, std::vector<int64_t> shape, int64_t first_row) {
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0) fail_errno(path, "open", errno);
-  ActivationFile opened(path, std::move(shape), file);
+  ActivationFile opened(path, std::move(shape), first_row, file);
   struct stat status {};
   if (::fstat(file, &status) != 0) fail_errno(path, "examine", errno);
   if (status.st_size != elements(opened.shape_) * 4) {
@@ -52,11 +52,15 @@ ActivationFile::~ActivationFile() {
 }
 
 ActivationFile::ActivationFile(ActivationFile&& other) noexcept
-    : path_(std::move(other.path_)), shape_(std::move(other.shape_)), file_(std::exchange(other.file_, -1)) {}
+    : path_(std::move(other.path_)),
+      shape_(std::move(other.shape_)),
+      first_row_(other.first_row_),
+      file_(std::exchange(other.file_, -1)) {}
 
 ActivationFile& ActivationFile::operator=(ActivationFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(shape_, other.shape_);
+  std::swap(first_row_, other.first_row_);
   std::swap(file_, other.file_);
   return *this;
 }
@@ -69,7 +73,7 @@ at::Tensor ActivationFile::read(int64_t begin, int64_t count) const {
   at::Tensor rows = at::empty(shape, at::kFloat);
   auto* data = static_cast<char*>(rows.data_ptr());
   auto left = static_cast<size_t>(rows.nbytes());
-  off_t offset = begin * row_elements() * 4;
+  off_t offset = (begin - first_row_) * row_elements() * 4;
   while (left > 0) {
     const ssize_t got = ::pread(file_, data, left, offset);
     if (got < 0 && errno == EINTR) continue;
@@ -85,13 +89,13 @@ at::Tensor ActivationFile::read(int64_t begin, int64_t count) const {
 void ActivationFile::write(int64_t begin, const at::Tensor& rows) {
   const at::Tensor data = rows.to(at::kCPU, at::kFloat).contiguous();
   const int64_t count = data.numel() / row_elements();
-  if (data.numel() != count * row_elements() || begin < 0 || begin + count > shape_.front()) {
-    fail(ErrorKind::kInternal, "{}: {} values at row {} are no rows of [{}]", path_.string(), data.numel(), begin,
-         fmt::join(shape_, ", "));
+  if (data.numel() != count * row_elements() || begin < first_row_ || begin + count > first_row_ + shape_.front()) {
+    fail(ErrorKind::kInternal, "{}: {} values at row {} are no rows of [{}] from row {} on", path_.string(), data.numel(), begin,
+         fmt::join(shape_, ", "), first_row_);
   }
   const auto* bytes = static_cast<const char*>(data.const_data_ptr());
   auto left = static_cast<size_t>(data.nbytes());
-  off_t offset = begin * row_elements() * 4;
+  off_t offset = (begin - first_row_) * row_elements() * 4;
   while (left > 0) {
     const ssize_t put = ::pwrite(file_, bytes, left, offset);
     if (put < 0 && errno == EINTR) continue;

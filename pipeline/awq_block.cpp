@@ -7,14 +7,15 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <set>
 
-#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/memory.h"
+#include "common/shares.h"
 #include "pipeline/block_objective.h"
 #include "pipeline/gguf_linear.h"
+#include "pipeline/group_search.h"
 #include "pipeline/mappings.h"
+#include "pipeline/rank_exchange.h"
 #include "pipeline/search_result.h"
 #include "pipeline/stored_range.h"
 
@@ -29,12 +30,6 @@ using models::LinearSpec;
 using models::MlpWeights;
 using models::ScalingGroup;
 
-const LinearSpec& spec_of(const std::vector<LinearSpec>& specs, LinearId id) {
-  const auto it = std::find_if(specs.begin(), specs.end(), [&](const LinearSpec& spec) { return spec.id == id; });
-  if (it == specs.end()) fail(ErrorKind::kInternal, "no linear {} in this block", static_cast<int>(id.slot));
-  return *it;
-}
-
 // Whether quantize_linears takes the linear: rounded, or with smoothing alone cut to the ranges that were found.
 bool is_rounded(const LinearSpec& spec, const AwqOptions& options) {
   return is_quantized(spec, options) || (options.export_compatible && is_searched(spec, options));
@@ -44,106 +39,6 @@ bool is_rounded(const LinearSpec& spec, const AwqOptions& options) {
 StoredDtype one_dtype_of(bool fused, const StoredDtype& stored) {
   if (!fused) return stored;
   return [](const std::string&) { return at::kFloat; };
-}
-
-void for_each_expert(const models::BlockLayout& layout, const models::DecoderConfig& config, const ScalingGroup& group,
-                     const ExpertLoader& load_expert, const AwqOptions& options,
-                     const std::function<void(const LinearSpec& spec, const at::Tensor& weight)>& work) {
-  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
-    const MlpWeights weights = load_expert(expert);
-    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      if (spec.input == group.input && is_searched(spec, options))
-        work(spec, std::get<FloatLinear>(weights.at(spec.id.slot)).weight);
-    }
-  }
-}
-
-bool counts_experts(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group,
-                    const AwqOptions& options) {
-  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
-    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      if (spec.input == group.input && is_searched(spec, options)) return true;
-    }
-  }
-  return false;
-}
-
-// The rows of a linear that the search counts. Where q_proj also gives a gate (Qwen3-Next), only the queries: gates saturate, so
-// that their error says little, and with them counted scales are found that break Qwen 3.5 (llm-compressor's pull requests 2630 and
-// 2636).
-// A view of `weight`, by heads where there are gates.
-at::Tensor counted_part(const models::DecoderConfig& config, const LinearSpec& spec, const at::Tensor& weight) {
-  if (spec.id.slot != models::LinearSlot::kQProj || !config.query_gate) return weight;
-  return weight.view({config.num_attention_heads, 2, config.head_dim, -1}).select(1, 0);
-}
-
-at::Tensor counted_rows(const models::DecoderConfig& config, const LinearSpec& spec, const at::Tensor& weight) {
-  return counted_part(config, spec, weight).reshape({-1, weight.size(1)});
-}
-
-// A linear whose error the search counts.
-struct Balance {
-  const LinearSpec* spec;
-  quant::AffineOptions affine;
-  at::Tensor weight;  // without what stays in float
-};
-
-// With every balance linear replaced by Q(W * s) / s.
-BlockWeights with_rounded(const models::DecoderConfig& config, const BlockWeights& weights, const std::vector<Balance>& balance,
-                          const at::Tensor& scales) {
-  BlockWeights changed = weights;
-  for (const Balance& linear : balance) {
-    at::Tensor& weight = std::get<FloatLinear>(changed.at(linear.spec->id)).weight;
-    weight = weight.clone();
-    const at::Tensor counted = counted_part(config, *linear.spec, weight);
-    counted.add_(quant::quantization_error(linear.weight, scales, linear.affine).view_as(counted));
-  }
-  return changed;
-}
-
-// Nothing when none of the group's linears is rounded. `objective`: may be null.
-std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout,
-                                               const BlockWeights& weights, const ScalingGroup& group,
-                                               const BlockStatistics& statistics, const ExpertLoader& load_expert,
-                                               const AwqOptions& options, BlockObjective* objective) {
-  const quant::InputStatistics& input = statistics.at(group.input);
-  if (!options.scale || input.rows == 0) return std::nullopt;  // no token with finite values
-  // Channels that stay in float have no error that a scale could lower.
-  const at::Tensor salient = salient_inputs(input, options);
-  const auto balance_of = [&](const LinearSpec& spec, const at::Tensor& weight) -> Balance {
-    const at::Tensor part = without_channels(weight, salient);
-    return {&spec, affine_options(options, spec.name, spec.in_features), counted_rows(config, spec, part)};
-  };
-  std::vector<Balance> balance;
-  for (const LinearId id : group.balance) {
-    const LinearSpec& spec = spec_of(layout.linears, id);
-    if (is_searched(spec, options)) balance.push_back(balance_of(spec, std::get<FloatLinear>(weights.at(id)).weight));
-  }
-  if (balance.empty() && !counts_experts(config, layout, group, options)) return std::nullopt;
-  if (options.search != nullptr) return found_scales(*options.search, group);
-  const BlockObjective::ModuleError module_error =
-      objective != nullptr ? objective->measure(group, weights) : BlockObjective::ModuleError();
-  quant::ScaleSearch run(input, options.scale_search, group.tie);
-  const auto for_each_balance = [&](const std::function<void(const Balance& linear, bool none_worse)>& work) {
-    for (const Balance& linear : balance) work(linear, true);
-    // Of experts some may lose: there are too many for a candidate that none does.
-    for_each_expert(layout, config, group, load_expert, options,
-                    [&](const LinearSpec& spec, const at::Tensor& weight) { work(balance_of(spec, weight), false); });
-  };
-  for_each_balance([&](const Balance& linear, bool) { run.add_magnitude(linear.weight, linear.affine.group_size); });
-  do {
-    if (module_error) {
-      run.add_error([&](const at::Tensor& scales) { return module_error(with_rounded(config, weights, balance, scales)); });
-    } else {
-      for_each_balance([&](const Balance& linear, bool none_worse) { run.add_error(linear.weight, linear.affine, none_worse); });
-    }
-  } while (run.refine());
-  if (options.ggml_types.empty() || module_error) return run.finish();
-  quant::GgmlScaleChoice choice(input, run.finalists(kBlockCandidates));
-  for_each_balance([&](const Balance& linear, bool none_worse) {
-    choice.add_error(linear.weight, options.ggml_types.at(linear.spec->name), none_worse);
-  });
-  return choice.finish();
 }
 
 constexpr const char* kMixtureNote = "objective block: mixtures of experts are not run, the scales are by objective gram";
@@ -235,14 +130,12 @@ AppliedScales apply_what_fits(const models::BlockLayout& layout, BlockWeights& w
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
                          const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                         const StoredDtype& stored, SearchResult* kept, BlockObjective* objective) {
+                         const StoredDtype& stored, SearchResult* kept, BlockObjective* objective, Ranks* ranks) {
   std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
-  std::vector<std::optional<quant::ScaleSearchResult>> found;
-  for (const ScalingGroup& group : groups) {
-    check_cancelled();
-    found.push_back(search(config, layout, weights, group, statistics, load_expert, options, objective));
-    if (found.back()) keep_found(kept, group, layout.linears, *found.back());
-    return_free_memory();
+  std::vector<std::optional<quant::ScaleSearchResult>> found =
+      search_groups(config, layout, weights, groups, statistics, load_expert, options, objective, ranks);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (found[i]) keep_found(kept, groups[i], layout.linears, *found[i]);
   }
   // Norms that nothing is searched for, but whose weight cannot be stored as it is.
   for (ScalingGroup& group : models::scaling_groups(config, layout)) {
@@ -336,6 +229,43 @@ void store_activation_scales(const models::BlockLayout& layout, BlockWeights& we
   }
 }
 
+// The linears that read one input. One rank takes all of them, as rounding has them share the factorisation of its Gram matrix and
+// the choice of how far that is trusted (quant/gram_rounding.h).
+struct InputLinears {
+  InputId input;
+  std::vector<const LinearSpec*> linears;
+  double cost = 0;
+  int owner = 0;
+};
+
+// Of the linears that are rounded, in the order of the layout. Costs are in multiplications with a Gram matrix, weighted as
+// measured on blocks of the size of Qwen3-0.6B's: compensation and errors take the whole matrix, ranges about ten times a group's
+// part of it, and factorisations a part of its own size.
+std::vector<InputLinears> share_linears(const models::BlockLayout& layout, const AwqOptions& options, int ranks) {
+  constexpr double kClipProducts = 10;
+  constexpr double kFactorisations = 0.3;
+  std::vector<InputLinears> inputs;
+  for (const LinearSpec& spec : layout.linears) {
+    if (!is_rounded(spec, options)) continue;
+    auto input = std::find_if(inputs.begin(), inputs.end(), [&](const InputLinears& other) { return other.input == spec.input; });
+    const auto width = static_cast<double>(spec.in_features);
+    if (input == inputs.end()) {
+      const bool factorises = options.rounding.kind == quant::RoundingKind::kGram;
+      inputs.push_back({spec.input, {}, factorises ? kFactorisations * width * width * width : 0.0, 0});
+      input = inputs.end() - 1;
+    }
+    input->linears.push_back(&spec);
+    const auto group = static_cast<double>(affine_options(options, spec.name, spec.in_features).group_size);
+    const double clip = options.clip && options.search == nullptr ? kClipProducts * group : 0.0;
+    input->cost += static_cast<double>(spec.out_features) * width * (width + clip);
+  }
+  std::vector<double> costs;
+  for (const InputLinears& input : inputs) costs.push_back(input.cost);
+  const std::vector<int> owners = share_by_cost(costs, ranks);
+  for (size_t i = 0; i < inputs.size(); ++i) inputs[i].owner = owners[i];
+  return inputs;
+}
+
 }  // namespace
 
 std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, const models::BlockLayout& layout,
@@ -349,29 +279,44 @@ std::vector<ScalingGroup> searched_groups(const models::DecoderConfig& config, c
 
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights weights,
                               BlockStatistics statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work,
-                              BlockObjective* objective) {
+                              const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work, BlockObjective* objective,
+                              Ranks* ranks) {
   QuantizedBlock result;
+  const std::vector<InputLinears> inputs = share_linears(layout, options, ranks != nullptr ? ranks->size() : 1);
+  const auto is_own = [&](const InputLinears& input) { return ranks == nullptr || input.owner == ranks->rank(); };
   const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id)); };
   std::map<LinearId, UntouchedWeight> untouched;
-  for (const LinearSpec& spec : layout.linears) {
-    if (is_rounded(spec, options))
-      untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics.at(spec.input), options);
-  }
-  Applied applied = search_and_apply(config, layout, weights, statistics, load_expert, options, stored, sink.found, objective);
-  std::map<LinearId, LinearReport> reports;
-  std::set<InputId> done;
-  for (const LinearSpec& first : layout.linears) {
-    if (!is_rounded(first, options)) store_float_linear(first, linear_of(first), stored, sink);
-    if (!is_rounded(first, options) || !done.insert(first.input).second) continue;
-    std::vector<LinearJob> jobs;
-    for (const LinearSpec& spec : layout.linears) {
-      if (spec.input == first.input && is_rounded(spec, options))
-        jobs.push_back({&spec, &linear_of(spec), applied.linears[spec.id], untouched[spec.id]});
+  for (const InputLinears& input : inputs) {
+    for (const LinearSpec* spec : input.linears) {
+      if (is_own(input))
+        untouched[spec->id] = measure_untouched(*spec, linear_of(*spec).weight, statistics.at(input.input), options);
     }
-    std::vector<LinearReport> found =
-        work(jobs, std::move(statistics.extract(first.input).mapped()), /*search=*/true, options, stored, sink);
-    for (size_t i = 0; i < jobs.size(); ++i) reports[jobs[i].spec->id] = std::move(found[i]);
+  }
+  Applied applied =
+      search_and_apply(config, layout, weights, statistics, load_expert, options, stored, sink.found, objective, ranks);
+  for (const InputLinears& input : inputs) {
+    if (!is_own(input)) statistics.erase(input.input);
+  }
+  for (const LinearSpec& spec : layout.linears) {
+    if (!is_rounded(spec, options)) store_float_linear(spec, linear_of(spec), stored, sink);
+  }
+  std::map<LinearId, LinearReport> reports;
+  std::vector<RankParcel> parcels(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!is_own(inputs[i])) continue;
+    std::vector<LinearJob> jobs;
+    for (const LinearSpec* spec : inputs[i].linears)
+      jobs.push_back({spec, &linear_of(*spec), applied.linears[spec->id], untouched[spec->id]});
+    parcels[i].reports = work(jobs, std::move(statistics.extract(inputs[i].input).mapped()), /*search=*/true, options, stored,
+                              inputs[i].owner == 0 ? sink : parcels[i].sink(sink));
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (ranks != nullptr) {
+      parcels[i].hand_over(inputs[i].owner, sink, *ranks);
+      for (const LinearSpec* spec : inputs[i].linears) broadcast_linear(linear_of(*spec), inputs[i].owner, *ranks);
+    }
+    std::vector<LinearReport>& found = parcels[i].reports;
+    for (size_t j = 0; j < found.size(); ++j) reports[inputs[i].linears[j]->id] = std::move(found[j]);
   }
   for (const LinearSpec& spec : layout.linears) {
     if (is_rounded(spec, options)) result.reports.push_back(std::move(reports[spec.id]));

@@ -8,6 +8,7 @@
 #include <map>
 #include <vector>
 
+#include "common/ranks.h"
 #include "models/decoder/block_weights.h"
 #include "models/decoder/scaling_groups.h"
 #include "pipeline/awq_linear.h"
@@ -37,11 +38,13 @@ std::vector<models::ScalingGroup> searched_groups(const models::DecoderConfig& c
 // `weights`: float32, without experts, on the CPU; consumed. `statistics`: of every input of the layout's linears, on the CPU; each
 // is let go when the last linear that reads it is done, where the caller moves them here. `stored`: dtypes of what is not packed.
 // The block's parameters (sinks, router corrections, ...) are not stored here, except for an activation's divisor. `objective`:
-// what modules of this block read, where options.objective asks for their outputs; null = the Gram loss for every group.
+// what modules of this block read, where options.objective asks for their outputs; null = the Gram loss for every group. `ranks`:
+// the searches and the linears are shared out among them, and every one of them must call this with the same; rank 0 has all
+// reports and puts all tensors, the others' sinks get nothing but what every rank makes. Null = this process does all.
 QuantizedBlock quantize_block(const models::DecoderConfig& config, const models::BlockLayout& layout, models::BlockWeights weights,
                               BlockStatistics statistics, const ExpertLoader& load_expert, const AwqOptions& options,
                               const StoredDtype& stored, const TensorSink& sink, const LinearsWork& work = quantize_linears,
-                              BlockObjective* objective = nullptr);
+                              BlockObjective* objective = nullptr, Ranks* ranks = nullptr);
 
 struct QuantizedExpert {
   models::MlpWeights weights;  // what is stored, float32

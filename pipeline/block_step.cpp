@@ -5,13 +5,17 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <memory>
+#include <span>
+#include <variant>
 
 #include "common/error.h"
 #include "common/memory.h"
 #include "models/decoder/mlp.h"
 #include "models/decoder/router.h"
 #include "pipeline/block_objective.h"
+#include "pipeline/rank_exchange.h"
 #include "pipeline/runtime_scheme.h"
 #include "pipeline/uncalibrated_step.h"
 
@@ -52,8 +56,8 @@ class Observer {
     add_statistics(statistics_[input], x, batch_);
     if (objective_ != nullptr) objective_->keep(input, x, batch_);
   }
-  BlockStatistics finish() {
-    for (auto& [input, statistics] : statistics_) finish_statistics(statistics);
+  BlockStatistics finish(const CalibrationPass& pass) {
+    for (auto& [input, statistics] : statistics_) pass.finish(statistics);
     return std::move(statistics_);
   }
 
@@ -66,7 +70,7 @@ class Observer {
 QuantizedBlock quantize_measured(const BlockStep& step, const models::BlockLayout& layout, MeasuredBlock measured,
                                  BlockObjective* objective) {
   QuantizedBlock quantized = quantize_block(step.config, layout, std::move(measured.weights), std::move(measured.statistics), {},
-                                            step.options, step.stored, step.sink, step.linears, objective);
+                                            step.options, step.stored, step.sink, step.linears, objective, step.pass.ranks());
   store_kv_scales(step.config, layout.block, step.options, step.pass, quantized.weights, measured.input, step.stored, step.sink);
   return quantized;
 }
@@ -96,7 +100,7 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
   }
   return_free_memory();
   QuantizedBlock quantized =
-      quantize_measured(step, layout, {std::move(weights), observer.finish(), reader_of(input)}, objective.get());
+      quantize_measured(step, layout, {std::move(weights), observer.finish(pass), reader_of(input)}, objective.get());
   if (!step.options.propagate_error || !step.needs_output) return std::move(quantized.reports);
   const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
   const models::BlockObserver nobody;
@@ -115,9 +119,9 @@ class MixtureStep {
         layout_(layout),
         input_(input),
         output_(output),
-        mlp_input_(ActivationFile::create(scratch("mlp_input"), input.shape())),
-        expert_input_(ActivationFile::create(scratch("expert_input"), input.shape())),
-        sum_(ActivationFile::create(scratch("sum"), input.shape())) {}
+        mlp_input_(make_scratch("mlp_input")),
+        expert_input_(make_scratch("expert_input")),
+        sum_(make_scratch("sum")) {}
 
   ~MixtureStep() {
     std::error_code ignored;
@@ -134,24 +138,19 @@ class MixtureStep {
     const models::Norm float_output_norm = weights.at(models::NormSlot::kMlpOutput);
     if (!step_.options.propagate_error) prepare_experts(weights);
     QuantizedBlock quantized = quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options,
-                                              step_.stored, step_.sink, step_.linears, objective_.get());
+                                              step_.stored, step_.sink, step_.linears, objective_.get(), step_.pass.ranks());
     store_kv_scales(step_.config, layout_.block, step_.options, step_.pass, quantized.weights, reader_of(input_), step_.stored,
                     step_.sink);
     if (step_.options.propagate_error) prepare_experts(quantized.weights);
 
     std::vector<LinearReport> reports = std::move(quantized.reports);
     const InputId shared_input = models::expert_layout(step_.config, layout_.block, 0).front().input;
-    for (int64_t expert = 0; expert < layout_.experts; ++expert) {
-      MlpWeights float_weights = load_expert(expert);
-      const quant::InputStatistics hidden = hidden_statistics(float_weights, expert);
-      if (!step_.options.propagate_error) add_part(float_weights, expert);
-      QuantizedExpert done = quantize_expert(
-          step_.config, layout_.block, expert, std::move(float_weights), statistics.at(shared_input), hidden,
-          quantized.expert_input, routed_[static_cast<size_t>(expert)], step_.options, step_.stored, step_.sink, step_.linears);
-      if (step_.options.propagate_error) add_part(done.weights, expert);
-      reports.insert(reports.end(), done.reports.begin(), done.reports.end());
+    const int64_t at_a_time = step_.pass.ranks() != nullptr ? step_.pass.ranks()->size() : 1;
+    for (int64_t first = 0; first < layout_.experts; first += at_a_time) {
+      const int64_t end = std::min(first + at_a_time, layout_.experts);
+      quantize_experts(first, end, load_expert, statistics.at(shared_input), quantized.expert_input, reports);
       return_free_memory();
-      if (step_.on_progress) step_.on_progress(static_cast<double>(expert + 1) / static_cast<double>(layout_.experts));
+      if (step_.on_progress) step_.on_progress(static_cast<double>(end) / static_cast<double>(layout_.experts));
     }
     if (!step_.options.propagate_error) quantized.weights.at(models::NormSlot::kMlpOutput) = float_output_norm;
     finish(quantized.weights);
@@ -159,7 +158,55 @@ class MixtureStep {
   }
 
  private:
-  fs::path scratch(const std::string& name) const { return scratch_file(step_.work_folder, name); }
+  fs::path scratch(const std::string& name) const {
+    return scratch_file(step_.work_folder, name, step_.pass.ranks() != nullptr ? step_.pass.ranks()->rank() : 0);
+  }
+  ActivationFile make_scratch(const std::string& name) const {
+    return ActivationFile::create(scratch(name), input_.shape(), input_.first_row());
+  }
+
+  struct Expert {
+    MlpWeights weights;  // float, then what is stored
+    quant::InputStatistics hidden;
+    RankParcel parcel;
+    int owner = 0;
+  };
+
+  // The experts from `first` to before `end`, at most one for each rank, which quantizes it; adds their parts of the output.
+  void quantize_experts(int64_t first, int64_t end, const ExpertLoader& load_expert, const quant::InputStatistics& input,
+                        const AppliedScales& expert_input, std::vector<LinearReport>& reports) {
+    Ranks* const ranks = step_.pass.ranks();
+    const auto is_own = [&](const Expert& expert) { return ranks == nullptr || ranks->rank() == expert.owner; };
+    std::vector<Expert> experts(static_cast<size_t>(end - first));
+    for (int64_t number = first; number < end; ++number) {
+      Expert& expert = experts[static_cast<size_t>(number - first)];
+      expert.owner = static_cast<int>(number - first);
+      expert.weights = load_expert(number);
+      expert.hidden = hidden_statistics(expert.weights, number);
+      if (!is_own(expert)) expert.hidden = {};
+      if (!step_.options.propagate_error) add_part(expert.weights, number);
+    }
+    for (int64_t number = first; number < end; ++number) {
+      Expert& expert = experts[static_cast<size_t>(number - first)];
+      if (!is_own(expert)) continue;
+      const TensorSink sink = expert.owner == 0 ? step_.sink : expert.parcel.sink(step_.sink);
+      QuantizedExpert done =
+          quantize_expert(step_.config, layout_.block, number, std::move(expert.weights), input, expert.hidden, expert_input,
+                          routed_[static_cast<size_t>(number)], step_.options, step_.stored, sink, step_.linears);
+      expert.weights = std::move(done.weights);
+      expert.parcel.reports = std::move(done.reports);
+    }
+    for (int64_t number = first; number < end; ++number) {
+      Expert& expert = experts[static_cast<size_t>(number - first)];
+      if (ranks != nullptr) {
+        expert.parcel.hand_over(expert.owner, step_.sink, *ranks);
+        for (const models::LinearSpec& spec : models::expert_layout(step_.config, layout_.block, number))
+          broadcast_linear(std::get<models::FloatLinear>(expert.weights.at(spec.id.slot)), expert.owner, *ranks);
+      }
+      if (step_.options.propagate_error) add_part(expert.weights, number);
+      reports.insert(reports.end(), expert.parcel.reports.begin(), expert.parcel.reports.end());
+    }
+  }
 
   // Statistics of everything but the insides of experts; keeps what experts read, and counts where the router sends the tokens.
   BlockStatistics observe(const BlockWeights& weights) {
@@ -180,7 +227,8 @@ class MixtureStep {
       count(routing, batch.counted);
       if (step_.config.moe.weight_input) float_routing_.push_back({routing.experts.cpu(), routing.weights.cpu()});
     });
-    return observer.finish();
+    if (step_.pass.ranks() != nullptr) step_.pass.ranks()->sum(std::span<int64_t>(routed_));
+    return observer.finish(step_.pass);
   }
 
   void count(const models::Routing& routing, const at::Tensor& counted) {
@@ -217,7 +265,7 @@ class MixtureStep {
       if (step_.config.moe.weight_input) x = x * weight_of_rows(float_routing_[index++], expert).to(x.device()).unsqueeze(1);
       add_statistics(statistics, models::mlp_hidden(step_.config, moved, x), batch);
     });
-    finish_statistics(statistics);
+    step_.pass.finish(statistics);
     return statistics;
   }
 
@@ -285,8 +333,8 @@ std::vector<LinearReport> run_measured_step(const BlockStep& step, int64_t block
   return reports;
 }
 
-fs::path scratch_file(const fs::path& work_folder, const std::string& name) {
-  return work_folder / fmt::format("{}{}.bin", kScratch, name);
+fs::path scratch_file(const fs::path& work_folder, const std::string& name, int rank) {
+  return work_folder / (rank == 0 ? fmt::format("{}{}.bin", kScratch, name) : fmt::format("{}{}_rank{}.bin", kScratch, name, rank));
 }
 
 bool is_scratch_file(const std::string& name) { return name.starts_with(kScratch) && name.ends_with(".bin"); }

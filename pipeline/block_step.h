@@ -4,6 +4,9 @@
 // the search of the scales that all of them share, then each for its own statistics (of all calibration tokens), its quantization,
 // and its part of the output (of the tokens that the router sends to it). What all experts read and what they add up to is kept in
 // files, not in memory.
+//
+// Where ranks share the pass (CalibrationPass::share_over), each of them runs the step, on its own rows: statistics are summed,
+// searches and linears shared out, experts taken in turn. Rank 0 stores.
 #pragma once
 
 #include <filesystem>
@@ -46,7 +49,8 @@ struct MeasuredBlock {
 std::vector<LinearReport> run_measured_step(const BlockStep& step, int64_t block, MeasuredBlock measured);
 
 // A file of a work folder that is worth nothing once the process has ended; `name` without an extension.
-std::filesystem::path scratch_file(const std::filesystem::path& work_folder, const std::string& name);
+// `rank`: whose it is, where ranks work in one folder.
+std::filesystem::path scratch_file(const std::filesystem::path& work_folder, const std::string& name, int rank = 0);
 // Whether a file of a work folder is one.
 bool is_scratch_file(const std::string& name);
 

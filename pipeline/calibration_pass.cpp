@@ -9,7 +9,9 @@
 #include <string>
 
 #include "common/cancellation.h"
+#include "common/error.h"
 #include "models/decoder/embedding.h"
+#include "pipeline/rank_exchange.h"
 
 namespace salient::pipeline {
 namespace {
@@ -35,6 +37,7 @@ CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const cali
       tokens_(tokens),
       device_(device),
       batch_(std::max<int64_t>(1, batch_tokens / tokens.ids.size(1))),
+      own_{0, tokens.ids.size(0)},
       counted_(counted_tokens(tokens)) {
   // Padding is on the right, where no real token sees it: plain causal masks will do.
   const at::Tensor positions = at::arange(width(), at::TensorOptions(at::kLong).device(device)).unsqueeze(0);
@@ -52,10 +55,16 @@ CalibrationPass::CalibrationPass(const models::DecoderConfig& config, const cali
   }
 }
 
+void CalibrationPass::share_over(Ranks& ranks) {
+  if (rows() < ranks.size()) fail(ErrorKind::kInternal, "{} calibration rows for {} ranks", rows(), ranks.size());
+  ranks_ = &ranks;
+  own_ = share_of(rows(), ranks.rank(), ranks.size());
+}
+
 CalibrationPass::Batch CalibrationPass::batch(int64_t index) const {
   check_cancelled();
-  const int64_t begin = index * batch_;
-  Batch batch{begin, std::min(batch_, rows() - begin), {}, {}, {}, {}, 0};
+  const int64_t begin = own_.begin + index * batch_;
+  Batch batch{begin, std::min(batch_, own_.end() - begin), {}, {}, {}, {}, 0};
   const at::Tensor counted = counted_.defined() ? counted_.narrow(0, begin, batch.count) : at::Tensor();
   if (counted.defined() && !counted.all().item<bool>()) batch.counted = places(counted).to(device_);
   if (!held_.defined()) return batch;
@@ -78,6 +87,15 @@ void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch
   for (int64_t index = 0; index < batches(); ++index) work(batch(index));
 }
 
+void CalibrationPass::finish(quant::InputStatistics& statistics) const {
+  if (ranks_ == nullptr) return finish_statistics(statistics);
+  statistics.gram = statistics.gram.cpu();
+  statistics.abs_sum = statistics.abs_sum.cpu();
+  if (statistics.held_gram.defined()) statistics.held_gram = statistics.held_gram.cpu();
+  sum_statistics(statistics, holds_back(), *ranks_);
+  quant::finish(statistics);
+}
+
 models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights, int64_t block,
                                             const models::BlockObserver& observer) const {
   return {config_, weights, block, context_, nullptr, 0, observer};
@@ -89,7 +107,7 @@ void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderCon
   const at::Tensor positions = at::arange(ids.size(1), at::kLong).unsqueeze(0);
   for (int64_t begin = 0; begin < ids.size(0); begin += rows_at_a_time) {
     const at::Tensor rows = ids.narrow(0, begin, std::min(rows_at_a_time, ids.size(0) - begin));
-    hidden.write(begin, models::embed(config, weights, rows, positions, at::kFloat));
+    hidden.write(hidden.first_row() + begin, models::embed(config, weights, rows, positions, at::kFloat));
   }
   checkpoint.release(std::string(config.names.embedding));
 }

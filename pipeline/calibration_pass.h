@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "calibration/token_blocks.h"
+#include "common/ranks.h"
+#include "common/shares.h"
 #include "models/decoder/block.h"
 #include "pipeline/activation_file.h"
 #include "pipeline/awq_block.h"
@@ -39,19 +41,27 @@ class CalibrationPass {
     std::vector<CurvePart> curve;
     int64_t all_blocks = 0;  // in the last batch, where there is a curve: those that are not held back
   };
-  int64_t batches() const { return (rows() + batch_ - 1) / batch_; }
+  int64_t batches() const { return (own_.count + batch_ - 1) / batch_; }
+  // From now on the pass is this rank's part of the rows alone, and finish() sums over the ranks. There must be a row for each. Not
+  // with `rows_curve`.
+  void share_over(Ranks& ranks);
+  // The ranks that share it, or null.
+  Ranks* ranks() const { return ranks_; }
   // `index`: from 0 to batches().
   Batch batch(int64_t index) const;
   void for_each_batch(const std::function<void(const Batch& batch)>& work) const;
 
   // `weights` and `observer` must outlive the call.
   models::AttentionCall call(const models::BlockWeights& weights, int64_t block, const models::BlockObserver& observer) const;
+  // finish_statistics of what was added up over the batches: of all ranks' batches, where ranks share the pass.
+  void finish(quant::InputStatistics& statistics) const;
   at::Device device() const { return device_; }
   int64_t rows_of_batch() const { return batch_; }  // of all but the last
   const calibration::TokenBlocks& tokens() const { return tokens_; }
   bool holds_back() const { return held_.defined(); }
   bool has_curve() const { return !curve_.empty(); }
-  int64_t rows() const { return tokens_.ids.size(0); }
+  int64_t rows() const { return tokens_.ids.size(0); }  // of all ranks
+  const Share& own_rows() const { return own_; }
   int64_t width() const { return tokens_.ids.size(1); }
 
  private:
@@ -59,6 +69,8 @@ class CalibrationPass {
   const calibration::TokenBlocks& tokens_;
   at::Device device_;
   int64_t batch_ = 1;
+  Share own_;
+  Ranks* ranks_ = nullptr;
   at::Tensor counted_;  // bool [blocks, width], undefined = all
   at::Tensor held_;     // bool [blocks], undefined = none
   std::vector<std::pair<int64_t, int64_t>>
@@ -68,7 +80,8 @@ class CalibrationPass {
 };
 
 // Writes the first block's input to `hidden`, [blocks, width, hidden_size]. Rows are looked up in the stored table, so that it is
-// never converted as a whole; its pages are let go. `ids`: int64 [blocks, width], looked up `rows_at_a_time` blocks at a time.
+// never converted as a whole; its pages are let go. `ids`: int64 [blocks, width], of the rows of `hidden`, looked up
+// `rows_at_a_time` blocks at a time.
 void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderConfig& config, const at::Tensor& ids,
                   int64_t rows_at_a_time, ActivationFile& hidden);
 

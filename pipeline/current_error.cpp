@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <new>
 #include <system_error>
@@ -66,6 +67,12 @@ Error current_error() {
     return Error(ErrorKind::kInternal, "something was thrown that is no exception")
         .with_hint("this is a defect of Salient; please report the command");
   }
+}
+
+void print_error(const Error& error) {
+  const std::string code = error.code().empty() ? "" : fmt::format(" [{}]", error.code());
+  std::fprintf(stderr, "salient: %s%s: %s\n", std::string(to_string(error.kind())).c_str(), code.c_str(), error.message().c_str());
+  if (!error.hint().empty()) std::fprintf(stderr, "  hint: %s\n", error.hint().c_str());
 }
 
 }  // namespace salient::pipeline

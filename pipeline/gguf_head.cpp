@@ -22,7 +22,7 @@ quant::InputStatistics head_statistics(const models::Checkpoint& checkpoint, con
   pass.for_each_batch([&](const CalibrationPass::Batch& batch) {
     add_statistics(statistics, models::normalize(norm, hidden(batch.begin, batch.count).to(pass.device())), batch);
   });
-  finish_statistics(statistics);
+  pass.finish(statistics);
   return statistics;
 }
 

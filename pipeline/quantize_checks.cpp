@@ -9,6 +9,7 @@
 #include "common/file.h"
 #include "common/memory.h"
 #include "common/text.h"
+#include "models/decoder/block_layout.h"
 #include "models/gguf/gguf_checkpoint.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/io/checkpoint.h"
@@ -16,6 +17,7 @@
 #include "pipeline/mappings.h"
 #include "pipeline/pad_intermediate.h"
 #include "pipeline/quantization_config.h"
+#include "pipeline/quantize_ranks.h"
 #include "pipeline/rows_curve.h"
 #include "pipeline/search_file.h"
 #include "pipeline/stored_range.h"
@@ -38,9 +40,12 @@ bool lies_in(const fs::path& file, const fs::path& folder) {
 // Weights that are rounded already, or a copy of a checkpoint without what the artifact is made of beside the weights.
 void refuse_gguf(const Checkpoint& checkpoint) {
   if (checkpoint.gguf() == nullptr) return;
-  throw Error(ErrorKind::kUnsupported, fmt::format("{}: is a GGUF file ({}), expected a folder with config.json and safetensors files",
-                                                   checkpoint.folder().string(), describe_weights(checkpoint.gguf()->summary())))
-      .with_hint("give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of the file");
+  throw Error(ErrorKind::kUnsupported,
+              fmt::format("{}: is a GGUF file ({}), expected a folder with config.json and safetensors files",
+                          checkpoint.folder().string(), describe_weights(checkpoint.gguf()->summary())))
+      .with_hint(
+          "give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of "
+          "the file");
 }
 
 void check_source(const Checkpoint& checkpoint) {
@@ -54,11 +59,16 @@ void check_source(const Checkpoint& checkpoint) {
   }
 }
 
+// Ranks of one machine share what it has free.
 void check_memory(const QuantizeModelOptions& options, const QuantizeEstimate& estimate) {
-  const uint64_t limit = options.max_memory_bytes > 0 ? options.max_memory_bytes : available_memory_bytes();
+  const auto ranks = static_cast<uint64_t>(is_shared(options.ranks) ? options.ranks->host_size() : 1);
+  const uint64_t limit = options.max_memory_bytes > 0 ? options.max_memory_bytes : available_memory_bytes() / ranks;
   if (limit == 0 || estimate.peak_memory_bytes <= limit) return;
-  throw Error(ErrorKind::kIo, fmt::format("up to {} of memory will be needed, {} {}", human_bytes(estimate.peak_memory_bytes),
-                                          human_bytes(limit), options.max_memory_bytes > 0 ? "are allowed" : "are free"))
+  throw Error(ErrorKind::kIo,
+              fmt::format("up to {} of memory will be needed, {} {}", human_bytes(estimate.peak_memory_bytes), human_bytes(limit),
+                          options.max_memory_bytes > 0 ? "are allowed"
+                          : ranks > 1                  ? "are free for each rank of this machine"
+                                                       : "are free"))
       .with_code("OUT_OF_MEMORY")
       .with_hint(
           fmt::format("run fewer tokens at a time than {} with --batch-tokens, free memory, or raise the limit with --max-memory",
@@ -88,6 +98,21 @@ std::string other_weights_note(const QuantizeWork& job) {
                      search->file);
 }
 
+// Of the experts that a rank holds beside the one that it quantizes: each rank takes one at a time, and all read every one of them.
+uint64_t other_experts_bytes(const QuantizeWork& job) {
+  if (!job.is_shared()) return 0;
+  uint64_t most = 0;
+  for (int64_t block = 0; block < job.blocks(); ++block) {
+    const int64_t experts = models::block_layout(job.config, block).experts;
+    if (experts == 0) continue;
+    uint64_t bytes = 0;
+    for (const models::LinearSpec& spec : models::expert_layout(job.config, block, 0))
+      bytes += static_cast<uint64_t>(spec.out_features * spec.in_features) * sizeof(float);
+    most = std::max(most, bytes * static_cast<uint64_t>(std::min<int64_t>(job.options.ranks->size(), experts) - 1));
+  }
+  return most;
+}
+
 }  // namespace
 
 void fail_exists(const QuantizeModelOptions& options) {
@@ -97,6 +122,7 @@ void fail_exists(const QuantizeModelOptions& options) {
 
 void check_quantization(const QuantizeModelOptions& given) {
   QuantizeModelOptions options = normalized(given);
+  check_shared(options);
   quant::validate(options.awq.spec);
   check_stored(options.awq);
   if (options.awq.search_only && options.search_output.empty())
@@ -137,10 +163,11 @@ void check_needs(const QuantizeWork& job, bool disk) {
   const QuantizeModelOptions& options = job.options;
   const at::Tensor& ids = job.tokens.ids;
   QuantizeEstimate estimate = estimate_quantize(job.config, options.awq, ids.numel(), std::max(options.batch_tokens, ids.size(1)));
+  estimate.peak_memory_bytes += other_experts_bytes(job);
   for (const models::PlannedTensor& tensor : job.kept) estimate.disk_bytes += models::data_bytes(tensor);
   if (options.awq.search_only) estimate.disk_bytes = std::min(estimate.disk_bytes, search_only_bytes(job, estimate.disk_bytes));
-  job.say(fmt::format("needs at most {} of memory and {} of disk", human_bytes(estimate.peak_memory_bytes),
-                      human_bytes(estimate.disk_bytes)));
+  job.say(fmt::format("needs at most {} of memory{} and {} of disk", human_bytes(estimate.peak_memory_bytes),
+                      job.is_shared() ? " for each rank" : "", human_bytes(estimate.disk_bytes)));
   check_memory(options, estimate);
   if (disk) check_disk(options.output, estimate);
 }
@@ -151,7 +178,8 @@ void check_search_output(const QuantizeWork& job) {
   // A folder that the search result made would stand in the artifact's way.
   for (const fs::path& folder : {job.options.output, job.work}) {
     if (!lies_in(file, folder) || job.options.awq.search_only) continue;
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: the search result would lie in {}, the folder of the artifact", file.string(), folder.string()))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: the search result would lie in {}, the folder of the artifact", file.string(), folder.string()))
         .with_hint("choose a file outside of it for the search result");
   }
   if (!fs::exists(file) || search_file_job(file) == job.fingerprint) return;

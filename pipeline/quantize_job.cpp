@@ -108,6 +108,7 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   // It runs before the blocks are quantized, and needs no more than they and the process itself are reckoned with.
   options.memory_bytes = std::max(estimate.block_bytes, kLeastMemory);
   options.on_progress = job.on_generation;
+  options.ranks = job.model.ranks;
   if (!job.cache.empty()) options.cache = job.cache / "self_generated" / rows_key(checkpoint, options);
   calibration::weave_blocks(input.blocks, calibration::generate_rows(checkpoint, config, options), kSelfGenerated,
                             job.self_generated);

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "pipeline/quantize_checks.h"
+#include "pipeline/quantize_ranks.h"
 #include "pipeline/quantize_session.h"
 
 namespace salient::pipeline {
@@ -18,6 +19,7 @@ calibration::TokenBlocks no_calibration() {
 QuantizeModelResult quantize_model(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens) {
   const at::NoGradGuard no_grad;
   check_quantization(given);
+  if (is_shared(given.ranks)) return quantize_over_ranks(given, tokens);
   QuantizeSession session(given, tokens);
   while (!session.finished() && session.blocks_done() < session.work().blocks()) session.run_block();
   return session.finish();

@@ -17,6 +17,7 @@
 
 #include "calibration/token_blocks.h"
 #include "common/json.h"
+#include "common/ranks.h"
 #include "pipeline/awq_options.h"
 #include "pipeline/quantize_plan.h"
 
@@ -42,6 +43,9 @@ struct QuantizeModelOptions {
   uint64_t seed = 0;              // recorded; the search itself draws nothing
   Json source_hashes;             // those of hash_source_files, where they are known already; null = the files are read
   uint64_t max_memory_bytes = 0;  // refuse to start when more would be needed; 0 = what the machine has free
+  // The processes that share the work (pipeline/quantize_ranks.h), each of which must call quantize_model with the same; must
+  // outlive the call. Null = this one alone.
+  Ranks* ranks = nullptr;
   // Called after each step: blocks done, blocks in all.
   std::function<void(int64_t done, int64_t total)> on_progress;
   std::function<void(int64_t done, int64_t total)> on_planning;  // the same while bits are chosen (target_bits)
@@ -62,6 +66,7 @@ struct QuantizeModelResult {
 // (already quantized source, architecture), out of memory (as io, code OUT_OF_MEMORY: the estimate and what is free), corruption
 // (NaN weights, by name), io (disk full; what was done is kept).
 // `tokens`: may be no_calibration() where pipeline/search_result.h's needs_calibration says so.
+// Over ranks, only rank 0's result says anything.
 QuantizeModelResult quantize_model(const QuantizeModelOptions& options, const calibration::TokenBlocks& tokens);
 
 // No blocks at all.

@@ -160,7 +160,9 @@ std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, con
   return progress;
 }
 
-fs::path hidden_file(const fs::path& work_folder, int64_t block) { return work_folder / fmt::format("hidden_{}.bin", block); }
+fs::path hidden_file(const fs::path& work_folder, int64_t block, int rank) {
+  return work_folder / (rank == 0 ? fmt::format("hidden_{}.bin", block) : fmt::format("hidden_{}_rank{}.bin", block, rank));
+}
 
 void save_progress(const fs::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden) {
   hidden.sync();

@@ -25,12 +25,14 @@ Json to_json(const LinearReport& report);
 // The inverse, which also reads entries of earlier versions. `where` opens the error text. Errors: corruption.
 LinearReport linear_report_from_json(const Json& json, const std::string& where);
 
-// The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing. `hidden`: with the input of the next block.
-std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint, bool hidden = true);
+// The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing. `hidden`: with the input of the next
+// block.
+std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint,
+                                              bool hidden = true);
 
-// The file with the input of block `block`. There is one for each index: the old one is still there until the progress names the
-// new one.
-std::filesystem::path hidden_file(const std::filesystem::path& work_folder, int64_t block);
+// The file with the input of block `block`, of rank `rank` where ranks share the work. There is one for each index: the old one is
+// still there until the progress names the new one.
+std::filesystem::path hidden_file(const std::filesystem::path& work_folder, int64_t block, int rank = 0);
 
 // Makes `progress` and `hidden`, the input of the next block, durable; only then does the block count as done. Removes the input of
 // the last one.

@@ -15,6 +15,7 @@
 #include "pipeline/gguf_linear.h"
 #include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_output.h"
+#include "pipeline/quantize_ranks.h"
 #include "pipeline/search_file.h"
 #include "pipeline/uncalibrated_step.h"
 #include "pipeline/weight_formats.h"
@@ -174,6 +175,7 @@ std::string why_not_shared(const DecoderConfig& config, const AwqOptions& option
 
 QuantizeSession::QuantizeSession(const QuantizeModelOptions& given, const calibration::TokenBlocks& tokens, HiddenStates hidden)
     : hidden_(hidden), job_(given, tokens) {
+  check_same_work(job_);
   for (const std::string& note : quantization_notes(job_)) job_.say(note);
   check_search_output(job_);
   while (!begin()) {
@@ -210,17 +212,17 @@ void QuantizeSession::prepare() {
   awq_ = job_.options.awq;
   if (bits_) {
     for (const PlannedModule& module : bits_->modules) awq_.planned_bits[module.name] = module.bits;
+    tell_ranks(job_, plan_order(awq_.planned_bits));
   }
   const OuterTensors outer = plan_outer(job_.config, job_.stored, &awq_);
   const models::ShardPlan plan = plan_artifact(job_, awq_, outer);
   writer_.emplace(*lock_, plan);
-  const std::optional<QuantizeProgress> progress =
-      load_progress(job_.work, job_.fingerprint, /*hidden=*/hidden_ == HiddenStates::kOwn);
+  std::optional<QuantizeProgress> progress = load_progress(job_.work, job_.fingerprint, /*hidden=*/hidden_ == HiddenStates::kOwn);
+  if (progress && !ranks_can_go_on(job_, progress->blocks_done)) progress.reset();
   result_.folder = job_.options.output;
   result_.bytes = plan.total_bytes;
   result_.resumed_blocks = progress ? progress->blocks_done : 0;
-  const bool hold_back = awq_.rounding.kind == quant::RoundingKind::kGram && !awq_.rounding.off_diagonal;
-  pass_.emplace(job_.config, job_.tokens, job_.options.device, job_.options.batch_tokens, hold_back, job_.options.awq.rows_curve);
+  pass_.emplace(job_.make_pass());
   if (progress) {
     check_taken_over(*writer_, plan, job_.work);
     job_.say(fmt::format("going on at block {} of {}", progress->blocks_done + 1, job_.blocks()));
@@ -256,9 +258,10 @@ void QuantizeSession::begin_work(const OuterTensors& outer) {
     save_progress(job_.work, progress_);
     return;
   }
-  ActivationFile embedded = ActivationFile::create(hidden_file(job_.work, 0), job_.hidden_shape());
-  embed_tokens(job_.checkpoint, job_.config, job_.tokens.ids, pass_->rows_of_batch(), embedded);
+  tell_ranks(job_, begin_order());
+  const ActivationFile embedded = job_.embed(*pass_);
   writer_->sync();
+  meet_ranks(job_);
   save_progress(job_.work, progress_, embedded);
 }
 
@@ -288,9 +291,11 @@ void QuantizeSession::run_block_as(const Run& run) {
 
 void QuantizeSession::run_block() {
   run_block_as([&](const BlockStep& step, int64_t block, const auto& done) {
-    const ActivationFile input = ActivationFile::open(hidden_file(job_.work, block), job_.hidden_shape());
-    ActivationFile output = ActivationFile::create(hidden_file(job_.work, block + 1), job_.hidden_shape());
+    tell_ranks(job_, block_order(block, step.needs_output));
+    const ActivationFile input = job_.open_hidden(block);
+    ActivationFile output = job_.create_hidden(block + 1);
     done(run_block_step(step, block, input, output));
+    meet_ranks(job_);
     save_progress(job_.work, progress_, output);
   });
 }
@@ -308,7 +313,8 @@ Json QuantizeSession::put_gguf_head(const RowReader& last_output) {
   if (!type) return {};
   const auto measure = [&] {
     if (hidden_ == HiddenStates::kShared) return head_statistics(job_.checkpoint, job_.config, *pass_, last_output);
-    const ActivationFile hidden = ActivationFile::open(hidden_file(job_.work, job_.blocks()), job_.hidden_shape());
+    tell_ranks(job_, head_order());
+    const ActivationFile hidden = job_.open_hidden(job_.blocks());
     return head_statistics(job_.checkpoint, job_.config, *pass_, reader_of(hidden));
   };
   const quant::InputStatistics input = job_.tokens.ids.size(0) > 0 ? measure() : white_statistics(job_.config.hidden_size);
@@ -326,6 +332,7 @@ Json QuantizeSession::put_gguf_head(const RowReader& last_output) {
 QuantizeModelResult QuantizeSession::finish(const RowReader& last_output) {
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count(); };
   if (finished_) {
+    tell_ranks(job_, end_order());
     result_.folder = job_.options.output;
     result_.reports = finished_->reports;
     result_.resumed_blocks = job_.blocks();
@@ -333,6 +340,7 @@ QuantizeModelResult QuantizeSession::finish(const RowReader& last_output) {
     return result_;
   }
   const Json head = job_.gguf ? put_gguf_head(last_output) : Json();
+  tell_ranks(job_, end_order());
   writer_->finish();
   result_.reports = std::move(progress_.reports);
   if (!job_.options.search_output.empty()) save_search(job_);

@@ -2,6 +2,7 @@
 //
 // On its own it runs the calibration tokens through each block (run_block()). Several sessions of one model may instead be given
 // what was measured on the float model for all of them (run_block(measured)), where shares_float_pass says that it is the same.
+// Where ranks share the work, rank 0 has the session, and tells the others what to do (pipeline/quantize_ranks.h).
 #pragma once
 
 #include <chrono>

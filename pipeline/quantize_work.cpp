@@ -12,11 +12,22 @@
 #include "pipeline/gguf_linear.h"
 #include "pipeline/pad_intermediate.h"
 #include "pipeline/quantization_settings.h"
+#include "pipeline/quantize_progress.h"
 #include "pipeline/search_result.h"
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
 
 namespace salient::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+// Those that this process keeps hidden states of.
+Share hidden_rows(const QuantizeWork& job) {
+  const int64_t rows = job.tokens.ids.size(0);
+  return job.is_shared() ? share_of(rows, job.options.ranks->rank(), job.options.ranks->size()) : Share{0, rows};
+}
+
+}  // namespace
 
 QuantizeModelOptions normalized(QuantizeModelOptions options) {
   options.output = options.output.lexically_normal();
@@ -55,20 +66,56 @@ QuantizeWork::QuantizeWork(const QuantizeModelOptions& given, const calibration:
     kept.clear();  // a file of its own, for llama.cpp
   }
   stored = gguf ? gguf->stored() : stored_dtypes(checkpoint, config, options.awq);
-  fingerprint = sha256_hex(dump_json({{"version", SALIENT_VERSION},
-                                      {"source", source_hashes},
-                                      {"spec", models::spec_to_json(options.awq.spec)},
-                                      {"search", settings_json(options.awq)},
-                                      {"given_search", options.awq.search ? options.awq.search->sha256 : ""},
-                                      {"save_search", !options.search_output.empty()},
-                                      {"ids", hash_tensor(tokens.ids)},
-                                      {"lengths", hash_tensor(tokens.lengths)},
-                                      {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
-                                      {"calibration", options.calibration_record},
-                                      {"seed", options.seed},
-                                      {"libtorch", TORCH_VERSION},
-                                      {"device", options.device.str()},
-                                      {"batch_tokens", options.batch_tokens},
-                                      {"max_shard_bytes", options.max_shard_bytes}}));
+  Json inputs = {{"version", SALIENT_VERSION},
+                 {"source", source_hashes},
+                 {"spec", models::spec_to_json(options.awq.spec)},
+                 {"search", settings_json(options.awq)},
+                 {"given_search", options.awq.search ? options.awq.search->sha256 : ""},
+                 {"save_search", !options.search_output.empty()},
+                 {"ids", hash_tensor(tokens.ids)},
+                 {"lengths", hash_tensor(tokens.lengths)},
+                 {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
+                 {"calibration", options.calibration_record},
+                 {"seed", options.seed},
+                 {"libtorch", TORCH_VERSION},
+                 {"device", options.device.str()},
+                 {"batch_tokens", options.batch_tokens},
+                 {"max_shard_bytes", options.max_shard_bytes}};
+  if (is_shared()) {  // sums have another order
+    inputs["ranks"] = options.ranks->size();
+    inputs["device"] = at::Device(options.device.type()).str();  // each rank has one of its own
+  }
+  fingerprint = sha256_hex(dump_json(inputs));
 }
+
+fs::path QuantizeWork::hidden_path(int64_t block) const {
+  return hidden_file(work, block, is_shared() ? options.ranks->rank() : 0);
+}
+
+ActivationFile QuantizeWork::create_hidden(int64_t block) const {
+  const Share rows = hidden_rows(*this);
+  return ActivationFile::create(hidden_path(block), {rows.count, tokens.ids.size(1), config.hidden_size}, rows.begin);
+}
+
+ActivationFile QuantizeWork::open_hidden(int64_t block) const {
+  const Share rows = hidden_rows(*this);
+  return ActivationFile::open(hidden_path(block), {rows.count, tokens.ids.size(1), config.hidden_size}, rows.begin);
+}
+
+CalibrationPass QuantizeWork::make_pass() const {
+  const quant::RoundingOptions& rounding = options.awq.rounding;
+  const bool hold_back = rounding.kind == quant::RoundingKind::kGram && !rounding.off_diagonal;
+  CalibrationPass pass(config, tokens, options.device, options.batch_tokens, hold_back, options.awq.rows_curve);
+  if (is_shared()) pass.share_over(*options.ranks);
+  return pass;
+}
+
+ActivationFile QuantizeWork::embed(const CalibrationPass& pass) const {
+  ActivationFile hidden = create_hidden(0);
+  const Share& rows = pass.own_rows();
+  embed_tokens(checkpoint, config, tokens.ids.narrow(0, rows.begin, rows.count), pass.rows_of_batch(), hidden);
+  hidden.sync();
+  return hidden;
+}
+
 }  // namespace salient::pipeline

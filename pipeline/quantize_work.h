@@ -10,6 +10,8 @@
 #include "calibration/token_blocks.h"
 #include "common/json.h"
 #include "models/io/checkpoint.h"
+#include "pipeline/activation_file.h"
+#include "pipeline/calibration_pass.h"
 #include "pipeline/gguf_output.h"
 #include "pipeline/quantize_model.h"
 #include "pipeline/quantize_plan.h"
@@ -34,7 +36,15 @@ struct QuantizeWork {
   QuantizeWork& operator=(const QuantizeWork&) = delete;
 
   int64_t blocks() const { return config.num_hidden_layers; }
-  std::vector<int64_t> hidden_shape() const { return {tokens.ids.size(0), tokens.ids.size(1), config.hidden_size}; }
+  // The input of a block, of all calibration rows or of this rank's part of them: a new file, and one that is there.
+  ActivationFile create_hidden(int64_t block) const;
+  ActivationFile open_hidden(int64_t block) const;
+  std::filesystem::path hidden_path(int64_t block) const;
+  // Over the calibration tokens, shared where ranks share the work.
+  CalibrationPass make_pass() const;
+  // The first block's input, durable.
+  ActivationFile embed(const CalibrationPass& pass) const;
+  bool is_shared() const { return salient::is_shared(options.ranks); }
   void say(const std::string& line) const {
     if (options.on_message) options.on_message(line);
   }

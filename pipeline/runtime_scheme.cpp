@@ -4,6 +4,7 @@
 #include <ATen/ops/full.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <string_view>
 
@@ -51,17 +52,22 @@ std::string runtime_text(const models::RuntimeBits& bits) {
 void check_runtime_scheme(const AwqOptions& options) {
   if (!options.write_runtime_bits) return;
   if (options.format != WeightFormat::kCompressedTensors || options.export_compatible) {
-    throw Error(ErrorKind::kUnsupported, "write_runtime_bits: only compressed-tensors has a place for the bits of activations and KV cache")
-        .with_hint("use format compressed-tensors; in every other format the bits stand in quantization_metadata.json, and engines are told when they start");
+    throw Error(ErrorKind::kUnsupported,
+                "write_runtime_bits: only compressed-tensors has a place for the bits of activations and KV cache")
+        .with_hint(
+            "use format compressed-tensors; in every other format the bits stand in quantization_metadata.json, and engines are "
+            "told when they start");
   }
   for (const auto& [name, bits] : {std::pair<std::string_view, int>{"activation_bits", options.spec.activation_bits},
                                    std::pair<std::string_view, int>{"kv_cache_bits", options.spec.kv_cache_bits}}) {
     if (bits != 8 && bits != 16)
-      fail(ErrorKind::kUnsupported, "write_runtime_bits: {} is {}, only 8 (written) and 16 (as computed) are supported", name, bits);
+      fail(ErrorKind::kUnsupported, "write_runtime_bits: {} is {}, only 8 (written) and 16 (as computed) are supported", name,
+           bits);
   }
   const models::RuntimeBits bits = written_runtime_bits(options);
   if (!bits.activation_bits && !bits.kv_bits)
-    fail(ErrorKind::kInvalidArgument, "write_runtime_bits: activation_bits and kv_cache_bits are both 16, there is nothing to write");
+    fail(ErrorKind::kInvalidArgument,
+         "write_runtime_bits: activation_bits and kv_cache_bits are both 16, there is nothing to write");
 }
 
 std::vector<models::PlannedTensor> plan_kv_scales(const models::DecoderConfig& config, int64_t block, const AwqOptions& options,
@@ -74,7 +80,8 @@ std::vector<models::PlannedTensor> plan_kv_scales(const models::DecoderConfig& c
 }
 
 void store_kv_scales(const models::DecoderConfig& config, int64_t block, const AwqOptions& options, const CalibrationPass& pass,
-                     const models::BlockWeights& weights, const RowReader& input, const StoredDtype& stored, const TensorSink& sink) {
+                     const models::BlockWeights& weights, const RowReader& input, const StoredDtype& stored,
+                     const TensorSink& sink) {
   if (!has_kv_scales(config, block, options)) return;
   const models::BlockWeights moved = models::to_device(weights, pass.device());
   const models::BlockObserver nobody;
@@ -88,6 +95,12 @@ void store_kv_scales(const models::DecoderConfig& config, int64_t block, const A
     keys = std::max(keys, largest_magnitude(cache.keys, batch.counted));
     values = std::max(values, largest_magnitude(cache.values, batch.counted));
   });
+  if (pass.ranks() != nullptr) {
+    std::array<double, 2> largest = {keys, values};
+    pass.ranks()->max(largest);
+    keys = largest[0];
+    values = largest[1];
+  }
   const std::string module = models::attention_module(config, block);
   sink.put(module + ".k_scale", scale_of(keys, stored(module + ".k_scale")));
   sink.put(module + ".v_scale", scale_of(values, stored(module + ".v_scale")));

@@ -3,7 +3,10 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+
 #include "common/error.h"
+#include "common/ranks.h"
 
 namespace salient::pipeline {
 
@@ -19,11 +22,18 @@ at::Device parse_device(const std::string& name) {
     fail(ErrorKind::kInvalidArgument, "device '{}': expected cpu, cuda or cuda:N", name);
   }
   if (!at::hasCUDA()) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("device '{}': this libtorch was built without CUDA, or no CUDA device is there", name))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("device '{}': this libtorch was built without CUDA, or no CUDA device is there", name))
         .with_code("KERNEL_NOT_FOUND")
         .with_hint("use the device cpu, or build with a CUDA libtorch (SALIENT_TORCH)");
   }
   return at::Device(name);
+}
+
+at::Device device_of_rank(at::Device device, const Ranks* ranks) {
+  if (!is_shared(ranks) || !device.is_cuda() || device.has_index()) return device;
+  const auto devices = static_cast<int>(at::getNumGPUs());
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(ranks->host_rank() % std::max(1, devices)));
 }
 
 void set_threads(int64_t threads) {

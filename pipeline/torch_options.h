@@ -6,12 +6,19 @@
 #include <cstdint>
 #include <string>
 
+namespace salient {
+class Ranks;
+}
+
 namespace salient::pipeline {
 
 // "float32" or "bfloat16". Errors: invalid argument.
 at::ScalarType parse_dtype(const std::string& name);
-// "cpu", "cuda" or "cuda:1". Errors: invalid argument; unsupported (KERNEL_NOT_FOUND) when this libtorch has no CUDA or no device is there.
+// "cpu", "cuda" or "cuda:1". Errors: invalid argument; unsupported (KERNEL_NOT_FOUND) when this libtorch has no CUDA or no device
+// is there.
 at::Device parse_device(const std::string& name);
+// "cuda" of a rank (common/ranks.h; null = no ranks): the ranks of a machine take its devices in turn. Others stay as they are.
+at::Device device_of_rank(at::Device device, const Ranks* ranks);
 // 0: as libtorch chooses, every core.
 void set_threads(int64_t threads);
 

@@ -2,7 +2,7 @@
 # Sets the machine up where needed, builds everything, runs the tests. Exit status 0 when all pass.
 #
 # usage: scripts/test.sh [--all] [options of ctest]     for example: scripts/test.sh -R quant/
-# --all: also installs what optional tests need, which are skipped otherwise (scripts/lib/optional_tests.sh): transformers, MLflow, Slurm
+# --all: also installs what optional tests need, which are skipped otherwise (scripts/lib/optional_tests.sh): transformers, MLflow, Slurm, MPI
 # environment: SALIENT_TORCH, SALIENT_PIP_ARGS, SALIENT_TEST_PYTHON, CMAKE_BUILD_PARALLEL_LEVEL (scripts/lib), OMP_NUM_THREADS (1 here unless set)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -23,7 +23,8 @@ constexpr std::array kCommands = {
     Command{"calibrate", "make calibration prompts out of training data", calibrate_command},
     Command{"quantize", "quantize a checkpoint: AWQ with compensated rounding, 2 to 8 bits, several formats", quantize_command},
     Command{"eval", "evaluate models, quantized ones beside their original", eval_command},
-    Command{"evaluate-all", "evaluate every model below a folder, each quantized one beside its base, and rank them", evaluate_all_command},
+    Command{"evaluate-all", "evaluate every model below a folder, each quantized one beside its base, and rank them",
+            evaluate_all_command},
     Command{"watch", "evaluate models as they appear complete in a folder", watch_command},
     Command{"report", "write an HTML page of evaluated models: figures, plots, and every answer", report_command},
     Command{"explain", "say where a quantized model's error lies, and why", explain_command},
@@ -68,12 +69,6 @@ std::string usage() {
   return text;
 }
 
-void print_error(const Error& error) {
-  const std::string code = error.code().empty() ? "" : fmt::format(" [{}]", error.code());
-  std::fprintf(stderr, "salient: %s%s: %s\n", std::string(to_string(error.kind())).c_str(), code.c_str(), error.message().c_str());
-  if (!error.hint().empty()) std::fprintf(stderr, "  hint: %s\n", error.hint().c_str());
-}
-
 }  // namespace
 
 std::span<const Command> commands() { return kCommands; }
@@ -82,7 +77,8 @@ void run_words(const std::vector<std::string>& words) {
   if (words.empty()) throw Error(ErrorKind::kInvalidArgument, "no command is named").with_hint("salient --help lists the commands");
   if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") return print_text(usage());
   if (words[0] == "--version") return print_text("salient " SALIENT_VERSION);
-  const auto found = std::find_if(kCommands.begin(), kCommands.end(), [&](const Command& command) { return command.name == words[0]; });
+  const auto found =
+      std::find_if(kCommands.begin(), kCommands.end(), [&](const Command& command) { return command.name == words[0]; });
   if (found == kCommands.end()) {
     std::vector<std::string> names;
     for (const Command& command : kCommands) names.emplace_back(command.name);

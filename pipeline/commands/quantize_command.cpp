@@ -9,6 +9,7 @@
 #include "models/io/spec_json.h"
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/calibration_options.h"
+#include "pipeline/commands/command_ranks.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/commands/setting_options.h"
@@ -96,10 +97,9 @@ std::string make_summary(const QuantizeJobResult& result, int bits, double peak_
            coverage;
   }
   const Json total = summarize_reports(result.model.reports);
-  std::string text =
-      fmt::format("{}: {} linears in {}, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
-                  result.model.reports.size(), bits_text(result.model.reports, bits), human_bytes(result.model.bytes),
-                  result.tokens.tokens, human_duration(result.seconds), peak_mb);
+  std::string text = fmt::format("{}: {} linears in {}, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n",
+                                 result.model.folder.string(), result.model.reports.size(), bits_text(result.model.reports, bits),
+                                 human_bytes(result.model.bytes), result.tokens.tokens, human_duration(result.seconds), peak_mb);
   text += fmt::format("output error left of rounding to nearest: {:.0f} %; the linears with most of it:\n\n",
                       100 * total["error_ratio"].get<double>());
   return text + format_table({"Linear", "Rounding", "Stored", "Left", "Scale", "Clipped"}, rows) + coverage;
@@ -112,7 +112,8 @@ void quantize_command(const std::vector<std::string>& words) {
       {"quantize", "",
        "Quantization of a float checkpoint, one block at a time: by default AWQ into an AutoAWQ GEMM folder that AutoAWQ, "
        "transformers and vLLM read.\n"
-       "A job that was stopped goes on at the block where it was when the same command is given again.\n\n"
+       "A job that was stopped goes on at the block where it was when the same command is given again.\n"
+       "mpirun -n N salient quantize ... shares the work out among N ranks (docs/cluster.md).\n\n"
        "Methods:  awq       scaling, clipping, compensated rounding\n"
        "          gptq      compensated rounding alone\n"
        "          adaround  clipping, rounding up or down by optimisation\n"
@@ -132,7 +133,8 @@ void quantize_command(const std::vector<std::string>& words) {
   job.model.model_folder = models::resolve_model_folder(arguments.text("model"));
   read_calibration(arguments, config.split, !needs_calibration(config.awq), job);
   job.model.output = arguments.text("out");
-  job.model.device = parse_device(arguments.text_or("device", "cpu"));
+  job.model.ranks = command_ranks();
+  job.model.device = device_of_rank(parse_device(arguments.text_or("device", "cpu")), job.model.ranks);
   apply_to_job(config, job);
   const bool json = arguments.flag("json");
   job.model.on_message = print_note;
@@ -141,8 +143,9 @@ void quantize_command(const std::vector<std::string>& words) {
   job.model.on_planning = [&](int64_t done, int64_t total) { progress.show("choose bits", "blocks", done, total); };
   job.model.on_progress = [&](int64_t done, int64_t total) { progress.show("quantize", "blocks", done, total); };
 
-  const QuantizeJobResult result = run_quantize_job(std::move(job));
+  const QuantizeJobResult result = run_quantize_job(job);
   progress.finish();
+  if (is_shared(job.model.ranks) && !job.model.ranks->is_root()) return;  // the result is rank 0's
   const double peak_mb = static_cast<double>(peak_memory_bytes()) / 1e6;
   if (!json) return print_text(make_summary(result, config.awq.spec.weight_bits, peak_mb));
   Json output = {{"folder", result.model.folder.string()},

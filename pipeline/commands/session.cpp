@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/text.h"
 #include "models/io/adapter.h"
+#include "pipeline/commands/command_ranks.h"
 #include "pipeline/torch_options.h"
 
 namespace salient::pipeline {
@@ -20,11 +21,14 @@ CommandHostScope::CommandHostScope(const CommandHost& host) : before_(current_ho
 CommandHostScope::~CommandHostScope() { current_host = before_; }
 
 OptionRow adapter_base_option() {
-  return {"adapter-base", "MODEL", "of a LoRA adapter: the model that it was trained on; default: what its adapter_config.json names"};
+  return {"adapter-base", "MODEL",
+          "of a LoRA adapter: the model that it was trained on; default: what its adapter_config.json names"};
 }
 
 void apply_common_options(const Arguments& arguments) {
-  set_log_level(parse_log_level(arguments.text_or("log-level", "warn")));
+  const LogLevel level = parse_log_level(arguments.text_or("log-level", "warn"));
+  const bool speaks = !is_shared(command_ranks()) || command_ranks()->is_root();
+  set_log_level(speaks ? level : LogLevel::kOff);
   set_threads(arguments.integer_or("threads", 0, 0, 1024));
   if (arguments.has("adapter-base")) models::set_adapter_base({}, arguments.text("adapter-base"));
 }
@@ -33,7 +37,8 @@ uint64_t parse_size_option(const Arguments& arguments, const std::string& name, 
   if (!arguments.has(name)) return fallback;
   const std::string text = arguments.text(name);
   const std::optional<uint64_t> bytes = parse_bytes(text);
-  if (!bytes || *bytes == 0) fail(ErrorKind::kInvalidArgument, "--{}: found '{}', expected a size such as 5GB or 512MiB", name, text);
+  if (!bytes || *bytes == 0)
+    fail(ErrorKind::kInvalidArgument, "--{}: found '{}', expected a size such as 5GB or 512MiB", name, text);
   return *bytes;
 }
 

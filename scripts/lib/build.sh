@@ -5,11 +5,15 @@ build_dir=build/release
 # cache_entry NAME: the value in CMakeCache.txt.
 cache_entry() { sed -n "s|^$1:[A-Z]*=||p" "$build_dir/CMakeCache.txt" 2>/dev/null; }
 
+# mpi_appeared: whether MPI was installed since the build was configured, which looked for it and found none.
+mpi_appeared() { command -v mpicxx >/dev/null && [[ "$(cache_entry MPI_CXX_COMPILER)" == *-NOTFOUND ]]; }
+
 # configure TORCH_DIR PYARROW_DIR: runs CMake when this folder was never configured, or with other libraries, or for another place; changed CMake
 # files are noticed by the build itself.
 configure() {
   if [ -f "$build_dir/build.ninja" ] && [ "$(cache_entry CMAKE_PREFIX_PATH)" = "$1" ] &&
     [ "$(cache_entry SALIENT_PYARROW)" = "$2" ] && [ "$(cache_entry CMAKE_HOME_DIRECTORY)" = "$PWD" ]; then
+    if mpi_appeared; then quietly "cmake" cmake --preset release -U 'MPI_*'; fi
     return
   fi
   say "configuring $build_dir with libtorch of $1"

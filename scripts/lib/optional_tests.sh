@@ -6,6 +6,7 @@ optional_tests=(
   "plugin | | transformers==5.23.0 accelerate==1.15.0 peft==0.21.2 setuptools"   # the Python package and the Trainer's callback
   "mlflow | | mlflow==3.17.2"                                                    # tracking, against a server of its own
   "slurm  | slurm-wlm munge |"                                                   # the launcher, against a Slurm of its own
+  "mpi    | libopenmpi-dev openmpi-bin |"                                        # quantization over ranks; the build must find it
 )
 test_venv=.venv-test
 

@@ -38,6 +38,7 @@ const std::vector<Wrapper> kWrappers = {
     {"spdlog/", {"common/log.cpp", "common/fmt_probe.cpp"}},
     {"openssl/", {"common/hash.cpp"}},
     {"curl/", {"common/http.cpp"}},
+    {"mpi.h", {"common/mpi_ranks.cpp"}},
 };
 
 std::string first_folder(const std::string& path) { return path.substr(0, path.find('/')); }

@@ -41,6 +41,8 @@ struct ProgramCall {
   std::chrono::seconds timeout{120};
   // As kill_when, but for SIGINT, once: what Ctrl-C sends.
   std::function<bool(const std::string& err)> interrupt_when = {};
+  // What is run with `arguments`: its path. Another one may start the program itself.
+  std::string program = SALIENT_PROGRAM;
 };
 
 namespace detail {
@@ -71,7 +73,7 @@ struct Pipe {
 
 inline ProgramResult run_program(const ProgramCall& call) {
   // Everything that allocates happens before fork: libtorch may have threads in this process.
-  std::vector<std::string> words = {SALIENT_PROGRAM};
+  std::vector<std::string> words = {call.program};
   words.insert(words.end(), call.arguments.begin(), call.arguments.end());
   std::map<std::string, std::string> variables;
   for (char** entry = environ; *entry != nullptr; ++entry) {
