@@ -152,8 +152,8 @@ TEST_F(RequestJournalTest, SampledGenerationsAreDrawnByTheirNumber) {
 }
 
 TEST_F(RequestJournalTest, KeysTellModelsMethodsAndTokensApart) {
-  const RequestJournal one{"a", {}, {}};
-  const RequestJournal other{"b", {}, {}};
+  const RequestJournal one{"a", {}, {}, {}, {}};
+  const RequestJournal other{"b", {}, {}, {}, {}};
   const std::vector<models::TokenId> ids = {1, 2, 3};
   const std::vector<models::TokenId> front = {1, 2};
   std::set<std::string> keys;
