@@ -101,9 +101,10 @@ class MemoryBound : public testing::Test {
 TEST_F(MemoryBound, PeakDoesNotGrowWithTheNumberOfBlocks) {
   const TemporaryFolder folder;
   write_calibration(folder.path());
-  const double few = peak_mb(folder.path(), 2);
-  const double many = peak_mb(folder.path(), 12);
-  std::cout << "peak memory: " << few << " MB with 2 blocks, " << many << " MB with 12\n";
+  // Six fill what the model's own rows may keep loaded while it writes them (calibration/self_generation.h): 64 MB of weights here.
+  const double few = peak_mb(folder.path(), 6);
+  const double many = peak_mb(folder.path(), 16);
+  std::cout << "peak memory: " << few << " MB with 6 blocks, " << many << " MB with 16\n";
   EXPECT_GT(few, 20);  // it is measured at all
   // The ten blocks more are 105 MB of float32: holding, or leaving mapped, even half of them would be seen.
   const double more_weights_mb = 10.0 * 4 * static_cast<double>(RandomLlama().block_parameters()) / 1e6;
