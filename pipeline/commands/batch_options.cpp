@@ -54,13 +54,7 @@ std::vector<OptionRow> with_batch_rows(std::vector<OptionRow> rows) {
 }
 
 std::vector<std::string> batch_words(const Arguments& arguments) {
-  std::vector<std::string> words;
-  for (const OptionRow& row : with_batch_rows({})) {
-    if (!arguments.has(row.name) || row.name == "tasks" || row.name == "store" || row.name == "json") continue;
-    if (row.value.empty()) words.push_back("--" + row.name);
-    for (const std::string& value : arguments.values(row.name)) words.insert(words.end(), {"--" + row.name, value});
-  }
-  return words;
+  return given_words(arguments, with_batch_rows({}), {"tasks", "store", "json"});
 }
 
 std::filesystem::path batch_folder(const Arguments& arguments, std::string_view command) {

@@ -1,5 +1,6 @@
 #include "pipeline/commands/evaluation_options.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -134,14 +135,19 @@ eval::LanguageModelOptions language_model_options(const Arguments& arguments) {
   return options;
 }
 
-std::vector<std::string> shared_words(const Arguments& arguments) {
+std::vector<std::string> given_words(const Arguments& arguments, const std::vector<OptionRow>& rows,
+                                     const std::vector<std::string>& without) {
   std::vector<std::string> words;
-  for (const OptionRow& row : with_evaluation_rows({})) {
-    if (!arguments.has(row.name) || row.name == "tasks" || row.name == "activation-bits" || row.name == "kv-bits") continue;
+  for (const OptionRow& row : rows) {
+    if (!arguments.has(row.name) || std::find(without.begin(), without.end(), row.name) != without.end()) continue;
     if (row.value.empty()) words.push_back("--" + row.name);
     for (const std::string& value : arguments.values(row.name)) words.insert(words.end(), {"--" + row.name, value});
   }
   return words;
+}
+
+std::vector<std::string> shared_words(const Arguments& arguments) {
+  return given_words(arguments, with_evaluation_rows({}), {"tasks", "activation-bits", "kv-bits"});
 }
 
 }  // namespace salient::pipeline

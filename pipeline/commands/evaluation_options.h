@@ -28,7 +28,11 @@ eval::EvaluationOptions evaluation_options(const Arguments& arguments, const eva
 
 eval::LanguageModelOptions language_model_options(const Arguments& arguments);
 
-// The options as they were given but for --tasks and the bits, as words: the same settings for another process.
+// Options of these rows as they were given, as words: the same settings for another process. `without`: names of options that are
+// left out.
+std::vector<std::string> given_words(const Arguments& arguments, const std::vector<OptionRow>& rows,
+                                     const std::vector<std::string>& without);
+// Those of evaluations but for --tasks and the bits.
 std::vector<std::string> shared_words(const Arguments& arguments);
 
 }  // namespace salient::pipeline

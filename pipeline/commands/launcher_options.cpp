@@ -9,7 +9,9 @@ OptionRow detach_option() {
 }
 
 std::vector<OptionRow> with_launcher_rows(std::vector<OptionRow> rows) {
-  rows.push_back({"launcher", "KIND|FILE", "run jobs: local, slurm, or a YAML file with the block launcher (docs/cluster.md)"});
+  rows.push_back({"launcher", "KIND|FILE",
+                  "where jobs run: local (that of salient launch without this), slurm, or a YAML file with the block launcher "
+                  "(docs/cluster.md)"});
   rows.push_back({"launcher-set", "KEY=VALUE", "change a value of that block: --launcher-set max_jobs=4", true});
   rows.push_back(detach_option());
   return rows;
