@@ -87,8 +87,14 @@ struct Weights {
   uint64_t disk_bytes = 0;
 };
 
-Weights load_weights(const fs::path& path, const models::DecoderOptions& options) {
+Weights load_weights(const fs::path& path, const models::DecoderOptions& options, bool trust_torchscript) {
   if (!models::find_gguf_model(path) && models::holds_script_model(path)) {
+    if (!trust_torchscript) {
+      throw Error(ErrorKind::kUnsupported,
+                  fmt::format("{}: is TorchScript, a program that may do whatever you may, from the moment it is loaded; it is loaded only when it is trusted",
+                              path.string()))
+          .with_hint("add --trust-torchscript where you made the file yourself, or trust whoever did");
+    }
     models::ScriptDecoder script = models::load_script_decoder(path, options);
     return {std::move(script.decoder), std::move(script.config), script.disk_bytes};
   }
@@ -99,7 +105,7 @@ Weights load_weights(const fs::path& path, const models::DecoderOptions& options
 }  // namespace
 
 LanguageModel load_language_model(const fs::path& path, const LanguageModelOptions& options) {
-  Weights weights = load_weights(path, options.decoder);
+  Weights weights = load_weights(path, options.decoder, options.trust_torchscript);
   const auto gguf = models::find_gguf_model(path);
   const fs::path folder = gguf ? *gguf : fs::is_directory(path) ? path : fs::absolute(path).parent_path();
   Json tokenizer_config = gguf ? models::read_gguf_tokenizer_config(*gguf) : read_object_if_there(models::model_file(folder, "tokenizer_config.json"));

@@ -32,6 +32,8 @@ struct LanguageModelOptions {
   int64_t max_length = 0;  // tokens of one input; 0 = n_positions, max_position_embeddings or n_ctx of config.json, else model_max_length of
                            // tokenizer_config.json, else 2048
   std::string name;        // in reports; empty = the folder's name
+  // A TorchScript module is a program: loading it runs what its author wrote, with all rights of this process. Refused without this.
+  bool trust_torchscript = false;
 };
 
 struct LanguageModel {
@@ -53,8 +55,8 @@ struct LanguageModel {
 };
 
 // Loads a checkpoint folder, float or packed, with its tokenizer, and its chat template where there is one; or a TorchScript file, or a folder with one
-// and no checkpoint, with the tokenizer that lies beside it; or a GGUF file (find_gguf_model), with the tokenizer and template that it holds. Errors: those of Checkpoint, Decoder::load, ScriptModel::load and
-// Tokenizer::from_folder.
+// and no checkpoint, with the tokenizer that lies beside it; or a GGUF file (find_gguf_model), with the tokenizer and template that it holds. Errors: unsupported for TorchScript that is not trusted; those of Checkpoint, Decoder::load,
+// ScriptModel::load and Tokenizer::from_folder.
 LanguageModel load_language_model(const std::filesystem::path& path, const LanguageModelOptions& options = {});
 
 // The token that stands in front of a text without context: BOS, else EOS.

@@ -98,7 +98,7 @@ void PythonRandom::choices(size_t size, std::span<uint32_t> out) {
 
 uint64_t PythonRandom::below(uint64_t n) {
   if (n == 0) fail(ErrorKind::kInvalidArgument, "a random number below 0");
-  const int bits = std::bit_width(n);
+  const int bits = static_cast<int>(std::bit_width(n));
   const auto draw = [&]() -> uint64_t {
     if (bits <= 32) return next32() >> (32 - bits);
     const uint64_t low = next32();  // words come from the lowest on

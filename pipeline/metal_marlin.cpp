@@ -1,6 +1,16 @@
 #include "pipeline/metal_marlin.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/diag.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,7 +24,7 @@ namespace salient::metal_marlin {
 namespace {
 
 constexpr int64_t kCodesPerWord = 8;
-constexpr int kCodeOffset = 7;      // nibble = code + 7
+constexpr int kCodeOffset = 7;       // nibble = code + 7
 constexpr int64_t kRowChunk = 4096;  // activation rows converted at a time
 // A factor must lower the error by more than what summing in float32 may be wrong by.
 constexpr double kLeastGain = 1e-6;
@@ -26,18 +36,21 @@ void check_finite(const at::Tensor& tensor, std::string_view what) {
   const at::Tensor bad = at::isfinite(tensor).logical_not().reshape({-1, tensor.size(-1)}).any(0);
   if (!bad.any().item<bool>()) return;
   const int64_t first = bad.nonzero()[0].item<int64_t>();
-  fail(ErrorKind::kCorruption, "{} hold NaN or Inf in {} of {} columns, the first is {}", what, bad.sum().item<int64_t>(), bad.numel(), first);
+  fail(ErrorKind::kCorruption, "{} hold NaN or Inf in {} of {} columns, the first is {}", what, bad.sum().item<int64_t>(),
+       bad.numel(), first);
 }
 
 void check_matrix(const at::Tensor& weights) {
   if (weights.dim() != 2 || weights.numel() == 0 || !at::isFloatingType(weights.scalar_type())) {
-    fail(ErrorKind::kInvalidArgument, "weights are {} {}, expected floats [in_features, out_features]", c10::toString(weights.scalar_type()), shape_text(weights));
+    fail(ErrorKind::kInvalidArgument, "weights are {} {}, expected floats [in_features, out_features]",
+         c10::toString(weights.scalar_type()), shape_text(weights));
   }
   check_finite(weights, "the weights");
 }
 
 void check_ratio(double salient_ratio) {
-  if (!(salient_ratio >= 0 && salient_ratio <= 1)) fail(ErrorKind::kInvalidArgument, "salient_ratio is {}, expected 0 to 1 (default {})", salient_ratio, kAwqSalientRatio);
+  if (!(salient_ratio >= 0 && salient_ratio <= 1))
+    fail(ErrorKind::kInvalidArgument, "salient_ratio is {}, expected 0 to 1 (default {})", salient_ratio, kAwqSalientRatio);
 }
 
 at::Tensor pad_columns(const at::Tensor& tensor, int64_t columns) {
@@ -87,7 +100,8 @@ std::vector<float> factor_candidates(double relative, int grid) {
   return factors;
 }
 
-// Chooses q_scale channel by channel. Keeps the weight error D and D G, so that a candidate costs one group and not the whole matrix.
+// Chooses q_scale channel by channel. Keeps the weight error D and D G, so that a candidate costs one group and not the whole
+// matrix.
 class ChannelScaler {
  public:
   ChannelScaler(const at::Tensor& weight, const at::Tensor& gram, const quant::AffineOptions& options)
@@ -146,7 +160,8 @@ at::Tensor pack_words(const at::Tensor& codes) {
   for (int64_t n = 0; n < out; ++n) {
     for (int64_t k = 0; k < words; ++k) {
       uint32_t word = 0;
-      for (int64_t i = 0; i < kCodesPerWord; ++i) word |= static_cast<uint32_t>(source[n * codes.size(1) + k * kCodesPerWord + i]) << (4 * i);
+      for (int64_t i = 0; i < kCodesPerWord; ++i)
+        word |= static_cast<uint32_t>(source[n * codes.size(1) + k * kCodesPerWord + i]) << (4 * i);
       target[k * out + n] = word;
     }
   }
@@ -163,7 +178,8 @@ at::Tensor unpack_words(const at::Tensor& packed) {
   for (int64_t k = 0; k < words.size(0); ++k) {
     for (int64_t i = 0; i < kCodesPerWord; ++i) {
       for (int64_t n = 0; n < out; ++n) {
-        target[(k * kCodesPerWord + i) * out + n] = static_cast<float>(static_cast<int>((source[k * out + n] >> (4 * i)) & 15u) - kCodeOffset);
+        target[(k * kCodesPerWord + i) * out + n] =
+            static_cast<float>(static_cast<int>((source[k * out + n] >> (4 * i)) & 15u) - kCodeOffset);
       }
     }
   }
@@ -176,7 +192,8 @@ int64_t padded_width(int64_t in_features, int64_t group_size) { return (in_featu
 int64_t resolve_group(int64_t group_size, int64_t in_features) {
   if (group_size == -1) return padded_width(in_features, kCodesPerWord);
   if (group_size <= 0 || group_size % kCodesPerWord != 0) {
-    fail(ErrorKind::kInvalidArgument, "group_size is {}, expected a multiple of {} (64, 128 and 256 are usual) or -1", group_size, kCodesPerWord);
+    fail(ErrorKind::kInvalidArgument, "group_size is {}, expected a multiple of {} (64, 128 and 256 are usual) or -1", group_size,
+         kCodesPerWord);
   }
   return group_size;
 }
@@ -201,7 +218,8 @@ ActivationMethod parse_activation_method(std::string_view name) {
 
 at::Tensor compute_activation_stats(const at::Tensor& activations, ActivationMethod method) {
   if (activations.dim() < 2 || activations.numel() == 0) {
-    fail(ErrorKind::kInvalidArgument, "activations are {}, expected [..., in_features] with at least one row", shape_text(activations));
+    fail(ErrorKind::kInvalidArgument, "activations are {}, expected [..., in_features] with at least one row",
+         shape_text(activations));
   }
   const at::Tensor rows = activations.reshape({-1, activations.size(-1)});
   at::Tensor total = at::zeros({rows.size(1)}, at::kDouble);
@@ -223,8 +241,8 @@ SalientWeights find_salient_weights(const at::Tensor& weights, const at::Tensor&
   check_matrix(weights);
   check_ratio(salient_ratio);
   if (activation_stats.dim() != 1 || activation_stats.size(0) != weights.size(0)) {
-    fail(ErrorKind::kInvalidArgument, "activation statistics are {}, expected [{}]: one for each row of the weights {}", shape_text(activation_stats), weights.size(0),
-         shape_text(weights));
+    fail(ErrorKind::kInvalidArgument, "activation statistics are {}, expected [{}]: one for each row of the weights {}",
+         shape_text(activation_stats), weights.size(0), shape_text(weights));
   }
   check_finite(activation_stats, "the activation statistics");
   const at::Tensor statistics = activation_stats.to(at::kFloat);
@@ -247,14 +265,17 @@ SalientWeights find_salient_weights(const at::Tensor& weights, const at::Tensor&
 AwqResult awq_quantize(const at::Tensor& weights, const at::Tensor& activations, const AwqQuantizeOptions& options) {
   check_matrix(weights);
   check_ratio(options.salient_ratio);
-  if (options.scale_grid < 1 || options.scale_grid > 1000) fail(ErrorKind::kInvalidArgument, "scale_grid is {}, expected 1 to 1000", options.scale_grid);
+  if (options.scale_grid < 1 || options.scale_grid > 1000)
+    fail(ErrorKind::kInvalidArgument, "scale_grid is {}, expected 1 to 1000", options.scale_grid);
   const int64_t in_features = weights.size(0);
   const int64_t group_size = resolve_group(options.group_size, in_features);
   const int64_t padded = padded_width(in_features, group_size);
   if (activations.dim() == 0 || activations.size(-1) != in_features) {
-    fail(ErrorKind::kInvalidArgument, "activations are {}, expected [..., {}] for weights {}", shape_text(activations), in_features, shape_text(weights));
+    fail(ErrorKind::kInvalidArgument, "activations are {}, expected [..., {}] for weights {}", shape_text(activations), in_features,
+         shape_text(weights));
   }
-  const at::Tensor statistics = activations.dim() == 1 ? activations.to(at::kFloat).contiguous() : compute_activation_stats(activations, options.activation_method);
+  const at::Tensor statistics = activations.dim() == 1 ? activations.to(at::kFloat).contiguous()
+                                                       : compute_activation_stats(activations, options.activation_method);
   check_finite(statistics, "the activation statistics");
   const quant::InputStatistics input = gather(activations, padded);
   const quant::AffineOptions affine{4, group_size, options.zero_point};
@@ -266,7 +287,8 @@ AwqResult awq_quantize(const at::Tensor& weights, const at::Tensor& activations,
   result.rtn_output_error = quant::output_error(quant::quantization_error(weight, scaler.scales(), affine), input.gram, input.rows);
   const double median = median_of_positive(statistics);
   if (options.salient_ratio > 0) {
-    result.salient_channels = std::clamp<int64_t>(std::llround(options.salient_ratio * static_cast<double>(in_features)), 1, in_features);
+    result.salient_channels =
+        std::clamp<int64_t>(std::llround(options.salient_ratio * static_cast<double>(in_features)), 1, in_features);
   }
   const std::vector<int64_t> order = rank_channels(statistics);
   for (int64_t i = 0; i < result.salient_channels; ++i) {
@@ -291,23 +313,28 @@ AwqResult awq_quantize(const at::Tensor& weights, const at::Tensor& activations,
   result.scales = quantized.scales.t().contiguous().to(at::kHalf);
 
   const AwqMeta meta{in_features, weights.size(1), group_size, std::string(kAwqQuantType)};
-  const at::Tensor change = awq_dequantize(result.Q, result.scales, result.zeros, result.q_scale, meta, at::kFloat) - weights.to(at::kFloat);
+  const at::Tensor change =
+      awq_dequantize(result.Q, result.scales, result.zeros, result.q_scale, meta, at::kFloat) - weights.to(at::kFloat);
   result.quantization_error = change.square().sum(at::kDouble).item<double>();
   result.output_error = quant::output_error(pad_columns(change.t().contiguous(), padded), input.gram, input.rows);
   return result;
 }
 
-at::Tensor awq_dequantize(const at::Tensor& packed, const at::Tensor& scales, const at::Tensor& zeros, const at::Tensor& q_scale, const AwqMeta& meta,
-                          at::ScalarType weights_dtype, bool q_scale_of_outputs) {
-  if (meta.quant_type != kAwqQuantType) fail(ErrorKind::kUnsupported, "quant_type is '{}', expected '{}'", meta.quant_type, kAwqQuantType);
+at::Tensor awq_dequantize(const at::Tensor& packed, const at::Tensor& scales, const at::Tensor& zeros, const at::Tensor& q_scale,
+                          const AwqMeta& meta, at::ScalarType weights_dtype, bool q_scale_of_outputs) {
+  if (meta.quant_type != kAwqQuantType)
+    fail(ErrorKind::kUnsupported, "quant_type is '{}', expected '{}'", meta.quant_type, kAwqQuantType);
   const auto wrong = [](std::string_view what, const at::Tensor& found, const std::string& expected) {
-    fail(ErrorKind::kInvalidArgument, "{} is {} {}, expected {}", what, c10::toString(found.scalar_type()), shape_text(found), expected);
+    fail(ErrorKind::kInvalidArgument, "{} is {} {}, expected {}", what, c10::toString(found.scalar_type()), shape_text(found),
+         expected);
   };
-  if (meta.in_features <= 0 || meta.out_features <= 0) fail(ErrorKind::kInvalidArgument, "in_features {} and out_features {} must be above 0", meta.in_features, meta.out_features);
+  if (meta.in_features <= 0 || meta.out_features <= 0)
+    fail(ErrorKind::kInvalidArgument, "in_features {} and out_features {} must be above 0", meta.in_features, meta.out_features);
   const int64_t group_size = resolve_group(meta.group_size, meta.in_features);
   const int64_t padded = padded_width(meta.in_features, group_size);
   const std::vector<int64_t> grid{padded / group_size, meta.out_features};
-  if ((packed.scalar_type() != at::kUInt32 && packed.scalar_type() != at::kInt) || packed.sizes() != at::IntArrayRef({padded / kCodesPerWord, meta.out_features})) {
+  if ((packed.scalar_type() != at::kUInt32 && packed.scalar_type() != at::kInt) ||
+      packed.sizes() != at::IntArrayRef({padded / kCodesPerWord, meta.out_features})) {
     wrong("Q", packed, fmt::format("uint32 [{}, {}]", padded / kCodesPerWord, meta.out_features));
   }
   const std::string expected_grid = fmt::format("floats [{}, {}]", grid[0], grid[1]);
@@ -316,7 +343,8 @@ at::Tensor awq_dequantize(const at::Tensor& packed, const at::Tensor& scales, co
   const bool of_inputs = q_scale.dim() == 1 && q_scale.size(0) == meta.in_features && !q_scale_of_outputs;
   const bool of_outputs = q_scale.dim() == 1 && q_scale.size(0) == meta.out_features;
   if (!at::isFloatingType(q_scale.scalar_type()) || (!of_inputs && !of_outputs)) {
-    wrong("q_scale", q_scale, fmt::format("floats [{}] (input channels), or [{}] from Metal Marlin", meta.in_features, meta.out_features));
+    wrong("q_scale", q_scale,
+          fmt::format("floats [{}] (input channels), or [{}] from Metal Marlin", meta.in_features, meta.out_features));
   }
   const auto expand = [&](const at::Tensor& values) { return values.to(at::kFloat).repeat_interleave(group_size, 0); };
   at::Tensor weight = unpack_words(packed).mul_(expand(scales)).add_(expand(zeros)).slice(0, 0, meta.in_features);

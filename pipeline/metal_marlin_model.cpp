@@ -1,5 +1,8 @@
 // awq_quantize_model and its inverse: which tensors of which files, one at a time.
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 
 #include <algorithm>
 #include <cctype>
@@ -47,8 +50,10 @@ class WeightFile {
       if (npz_->contains(std::string(kMetadataArray))) {
         const at::Tensor text = npz_->read(std::string(kMetadataArray));
         if (text.scalar_type() == at::kByte) {
-          const Json json = parse_json({static_cast<const char*>(text.const_data_ptr()), static_cast<size_t>(text.numel())}, path.string() + ": awq_metadata");
-          for (const auto& [key, value] : json.items()) metadata_[key] = value.is_string() ? value.get<std::string>() : value.dump();
+          const Json json = parse_json({static_cast<const char*>(text.const_data_ptr()), static_cast<size_t>(text.numel())},
+                                       path.string() + ": awq_metadata");
+          for (const auto& [key, value] : json.items())
+            metadata_[key] = value.is_string() ? value.get<std::string>() : value.dump();
         }
       }
     } else if (path.extension() == ".safetensors") {
@@ -56,7 +61,8 @@ class WeightFile {
       metadata_ = safetensors_->metadata();
       for (const auto& [name, info] : safetensors_->tensors()) entries_.push_back({name, info.dtype, info.shape});
     } else {
-      fail(ErrorKind::kInvalidArgument, "{}: expected a .safetensors or .npz file, or a folder of .safetensors files", path.string());
+      fail(ErrorKind::kInvalidArgument, "{}: expected a .safetensors or .npz file, or a folder of .safetensors files",
+           path.string());
     }
     for (const Entry& entry : entries_) names_.insert(entry.name);
   }
@@ -155,8 +161,10 @@ MatrixPlan plan_matrix(const Entry& entry, bool npz, const AwqModelOptions& opti
   plan.in_features = entry.shape[plan.out_in ? 1 : 0];
   plan.out_features = entry.shape[plan.out_in ? 0 : 1];
   const int64_t group = options.quantize.group_size == -1 ? plan.in_features : options.quantize.group_size;
-  if (group <= 0) fail(ErrorKind::kInvalidArgument, "group_size is {}, expected a multiple of 8 or -1", options.quantize.group_size);
-  plan.quantize = plan.in_features > 0 && plan.out_features > 0 && plan.in_features % group == 0 && plan.in_features % 8 == 0 && plan.out_features % 8 == 0;
+  if (group <= 0)
+    fail(ErrorKind::kInvalidArgument, "group_size is {}, expected a multiple of 8 or -1", options.quantize.group_size);
+  plan.quantize = plan.in_features > 0 && plan.out_features > 0 && plan.in_features % group == 0 && plan.in_features % 8 == 0 &&
+                  plan.out_features % 8 == 0;
   return plan;
 }
 
@@ -175,8 +183,9 @@ class Activations {
     }
     const models::NpyHeader header = file_.header(name);
     if (header.shape.empty() || header.shape.back() != in_features) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: activations '{}' are [{}], but '{}' has {} input channels", file_.path().string(), one_line(name),
-                                                           fmt::join(header.shape, ", "), entry.name, in_features))
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("{}: activations '{}' are [{}], but '{}' has {} input channels", file_.path().string(),
+                              one_line(name), fmt::join(header.shape, ", "), entry.name, in_features))
           .with_hint("when the weights are stored the other way round, say so: --weight-layout in_out or out_in");
     }
     return name;
@@ -202,9 +211,11 @@ std::vector<MatrixPlan> plan_file(const WeightFile& file, const Activations& act
     plans.push_back(plan);
   }
   if (!missing.empty() && !options.allow_missing) {
-    throw Error(ErrorKind::kNotFound, fmt::format("{}: no activations for {} matrices of {}, the first is '{}'{}", activations.path().string(), missing.size(),
-                                                  file.path().string(), missing.front(), did_you_mean(missing.front(), activations.names())))
-        .with_hint("name each array as its matrix, with or without \".weight\"; or round those without to nearest: --allow-missing");
+    throw Error(ErrorKind::kNotFound, fmt::format("{}: no activations for {} matrices of {}, the first is '{}'{}",
+                                                  activations.path().string(), missing.size(), file.path().string(),
+                                                  missing.front(), did_you_mean(missing.front(), activations.names())))
+        .with_hint(
+            "name each array as its matrix, with or without \".weight\"; or round those without to nearest: --allow-missing");
   }
   return plans;
 }
@@ -224,7 +235,8 @@ std::map<std::string, std::string> make_metadata(const AwqModelOptions& options,
           {"weight_layout", out_in ? "out_in" : "in_out"}};
 }
 
-std::vector<models::PlannedTensor> planned_tensors(const WeightFile& file, const std::vector<MatrixPlan>& plans, int64_t group_size) {
+std::vector<models::PlannedTensor> planned_tensors(const WeightFile& file, const std::vector<MatrixPlan>& plans,
+                                                   int64_t group_size) {
   std::vector<models::PlannedTensor> planned;
   for (size_t i = 0; i < plans.size(); ++i) {
     const Entry& entry = file.entries()[i];
@@ -258,10 +270,12 @@ WeightLayout parse_weight_layout(std::string_view name) {
   fail(ErrorKind::kInvalidArgument, "weight layout '{}', expected auto (default), in_out or out_in", name);
 }
 
-Json awq_quantize_model(const fs::path& model_path, const fs::path& output_path, const fs::path& activations_path, const AwqModelOptions& options) {
+Json awq_quantize_model(const fs::path& model_path, const fs::path& output_path, const fs::path& activations_path,
+                        const AwqModelOptions& options) {
   const std::vector<fs::path> paths = weight_files(model_path);
   const Activations activations(activations_path);
-  for (const fs::path& path : paths) plan_file(WeightFile(path), activations, options);  // everything is found before anything is written
+  for (const fs::path& path : paths)
+    plan_file(WeightFile(path), activations, options);  // everything is found before anything is written
 
   int64_t quantized = 0, skipped = 0, nearest = 0;
   uint64_t original_bytes = 0, quantized_bytes = 0;
@@ -275,11 +289,14 @@ Json awq_quantize_model(const fs::path& model_path, const fs::path& output_path,
     const WeightFile file(path);
     const std::vector<MatrixPlan> plans = plan_file(file, activations, options);
     out_in = options.layout == WeightLayout::kOutIn || (options.layout == WeightLayout::kAuto && !file.is_npz());
-    const fs::path target = one || writes_one_npz(output_path) ? output_path : output_path / (file.stem() + std::string(kAwqStem) + path.extension().string());
+    const fs::path target = one || writes_one_npz(output_path)
+                                ? output_path
+                                : output_path / (file.stem() + std::string(kAwqStem) + path.extension().string());
     if (options.verbose) log_info("awq file={} target={}", path.string(), target.string());
     std::optional<OutputFile> own;
     if (!options.dry_run && !one) {
-      if (fs::exists(target) && fs::equivalent(target, path)) fail(ErrorKind::kInvalidArgument, "{}: would be written over itself; choose another output", path.string());
+      if (fs::exists(target) && fs::equivalent(target, path))
+        fail(ErrorKind::kInvalidArgument, "{}: would be written over itself; choose another output", path.string());
       own.emplace(target, options.compressed);
       own->plan(planned_tensors(file, plans, options.quantize.group_size), make_metadata(options, out_in));
     }
@@ -316,8 +333,8 @@ Json awq_quantize_model(const fs::path& model_path, const fs::path& output_path,
         layer["salient_channels"] = result.salient_channels;
         layer["scaled_channels"] = result.scaled_channels;
         if (options.verbose) {
-          log_info("awq tensor={} in={} out={} error={:.6g} rtn_error={:.6g} scaled={}", entry.name, plan.in_features, plan.out_features, result.output_error,
-                   result.rtn_output_error, result.scaled_channels);
+          log_info("awq tensor={} in={} out={} error={:.6g} rtn_error={:.6g} scaled={}", entry.name, plan.in_features,
+                   plan.out_features, result.output_error, result.rtn_output_error, result.scaled_channels);
         }
       }
       file.release(entry.name);
@@ -362,7 +379,8 @@ Json awq_dequantize_model(const fs::path& model_path, const fs::path& output_pat
     std::set<std::string> parts;
     std::vector<models::PlannedTensor> planned;
     for (const Entry& entry : file.entries()) {
-      const bool whole = file.contains(entry.name + ".scales") && file.contains(entry.name + ".zeros") && file.contains(entry.name + ".q_scale");
+      const bool whole =
+          file.contains(entry.name + ".scales") && file.contains(entry.name + ".zeros") && file.contains(entry.name + ".q_scale");
       if (!whole) continue;
       for (const char* part : {".scales", ".zeros", ".q_scale"}) parts.insert(entry.name + part);
       parts.insert(entry.name);
@@ -371,13 +389,17 @@ Json awq_dequantize_model(const fs::path& model_path, const fs::path& output_pat
       if (!parts.contains(entry.name)) {
         planned.push_back({entry.name, entry.dtype, entry.shape});
       } else if (parts.contains(entry.name + ".scales")) {
-        if (entry.shape.size() != 2) fail(ErrorKind::kCorruption, "{}: '{}' is [{}], expected packed codes [in/8, out]", path.string(), entry.name, fmt::join(entry.shape, ", "));
+        if (entry.shape.size() != 2)
+          fail(ErrorKind::kCorruption, "{}: '{}' is [{}], expected packed codes [in/8, out]", path.string(), entry.name,
+               fmt::join(entry.shape, ", "));
         const int64_t in = entry.shape[0] * 8;
-        planned.push_back({entry.name, weights_dtype, out_in ? std::vector<int64_t>{entry.shape[1], in} : std::vector<int64_t>{in, entry.shape[1]}});
+        planned.push_back({entry.name, weights_dtype,
+                           out_in ? std::vector<int64_t>{entry.shape[1], in} : std::vector<int64_t>{in, entry.shape[1]}});
       }
     }
     const fs::path target = output_path / (file.stem() + path.extension().string());
-    if (fs::exists(target)) fail(ErrorKind::kInvalidArgument, "{}: is there already; choose another output folder", target.string());
+    if (fs::exists(target))
+      fail(ErrorKind::kInvalidArgument, "{}: is there already; choose another output folder", target.string());
     OutputFile output(target, /*compressed=*/false);
     output.plan(planned, {{"format", "pt"}});
     for (const models::PlannedTensor& tensor : planned) {
@@ -390,9 +412,11 @@ Json awq_dequantize_model(const fs::path& model_path, const fs::path& output_pat
           const at::Tensor packed = file.read(tensor.name);
           const at::Tensor scales = file.read(tensor.name + ".scales");
           const int64_t in = packed.size(0) * 8;
-          if (scales.dim() != 2 || scales.size(0) == 0 || in % scales.size(0) != 0) fail(ErrorKind::kCorruption, "scales do not divide {} input channels into groups", in);
+          if (scales.dim() != 2 || scales.size(0) == 0 || in % scales.size(0) != 0)
+            fail(ErrorKind::kCorruption, "scales do not divide {} input channels into groups", in);
           const AwqMeta meta{in, packed.size(1), in / scales.size(0), std::string(kAwqQuantType)};
-          return awq_dequantize(packed, scales, file.read(tensor.name + ".zeros"), file.read(tensor.name + ".q_scale"), meta, weights_dtype, of_outputs);
+          return awq_dequantize(packed, scales, file.read(tensor.name + ".zeros"), file.read(tensor.name + ".q_scale"), meta,
+                                weights_dtype, of_outputs);
         });
         output.write(tensor.name, out_in ? weight.t().contiguous() : weight);
       }
@@ -413,7 +437,8 @@ void for_each_matrix(const fs::path& model_path, const fs::path& activations_pat
     for (size_t i = 0; i < plans.size(); ++i) {
       if (!plans[i].quantize) continue;
       const std::string& name = file.entries()[i].name;
-      visit({name, read_in_out(file, name, plans[i].out_in), plans[i].activations.empty() ? at::Tensor() : activations.read(plans[i].activations)});
+      visit({name, read_in_out(file, name, plans[i].out_in),
+             plans[i].activations.empty() ? at::Tensor() : activations.read(plans[i].activations)});
       file.release(name);
     }
   }

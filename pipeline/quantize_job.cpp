@@ -166,6 +166,7 @@ CalibrationInput prepare_calibration(const QuantizeJob& job) {
                   {"packing", job.packing == calibration::Packing::kConcat ? "concat" : "rows"},
                   {"long_rows", calibration::to_string(options.rows.long_rows)},
                   {"loss_mask", calibration::to_string(job.loss_mask)}};
+  if (job.samples > 0) input.record["samples"] = job.samples;
   if (sources.size() == 1 && sources[0].source.samples == 0) {
     const calibration::SourceRows& only = sources[0];
     input.record["file"] = only.source.file.filename().string();

@@ -45,6 +45,9 @@ Json metadata_json(const QuantizeWork& job, const Json& mean_bits, const Quantiz
   const calibration::TokenBlocks& tokens = job.tokens;
   Json layers = Json::array();
   for (const LinearReport& report : progress.reports) layers.push_back(to_json(report));
+  Json settings = settings_json(options.awq);
+  settings["batch_tokens"] = options.batch_tokens;
+  settings["max_shard_size"] = options.max_shard_bytes;
   Json metadata = {
       {"format", row_of(options.awq.format).keeps_layout() ? "float" : to_string(options.awq.format)},
       {"readers", row_of(options.awq.format).readers},
@@ -52,7 +55,8 @@ Json metadata_json(const QuantizeWork& job, const Json& mean_bits, const Quantiz
       {"method", to_upper(options.awq.method)},
       {"spec", models::spec_to_json(options.awq.spec)},
       {"mean_bits", mean_bits},
-      {"search", settings_json(options.awq)},
+      {"search", std::move(settings)},
+      {"device", at::Device(options.device.type()).str()},
       {"calibration", with_reached(options.calibration_record, progress.reports)},
       {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
       {"calibration_blocks", tokens.ids.size(0)},
@@ -63,6 +67,7 @@ Json metadata_json(const QuantizeWork& job, const Json& mean_bits, const Quantiz
       {"files_sha256", file_hashes},
       {"layers", layers},
       {"versions", {{"salient", SALIENT_VERSION}, {"libtorch", TORCH_VERSION}}}};
+  if (job.is_shared()) metadata["ranks"] = options.ranks->size();
   if (Json curve = rows_curve_json(progress.reports); !curve.empty()) metadata["rows_curve"] = std::move(curve);
   return metadata;
 }

@@ -97,7 +97,7 @@ KeysAndValues prefix_of(const RaggedBatch& batch, const AttentionCall& call, at:
 class TokensAttention {
  public:
   TokensAttention(const AttentionCall& call, const at::Tensor& query, const KeysAndValues& kept, const at::Tensor& output)
-      : query_(query), kept_(kept), output_(output), heads_(query.size(1)), scale_(call.scale(query.size(3))) {
+      : query_(query), kept_(kept), output_(output), heads_(query.size(1)), scale_(static_cast<float>(call.scale(query.size(3)))) {
     const bool floats = query.scalar_type() == at::kFloat && kept.keys.defined() && query.is_cpu() && query.stride(3) == 1;
     const bool known = floats && (kept.keys.scalar_type() == at::kFloat || kept.keys.scalar_type() == at::kChar);
     applies_ = known && call.config.attention_softcap <= 0.0 && !call.weights.at(ParameterSlot::kSinks).defined();

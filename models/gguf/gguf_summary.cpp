@@ -97,7 +97,7 @@ bool GgufSummary::is_float() const {
 
 double GgufSummary::bits_per_weight() const {
   uint64_t bytes = 0;
-  for (const auto& [name, total] : types) {
+  for (const auto& [type, total] : types) {
     if (total.bytes == 0 && total.values > 0) return 0.0;
     bytes += total.bytes;
   }

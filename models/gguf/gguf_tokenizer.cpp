@@ -274,7 +274,8 @@ class TokenizerWriter {
   }
 
   void add_special_ids() {
-    const std::optional<int64_t> eos = config_.eos_token_ids.empty() ? std::nullopt : std::optional(config_.eos_token_ids.front());
+    std::optional<int64_t> eos;
+    if (!config_.eos_token_ids.empty()) eos = config_.eos_token_ids.front();
     const int64_t bos_id = add_special_id("bos_token_id", "bos_token", config_.bos_token_id);
     const int64_t eos_id = add_special_id("eos_token_id", "eos_token", eos);
     add_special_id("unknown_token_id", "unk_token", unknown_.empty() ? std::nullopt : id_of(unknown_));

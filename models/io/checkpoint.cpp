@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "models/gguf/gguf_checkpoint.h"
 #include "models/io/adapter.h"
+#include "models/io/links.h"
 #include "models/io/merge_adapter.h"
 
 namespace salient::models {
@@ -153,6 +154,7 @@ Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
     open_folder(path);
     return;
   }
+  check_links(path);
   const Adapter adapter = read_adapter(path);
   const fs::path base = adapter_base(adapter);
   with_context(path.string(), [&] { open_folder(base); });
@@ -162,6 +164,7 @@ Checkpoint::Checkpoint(const fs::path& path) : folder_(path) {
 void Checkpoint::open_folder(const fs::path& folder) {
   if (!fs::is_directory(folder))
     fail(ErrorKind::kNotFound, "{}: no such folder, expected a checkpoint folder with config.json", folder.string());
+  check_links(folder);
   config_ = read_json_file(folder / "config.json");
   if (!config_.is_object())
     fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", (folder / "config.json").string(), config_.type_name());

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "models/io/model_folder.h"
 #include "pipeline/commands/evaluation_options.h"
+#include "pipeline/commands/runtime_options.h"
 
 namespace salient::pipeline {
 namespace {

@@ -19,7 +19,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-const std::vector<OptionRow> kRows = with_runtime_rows({
+const std::vector<OptionRow> kRows = with_model_rows({
     {"prompt-tokens", "N", "of the prompt; default 512"},
     {"generation-tokens", "N", "generated one after the other; default 128"},
     {"repeats", "N", "measurements of each, after one that is not counted; the median counts; default 3"},
@@ -48,8 +48,7 @@ void bench_command(const std::vector<std::string>& words) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("salient bench: {} models are named, expected one", arguments.positional().size()))
         .with_hint("salient bench MODEL");
   }
-  eval::LanguageModelOptions options;
-  options.decoder = decoder_options(arguments);
+  const eval::LanguageModelOptions options = language_model_options(arguments);
   eval::ThroughputOptions measured;
   measured.prompt_tokens = arguments.integer_or("prompt-tokens", 512, 1, 1 << 20);
   measured.generated_tokens = arguments.integer_or("generation-tokens", 128, 1, 1 << 20);

@@ -29,6 +29,7 @@ constexpr std::array kCommands = {
     Command{"report", "write an HTML page of evaluated models: figures, plots, and every answer", report_command},
     Command{"explain", "say where a quantized model's error lies, and why", explain_command},
     Command{"sensitivity", "say which block or projection of a quantized model costs most", sensitivity_command},
+    Command{"verify", "check an artifact against its hashes, and make its first blocks again from the source", verify_command},
     Command{"verify-smoothing", "compare a smoothed checkpoint with its base: weights and logits", verify_smoothing_command},
     Command{"export", "write a model in another format, without calibration", export_command},
     Command{"imatrix", "measure llama.cpp's importance matrix of a model", imatrix_command},

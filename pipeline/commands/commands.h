@@ -42,6 +42,7 @@ void sensitivity_command(const std::vector<std::string>& words);
 void store_command(const std::vector<std::string>& words);
 void tracking_command(const std::vector<std::string>& words);
 void tokenize_command(const std::vector<std::string>& words);
+void verify_command(const std::vector<std::string>& words);
 void verify_smoothing_command(const std::vector<std::string>& words);
 
 // One call of the program, without its name: dispatches; results, notes and progress go where pipeline/commands/session.h says.

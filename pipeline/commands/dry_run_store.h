@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "common/scratch_folder.h"
 #include "pipeline/store.h"
 
 namespace salient::pipeline {
@@ -13,14 +14,11 @@ class DryRunStore {
  public:
   // Errors: those of Store; io.
   explicit DryRunStore(const std::filesystem::path& path);
-  ~DryRunStore();
-  DryRunStore(const DryRunStore&) = delete;
-  DryRunStore& operator=(const DryRunStore&) = delete;
 
   Store& store() { return *store_; }
 
  private:
-  std::filesystem::path folder_;  // of the empty one
+  std::optional<ScratchFolder> scratch_;  // of the empty one; outlives it
   std::optional<Store> store_;
 };
 

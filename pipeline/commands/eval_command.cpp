@@ -16,6 +16,7 @@
 #include "pipeline/commands/arguments.h"
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/evaluation_options.h"
+#include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/commands/tracking_options.h"
 #include "pipeline/evaluation_records.h"
@@ -218,7 +219,9 @@ void eval_command(const std::vector<std::string>& words) {
       store_evaluation();  // again, with them
     }
     if (!targets.empty()) {
-      for (const EvaluationRecord& record : store->list_evaluations({.model_path = std::filesystem::absolute(folder).lexically_normal().string()})) {
+      EvaluationFilter of_folder;
+      of_folder.model_path = std::filesystem::absolute(folder).lexically_normal().string();
+      for (const EvaluationRecord& record : store->list_evaluations(of_folder)) {
         if (record.id == evaluation_id) track_evaluation(*store, targets, record, print_note);
       }
     }

@@ -67,7 +67,7 @@ std::map<std::string, eval::DataSource> data_sources(const Arguments& arguments,
 std::vector<OptionRow> with_evaluation_rows(std::vector<OptionRow> rows) {
   std::vector<OptionRow> all = shared_rows();
   all.insert(all.end(), rows.begin(), rows.end());
-  return with_runtime_rows(std::move(all));
+  return with_model_rows(std::move(all));
 }
 
 eval::TaskLibrary task_library(const Arguments& arguments) {
@@ -125,13 +125,6 @@ eval::EvaluationOptions evaluation_options(const Arguments& arguments, const eva
   options.batch_tokens = arguments.integer_or("batch-tokens", 2048, 1, 1 << 24);
   options.max_new_tokens = arguments.integer_or("max-new-tokens", 0, 0, 1 << 20);
   options.throughput = false;
-  return options;
-}
-
-eval::LanguageModelOptions language_model_options(const Arguments& arguments) {
-  eval::LanguageModelOptions options;
-  options.decoder = decoder_options(arguments);
-  options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
   return options;
 }
 

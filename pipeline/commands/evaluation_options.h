@@ -26,8 +26,6 @@ std::vector<eval::TaskRequest> task_requests(const Arguments& arguments, const e
 // Without observer, journals and throughput. `library` outlives the options.
 eval::EvaluationOptions evaluation_options(const Arguments& arguments, const eval::TaskLibrary& library);
 
-eval::LanguageModelOptions language_model_options(const Arguments& arguments);
-
 // Options of these rows as they were given, as words: the same settings for another process. `without`: names of options that are
 // left out.
 std::vector<std::string> given_words(const Arguments& arguments, const std::vector<OptionRow>& rows,

@@ -23,7 +23,7 @@ constexpr int64_t kCacheBytes = int64_t{1} << 30;  // of keys and values of prom
 constexpr int64_t kMaxRows = 16;
 constexpr size_t kShownPrompt = 60;  // bytes in the line above an answer
 
-const std::vector<OptionRow> kRows = with_runtime_rows({
+const std::vector<OptionRow> kRows = with_model_rows({
     {"prompt", "TEXT", "a prompt; may be given several times", true},
     {"prompts", "FILE", "prompts from a file: the lines of a .txt, or rows with prompt, question, problem, text, or messages"},
     {"apply-chat-template", "", "put prompts into the model's chat template as the user's message"},
@@ -206,9 +206,7 @@ void generate_command(const std::vector<std::string>& words) {
   options.top_p = number_or(arguments, "top-p", 1.0, 1e-9, 1.0);
   options.seed = static_cast<uint64_t>(arguments.integer_or("seed", 0, 0, INT64_MAX));
   options.stop_strings = arguments.values("stop");
-  eval::LanguageModelOptions model_options;
-  model_options.decoder = decoder_options(arguments);
-  model_options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
+  const eval::LanguageModelOptions model_options = language_model_options(arguments);
 
   const eval::LanguageModel model =
       eval::load_language_model(models::resolve_model(arguments.positional().front()), model_options);

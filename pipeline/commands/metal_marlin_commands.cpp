@@ -1,6 +1,7 @@
 #include "pipeline/commands/metal_marlin_commands.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <charconv>
@@ -21,11 +22,16 @@ namespace fs = std::filesystem;
 using namespace metal_marlin;
 
 const OptionRow kModelRow = {"model-path,weights,model", "PATH", "a .safetensors or .npz file, or a folder of .safetensors files"};
-const OptionRow kActivationsRow = {"activations-path,activations", "FILE", ".npz of arrays [..., in_features], or [in_features] statistics, named as the matrices, with or without .weight"};
-const OptionRow kMethodRow = {"activation-method,method", "NAME", "importance of an input channel: mean or max of |x|, or rms (default)"};
+const OptionRow kActivationsRow = {
+    "activations-path,activations", "FILE",
+    ".npz of arrays [..., in_features], or [in_features] statistics, named as the matrices, with or without .weight"};
+const OptionRow kMethodRow = {"activation-method,method", "NAME",
+                              "importance of an input channel: mean or max of |x|, or rms (default)"};
 const OptionRow kRatioRow = {"salient-ratio", "R", "0 to 1; default 0.01"};
-const OptionRow kLayoutRow = {"weight-layout", "NAME", "auto (default): safetensors hold [out, in], .npz files [in, out]; or in_out, out_in"};
-const OptionRow kMissingRow = {"allow-missing", "", "matrices without activations are rounded to nearest (or left out) instead of failing"};
+const OptionRow kLayoutRow = {"weight-layout", "NAME",
+                              "auto (default): safetensors hold [out, in], .npz files [in, out]; or in_out, out_in"};
+const OptionRow kMissingRow = {"allow-missing", "",
+                               "matrices without activations are rounded to nearest (or left out) instead of failing"};
 const OptionRow kJsonRow = {"json", "", "print the result as JSON"};
 
 double number_or(const Arguments& arguments, const std::string& name, double fallback) {
@@ -39,7 +45,9 @@ double number_or(const Arguments& arguments, const std::string& name, double fal
   return value;
 }
 
-ActivationMethod method_of(const Arguments& arguments) { return parse_activation_method(arguments.text_or("activation-method", "rms")); }
+ActivationMethod method_of(const Arguments& arguments) {
+  return parse_activation_method(arguments.text_or("activation-method", "rms"));
+}
 
 AwqModelOptions model_options(const Arguments& arguments) {
   AwqModelOptions options;
@@ -58,9 +66,11 @@ std::string number(double value) { return fmt::format("{:.4g}", value); }
 void awq_quantize_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"awq-quantize", "",
-       "Metal Marlin's AWQ: every matrix of a model as packed 4-bit codes, scales, zeros and q_scale, out of recorded activations. Embeddings, norms,\n"
+       "Metal Marlin's AWQ: every matrix of a model as packed 4-bit codes, scales, zeros and q_scale, out of recorded activations. "
+       "Embeddings, norms,\n"
        "biases and lm_head stay as they are. For checkpoints that inference engines load, use `salient quantize`.",
-       "  salient awq-quantize --model-path model --output-path out --activations-path activations.npz --group-size 128 --salient-ratio 0.01\n"
+       "  salient awq-quantize --model-path model --output-path out --activations-path activations.npz --group-size 128 "
+       "--salient-ratio 0.01\n"
        "  salient awq-quantize --weights w.npz --activations acts.npz --out q.npz --method max --compressed\n"},
       {kModelRow,
        {"output-path,out", "PATH", "a folder, for <file>.awq.safetensors; or a name ending in .npz, for one archive"},
@@ -85,33 +95,40 @@ void awq_quantize_command(const std::vector<std::string>& words) {
   options.compressed = arguments.flag("compressed");
   options.dry_run = arguments.flag("dry-run");
   options.verbose = arguments.flag("verbose");
-  const Json stats = awq_quantize_model(arguments.text("model-path"), options.dry_run ? arguments.text_or("output-path", "") : arguments.text("output-path"),
+  const Json stats = awq_quantize_model(arguments.text("model-path"),
+                                        options.dry_run ? arguments.text_or("output-path", "") : arguments.text("output-path"),
                                         arguments.text("activations-path"), options);
   if (arguments.flag("json")) return print_json(stats);
   if (!options.dry_run) {
     std::vector<std::vector<std::string>> rows;
     for (const Json& layer : stats["layers"]) {
       const bool measured = layer.contains("output_error");
-      rows.push_back({layer["name"].get<std::string>(), fmt::format("{}", layer["in_features"].get<int64_t>()), fmt::format("{}", layer["out_features"].get<int64_t>()),
-                      measured ? number(layer["rtn_output_error"].get<double>()) : "-", measured ? number(layer["output_error"].get<double>()) : "-",
+      rows.push_back({layer["name"].get<std::string>(), fmt::format("{}", layer["in_features"].get<int64_t>()),
+                      fmt::format("{}", layer["out_features"].get<int64_t>()),
+                      measured ? number(layer["rtn_output_error"].get<double>()) : "-",
+                      measured ? number(layer["output_error"].get<double>()) : "-",
                       fmt::format("{}", layer["scaled_channels"].get<int64_t>())});
     }
     print_text(format_table({"Matrix", "In", "Out", "Nearest", "Error", "Scaled"}, rows));
   }
   for (const Json& file : stats["files"]) print_text(file.get<std::string>());
-  print_text(fmt::format("{} matrices quantized ({} to nearest, without activations), {} tensors kept, {} -> {} ({:.2f} x)", stats["quantized_count"].get<int64_t>(),
-                         stats["rounded_to_nearest"].get<int64_t>(), stats["skipped_count"].get<int64_t>(), human_bytes(stats["original_bytes"].get<uint64_t>()),
+  print_text(fmt::format("{} matrices quantized ({} to nearest, without activations), {} tensors kept, {} -> {} ({:.2f} x)",
+                         stats["quantized_count"].get<int64_t>(), stats["rounded_to_nearest"].get<int64_t>(),
+                         stats["skipped_count"].get<int64_t>(), human_bytes(stats["original_bytes"].get<uint64_t>()),
                          human_bytes(stats["quantized_bytes"].get<uint64_t>()), stats["compression_ratio"].get<double>()));
 }
 
 void awq_dequantize_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"awq-dequantize", "", "The inverse of awq-quantize: matrices as floats, in the layout that they had. Reads Metal Marlin's own .awq.safetensors, too.",
-                             "  salient awq-dequantize --model-path out --output-path restored --dtype float16\n"},
-                            {kModelRow,
-                             {"output-path,out", "DIR", "folder for <file>.safetensors or <file>.npz; files that are there already are not replaced"},
-                             {"dtype", "NAME", "float16 (default), float32, or bfloat16 (not in .npz)"},
-                             kJsonRow},
-                            words);
+  const Arguments arguments(
+      {"awq-dequantize", "",
+       "The inverse of awq-quantize: matrices as floats, in the layout that they had. Reads Metal Marlin's own .awq.safetensors, "
+       "too.",
+       "  salient awq-dequantize --model-path out --output-path restored --dtype float16\n"},
+      {kModelRow,
+       {"output-path,out", "DIR", "folder for <file>.safetensors or <file>.npz; files that are there already are not replaced"},
+       {"dtype", "NAME", "float16 (default), float32, or bfloat16 (not in .npz)"},
+       kJsonRow},
+      words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const std::string name = arguments.text_or("dtype", "float16");
@@ -123,13 +140,19 @@ void awq_dequantize_command(const std::vector<std::string>& words) {
   const Json stats = awq_dequantize_model(arguments.text("model-path"), arguments.text("output-path"), *dtype);
   if (arguments.flag("json")) return print_json(stats);
   for (const Json& file : stats["files"]) print_text(file.get<std::string>());
-  print_text(fmt::format("{} matrices dequantized, {} tensors kept", stats["dequantized_count"].get<int64_t>(), stats["kept_count"].get<int64_t>()));
+  print_text(fmt::format("{} matrices dequantized, {} tensors kept", stats["dequantized_count"].get<int64_t>(),
+                         stats["kept_count"].get<int64_t>()));
 }
 
 void activation_stats_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"activation-stats", "", "The importance of each input channel, for every array of an activation file.",
-                             "  salient activation-stats --activations-path activations.npz --activation-method rms --output-path stats.npz\n"},
-                            {kActivationsRow, kMethodRow, {"output-path,out", "FILE", ".npz for the statistics, float32 [in_features] each; default: only print"}, kJsonRow}, words);
+  const Arguments arguments(
+      {"activation-stats", "", "The importance of each input channel, for every array of an activation file.",
+       "  salient activation-stats --activations-path activations.npz --activation-method rms --output-path stats.npz\n"},
+      {kActivationsRow,
+       kMethodRow,
+       {"output-path,out", "FILE", ".npz for the statistics, float32 [in_features] each; default: only print"},
+       kJsonRow},
+      words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const ActivationMethod method = method_of(arguments);
@@ -139,12 +162,18 @@ void activation_stats_command(const std::vector<std::string>& words) {
   Json all = Json::array();
   std::vector<std::vector<std::string>> rows;
   for (const std::string& name : file.names()) {
-    const at::Tensor stats = with_context(fmt::format("{}: '{}'", file.path().string(), name), [&] { return compute_activation_stats(file.read(name), method); });
+    const at::Tensor stats = with_context(fmt::format("{}: '{}'", file.path().string(), name),
+                                          [&] { return compute_activation_stats(file.read(name), method); });
     if (writer) writer->add(name, stats);
     const double largest = stats.max().item<double>();
     const double median = stats.median().item<double>();
-    all.push_back({{"name", name}, {"in_features", stats.numel()}, {"median", median}, {"max", largest}, {"max_channel", stats.argmax().item<int64_t>()}});
-    rows.push_back({name, fmt::format("{}", stats.numel()), number(median), number(largest), fmt::format("{}", stats.argmax().item<int64_t>())});
+    all.push_back({{"name", name},
+                   {"in_features", stats.numel()},
+                   {"median", median},
+                   {"max", largest},
+                   {"max_channel", stats.argmax().item<int64_t>()}});
+    rows.push_back({name, fmt::format("{}", stats.numel()), number(median), number(largest),
+                    fmt::format("{}", stats.argmax().item<int64_t>())});
   }
   if (writer) writer->commit();
   if (arguments.flag("json")) return print_json({{"activation_method", std::string(to_string(method))}, {"layers", all}});
@@ -152,11 +181,19 @@ void activation_stats_command(const std::vector<std::string>& words) {
 }
 
 void salient_weights_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"salient-weights", "", "Which weights are salient: the largest products of magnitude and channel importance, for every matrix of a model.",
-                             "  salient salient-weights --model-path w.npz --activations-path acts.npz --salient-ratio 0.01 --output-path masks.npz\n"},
-                            {kModelRow, kActivationsRow, kRatioRow, kMethodRow, kLayoutRow, kMissingRow,
-                             {"output-path,out", "FILE", ".npz for <matrix>.salient_mask (bool [in, out]) and <matrix>.importance (float32 [in])"}, kJsonRow},
-                            words);
+  const Arguments arguments(
+      {"salient-weights", "",
+       "Which weights are salient: the largest products of magnitude and channel importance, for every matrix of a model.",
+       "  salient salient-weights --model-path w.npz --activations-path acts.npz --salient-ratio 0.01 --output-path masks.npz\n"},
+      {kModelRow,
+       kActivationsRow,
+       kRatioRow,
+       kMethodRow,
+       kLayoutRow,
+       kMissingRow,
+       {"output-path,out", "FILE", ".npz for <matrix>.salient_mask (bool [in, out]) and <matrix>.importance (float32 [in])"},
+       kJsonRow},
+      words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   AwqModelOptions options = model_options(arguments);
@@ -168,7 +205,9 @@ void salient_weights_command(const std::vector<std::string>& words) {
   for_each_matrix(arguments.text("model-path"), arguments.text("activations-path"), options, [&](const ModelMatrix& matrix) {
     if (!matrix.activations.defined()) return;
     const SalientWeights found = with_context(matrix.name, [&] {
-      const at::Tensor stats = matrix.activations.dim() == 1 ? matrix.activations : compute_activation_stats(matrix.activations, options.quantize.activation_method);
+      const at::Tensor stats = matrix.activations.dim() == 1
+                                   ? matrix.activations
+                                   : compute_activation_stats(matrix.activations, options.quantize.activation_method);
       return find_salient_weights(matrix.weights, stats, options.quantize.salient_ratio);
     });
     if (writer) {
@@ -181,8 +220,13 @@ void salient_weights_command(const std::vector<std::string>& words) {
     Json top = Json::array();
     const at::Tensor order = by_channel.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/true);
     for (int64_t i = 0; i < std::min<int64_t>(5, channels); ++i) top.push_back(order[i].item<int64_t>());
-    rows.push_back({matrix.name, fmt::format("{}", matrix.weights.numel()), fmt::format("{}", salient), fmt::format("{}", channels), fmt::format("{}", top.dump())});
-    all.push_back({{"name", matrix.name}, {"weights", matrix.weights.numel()}, {"salient_weights", salient}, {"salient_channels", channels}, {"top_channels", top}});
+    rows.push_back({matrix.name, fmt::format("{}", matrix.weights.numel()), fmt::format("{}", salient), fmt::format("{}", channels),
+                    fmt::format("{}", top.dump())});
+    all.push_back({{"name", matrix.name},
+                   {"weights", matrix.weights.numel()},
+                   {"salient_weights", salient},
+                   {"salient_channels", channels},
+                   {"top_channels", top}});
   });
   if (writer) writer->commit();
   if (arguments.flag("json")) return print_json({{"salient_ratio", options.quantize.salient_ratio}, {"layers", all}});

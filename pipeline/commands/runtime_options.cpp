@@ -12,9 +12,23 @@ std::vector<OptionRow> with_runtime_rows(std::vector<OptionRow> rows) {
   return rows;
 }
 
+std::vector<OptionRow> with_model_rows(std::vector<OptionRow> rows) {
+  rows = with_runtime_rows(std::move(rows));
+  rows.push_back({"trust-torchscript", "", "load models that are TorchScript, which runs their authors' code; refused without it"});
+  return rows;
+}
+
 models::DecoderOptions decoder_options(const Arguments& arguments) {
   return {parse_dtype(arguments.text_or("dtype", "float32")), parse_device(arguments.text_or("device", "cpu")),
           arguments.runtime_bits("activation-bits"), arguments.runtime_bits("kv-bits")};
+}
+
+eval::LanguageModelOptions language_model_options(const Arguments& arguments) {
+  eval::LanguageModelOptions options;
+  options.decoder = decoder_options(arguments);
+  options.bos = eval::parse_bos_policy(arguments.text_or("bos", "auto"));
+  options.trust_torchscript = arguments.flag("trust-torchscript");
+  return options;
 }
 
 }  // namespace salient::pipeline

@@ -19,7 +19,7 @@
 namespace salient::pipeline {
 namespace {
 
-const std::vector<OptionRow> kRows = with_runtime_rows({
+const std::vector<OptionRow> kRows = with_model_rows({
     {"compare-with", "BASE", "the original that QUANTIZED was made from"},
     {"text", "FILE", "text, or rows with a field \"text\""},
     {"by", "WHAT", "block (default), projection (each of each block) or kind (each projection in all blocks at once)"},
@@ -72,8 +72,7 @@ void sensitivity_command(const std::vector<std::string>& words) {
     };
   }
 
-  eval::LanguageModelOptions model_options;
-  model_options.decoder = decoder_options(arguments);
+  const eval::LanguageModelOptions model_options = language_model_options(arguments);
   const eval::LanguageModel model = eval::load_language_model(model_path, model_options);
   eval::LanguageModelOptions as_stored = model_options;  // the bits that are asked for are the model's, not the original's
   as_stored.decoder.activation_bits = std::nullopt;

@@ -83,7 +83,7 @@ struct Portable {
     for (int64_t k = 0; k < padded_group; k += 4) {
       for (int64_t r = 0; r < R; ++r) {
         if constexpr (Bits == 4) {
-          add_line(codes + k / 8 * kLineBytes, k % 8, 15, x + r * stride + k, acc[r]);
+          add_line(codes + k / 8 * kLineBytes, static_cast<int>(k % 8), 15, x + r * stride + k, acc[r]);
         } else {
           add_line(codes + k / 4 * kLineBytes, 0, 255, x + r * stride + k, acc[r]);
         }

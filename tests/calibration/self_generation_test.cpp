@@ -1,7 +1,12 @@
 #include "calibration/self_generation.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -298,7 +303,7 @@ TEST(SelfGeneration, StaysWithinTheMemory) {
     for (int64_t i = 0; i < model.config.num_hidden_layers; ++i)
       block = std::max(block, models::memory_bytes(models::load_block(model.checkpoint, model.config, i, at::kFloat, at::kCPU)));
     const uint64_t most = counter.peak() - before;
-    RecordProperty(std::string(item.model_type) + std::to_string(item.vocabulary), static_cast<int64_t>(most));
+    RecordProperty(std::string(item.model_type) + std::to_string(item.vocabulary), static_cast<int>(most));
     EXPECT_LT(most, item.memory + block + item.memory / 4);  // activations of one block
     EXPECT_EQ(counter.live(), before);
   }

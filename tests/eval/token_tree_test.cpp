@@ -1,7 +1,10 @@
 // Inputs as trees: what is shared, where tokens stand, what sees what.
 #include "eval/token_tree.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -14,13 +17,15 @@ using Ids = std::vector<TokenId>;
 
 Ids text_of(const TokenForest& forest, const TokenTree& tree, size_t input) {
   Ids ids;
-  for (int32_t at = tree.ends[input]; at >= 0; at = tree.parents[static_cast<size_t>(at)]) ids.insert(ids.begin(), tree.ids[static_cast<size_t>(at)]);
+  for (int32_t at = tree.ends[input]; at >= 0; at = tree.parents[static_cast<size_t>(at)])
+    ids.insert(ids.begin(), tree.ids[static_cast<size_t>(at)]);
   ids.insert(ids.begin(), forest.prefix.begin(), forest.prefix.end());
   return ids;
 }
 
 TEST(TokenTree, ChoicesShareTheirQuestion) {
-  const TokenForest forest = plant({{{1, 2, 3, 4, 5, 9}, 2}, {{1, 2, 3, 4, 5, 8, 7}, 3}, {{1, 2, 3, 4, 5}, 1}, {{6, 6, 6, 6, 6}, 1}});
+  const TokenForest forest =
+      plant({{{1, 2, 3, 4, 5, 9}, 2}, {{1, 2, 3, 4, 5, 8, 7}, 3}, {{1, 2, 3, 4, 5}, 1}, {{6, 6, 6, 6, 6}, 1}});
   EXPECT_TRUE(forest.prefix.empty());
   ASSERT_EQ(forest.trees.size(), 2u);
   const TokenTree& tree = forest.trees[0];
@@ -40,8 +45,8 @@ TEST(TokenTree, ThePrefixLeavesWhatIsScored) {
   a.push_back(1);
   b.push_back(2);
   EXPECT_EQ(plant({{a, 1}, {b, 1}}).prefix.size(), 40u);
-  EXPECT_EQ(plant({{a, 1}, {b, 5}}).prefix.size(), 36u);         // four shared tokens are scored
-  EXPECT_EQ(plant({{a, 1}, {b, 30}}).prefix.size(), 0u);         // eleven are not worth a run
+  EXPECT_EQ(plant({{a, 1}, {b, 5}}).prefix.size(), 36u);            // four shared tokens are scored
+  EXPECT_EQ(plant({{a, 1}, {b, 30}}).prefix.size(), 0u);            // eleven are not worth a run
   EXPECT_EQ(plant({{shared, 1}, {shared, 1}}).prefix.size(), 39u);  // the last one is asked
 }
 

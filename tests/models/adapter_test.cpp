@@ -1,6 +1,9 @@
 #include "models/io/adapter.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -333,7 +336,11 @@ TEST_F(Changed, InfiniteResultsAreToldFromInfiniteBases) {
     if (tensor.name.ends_with("layers.0.self_attn.q_proj.lora_B.weight")) tensor.tensor[2][1] = NAN;
   });
   const Checkpoint checkpoint(adapter_);
-  EXPECT_THAT(test::message_of([&] { checkpoint.load(kQuery, {32, 16}, at::kFloat); }, ErrorKind::kCorruption),
+  EXPECT_THAT(test::message_of(
+                  [&] {
+                    checkpoint.load(kQuery, {32, 16}, at::kFloat);
+                  },
+                  ErrorKind::kCorruption),
               AllOf(HasSubstr("merged with"), HasSubstr("adapter_model.safetensors"), HasSubstr("element 32 (of 512) is nan")));
 }
 

@@ -1,6 +1,16 @@
 #include "models/decoder/block.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -46,8 +56,8 @@ TEST(AttentionContext, PaddingMaskShowsRealTokensBeforeAndItself) {
   EXPECT_TRUE(at::equal(mask_of(config, real, 3, 1).eq(0).to(at::kInt).view(-1), at::tensor({0, 1, 1}, at::kInt)));
 }
 
-// Slopes of the authors' code (https://github.com/ofirpress/attention_with_linear_biases): a geometric series for a power of two, else
-// that of the next lower one and every other slope of the next higher one.
+// Slopes of the authors' code (https://github.com/ofirpress/attention_with_linear_biases): a geometric series for a power of two,
+// else that of the next lower one and every other slope of the next higher one.
 TEST(AttentionContext, AlibiAddsASlopeForEachPosition) {
   struct Case {
     int64_t heads;
@@ -66,8 +76,10 @@ TEST(AttentionContext, AlibiAddsASlopeForEachPosition) {
         for (int64_t key = 0; key < 5; ++key) {
           const double found = mask[0][head][query][key].item<double>();
           // Only differences within a row matter.
-          const double expected = key > query ? -INFINITY : slope * static_cast<double>(key) + mask[0][head][query][0].item<double>();
-          EXPECT_TRUE(found == expected || std::abs(found - expected) < 1e-6) << c.heads << " " << head << " " << query << " " << key;
+          const double expected =
+              key > query ? -INFINITY : slope * static_cast<double>(key) + mask[0][head][query][0].item<double>();
+          EXPECT_TRUE(found == expected || std::abs(found - expected) < 1e-6)
+              << c.heads << " " << head << " " << query << " " << key;
         }
       }
     }
@@ -112,7 +124,8 @@ class Block : public ::testing::TestWithParam<Source> {
     if (source.golden_case == nullptr) return Checkpoint(kData + source.name);
     const Json file = read_json_file(test::golden_file(source.name));
     for (const Json& golden : file.at("cases")) {
-      if (golden.at("name").get<std::string>() == source.golden_case) test::write_golden_checkpoint(golden, folder_.path() / "model");
+      if (golden.at("name").get<std::string>() == source.golden_case)
+        test::write_golden_checkpoint(golden, folder_.path() / "model");
     }
     return Checkpoint(folder_.path() / "model");
   }
@@ -177,7 +190,8 @@ TEST_P(Block, ObserverSeesTheInputsOfLinears) {
   const Norm& mlp_norm = weights.at(NormSlot::kMlpInput);
   EXPECT_EQ(seen.contains({InputSlot::kMlpInput}), mlp_norm.present);  // without a norm of its own the MLP reads attention's input
   if (mlp_norm.present) {
-    EXPECT_TRUE(at::equal(seen[{InputSlot::kMlpInput}], normalize(mlp_norm, config_.parallel_residual ? hidden : hidden + attention)));
+    EXPECT_TRUE(
+        at::equal(seen[{InputSlot::kMlpInput}], normalize(mlp_norm, config_.parallel_residual ? hidden : hidden + attention)));
   }
   const at::Tensor rebuilt = hidden + attention + forward(weights.mlp.down, seen[{InputSlot::kMlpHidden}]);
   EXPECT_TRUE(at::allclose(rebuilt, output, 1e-5, 1e-5));
@@ -251,7 +265,9 @@ TEST_F(PackedBlock, RefusesTensorsThatDoNotFit) {
   const std::string q = "model.layers.0.self_attn.q_proj";
   const auto saved = tensors_;
   tensors_[q + ".scales"] = at::ones({3, 32}, at::kHalf);
-  expect_error(ErrorKind::kUnsupported, "q_proj: the shapes fit no known layout of packed weights: qweight I32 [16, 4], qzeros I32 [2, 4], scales F16 [3, 32]");
+  expect_error(
+      ErrorKind::kUnsupported,
+      "q_proj: the shapes fit no known layout of packed weights: qweight I32 [16, 4], qzeros I32 [2, 4], scales F16 [3, 32]");
   tensors_ = saved;
   tensors_[q + ".scales"] = at::ones({4, 32}, at::kHalf);
   expect_error(ErrorKind::kUnsupported, "qzeros I32 [2, 4], scales F16 [4, 32]");

@@ -1,6 +1,15 @@
 #include "models/io/checkpoint_writer.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros.h>
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -108,7 +117,8 @@ TEST(PlanShards, OneShard) {
 }
 
 TEST(PlanShards, KeepsTheOrderAndFillsUpToTheLimit) {
-  const ShardPlan plan = plan_shards({{"z", at::kByte, {6}}, {"y", at::kByte, {4}}, {"x", at::kByte, {1}}, {"w", at::kByte, {9}}}, 10);
+  const ShardPlan plan =
+      plan_shards({{"z", at::kByte, {6}}, {"y", at::kByte, {4}}, {"x", at::kByte, {1}}, {"w", at::kByte, {9}}}, 10);
   std::vector<std::string> layout;
   for (const auto& shard : plan.shards) {
     layout.push_back(shard.file + ":");
@@ -119,8 +129,9 @@ TEST(PlanShards, KeepsTheOrderAndFillsUpToTheLimit) {
 }
 
 TEST(PlanShards, ALargerTensorHasAShardOfItsOwn) {
-  const ShardPlan plan =
-      plan_shards({{"a", at::kByte, {3}}, {"big", at::kByte, {100}}, {"b", at::kByte, {3}}, {"c", at::kByte, {3}}, {"big2", at::kByte, {11}}}, 10);
+  const ShardPlan plan = plan_shards(
+      {{"a", at::kByte, {3}}, {"big", at::kByte, {100}}, {"b", at::kByte, {3}}, {"c", at::kByte, {3}}, {"big2", at::kByte, {11}}},
+      10);
   ASSERT_EQ(plan.shards.size(), 4u);
   EXPECT_EQ(plan.shards[1].tensors.size(), 1u);
   EXPECT_EQ(plan.shards[1].tensors[0].name, "big");
@@ -134,7 +145,10 @@ TEST(PlanShards, Errors) {
   EXPECT_EQ(error_of([] { plan_shards({{"a", at::kByte, {1}}}, 0); }).kind(), ErrorKind::kInvalidArgument);
   EXPECT_THAT(error_of([] { plan_shards({{"a", at::kByte, {1}}, {"a", at::kByte, {1}}}, 10); }).message(), HasSubstr("'a'"));
   EXPECT_THAT(error_of([] { plan_shards({{"a", at::kByte, {-1}}}, 10); }).message(), HasSubstr("[-1]"));
-  EXPECT_THAT(error_of([] { plan_shards({{"a", at::kLong, {int64_t{1} << 40, int64_t{1} << 40}}}, 10); }).message(), HasSubstr("'a'"));
+  EXPECT_THAT(error_of([] {
+                plan_shards({{"a", at::kLong, {int64_t{1} << 40, int64_t{1} << 40}}}, 10);
+              }).message(),
+              HasSubstr("'a'"));
 }
 
 // The example of the header file, byte by byte as the format's document says.
@@ -146,7 +160,8 @@ TEST(SafetensorsHeader, ExactBytes) {
 
 TEST(SafetensorsHeader, EscapesAndRefusesNames) {
   const std::vector<PlannedTensor> tensors = {{"q\"\\\n\xc3\xa9", at::kByte, {1}}};
-  EXPECT_THAT(make_safetensors_header(tensors, {{"format", "pt"}}), HasSubstr("{\"__metadata__\":{\"format\":\"pt\"},\"q\\\"\\\\\\n\xc3\xa9\":"));
+  EXPECT_THAT(make_safetensors_header(tensors, {{"format", "pt"}}),
+              HasSubstr("{\"__metadata__\":{\"format\":\"pt\"},\"q\\\"\\\\\\n\xc3\xa9\":"));
   for (const char* name : {"", "__metadata__", "\xff"}) {
     const std::vector<PlannedTensor> bad = {{name, at::kByte, {1}}};
     EXPECT_EQ(error_of([&] { make_safetensors_header(bad, {}); }).kind(), ErrorKind::kInvalidArgument) << name;
@@ -197,15 +212,16 @@ TEST_F(Writer, OrderAndStridesOfPutsDoNotMatter) {
   EXPECT_EQ(contents(folder), undisturbed(three_));
 }
 
-// One GGUF file goes the same way as safetensors shards: in any order, in parts, resumed; it is what GgufWriter writes from front to back.
+// One GGUF file goes the same way as safetensors shards: in any order, in parts, resumed; it is what GgufWriter writes from front
+// to back.
 TEST_F(Writer, GgufFileEqualsGgufWritersAlsoWhenResumed) {
   const std::vector<GgufPair> metadata = {{"general.architecture", GgufValue(std::string("llama"))}};
   const std::vector<GgufTensor> tensors = {{"token_embd.weight", quant::GgmlType::kQ8_0, {3, 64}, 0},
                                            {"norm.weight", quant::GgmlType::kF32, {5}, 0},
                                            {"experts.weight", quant::GgmlType::kQ4_0, {2, 3, 32}, 0},
                                            {"half.weight", quant::GgmlType::kBF16, {3, 3}, 0}};
-  const std::vector<at::Tensor> data = {at::arange(3 * 68).to(at::kByte).view({3, 68}), at::rand({5}), at::arange(2 * 3 * 18).to(at::kByte).view({2, 3, 18}),
-                                        at::rand({3, 3}).to(at::kBFloat16)};
+  const std::vector<at::Tensor> data = {at::arange(3 * 68).to(at::kByte).view({3, 68}), at::rand({5}),
+                                        at::arange(2 * 3 * 18).to(at::kByte).view({2, 3, 18}), at::rand({3, 3}).to(at::kBFloat16)};
   GgufWriter front_to_back(root_ / "expected.gguf", metadata, tensors);
   for (size_t i = 0; i < tensors.size(); ++i) front_to_back.append(tensors[i].name, data[i]);
   front_to_back.finish();
@@ -387,7 +403,8 @@ TEST_F(Writer, PutChecksWhatWasPlanned) {
   const Error shape = error_of([&] { writer.put("odd", at::zeros({4}, at::kByte)); });
   EXPECT_EQ(shape.kind(), ErrorKind::kInvalidArgument);
   EXPECT_THAT(shape.message(), AllOf(HasSubstr("'odd'"), HasSubstr("[4]"), HasSubstr("[3]")));
-  EXPECT_THAT(error_of([&] { writer.put("odd", at::zeros({3}, at::kChar)); }).message(), AllOf(HasSubstr("Char"), HasSubstr("Byte")));
+  EXPECT_THAT(error_of([&] { writer.put("odd", at::zeros({3}, at::kChar)); }).message(),
+              AllOf(HasSubstr("Char"), HasSubstr("Byte")));
   EXPECT_EQ(error_of([&] { writer.put("odd", at::Tensor()); }).kind(), ErrorKind::kInvalidArgument);
 }
 
@@ -427,14 +444,16 @@ TEST_F(Writer, PartsAreChecked) {
   for (const int64_t index : {-1, 3}) {
     const Error error = error_of([&] { writer.put_part("experts", index, part); });
     EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
-    EXPECT_THAT(error.message(), AllOf(HasSubstr("'experts'"), HasSubstr("[3, 2, 4]"), HasSubstr(fmt::format("no part {}", index))));
+    EXPECT_THAT(error.message(),
+                AllOf(HasSubstr("'experts'"), HasSubstr("[3, 2, 4]"), HasSubstr(fmt::format("no part {}", index))));
   }
   EXPECT_THAT(error_of([&] { writer.put_part("scalar", 0, at::zeros({})); }).message(), HasSubstr("'scalar'"));
   EXPECT_THAT(error_of([&] { writer.put_part("other", 0, part); }).message(), HasSubstr("'other'"));
   const Error shape = error_of([&] { writer.put_part("experts", 0, at::zeros({4, 2})); });
   EXPECT_THAT(shape.message(), AllOf(HasSubstr("[4, 2]"), HasSubstr("[2, 4]")));
   EXPECT_THAT(error_of([&] { writer.put_part("experts", 0, at::zeros({3, 2, 4})); }).message(), HasSubstr("[3, 2, 4]"));
-  EXPECT_THAT(error_of([&] { writer.put_part("experts", 0, part.to(at::kHalf)); }).message(), AllOf(HasSubstr("Half"), HasSubstr("Float")));
+  EXPECT_THAT(error_of([&] { writer.put_part("experts", 0, part.to(at::kHalf)); }).message(),
+              AllOf(HasSubstr("Half"), HasSubstr("Float")));
 }
 
 // The same part many times is not the whole.

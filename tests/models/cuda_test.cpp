@@ -1,6 +1,9 @@
 // The decoder on a CUDA device against the processor. Skipped, with the reason, where there is none.
-#include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <gtest/gtest.h>
 
 #include "models/decoder/decoder.h"
@@ -39,8 +42,10 @@ TEST_P(Cuda, LogitsAreThoseOfTheProcessor) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Cuda,
-                         ::testing::Values(CudaCase{"float", "decoder/qwen3", {}, {}, 1e-4}, CudaCase{"window", "decoder/mistral_window", {}, {}, 1e-4},
-                                           CudaCase{"kv8", "decoder/qwen3", {}, 8, 2e-2}, CudaCase{"packed", "compressed/w4_a8_kv8", 16, 16, 1e-4},
+                         ::testing::Values(CudaCase{"float", "decoder/qwen3", {}, {}, 1e-4},
+                                           CudaCase{"window", "decoder/mistral_window", {}, {}, 1e-4},
+                                           CudaCase{"kv8", "decoder/qwen3", {}, 8, 2e-2},
+                                           CudaCase{"packed", "compressed/w4_a8_kv8", 16, 16, 1e-4},
                                            CudaCase{"packed_a8_kv8", "compressed/w4_a8_kv8", 8, 8, 5e-2}),
                          [](const auto& param_info) { return std::string(param_info.param.name); });
 

@@ -1,6 +1,8 @@
 #include "models/io/detect.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -38,13 +40,17 @@ class Detect : public ::testing::Test {
     add("model.norm.weight", at::kHalf, {256});
     add("lm_head.weight", at::kHalf, {64, 256});
   }
-  void add(const std::string& name, at::ScalarType dtype, const std::vector<int64_t>& shape) { tensors_.push_back({name, at::zeros(shape, dtype)}); }
+  void add(const std::string& name, at::ScalarType dtype, const std::vector<int64_t>& shape) {
+    tensors_.push_back({name, at::zeros(shape, dtype)});
+  }
   void add_layer(const std::string& name, const std::vector<std::tuple<std::string, at::ScalarType, std::vector<int64_t>>>& parts) {
     for (const auto& [part, dtype, shape] : parts) add("model.layers.0." + name + "." + part, dtype, shape);
   }
   // The layouts of the document: K = in, N = out, G = group.
   void add_gemm(const std::string& name, int64_t k, int64_t n, int64_t g, int64_t bits = 4) {
-    add_layer(name, {{"qweight", at::kInt, {k, n * bits / 32}}, {"qzeros", at::kInt, {k / g, n * bits / 32}}, {"scales", at::kHalf, {k / g, n}}});
+    add_layer(name, {{"qweight", at::kInt, {k, n * bits / 32}},
+                     {"qzeros", at::kInt, {k / g, n * bits / 32}},
+                     {"scales", at::kHalf, {k / g, n}}});
   }
   void write_tensors() { write_safetensors(folder_ / "model.safetensors", tensors_); }
   void config(const std::string& text) { write_file(folder_ / "config.json", text); }
@@ -87,15 +93,17 @@ TEST_F(Detect, LinearsOfAVisionPartAreCountedApart) {
   add_gemm("self_attn.q_proj", 256, 256, 128);
   add("visual.blocks.0.attn.qkv.weight", at::kHalf, {48, 16});
   add("visual.blocks.0.mlp.fc1.weight", at::kHalf, {16, 16});
-  config(R"({"model_type":"qwen2_vl","hidden_size":256,"vision_config":{},"quantization_config":{"quant_method":"awq","zero_point":true,"group_size":128,)"
-         R"("bits":4,"version":"gemm","modules_to_not_convert":["visual"]}})");
+  config(
+      R"({"model_type":"qwen2_vl","hidden_size":256,"vision_config":{},"quantization_config":{"quant_method":"awq","zero_point":true,"group_size":128,)"
+      R"("bits":4,"version":"gemm","modules_to_not_convert":["visual"]}})");
   const DetectedModel model = detect();
   EXPECT_EQ(model.format, "awq-gemm");
   EXPECT_EQ(model.quantized_linears, 1);
   EXPECT_EQ(model.unquantized_linears, 1);  // lm_head
   EXPECT_THAT(model.contradictions, IsEmpty());
-  EXPECT_TRUE(std::any_of(model.evidence.begin(), model.evidence.end(),
-                          [](const Evidence& e) { return e.finding.find("1 float ones and 2 in the vision part") != std::string::npos; }));
+  EXPECT_TRUE(std::any_of(model.evidence.begin(), model.evidence.end(), [](const Evidence& e) {
+    return e.finding.find("1 float ones and 2 in the vision part") != std::string::npos;
+  }));
 }
 
 TEST_F(Detect, AwqGemm) {
@@ -130,7 +138,8 @@ TEST_F(Detect, TensorsAloneAreEnough) {
   use("gemv");
   for (const int64_t k : {256, 4096}) {  // ZW = ceil(ceil((K/64)/8)/2)*2: 2 and 8
     const int64_t zw = k == 256 ? 2 : 8;
-    add_layer("k" + std::to_string(k), {{"qweight", at::kInt, {64, k / 8}}, {"qzeros", at::kInt, {64, zw}}, {"scales", at::kHalf, {64, 8 * zw}}});
+    add_layer("k" + std::to_string(k),
+              {{"qweight", at::kInt, {64, k / 8}}, {"qzeros", at::kInt, {64, zw}}, {"scales", at::kHalf, {64, 8 * zw}}});
   }
   model = detect();
   EXPECT_EQ(model.format, "awq-gemv");
@@ -150,7 +159,10 @@ TEST_F(Detect, TensorsAloneAreEnough) {
   EXPECT_EQ(spec_text(model), "w4 a16 kv16 g128 sym head-fp16");
 
   use("gptq3");
-  add_layer("g", {{"qweight", at::kInt, {24, 512}}, {"qzeros", at::kInt, {2, 48}}, {"scales", at::kHalf, {2, 512}}, {"g_idx", at::kInt, {256}}});
+  add_layer("g", {{"qweight", at::kInt, {24, 512}},
+                  {"qzeros", at::kInt, {2, 48}},
+                  {"scales", at::kHalf, {2, 512}},
+                  {"g_idx", at::kInt, {256}}});
   model = detect();
   EXPECT_EQ(model.format, "gptq");
   EXPECT_EQ(model.method, "gptq");
@@ -182,7 +194,9 @@ TEST_F(Detect, OneGroupPerChannel) {
 
 TEST_F(Detect, CompressedTensors) {
   const auto layer = [this](int64_t zeros) {
-    add_layer("self_attn.q_proj", {{"weight_packed", at::kInt, {512, 32}}, {"weight_scale", at::kBFloat16, {512, 2}}, {"weight_shape", at::kLong, {2}}});
+    add_layer(
+        "self_attn.q_proj",
+        {{"weight_packed", at::kInt, {512, 32}}, {"weight_scale", at::kBFloat16, {512, 2}}, {"weight_shape", at::kLong, {2}}});
     if (zeros > 0) add_layer("self_attn.q_proj", {{"weight_zero_point", at::kInt, {zeros, 2}}});
   };
   layer(64);  // N * 4 / 32: the zero points tell the bits
@@ -202,7 +216,8 @@ TEST_F(Detect, CompressedTensors) {
   config(R"({"hidden_size":128})");
   EXPECT_EQ(spec_text(detect()), "w8 a16 kv16 g64 sym head-fp16");
 
-  config(R"({"hidden_size":256,"quantization_config":{"config_groups":{"group_0":{"input_activations":{"num_bits":8},"targets":["Linear"],
+  config(
+      R"({"hidden_size":256,"quantization_config":{"config_groups":{"group_0":{"input_activations":{"num_bits":8},"targets":["Linear"],
     "weights":{"group_size":128,"num_bits":4,"strategy":"group","symmetric":true,"type":"int"}}},"format":"pack-quantized","ignore":["lm_head"],
     "kv_cache_scheme":{"num_bits":8},"quant_method":"compressed-tensors","version":"0.12.2"}})");
   write_file(folder_ / "recipe.yaml", "default_stage:\n  default_modifiers:\n    AWQModifier:\n");
@@ -216,15 +231,17 @@ TEST_F(Detect, CompressedTensors) {
 TEST_F(Detect, OurMetadata) {
   use("Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized");
   config(kAwqConfig);
-  write_file(folder_ / "quantization_metadata.json",
-             R"({"format":"awq-gemm","method":"AWQ","spec":{"weight_bits":4,"activation_bits":8,"kv_cache_bits":8,"group_size":128,"zero_point":true,"lm_head":"fp16"},"seed":1})");
+  write_file(
+      folder_ / "quantization_metadata.json",
+      R"({"format":"awq-gemm","method":"AWQ","spec":{"weight_bits":4,"activation_bits":8,"kv_cache_bits":8,"group_size":128,"zero_point":true,"lm_head":"fp16"},"seed":1})");
   add_gemm("self_attn.q_proj", 256, 512, 128);
   const DetectedModel model = detect();
   EXPECT_EQ(spec_text(model), "w4 a8 kv8 g128 asym head-fp16");
   EXPECT_THAT(model.contradictions, IsEmpty());
   std::vector<std::string> sources;
   for (const Evidence& evidence : model.evidence) sources.push_back(evidence.source);
-  EXPECT_THAT(sources, ElementsAre("config.json quantization_config", "quantization_metadata.json", "tensor names and shapes", HasSubstr("folder name")));
+  EXPECT_THAT(sources, ElementsAre("config.json quantization_config", "quantization_metadata.json", "tensor names and shapes",
+                                   HasSubstr("folder name")));
 }
 
 TEST_F(Detect, RoundToNearestAndSymmetricInAutoAwqsLayout) {
@@ -246,8 +263,8 @@ TEST_F(Detect, TensorsWinAndBothSidesAreTold) {
   EXPECT_EQ(model.format, "awq-gemm");
   EXPECT_EQ(spec_text(model), "w4 a16 kv16 g128 asym head-fp16");
   const auto said = [](const char* field, const char* strong, const char* source, const char* weak) {
-    return AllOf(::testing::StartsWith(std::string(field) + ": tensor names and shapes say " + strong), HasSubstr("qweight I32 [256, 64]"), HasSubstr(source),
-                 ::testing::EndsWith(std::string("says ") + weak));
+    return AllOf(::testing::StartsWith(std::string(field) + ": tensor names and shapes say " + strong),
+                 HasSubstr("qweight I32 [256, 64]"), HasSubstr(source), ::testing::EndsWith(std::string("says ") + weak));
   };
   EXPECT_THAT(model.contradictions,
               ElementsAre(said("format", "awq-gemm", "config.json", "awq-gemv"), said("weight_bits", "4", "folder name", "3"),
@@ -279,7 +296,8 @@ TEST_F(Detect, ClaimedButNotQuantized) {
   DetectedModel model = detect();
   EXPECT_EQ(model.format, "float");
   EXPECT_EQ(model.method, "none");
-  EXPECT_THAT(model.contradictions, ElementsAre(AllOf(HasSubstr("float"), HasSubstr("config.json quantization_config says awq-gemm"))));
+  EXPECT_THAT(model.contradictions,
+              ElementsAre(AllOf(HasSubstr("float"), HasSubstr("config.json quantization_config says awq-gemm"))));
 
   use("Llama-7B-AWQ");
   model = detect();
@@ -306,7 +324,8 @@ TEST_F(Detect, Shards) {
   write_file(folder_ / "model.safetensors.index.json", R"({"metadata":{},"weight_map":{)" + map + "}}");
   const DetectedModel model = detect_model(folder_);
   EXPECT_EQ(model.format, "awq-gemm");
-  EXPECT_EQ(model.disk_bytes, fs::file_size(folder_ / "model-00001-of-00002.safetensors") + fs::file_size(folder_ / "model-00002-of-00002.safetensors"));
+  EXPECT_EQ(model.disk_bytes, fs::file_size(folder_ / "model-00001-of-00002.safetensors") +
+                                  fs::file_size(folder_ / "model-00002-of-00002.safetensors"));
   fs::remove(folder_ / "model-00002-of-00002.safetensors");
   EXPECT_EQ(error().kind(), ErrorKind::kNotFound);
   EXPECT_THAT(error().message(), HasSubstr("model-00002-of-00002.safetensors"));
@@ -354,7 +373,8 @@ TEST_F(Detect, BrokenFilesAreNamed) {
   config(R"({"quantization_config":{"quant_method":"awq","bits":"four"}})");
   EXPECT_THAT(error().message(), AllOf(HasSubstr("config.json"), HasSubstr("bits")));
   EXPECT_EQ(error().kind(), ErrorKind::kCorruption);
-  for (const char* text : {R"([])", R"({"quantization_config":[]})", R"({"quantization_config":{"quant_method":"compressed-tensors","config_groups":{"a":3}}})"}) {
+  for (const char* text : {R"([])", R"({"quantization_config":[]})",
+                           R"({"quantization_config":{"quant_method":"compressed-tensors","config_groups":{"a":3}}})"}) {
     config(text);
     EXPECT_EQ(error().kind(), ErrorKind::kCorruption) << text;
   }

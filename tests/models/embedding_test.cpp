@@ -1,7 +1,14 @@
 // Token tables and heads that are stored in 16 bits and used in float32.
 #include "models/decoder/embedding.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
 #include <variant>
@@ -27,7 +34,8 @@ class Embedding : public ::testing::TestWithParam<at::ScalarType> {
     head_ = at::randn({kVocabulary, kHidden}).to(GetParam());
     bias_ = at::randn({kVocabulary});
     write_file(folder_.path() / "config.json", "{}");
-    write_safetensors(folder_.path() / "model.safetensors", {{"model.embed_tokens.weight", table_}, {"lm_head.weight", head_}, {"lm_head.bias", bias_}});
+    write_safetensors(folder_.path() / "model.safetensors",
+                      {{"model.embed_tokens.weight", table_}, {"lm_head.weight", head_}, {"lm_head.bias", bias_}});
   }
   Checkpoint checkpoint() const { return Checkpoint(folder_.path()); }
 

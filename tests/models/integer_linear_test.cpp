@@ -1,4 +1,12 @@
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,7 +35,8 @@ struct Shape {
   int64_t out, in, group_size;
   int levels;
 };
-constexpr Shape kShapes[] = {{48, 256, 128, 16}, {9, 96, 32, 16}, {7, 90, 45, 8}, {33, 256, 64, 256}, {5, 384, 384, 16}, {20, 10, 2, 16}};
+constexpr Shape kShapes[] = {{48, 256, 128, 16}, {9, 96, 32, 16},   {7, 90, 45, 8},
+                             {33, 256, 64, 256}, {5, 384, 384, 16}, {20, 10, 2, 16}};
 
 TEST(IntegerLinear, IsTheProductWithRoundedInputs) {
   for (const auto& [out, in, group_size, levels] : kShapes) {
@@ -40,13 +49,15 @@ TEST(IntegerLinear, IsTheProductWithRoundedInputs) {
     const at::Tensor dense = dense_weight(plain).to(at::kDouble);
     for (const int64_t rows : {1, 3, 40}) {
       const at::Tensor x = at::randn({2, rows, in});
-      const at::Tensor rounded = quant::dequantize(quant::quantize_rows(x.view({-1, in}), group_size)).view({2, rows, in}).to(at::kDouble);
+      const at::Tensor rounded =
+          quant::dequantize(quant::quantize_rows(x.view({-1, in}), group_size)).view({2, rows, in}).to(at::kDouble);
       const at::Tensor exact = at::linear(rounded, dense, q.bias.to(at::kDouble));
       const at::Tensor y = forward(integer, x);
       ASSERT_EQ(y.sizes(), exact.sizes());
       const double terms = at::linear(rounded.abs(), dense.abs()).max().item<double>() + 3.0;
       EXPECT_LT((y.to(at::kDouble) - exact).abs().max().item<double>(), 5e-7 * terms) << in << " " << rows;
-      EXPECT_GT((forward(plain, x).to(at::kDouble) - exact).abs().max().item<double>(), 1e-4 * terms) << in << " " << rows;  // it is another function
+      EXPECT_GT((forward(plain, x).to(at::kDouble) - exact).abs().max().item<double>(), 1e-4 * terms)
+          << in << " " << rows;  // it is another function
     }
   }
 }
@@ -75,7 +86,8 @@ TEST(IntegerLinear, GoesBackWithoutLoss) {
   const Quantized q = make(8, 32, 32, 16);
   const Linear dense = FloatLinear{at::randn({8, 32}), {}};
   EXPECT_TRUE(std::holds_alternative<FloatLinear>(with_int8_activations(dense)));
-  EXPECT_TRUE(std::holds_alternative<PackedLinear>(with_float_activations(make_packed_linear(q.codes, q.zeros, q.scales, {}, 32, at::kFloat))));
+  EXPECT_TRUE(std::holds_alternative<PackedLinear>(
+      with_float_activations(make_packed_linear(q.codes, q.zeros, q.scales, {}, 32, at::kFloat))));
 }
 
 TEST(IntegerLinear, CountsItsBytesAndStaysOnTheProcessor) {
@@ -91,7 +103,12 @@ TEST(IntegerLinear, CountsItsBytesAndStaysOnTheProcessor) {
 TEST(IntegerLinear, RefusesOtherWidths) {
   const Quantized q = make(8, 32, 32, 16);
   const Linear integer = with_int8_activations(make_packed_linear(q.codes, q.zeros, q.scales, {}, 32, at::kFloat));
-  EXPECT_THAT(salient::test::message_of([&] { forward(integer, at::ones({2, 31})); }, ErrorKind::kInternal), ::testing::HasSubstr("31 features, expected 32"));
+  EXPECT_THAT(salient::test::message_of(
+                  [&] {
+                    forward(integer, at::ones({2, 31}));
+                  },
+                  ErrorKind::kInternal),
+              ::testing::HasSubstr("31 features, expected 32"));
 }
 
 // A weight in half precision with inputs in float32: a head that is kept as it is stored.

@@ -1,7 +1,21 @@
 #include "models/decoder/linear.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -85,7 +99,8 @@ TEST(Linear, EightBitActivationsAreAProductOfCodes) {
       const at::Tensor weights = (q.codes.to(at::kDouble) - q.zeros.to(at::kDouble).repeat_interleave(group_size, 1));
       at::Tensor exact = at::zeros({2, rows, 24}, at::kDouble);
       for (int64_t group = 0; group < 4; ++group) {
-        const at::Tensor sums = at::matmul(codes.narrow(2, group * group_size, group_size), weights.narrow(1, group * group_size, group_size).t());
+        const at::Tensor sums =
+            at::matmul(codes.narrow(2, group * group_size, group_size), weights.narrow(1, group * group_size, group_size).t());
         exact += sums * q.scales.select(1, group).to(at::kDouble);
       }
       exact = exact * step.to(at::kDouble) + q.bias.to(at::kDouble);

@@ -1,8 +1,11 @@
 // MLPs with zeros behind their channels: every architecture whose MLPs have gates keeps its function, the others are refused.
 #include "models/decoder/mlp_padding.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -53,7 +56,8 @@ TEST_P(MlpPadding, KeepsTheFunctionOrIsRefused) {
   }
   Checkpoint padded(folder.path() / "model");
   if (!gated) {
-    EXPECT_THAT(test::message_of([&] { widen_mlps(padded, widened); }, ErrorKind::kUnsupported), ::testing::HasSubstr("cannot be padded"));
+    EXPECT_THAT(test::message_of([&] { widen_mlps(padded, widened); }, ErrorKind::kUnsupported),
+                ::testing::HasSubstr("cannot be padded"));
     return;
   }
   const std::vector<WidenedMlp> changed = widen_mlps(padded, widened);

@@ -1,6 +1,10 @@
 #include "models/io/packed_codes.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -106,7 +110,8 @@ TEST(PackedCodes, EveryLayoutIsToldFromItsTensors) {
       for (const int bits : {16, 8}) {
         const Linear loaded = load_linear(linear.checkpoint(), spec, at::kFloat, bits);
         EXPECT_EQ(std::holds_alternative<IntegerLinear>(loaded), bits == 8);
-        EXPECT_TRUE(at::equal(dense_weight(loaded), quant::dequantize(weight))) << layout.format << " " << shape.out << " " << shape.in;
+        EXPECT_TRUE(at::equal(dense_weight(loaded), quant::dequantize(weight)))
+            << layout.format << " " << shape.out << " " << shape.in;
         Linear converted = make_quantized_linear(weight.codes, weight.zeros, weight.scales, {}, shape.group_size, at::kFloat);
         set_activation_bits(converted, bits);
         EXPECT_EQ(loaded.index(), converted.index());

@@ -1,10 +1,13 @@
 // Rows side by side without padding against each row on its own: every architecture of the goldens, trees, prefixes, pasts.
 #include "models/decoder/ragged_batch.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
-
 
 #include "common/error.h"
 #include "models/decoder/decoder.h"
@@ -79,17 +82,20 @@ TEST_P(RaggedBatchTest, RowsAsAlone) {
   const int64_t vocab = decoder.config().vocab_size;
   const int64_t longest = std::min<int64_t>(24, decoder.config().max_position_embeddings);
   if (!decoder.runs_ragged(std::max<int64_t>(longest, 15))) {
-    const std::string error = test::error_of([&] { decoder.hidden_states(batch_of({numbers(1, std::max<int64_t>(longest, 15), vocab)})); }).message();
+    const std::string error =
+        test::error_of([&] { decoder.hidden_states(batch_of({numbers(1, std::max<int64_t>(longest, 15), vocab)})); }).message();
     EXPECT_NE(error.find("side by side"), std::string::npos) << error;
     return;
   }
 
   // Plain rows.
-  const std::vector<Ids> rows = {numbers(1, longest, vocab), numbers(3, 5, vocab), numbers(2, 1, vocab), numbers(4, longest / 2, vocab)};
+  const std::vector<Ids> rows = {numbers(1, longest, vocab), numbers(3, 5, vocab), numbers(2, 1, vocab),
+                                 numbers(4, longest / 2, vocab)};
   const at::Tensor hidden = decoder.hidden_states(batch_of(rows));
   int64_t begin = 0;
   for (const Ids& row : rows) {
-    expect_close(hidden.narrow(0, begin, static_cast<int64_t>(row.size())), alone(decoder, row), fmt::format("row of {}", row.size()));
+    expect_close(hidden.narrow(0, begin, static_cast<int64_t>(row.size())), alone(decoder, row),
+                 fmt::format("row of {}", row.size()));
     begin += static_cast<int64_t>(row.size());
   }
 
@@ -140,7 +146,8 @@ INSTANTIATE_TEST_SUITE_P(Architectures, RaggedBatchTest, testing::ValuesIn(test:
 // To the bit: whatever runs beside a row, however its text was split at the bounds of blocks, and with any number of threads.
 TEST(RaggedBatchBits, DependOnTheRowAlone) {
   for (const int kv_bits : {16, 8}) {
-    for (const Json& changes : {Json::object(), Json({{"use_sliding_window", true}, {"sliding_window", 40}, {"max_window_layers", 0}})}) {
+    for (const Json& changes :
+         {Json::object(), Json({{"use_sliding_window", true}, {"sliding_window", 40}, {"max_window_layers", 0}})}) {
       const test::TemporaryFolder folder;
       const Decoder decoder = load(test::wide_model(changes), folder.path(), kv_bits);
       const Ids prompt = numbers(3, 150, 512);
@@ -150,7 +157,8 @@ TEST(RaggedBatchBits, DependOnTheRowAlone) {
         int64_t past = 0;
         for (const int64_t bound : bounds) {
           std::vector<Ids> rows = others;
-          rows.insert(rows.begin() + static_cast<std::ptrdiff_t>(others.size() / 2), Ids(prompt.begin() + past, prompt.begin() + bound));
+          rows.insert(rows.begin() + static_cast<std::ptrdiff_t>(others.size() / 2),
+                      Ids(prompt.begin() + past, prompt.begin() + bound));
           RaggedBatch batch = batch_of(rows);
           RaggedRow& own = batch.rows[others.size() / 2];
           own.slot = slot;
@@ -173,7 +181,8 @@ TEST(RaggedBatchBits, DependOnTheRowAlone) {
       at::set_num_threads(threads == 1 ? 3 : 1);
       EXPECT_TRUE(at::equal(read({64, 150}, others, 3), expected)) << kv_bits;
       at::set_num_threads(threads);
-      if (kv_bits == 16) expect_close(expected, decoder.row_logits(alone(decoder, prompt).narrow(0, 149, 1)), "against the general way");
+      if (kv_bits == 16)
+        expect_close(expected, decoder.row_logits(alone(decoder, prompt).narrow(0, 149, 1)), "against the general way");
     }
   }
 }
@@ -182,9 +191,20 @@ TEST(RaggedBatchErrors, NameWhatDoesNotFit) {
   const test::TemporaryFolder folder;
   const Decoder decoder = load(test::wide_model(), folder.path());
   KvCache cache = decoder.make_cache(1, 4);
-  EXPECT_NE(test::error_of([&] { decoder.hidden_states(continuation({1, 2, 3}, 0, 2, cache)); }).message().find("does not fit slot 0"), std::string::npos);
-  EXPECT_NE(test::error_of([&] { decoder.hidden_states(continuation({1}, 1, 0, cache)); }).message().find("does not fit slot 1"), std::string::npos);
-  EXPECT_NE(test::error_of([&] { decoder.hidden_states(batch_of({{1, 512}})); }).message().find("outside the vocabulary"), std::string::npos);
+  EXPECT_NE(test::error_of([&] {
+              decoder.hidden_states(continuation({1, 2, 3}, 0, 2, cache));
+            })
+                .message()
+                .find("does not fit slot 0"),
+            std::string::npos);
+  EXPECT_NE(test::error_of([&] { decoder.hidden_states(continuation({1}, 1, 0, cache)); }).message().find("does not fit slot 1"),
+            std::string::npos);
+  EXPECT_NE(test::error_of([&] {
+              decoder.hidden_states(batch_of({{1, 512}}));
+            })
+                .message()
+                .find("outside the vocabulary"),
+            std::string::npos);
 }
 
 }  // namespace

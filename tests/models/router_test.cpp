@@ -1,7 +1,12 @@
 // The routers and the mixture against slow loops in float64 that follow the papers' definitions.
 #include "models/decoder/router.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -165,7 +170,8 @@ struct Kind {
 void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 
 std::vector<Kind> kinds() {
-  const auto moe = [](RouterScore score, const std::function<void(MoeConfig&)>& change = [](MoeConfig&) {}) {
+  const auto moe = [](
+                       RouterScore score, const std::function<void(MoeConfig&)>& change = [](MoeConfig&) {}) {
     MoeConfig config{.num_experts = 12, .experts_per_token = 3, .score = score};
     change(config);
     return config;
@@ -183,21 +189,23 @@ std::vector<Kind> kinds() {
   return {
       {"Softmax", moe(RouterScore::kSoftmax)},
       {"SoftmaxNormalized", moe(RouterScore::kSoftmax, [](MoeConfig& m) { m.normalize = true; })},
-      {"SoftmaxCorrectedWithMinimum", moe(RouterScore::kSoftmax,
-                                          [](MoeConfig& m) {
-                                            m.normalize = true;
-                                            m.normalize_minimum = 0.6;
-                                          }),
+      {"SoftmaxCorrectedWithMinimum",
+       moe(RouterScore::kSoftmax,
+           [](MoeConfig& m) {
+             m.normalize = true;
+             m.normalize_minimum = 0.6;
+           }),
        true},
       {"SoftmaxGroupsByBest", moe(RouterScore::kSoftmax, groups(GroupScore::kMax))},
       {"SoftmaxOfChosen", moe(RouterScore::kSoftmaxOfChosen)},
       {"Sigmoid", moe(RouterScore::kSigmoid)},
-      {"SigmoidCorrectedScaled", moe(RouterScore::kSigmoid,
-                                     [](MoeConfig& m) {
-                                       m.normalize = true;
-                                       m.normalize_epsilon = 0.25;
-                                       m.scaling_factor = 1.5;
-                                     }),
+      {"SigmoidCorrectedScaled",
+       moe(RouterScore::kSigmoid,
+           [](MoeConfig& m) {
+             m.normalize = true;
+             m.normalize_epsilon = 0.25;
+             m.scaling_factor = 1.5;
+           }),
        true},
       {"SigmoidGroupsByTwoBest", moe(RouterScore::kSigmoid, groups(GroupScore::kTopTwoSum)), true},
       {"SparseMixer", moe(RouterScore::kSparseMixer, [](MoeConfig& m) { m.router_jitter = 0.2; })},
@@ -266,7 +274,8 @@ TEST(Routers, GroupsAreRankedAsTheyShould) {
 
 // Which of equal experts is chosen is open; they must be different ones, and their weights what the scores say.
 TEST(Routers, TiesGiveDifferentExperts) {
-  for (const RouterScore score : {RouterScore::kSoftmax, RouterScore::kSoftmaxOfChosen, RouterScore::kSigmoid, RouterScore::kSparseMixer}) {
+  for (const RouterScore score :
+       {RouterScore::kSoftmax, RouterScore::kSoftmaxOfChosen, RouterScore::kSigmoid, RouterScore::kSparseMixer}) {
     const MoeConfig moe{.num_experts = 8, .experts_per_token = 3, .score = score, .router_jitter = 0.01};
     Mixture mixture = make_mixture(moe, 3);
     auto& router = std::get<FloatLinear>(mixture.weights.linears[static_cast<size_t>(LinearSlot::kRouter)]);
@@ -358,7 +367,8 @@ TEST_P(MixtureForward, IsTheSumOfItsExperts) {
   moe.shared_intermediate_size = GetParam().shared ? kWidth : 0;
   Mixture mixture = make_mixture(moe, 31);
   if (GetParam().shared) mixture.weights.shared_expert = make_mixture(moe, 32).weights.experts[0];
-  if (GetParam().gated) mixture.weights.linears[static_cast<size_t>(LinearSlot::kSharedExpertGate)] = FloatLinear{random({1, kHidden}, 33), {}};
+  if (GetParam().gated)
+    mixture.weights.linears[static_cast<size_t>(LinearSlot::kSharedExpertGate)] = FloatLinear{random({1, kHidden}, 33), {}};
   const at::Tensor x = random({2, 9, kHidden}, 34);
 
   std::map<int64_t, int64_t> observed;  // rows of each MLP's hidden activations
@@ -398,8 +408,9 @@ TEST_P(MixtureForward, IsTheSumOfItsExperts) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, MixtureForward,
-                         ::testing::Values(MixtureCase{"Plain"}, MixtureCase{"WeightedInput", true}, MixtureCase{"Shared", false, true},
-                                           MixtureCase{"GatedShared", false, true, true}, MixtureCase{"Clamped", false, false, false, 0.3}),
+                         ::testing::Values(MixtureCase{"Plain"}, MixtureCase{"WeightedInput", true},
+                                           MixtureCase{"Shared", false, true}, MixtureCase{"GatedShared", false, true, true},
+                                           MixtureCase{"Clamped", false, false, false, 0.3}),
                          [](const auto& param_info) { return param_info.param.name; });
 
 TEST(Mixtures, ExpertWithoutRowsAddsNothing) {
@@ -408,10 +419,12 @@ TEST(Mixtures, ExpertWithoutRowsAddsNothing) {
   const Routing routing{at::zeros({3, 1}, at::kLong), at::ones({3, 1})};
   at::Tensor output = at::zeros({3, kHidden});
   bool called = false;
-  add_expert(mixture.config, mixture.weights.experts[1], 1, rows_of_expert(routing, 1), x, output, [&](InputId, const at::Tensor&) { called = true; });
+  add_expert(mixture.config, mixture.weights.experts[1], 1, rows_of_expert(routing, 1), x, output,
+             [&](InputId, const at::Tensor&) { called = true; });
   EXPECT_TRUE((output == 0).all().item<bool>());
   EXPECT_FALSE(called);
-  add_expert(mixture.config, mixture.weights.experts[0], 0, rows_of_expert(routing, 0), x, output, [&](InputId, const at::Tensor&) { called = true; });
+  add_expert(mixture.config, mixture.weights.experts[0], 0, rows_of_expert(routing, 0), x, output,
+             [&](InputId, const at::Tensor&) { called = true; });
   EXPECT_FALSE((output == 0).any().item<bool>());
   EXPECT_TRUE(called);
 }
@@ -419,7 +432,8 @@ TEST(Mixtures, ExpertWithoutRowsAddsNothing) {
 TEST(Mixtures, KeepTheirInputsDtype) {
   Mixture mixture = make_mixture({.num_experts = 3, .experts_per_token = 2, .score = RouterScore::kSoftmaxOfChosen}, 51);
   for (MlpWeights& expert : mixture.weights.experts) {
-    for (Linear* linear : {&expert.gate, &expert.up, &expert.down}) std::get<FloatLinear>(*linear).weight = plain(*linear).weight.to(at::kBFloat16);
+    for (Linear* linear : {&expert.gate, &expert.up, &expert.down})
+      std::get<FloatLinear>(*linear).weight = plain(*linear).weight.to(at::kBFloat16);
   }
   const at::Tensor output = mixture_forward(mixture.config, mixture.weights, random({1, 4, kHidden}, 52).to(at::kBFloat16), {});
   EXPECT_EQ(output.scalar_type(), at::kBFloat16);

@@ -1,6 +1,14 @@
-// 8-bit activations and an 8-bit KV cache in the decoder. References: transformers with a cache that rounds (scripts/goldens/kv_cache.py),
-// transformers with compressed-tensors (scripts/goldens/compressed_checkpoints.py), and the decoder's own path without a cache.
-#include <ATen/ATen.h>
+// 8-bit activations and an 8-bit KV cache in the decoder. References: transformers with a cache that rounds
+// (scripts/goldens/kv_cache.py), transformers with compressed-tensors (scripts/goldens/compressed_checkpoints.py), and the
+// decoder's own path without a cache.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -87,8 +95,8 @@ TEST(KvCache8, LeftPaddedRowsAndRowsThatLeave) {
   EXPECT_LT(mean_distance(rest[0], alone[0].narrow(0, tokens - 5, 2)), bound);
 }
 
-// Windows, chunks, soft-capping, sinks, position biases, latent attention, linear attention: what a cache of codes gives is what rounding without a cache
-// gives, and that is close to float but not it.
+// Windows, chunks, soft-capping, sinks, position biases, latent attention, linear attention: what a cache of codes gives is what
+// rounding without a cache gives, and that is close to float but not it.
 class EveryArchitecture8 : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(EveryArchitecture8, CacheOfCodesEqualsRoundingWithoutACache) {
@@ -106,8 +114,8 @@ TEST_P(EveryArchitecture8, CacheOfCodesEqualsRoundingWithoutACache) {
     const double effect = mean_distance(at_once, exact);
     EXPECT_LT(effect, 0.2 * exact.abs().mean().item<double>()) << golden.at("name");
     EXPECT_GT(effect, 1e-6) << golden.at("name");
-    // The two differ by float rounding, which takes a number here and there over the edge of a step: far less than the rounding to steps itself does. And by
-    // what pieces change anyway (rotary angles that depend on the length).
+    // The two differ by float rounding, which takes a number here and there over the edge of a step: far less than the rounding to
+    // steps itself does. And by what pieces change anyway (rotary angles that depend on the length).
     const double of_pieces = mean_distance(in_pieces(plain, ids), exact);
     EXPECT_LT(mean_distance(in_pieces(decoder, ids), at_once), 0.2 * effect + 2 * of_pieces) << golden.at("name");
   }
@@ -123,7 +131,8 @@ TEST(KvCache8, PromptsUnpackAPartAtATime) {
   const Decoder decoder = Decoder::load(Checkpoint(folder.path() / "model"), {.kv_bits = 8});
   const DecoderConfig& config = decoder.config();
   const int64_t past = kUnpackedElements / config.head_dim / 2 + 100;  // two heads of one row are too many
-  AttentionContext context = make_attention_context(config, at::arange(past, past + 3, at::kLong).unsqueeze(0), past, {}, at::kFloat);
+  AttentionContext context =
+      make_attention_context(config, at::arange(past, past + 3, at::kLong).unsqueeze(0), past, {}, at::kFloat);
   const BlockWeights weights;
   const BlockObserver nobody;
   const int64_t heads = config.num_attention_heads, kv_heads = config.num_key_value_heads;
@@ -134,7 +143,8 @@ TEST(KvCache8, PromptsUnpackAPartAtATime) {
   const at::Tensor query = at::randn({2, heads, 3, config.head_dim});
   const BlockMask mask = select_mask(context, call.layer(), 3, past, at::kFloat, at::kCPU);
   const at::Tensor found = attend(call, query, {keys.codes, values.codes, keys.scales, values.scales}, mask);
-  const at::Tensor expected = attend(call, query, {quant::from_int8_rows(keys, at::kFloat), quant::from_int8_rows(values, at::kFloat)}, mask);
+  const at::Tensor expected =
+      attend(call, query, {quant::from_int8_rows(keys, at::kFloat), quant::from_int8_rows(values, at::kFloat)}, mask);
   EXPECT_LT(distance(found, expected), 1e-5);
   EXPECT_GT(expected.abs().max().item<double>(), 1e-3);
 }
@@ -188,9 +198,9 @@ TEST(CompressedRuntime, LogitsEqualTheReferenceForEveryChoice) {
     DecoderOptions options;
     int activation_bits, kv_bits;
   };
-  for (const Choice& choice : {Choice{"logits", {}, 8, 8}, Choice{"without_activations", {.activation_bits = 16}, 16, 8},
-                               Choice{"without_kv_cache", {.kv_bits = 16}, 8, 16},
-                               Choice{"neither", {.activation_bits = 16, .kv_bits = 16}, 16, 16}}) {
+  for (const Choice& choice :
+       {Choice{"logits", {}, 8, 8}, Choice{"without_activations", {.activation_bits = 16}, 16, 8},
+        Choice{"without_kv_cache", {.kv_bits = 16}, 8, 16}, Choice{"neither", {.activation_bits = 16, .kv_bits = 16}, 16, 16}}) {
     const Decoder decoder = Decoder::load(checkpoint, choice.options);
     EXPECT_EQ(decoder.options().activation_bits, choice.activation_bits);
     EXPECT_EQ(decoder.options().kv_bits, choice.kv_bits);
@@ -220,7 +230,11 @@ TEST(RuntimeBits, OfAConfigurationAreWhatIsComputedHere) {
   EXPECT_EQ(bits().kv_bits, 8);
   Json& activations = config["config_groups"]["group_0"]["input_activations"];
   const Json good = activations;
-  for (const auto& [key, value] : {std::pair<const char*, Json>{"type", "float"}, {"strategy", "tensor"}, {"dynamic", false}, {"symmetric", false}, {"num_bits", 4}}) {
+  for (const auto& [key, value] : {std::pair<const char*, Json>{"type", "float"},
+                                   {"strategy", "tensor"},
+                                   {"dynamic", false},
+                                   {"symmetric", false},
+                                   {"num_bits", 4}}) {
     activations = good;
     activations[key] = value;
     EXPECT_EQ(bits().activation_bits, std::nullopt) << key;

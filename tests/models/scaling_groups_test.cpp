@@ -1,9 +1,17 @@
-// Where scale may be moved, and that moving it keeps the function. The blocks are those of the golden checkpoints, whose forward pass
-// tests/models/architecture_golden_test.cpp compares with transformers.
+// Where scale may be moved, and that moving it keeps the function. The blocks are those of the golden checkpoints, whose forward
+// pass tests/models/architecture_golden_test.cpp compares with transformers.
 #include "models/decoder/scaling_groups.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -89,7 +97,8 @@ int64_t input_features(const ScalingGroup& group, const DecoderConfig& config, c
 }
 
 // Applies random scales to one group, experts included.
-void scramble(const Model& model, BlockWeights& weights, const ScalingGroup& group, int64_t block, at::ScalarType stored = at::kFloat) {
+void scramble(const Model& model, BlockWeights& weights, const ScalingGroup& group, int64_t block,
+              at::ScalarType stored = at::kFloat) {
   const at::Tensor scales = random_scales(group, input_features(group, model.config(), model.layout(block)));
   const at::Tensor applied = apply_scales(weights, group, scales, stored);
   for (size_t expert = 0; group.experts && expert < weights.experts.size(); ++expert) {
@@ -128,7 +137,8 @@ std::vector<std::string> describe_block(const DecoderConfig& config, int64_t blo
   std::vector<std::string> lines;
   for (const ScalingGroup& group : scaling_groups(config, layout)) lines.push_back(describe(group, layout, layout.linears));
   if (layout.experts > 1) {
-    for (const ScalingGroup& group : expert_scaling_groups(config, block, 1)) lines.push_back(describe(group, layout, expert_layout(config, block, 1)));
+    for (const ScalingGroup& group : expert_scaling_groups(config, block, 1))
+      lines.push_back(describe(group, layout, expert_layout(config, block, 1)));
   }
   return lines;
 }
@@ -158,9 +168,11 @@ TEST_P(EveryArchitecture, GroupsKeepTheFunctionOfEachBlock) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryArchitecture, ::testing::ValuesIn(test::golden_cases()), [](const auto& each) { return test::golden_test_name(each.param); });
+INSTANTIATE_TEST_SUITE_P(All, EveryArchitecture, ::testing::ValuesIn(test::golden_cases()),
+                         [](const auto& each) { return test::golden_test_name(each.param); });
 
-// From the architectures' reference implementations: which operations lie between the tensors. No group that is not named here may be.
+// From the architectures' reference implementations: which operations lie between the tensors. No group that is not named here may
+// be.
 struct Expected {
   const char* model_type;
   const char* golden;
@@ -182,29 +194,53 @@ const std::string kDeepseekLatents = "self_attn.kv_a_layernorm -> self_attn.kv_b
 std::vector<Expected> expected_groups() {
   return {
       {"llama", "default", 0, {kQkv, kGated, kGrouped, kDown}},
-      {"phi3", "default", 0, {"input_layernorm -> self_attn.qkv_proj", "post_attention_layernorm -> mlp.gate_up_proj",
-                              "self_attn.qkv_proj -> self_attn.o_proj (32 scales)", "mlp.gate_up_proj -> mlp.down_proj"}},
+      {"phi3",
+       "default",
+       0,
+       {"input_layernorm -> self_attn.qkv_proj", "post_attention_layernorm -> mlp.gate_up_proj",
+        "self_attn.qkv_proj -> self_attn.o_proj (32 scales)", "mlp.gate_up_proj -> mlp.down_proj"}},
       {"gemma2", "default", 0, {kQkv, "pre_feedforward_layernorm -> mlp.gate_proj mlp.up_proj", kGrouped, kDown}},
       // A norm that two branches of a parallel residual read.
       {"cohere", "default", 0, {kQkv + " mlp.gate_proj mlp.up_proj", kGrouped, kDown}},
       {"stablelm", "qk_parallel", 0, {kQkv + " mlp.gate_proj mlp.up_proj", kGrouped, kDown}},
       {"stablelm", "default", 0, {kQkv, kGated, kGrouped, kDown}},
       {"phi", "default", 0, {kQkv + " mlp.fc1", "self_attn.v_proj -> self_attn.dense (32 scales)"}},  // GELU: nothing may pass it
-      {"gptj", "default", 0, {"ln_1 -> attn.q_proj attn.k_proj attn.v_proj mlp.fc_in", "attn.v_proj -> attn.out_proj", "mlp.act.scales -> mlp.fc_out"}},
-      {"gpt_neox", "default", 0, {"input_layernorm -> attention.query_key_value", "post_attention_layernorm -> mlp.dense_h_to_4h",
-                                  "attention.query_key_value -> attention.dense", "mlp.act.scales -> mlp.dense_4h_to_h"}},
-      {"falcon", "default", 0, {"input_layernorm -> self_attention.query_key_value mlp.dense_h_to_4h",
-                                "self_attention.query_key_value -> self_attention.dense (16 scales)", "mlp.act.scales -> mlp.dense_4h_to_h"}},
-      {"falcon", "new_decoder", 0, {"ln_attn -> self_attention.query_key_value", "ln_mlp -> mlp.dense_h_to_4h",
-                                    "self_attention.query_key_value -> self_attention.dense (32 scales)", "mlp.act.scales -> mlp.dense_4h_to_h"}},
+      {"gptj",
+       "default",
+       0,
+       {"ln_1 -> attn.q_proj attn.k_proj attn.v_proj mlp.fc_in", "attn.v_proj -> attn.out_proj", "mlp.act.scales -> mlp.fc_out"}},
+      {"gpt_neox",
+       "default",
+       0,
+       {"input_layernorm -> attention.query_key_value", "post_attention_layernorm -> mlp.dense_h_to_4h",
+        "attention.query_key_value -> attention.dense", "mlp.act.scales -> mlp.dense_4h_to_h"}},
+      {"falcon",
+       "default",
+       0,
+       {"input_layernorm -> self_attention.query_key_value mlp.dense_h_to_4h",
+        "self_attention.query_key_value -> self_attention.dense (16 scales)", "mlp.act.scales -> mlp.dense_4h_to_h"}},
+      {"falcon",
+       "new_decoder",
+       0,
+       {"ln_attn -> self_attention.query_key_value", "ln_mlp -> mlp.dense_h_to_4h",
+        "self_attention.query_key_value -> self_attention.dense (32 scales)", "mlp.act.scales -> mlp.dense_4h_to_h"}},
       {"starcoder2", "default", 0, {kQkv, "post_attention_layernorm -> mlp.c_fc", kGrouped, "mlp.act.scales -> mlp.c_proj"}},
       // The residual reads the norm's output, too.
-      {"bloom", "six_heads", 0, {"self_attention.query_key_value -> self_attention.dense", "mlp.gelu_impl.scales -> mlp.dense_4h_to_h"}},
-      {"bloom", "default", 0, {"input_layernorm -> self_attention.query_key_value", "post_attention_layernorm -> mlp.dense_h_to_4h",
-                               "self_attention.query_key_value -> self_attention.dense", "mlp.gelu_impl.scales -> mlp.dense_4h_to_h"}},
+      {"bloom",
+       "six_heads",
+       0,
+       {"self_attention.query_key_value -> self_attention.dense", "mlp.gelu_impl.scales -> mlp.dense_4h_to_h"}},
+      {"bloom",
+       "default",
+       0,
+       {"input_layernorm -> self_attention.query_key_value", "post_attention_layernorm -> mlp.dense_h_to_4h",
+        "self_attention.query_key_value -> self_attention.dense", "mlp.gelu_impl.scales -> mlp.dense_4h_to_h"}},
       // Values are clamped.
       {"mpt", "six_heads_clip", 0, {"norm_1 -> attn.Wqkv", "norm_2 -> ffn.up_proj", "ffn.act.scales -> ffn.down_proj"}},
-      {"mpt", "default", 0, {"norm_1 -> attn.Wqkv", "norm_2 -> ffn.up_proj", "attn.Wqkv -> attn.out_proj", "ffn.act.scales -> ffn.down_proj"}},
+      {"mpt",
+       "default",
+       0,
+       {"norm_1 -> attn.Wqkv", "norm_2 -> ffn.up_proj", "attn.Wqkv -> attn.out_proj", "ffn.act.scales -> ffn.down_proj"}},
       {"olmoe", "clip", 0, {kQkv, "post_attention_layernorm -> mlp.gate experts", kExpertDown}},
       // Norms without a weight.
       {"olmo", "default", 0, {kGrouped, kDown}},
@@ -214,28 +250,53 @@ std::vector<Expected> expected_groups() {
       {"olmo3", "default", 0, {kGrouped, kDown}},
       {"exaone4", "default", 0, {kGrouped, kDown}},
       // ReLU, and its square: what goes in is divided by the root.
-      {"opt", "default", 0, {"self_attn_layer_norm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj", "final_layer_norm -> fc1",
-                             "self_attn.v_proj -> self_attn.out_proj", "fc1 -> fc2"}},
-      {"opt", "no_bias", 0, {"self_attn_layer_norm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj", "final_layer_norm -> fc1",
-                             "self_attn.v_proj -> self_attn.out_proj"}},  // GELU
+      {"opt",
+       "default",
+       0,
+       {"self_attn_layer_norm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj", "final_layer_norm -> fc1",
+        "self_attn.v_proj -> self_attn.out_proj", "fc1 -> fc2"}},
+      {"opt",
+       "no_bias",
+       0,
+       {"self_attn_layer_norm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj", "final_layer_norm -> fc1",
+        "self_attn.v_proj -> self_attn.out_proj"}},  // GELU
       {"nemotron", "default", 0, {kQkv, "post_attention_layernorm -> mlp.up_proj", kGrouped, kDown + " (root 2)"}},
-      {"apertus", "default", 0, {"attention_layernorm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj", "feedforward_layernorm -> mlp.up_proj", kGrouped}},
-      {"mixtral", "default", 0, {kQkv, "post_attention_layernorm -> block_sparse_moe.gate experts", kGrouped,
-                                 "block_sparse_moe.experts.1.w3 -> block_sparse_moe.experts.1.w2"}},
+      {"apertus",
+       "default",
+       0,
+       {"attention_layernorm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj", "feedforward_layernorm -> mlp.up_proj",
+        kGrouped}},
+      {"mixtral",
+       "default",
+       0,
+       {kQkv, "post_attention_layernorm -> block_sparse_moe.gate experts", kGrouped,
+        "block_sparse_moe.experts.1.w3 -> block_sparse_moe.experts.1.w2"}},
       {"qwen2_moe", "default", 0, {kQkv, kQwenExperts, kGrouped, kQwenShared, kExpertDown}},
       {"qwen3_moe", "mlp_only", 0, {kQkv, "post_attention_layernorm -> mlp.gate experts", kGrouped, kExpertDown}},
       {"qwen3_moe", "mlp_only", 1, {kQkv, kGated, kGrouped, kDown}},
       // The up branch is clamped before it meets the gate.
       {"gpt_oss", "default", 0, {kQkv, "post_attention_layernorm -> mlp.router experts", kGrouped}},
-      {"deepseek_v3", "default", 0, {"input_layernorm -> self_attn.q_a_proj self_attn.kv_a_proj_with_mqa", "self_attn.q_a_layernorm -> self_attn.q_b_proj",
-                                     kDeepseekLatents, kGated, "self_attn.kv_b_proj -> self_attn.o_proj", kDown}},
-      {"deepseek_v3", "plain_q_yarn", 1, {"input_layernorm -> self_attn.q_proj self_attn.kv_a_proj_with_mqa", kDeepseekLatents,
-                                          "post_attention_layernorm -> mlp.gate mlp.shared_experts.gate_proj mlp.shared_experts.up_proj experts",
-                                          "self_attn.kv_b_proj -> self_attn.o_proj", "mlp.shared_experts.up_proj -> mlp.shared_experts.down_proj", kExpertDown}},
-      {"qwen3_next", "default", 0, {"input_layernorm -> linear_attn.in_proj_qkvz linear_attn.in_proj_ba", kQwenExperts,
-                                    "linear_attn.norm -> linear_attn.out_proj (16 scales)", kQwenShared, kExpertDown}},
-      {"qwen3_5_text", "default", 0, {"input_layernorm -> linear_attn.in_proj_qkv linear_attn.in_proj_z linear_attn.in_proj_b linear_attn.in_proj_a", kGated,
-                                      "linear_attn.norm -> linear_attn.out_proj (16 scales)", kDown}},
+      {"deepseek_v3",
+       "default",
+       0,
+       {"input_layernorm -> self_attn.q_a_proj self_attn.kv_a_proj_with_mqa", "self_attn.q_a_layernorm -> self_attn.q_b_proj",
+        kDeepseekLatents, kGated, "self_attn.kv_b_proj -> self_attn.o_proj", kDown}},
+      {"deepseek_v3",
+       "plain_q_yarn",
+       1,
+       {"input_layernorm -> self_attn.q_proj self_attn.kv_a_proj_with_mqa", kDeepseekLatents,
+        "post_attention_layernorm -> mlp.gate mlp.shared_experts.gate_proj mlp.shared_experts.up_proj experts",
+        "self_attn.kv_b_proj -> self_attn.o_proj", "mlp.shared_experts.up_proj -> mlp.shared_experts.down_proj", kExpertDown}},
+      {"qwen3_next",
+       "default",
+       0,
+       {"input_layernorm -> linear_attn.in_proj_qkvz linear_attn.in_proj_ba", kQwenExperts,
+        "linear_attn.norm -> linear_attn.out_proj (16 scales)", kQwenShared, kExpertDown}},
+      {"qwen3_5_text",
+       "default",
+       0,
+       {"input_layernorm -> linear_attn.in_proj_qkv linear_attn.in_proj_z linear_attn.in_proj_b linear_attn.in_proj_a", kGated,
+        "linear_attn.norm -> linear_attn.out_proj (16 scales)", kDown}},
       {"afmoe", "default", 0, {kQkv + " self_attn.gate_proj", "pre_mlp_layernorm -> mlp.gate_proj mlp.up_proj", kGrouped, kDown}},
   };
 }
@@ -261,17 +322,19 @@ TEST(ValueRows, AreThoseOfTheValuesInEveryLayout) {
   };
   const auto kv_head = [](const DecoderConfig& c, int64_t head) { return head * c.num_key_value_heads / c.num_attention_heads; };
   const std::vector<Row> rows = {
-      {"llama", "default", [&](const DecoderConfig& c, int64_t head, int64_t d) { return kv_head(c, head) * c.head_dim + d; }, true},
+      {"llama", "default", [&](const DecoderConfig& c, int64_t head, int64_t d) { return kv_head(c, head) * c.head_dim + d; },
+       true},
       // All queries, all keys, all values.
       {"phi3", "default",
        [&](const DecoderConfig& c, int64_t head, int64_t d) {
          return (c.num_attention_heads + c.num_key_value_heads + kv_head(c, head)) * c.head_dim + d;
        },
        true},
-      {"falcon", "default",
-       [](const DecoderConfig& c, int64_t, int64_t d) { return (c.num_attention_heads + 1) * c.head_dim + d; }, true},
+      {"falcon", "default", [](const DecoderConfig& c, int64_t, int64_t d) { return (c.num_attention_heads + 1) * c.head_dim + d; },
+       true},
       // Each head's query, key and value.
-      {"gpt_neox", "default", [](const DecoderConfig& c, int64_t head, int64_t d) { return (3 * head + 2) * c.head_dim + d; }, false},
+      {"gpt_neox", "default", [](const DecoderConfig& c, int64_t head, int64_t d) { return (3 * head + 2) * c.head_dim + d; },
+       false},
       {"bloom", "default", [](const DecoderConfig& c, int64_t head, int64_t d) { return (3 * head + 2) * c.head_dim + d; }, false},
       // Each group's queries, key and value.
       {"falcon", "new_decoder",
@@ -300,7 +363,8 @@ TEST(ValueRows, AreThoseOfTheValuesInEveryLayout) {
       for (int64_t i = 0; i < group.channels.size(0); ++i) {
         ASSERT_EQ(group.channels[i].item<int64_t>(), row.row(config, i / dim, i % dim)) << i;
         for (int64_t j = 0; row.tied && j < i; ++j) {
-          ASSERT_EQ(group.tie[i].item<int64_t>() == group.tie[j].item<int64_t>(), group.channels[i].item<int64_t>() == group.channels[j].item<int64_t>());
+          ASSERT_EQ(group.tie[i].item<int64_t>() == group.tie[j].item<int64_t>(),
+                    group.channels[i].item<int64_t>() == group.channels[j].item<int64_t>());
         }
       }
     }
@@ -312,11 +376,12 @@ struct Stored {
   const char* golden;
   int64_t block;
 };
-// RMS, 1 + w in both kinds of norm, a layer norm with a bias, norms of latents, of a linear attention's heads, of a mixture's input.
-constexpr Stored kNorms[] = {{"llama", "default", 0},        {"gemma", "default", 0},       {"gemma2", "default", 0},
-                             {"nemotron", "default", 0},     {"starcoder2", "default", 0},  {"stablelm", "bias", 0},
-                             {"deepseek_v3", "default", 1},  {"qwen3_next", "default", 0},  {"cohere", "default", 0},
-                             {"gpt_oss", "default", 0},      {"qwen2_moe", "default", 0}};
+// RMS, 1 + w in both kinds of norm, a layer norm with a bias, norms of latents, of a linear attention's heads, of a mixture's
+// input.
+constexpr Stored kNorms[] = {{"llama", "default", 0},       {"gemma", "default", 0},      {"gemma2", "default", 0},
+                             {"nemotron", "default", 0},    {"starcoder2", "default", 0}, {"stablelm", "bias", 0},
+                             {"deepseek_v3", "default", 1}, {"qwen3_next", "default", 0}, {"cohere", "default", 0},
+                             {"gpt_oss", "default", 0},     {"qwen2_moe", "default", 0}};
 
 // What a norm loses by rounding, its linears take up: with the rounding left in, the error is of the dtype's size.
 TEST(NormRounding, IsTakenUpByTheLinears) {
@@ -360,10 +425,11 @@ TEST(ActivationDivisor, IsRoundedAndItsRoundingTakenUp) {
   EXPECT_LT(relative_error(model.run(weights, 0), expected), 2e-5);
 }
 
-// Weights that are zero, that would vanish or overflow in the stored dtype, and negative ones. The norm's own rounding cannot be undone where it
-// makes a channel vanish, so such a channel keeps its weight.
+// Weights that are zero, that would vanish or overflow in the stored dtype, and negative ones. The norm's own rounding cannot be
+// undone where it makes a channel vanish, so such a channel keeps its weight.
 TEST(NormRounding, SurvivesExtremeWeights) {
-  for (const Stored& row : {Stored{"llama", "default", 0}, Stored{"gemma", "default", 0}, Stored{"nemotron", "default", 0}, Stored{"starcoder2", "default", 0}}) {
+  for (const Stored& row : {Stored{"llama", "default", 0}, Stored{"gemma", "default", 0}, Stored{"nemotron", "default", 0},
+                            Stored{"starcoder2", "default", 0}}) {
     SCOPED_TRACE(row.model_type);
     const Model model = Model::named(row.model_type, row.golden);
     const ScalingGroup group = model.groups(0).front();
@@ -375,8 +441,8 @@ TEST(NormRounding, SurvivesExtremeWeights) {
     const double one = stored_weight_offset(norm.kind);
     norm.weight = norm.weight.clone();
     const float tiny = one == 0.0 ? 3e-7f : std::ldexp(1.0f, -11);  // float16's steps are 6e-8 near 0, 2^-11 below 1
-    for (const auto& [channel, effective] : std::vector<std::pair<int64_t, float>>{{0, 0.0f}, {33, 0.0f}, {1, tiny}, {34, tiny}, {2, -1.5f},
-                                                                                 {35, -1.5f}, {36, 3e4f}, {37, -3e4f}, {3, -tiny}}) {
+    for (const auto& [channel, effective] : std::vector<std::pair<int64_t, float>>{
+             {0, 0.0f}, {33, 0.0f}, {1, tiny}, {34, tiny}, {2, -1.5f}, {35, -1.5f}, {36, 3e4f}, {37, -3e4f}, {3, -tiny}}) {
       norm.weight[channel] = effective - static_cast<float>(one);
     }
     norm.weight = norm.weight.to(at::kHalf).to(at::kFloat);
@@ -425,7 +491,8 @@ TEST(ApplyScales, MovesExactlyTheGivenScales) {
   EXPECT_TRUE(weight(weights, LinearSlot::kDownProj).weight.allclose(weight(original, LinearSlot::kDownProj).weight * scales));
   EXPECT_TRUE(weight(weights, LinearSlot::kDownProj).bias.equal(weight(original, LinearSlot::kDownProj).bias));
   const at::Tensor root = scales.sqrt();
-  EXPECT_TRUE(weight(weights, LinearSlot::kUpProj).weight.allclose(weight(original, LinearSlot::kUpProj).weight / root.unsqueeze(1)));
+  EXPECT_TRUE(
+      weight(weights, LinearSlot::kUpProj).weight.allclose(weight(original, LinearSlot::kUpProj).weight / root.unsqueeze(1)));
   EXPECT_TRUE(weight(weights, LinearSlot::kUpProj).bias.allclose(weight(original, LinearSlot::kUpProj).bias / root));
   EXPECT_TRUE(divided_rows(group, scales, 96).allclose(root));
 }

@@ -1,6 +1,12 @@
 // Modules that users of torch saved (scripts/goldens/torchscript.py), against the logits that torch gave.
-#include <ATen/ATen.h>
+#include "models/torchscript/script_model.h"
+
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,7 +18,6 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
-#include "models/torchscript/script_model.h"
 #include "support/temporary_folder.h"
 
 namespace salient::models {
@@ -83,30 +88,40 @@ TEST_F(ScriptModels, PaddingOnAnySideChangesNothing) {
     EXPECT_TRUE(logits[row].index_select(0, real[row].nonzero().flatten()).allclose(alone, 1e-6, 1e-6)) << "row " << row;
     EXPECT_EQ(logits[row].index_select(0, real[row].logical_not().nonzero().flatten()).abs().sum().item<double>(), 0.0);
   }
-  EXPECT_THAT(message_of([&] { model.logits(ids, real.narrow(1, 0, 4)); }, ErrorKind::kInvalidArgument), HasSubstr("must be bool [4, 5]"));
+  EXPECT_THAT(message_of([&] { model.logits(ids, real.narrow(1, 0, 4)); }, ErrorKind::kInvalidArgument),
+              HasSubstr("must be bool [4, 5]"));
 }
 
 TEST_F(ScriptModels, RefuseModulesThatAreNoLanguageModels) {
-  EXPECT_THAT(message_of([] { ScriptModel::load(kData / "scripted_wants_more.pt"); }, ErrorKind::kUnsupported), HasSubstr("forward wants 'lengths'"));
+  EXPECT_THAT(message_of([] { ScriptModel::load(kData / "scripted_wants_more.pt"); }, ErrorKind::kUnsupported),
+              HasSubstr("forward wants 'lengths'"));
   EXPECT_THAT(message_of([] { ScriptModel::load(kData / "traced_last_only.pt"); }, ErrorKind::kCheckFailed),
               HasSubstr("forward of ids [1, 1] gives Float [1, 11], expected logits [1, 1, vocabulary]"));
 }
 
 TEST_F(ScriptModels, RefuseIdsOutsideTheVocabulary) {
   const ScriptModel model = ScriptModel::load(kData / "traced.pt");
-  EXPECT_THAT(message_of([&] { model.logits(at::full({1, 2}, 11, at::kLong)); }, ErrorKind::kInvalidArgument), HasSubstr("token id 11 is outside"));
-  EXPECT_THAT(message_of([&] { model.logits(at::full({2}, 1, at::kLong)); }, ErrorKind::kInvalidArgument), HasSubstr("found Long of [2]"));
+  EXPECT_THAT(message_of(
+                  [&] {
+                    model.logits(at::full({1, 2}, 11, at::kLong));
+                  },
+                  ErrorKind::kInvalidArgument),
+              HasSubstr("token id 11 is outside"));
+  EXPECT_THAT(message_of([&] { model.logits(at::full({2}, 1, at::kLong)); }, ErrorKind::kInvalidArgument),
+              HasSubstr("found Long of [2]"));
 }
 
 TEST_F(ScriptModels, AreFoundInTheirFolder) {
   const test::TemporaryFolder work;
-  EXPECT_THAT(message_of([&] { ScriptModel::load(work.path() / "none"); }, ErrorKind::kNotFound), HasSubstr("there is no such file or folder"));
+  EXPECT_THAT(message_of([&] { ScriptModel::load(work.path() / "none"); }, ErrorKind::kNotFound),
+              HasSubstr("there is no such file or folder"));
   EXPECT_THAT(message_of([&] { ScriptModel::load(work.path()); }, ErrorKind::kNotFound), HasSubstr("0 TorchScript files"));
   write_file(work.path() / "training_args.pt", "not an archive");
   fs::copy_file(kData / "traced.pt", work.path() / "model.pt");
   EXPECT_EQ(ScriptModel::load(work.path()).path().filename(), "model.pt");
   fs::copy_file(kData / "traced.pt", work.path() / "other.pth");
-  EXPECT_THAT(message_of([&] { ScriptModel::load(work.path()); }, ErrorKind::kNotFound), HasSubstr("2 TorchScript files (.pt, .pth, .ts): model.pt, other.pth"));
+  EXPECT_THAT(message_of([&] { ScriptModel::load(work.path()); }, ErrorKind::kNotFound),
+              HasSubstr("2 TorchScript files (.pt, .pth, .ts): model.pt, other.pth"));
 }
 
 TEST_F(ScriptModels, RefuseBrokenFiles) {
@@ -115,7 +130,8 @@ TEST_F(ScriptModels, RefuseBrokenFiles) {
   for (const size_t bytes : {size_t{0}, size_t{10}, whole.size() / 2, whole.size() - 1}) {
     SCOPED_TRACE(bytes);
     write_file(work.path() / "cut.pt", whole.substr(0, bytes));
-    EXPECT_THAT(message_of([&] { ScriptModel::load(work.path() / "cut.pt"); }, ErrorKind::kCorruption), HasSubstr("torch.jit.load refuses it"));
+    EXPECT_THAT(message_of([&] { ScriptModel::load(work.path() / "cut.pt"); }, ErrorKind::kCorruption),
+                HasSubstr("torch.jit.load refuses it"));
   }
 }
 

@@ -1,8 +1,15 @@
-// The step of one token against the blocks' general way, bit for bit: every architecture that has a step, with each kind of linear and cache.
+// The step of one token against the blocks' general way, bit for bit: every architecture that has a step, with each kind of linear
+// and cache.
 #include "models/decoder/token_step.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -46,7 +53,8 @@ Blocks load_blocks(const Checkpoint& checkpoint, Weights kind) {
   for (int64_t block = 0; block < blocks.config.num_hidden_layers; ++block) {
     BlockWeights weights = load_block(checkpoint, blocks.config, block, at::kFloat, at::kCPU);
     for (Linear& linear : weights.linears) linear = converted(linear, kind);
-    for (Linear* linear : {&weights.mlp.gate, &weights.mlp.up, &weights.mlp.gate_up, &weights.mlp.down}) *linear = converted(*linear, kind);
+    for (Linear* linear : {&weights.mlp.gate, &weights.mlp.up, &weights.mlp.gate_up, &weights.mlp.down})
+      *linear = converted(*linear, kind);
     blocks.weights.push_back(std::move(weights));
   }
   return blocks;
@@ -54,18 +62,22 @@ Blocks load_blocks(const Checkpoint& checkpoint, Weights kind) {
 
 // Random blocks whose inputs are wide enough for several chunks of the packed layout and several groups.
 Blocks random_blocks(Weights kind, int64_t group_size) {
-  const Json config = {{"model_type", "qwen3"}, {"hidden_size", 256}, {"intermediate_size", 384}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
-                       {"num_key_value_heads", 2}, {"head_dim", 64}, {"vocab_size", 64}, {"max_position_embeddings", 128}, {"rope_theta", 10000.0}};
+  const Json config = {{"model_type", "qwen3"},  {"hidden_size", 256},       {"intermediate_size", 384},
+                       {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+                       {"head_dim", 64},         {"vocab_size", 64},         {"max_position_embeddings", 128},
+                       {"rope_theta", 10000.0}};
   Blocks blocks{parse_decoder_config(config, "config"), {}};
   for (int64_t block = 0; block < blocks.config.num_hidden_layers; ++block) {
     const BlockLayout layout = block_layout(blocks.config, block);
     BlockWeights weights;
     for (const LinearSpec& spec : layout.linears) {
-      const at::Tensor weight = test::golden_tensor(spec.name, {spec.out_features, spec.in_features}, 0.0, 2.0 / std::sqrt(static_cast<double>(spec.in_features)));
+      const at::Tensor weight = test::golden_tensor(spec.name, {spec.out_features, spec.in_features}, 0.0,
+                                                    2.0 / std::sqrt(static_cast<double>(spec.in_features)));
       weights.at(spec.id) = converted(FloatLinear{weight, {}}, kind, group_size);
     }
     for (const NormSpec& spec : layout.norms) {
-      weights.at(spec.slot) = Norm{test::golden_tensor(spec.names.front(), {spec.features}, 1.0, 0.1), {}, spec.kind, spec.eps, true};
+      weights.at(spec.slot) =
+          Norm{test::golden_tensor(spec.names.front(), {spec.features}, 1.0, 0.1), {}, spec.kind, spec.eps, true};
     }
     blocks.weights.push_back(std::move(weights));
   }
@@ -76,14 +88,17 @@ class Rows {
  public:
   Rows(const Blocks& blocks, int64_t rows, int kv_bits) : blocks_(blocks), kv_(blocks.weights.size(), KvScheme{kv_bits, {}, {}}) {
     for (size_t block = 0; block < blocks.weights.size(); ++block) {
-      caches_.push_back(make_cache_layer(blocks.config, static_cast<int64_t>(block), rows, kTokens, at::kFloat, at::kCPU, kv_[block]));
+      caches_.push_back(
+          make_cache_layer(blocks.config, static_cast<int64_t>(block), rows, kTokens, at::kFloat, at::kCPU, kv_[block]));
     }
   }
 
   at::Tensor general(const AttentionContext& context, int64_t past, at::Tensor hidden) {
     const BlockObserver nobody;
     for (size_t block = 0; block < blocks_.weights.size(); ++block) {
-      hidden = block_forward({blocks_.config, blocks_.weights[block], static_cast<int64_t>(block), context, &caches_[block], past, nobody, kv_[block]}, hidden);
+      hidden = block_forward(
+          {blocks_.config, blocks_.weights[block], static_cast<int64_t>(block), context, &caches_[block], past, nobody, kv_[block]},
+          hidden);
     }
     return hidden;
   }
@@ -127,7 +142,8 @@ void expect_equal(const Blocks& blocks, int64_t rows, int kv_bits, const std::st
   for (int64_t past = prompt; past < Rows::kTokens; ++past) {
     const at::Tensor token = input(past, 1);
     const AttentionContext context = context_of(past, 1);
-    ASSERT_TRUE(at::equal(one.general(context, past, token), other.step(*step, context, past, token))) << what << ", after " << past << " tokens";
+    ASSERT_TRUE(at::equal(one.general(context, past, token), other.step(*step, context, past, token)))
+        << what << ", after " << past << " tokens";
   }
   for (size_t block = 0; block < blocks.weights.size(); ++block) {
     EXPECT_TRUE(at::equal(one.caches()[block].keys, other.caches()[block].keys)) << what;
@@ -158,7 +174,8 @@ TEST_F(TokenSteps, GiveTheBitsOfTheGeneralWayInWideGroups) {
 
 // An observer makes the decoder take the general way.
 TEST_F(TokenSteps, GoOnWhenTheCacheGrowsAndLosesRows) {
-  const Decoder decoder = Decoder::load(Checkpoint(std::filesystem::path(SALIENT_SOURCE_DIR) / "tests/data/compressed/w4_a8_kv8"), {});
+  const Decoder decoder =
+      Decoder::load(Checkpoint(std::filesystem::path(SALIENT_SOURCE_DIR) / "tests/data/compressed/w4_a8_kv8"), {});
   const InputObserver look = [](int64_t, InputId, const at::Tensor&) {};
   KvCache one = decoder.make_cache(3, 4);
   KvCache other = decoder.make_cache(3, 4);

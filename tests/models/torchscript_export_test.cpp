@@ -1,6 +1,9 @@
 // Exported TorchScript against the decoder that transformers' logits check (architecture_golden_test.cpp), every architecture.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -147,7 +150,8 @@ void write_awq_checkpoint(const fs::path& folder) {
   std::map<std::string, at::Tensor> tensors;
   for (const Json& tensor : llama_case().at("tensors")) {
     const auto name = tensor.at(0).get<std::string>();
-    const at::Tensor weight = test::golden_tensor(name, tensor.at(1).get<std::vector<int64_t>>(), tensor.at(2).get<double>(), tensor.at(3).get<double>());
+    const at::Tensor weight =
+        test::golden_tensor(name, tensor.at(1).get<std::vector<int64_t>>(), tensor.at(2).get<double>(), tensor.at(3).get<double>());
     if (name.find("_proj.weight") == std::string::npos) {
       tensors[name] = weight;
       continue;
@@ -158,7 +162,8 @@ void write_awq_checkpoint(const fs::path& folder) {
     quant::QuantizedWeight quantized;
     quantized.scales = ((parts.amax(2) - parts.amin(2)) / 15).to(at::kHalf).to(at::kFloat);
     quantized.zeros = (-parts.amin(2) / quantized.scales).round().clamp(0, 15).to(at::kByte);
-    quantized.codes = (parts / quantized.scales.unsqueeze(2) + quantized.zeros.unsqueeze(2)).round().clamp(0, 15).to(at::kByte).view({out, -1});
+    quantized.codes =
+        (parts / quantized.scales.unsqueeze(2) + quantized.zeros.unsqueeze(2)).round().clamp(0, 15).to(at::kByte).view({out, -1});
     const quant::PackedGemm packed = quant::pack_awq_gemm(quantized);
     const std::string module = name.substr(0, name.size() - 7);
     tensors[module + ".qweight"] = packed.qweight;
@@ -171,7 +176,8 @@ void write_awq_checkpoint(const fs::path& folder) {
   for (const auto& [name, tensor] : tensors) writer.put(name, tensor);
   writer.finish();
   Json config = llama_case().at("config");
-  config["quantization_config"] = {{"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}, {"version", "gemm"}, {"zero_point", true}};
+  config["quantization_config"] = {
+      {"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}, {"version", "gemm"}, {"zero_point", true}};
   write_file(folder / "config.json", dump_json(config, 2) + "\n");
 }
 
@@ -266,7 +272,10 @@ TEST_F(TorchscriptExports, RefuseOtherTypesToRunIn) {
   const test::TemporaryFolder work;
   test::write_golden_checkpoint(llama_case(), work.path() / "model");
   const std::string text = message_of(
-      [&] { export_torchscript(Checkpoint(work.path() / "model"), work.path() / "model.pt", {.dtype = at::kDouble, .source = {}}); }, ErrorKind::kUnsupported);
+      [&] {
+        export_torchscript(Checkpoint(work.path() / "model"), work.path() / "model.pt", {.dtype = at::kDouble, .source = {}});
+      },
+      ErrorKind::kUnsupported);
   EXPECT_THAT(text, HasSubstr("cannot run in Double"));
 }
 

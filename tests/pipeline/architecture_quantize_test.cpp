@@ -1,7 +1,13 @@
-// Every architecture through the whole quantization: smoothing alone must keep the function, and AWQ must not be worse than rounding to nearest.
-// The checkpoints are those of the golden files, whose logits tests/models/architecture_golden_test.cpp compares with transformers.
-#include <ATen/ATen.h>
+// Every architecture through the whole quantization: smoothing alone must keep the function, and AWQ must not be worse than
+// rounding to nearest. The checkpoints are those of the golden files, whose logits tests/models/architecture_golden_test.cpp
+// compares with transformers.
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -124,13 +130,14 @@ TEST_P(ArchitectureQuantize, QuantizedItIsDetectedAndRunsAndIsNotWorseThanRoundi
   expect_other_parts_kept(models::Checkpoint(result.folder));
   const at::Tensor expected = logits_of(*original_);
   const at::Tensor found = logits_of(quantized);
-  // Four bits on random weights cost a lot, but what is left must be this model, not another: a wrong layout gives unrelated logits, whose distance is
-  // twice the variance.
+  // Four bits on random weights cost a lot, but what is left must be this model, not another: a wrong layout gives unrelated
+  // logits, whose distance is twice the variance.
   const double relative = ((found - expected).square().mean() / expected.var()).item<double>();
   EXPECT_LT(relative, 0.5);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ArchitectureQuantize, ::testing::ValuesIn(test::golden_cases()), [](const auto& each) { return test::golden_test_name(each.param); });
+INSTANTIATE_TEST_SUITE_P(All, ArchitectureQuantize, ::testing::ValuesIn(test::golden_cases()),
+                         [](const auto& each) { return test::golden_test_name(each.param); });
 
 }  // namespace
 }  // namespace salient::pipeline

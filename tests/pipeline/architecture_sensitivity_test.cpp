@@ -1,8 +1,12 @@
 // Every architecture quantized, and its projections put beside the float ones of its base: the scales are found again, as the
 // search saved them, and no block has to be exchanged as a whole. That mixtures so made are right is
 // tests/pipeline/sensitivity_test.cpp's.
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>

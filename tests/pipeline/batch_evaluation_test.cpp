@@ -58,6 +58,7 @@ class BatchEvaluationTest : public testing::Test {
                                       "--limit",      limit,
                                       "--window",     "64",
                                       "--store",      store,
+                                      "--trust-torchscript",
                                       "--json"};
     words.insert(words.end(), more.begin(), more.end());
     return {std::move(words), folder_->path(), {}, {}, std::chrono::seconds(300)};

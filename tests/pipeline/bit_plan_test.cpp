@@ -1,9 +1,14 @@
 // Choosing bits for each module: what is measured, what is shared, what is fixed, what is kept for a job that was stopped.
 #include "pipeline/bit_plan.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -35,11 +40,13 @@ class BitPlanTest : public ::testing::Test {
     const Json file = read_json_file(test::golden_file(model_type));
     const Json& entry = file.at("cases").at(0);
     std::vector<models::PlannedTensor> planned;
-    for (const Json& tensor : entry.at("tensors")) planned.push_back({tensor.at(0), at::kFloat, tensor.at(1).get<std::vector<int64_t>>()});
+    for (const Json& tensor : entry.at("tensors"))
+      planned.push_back({tensor.at(0), at::kFloat, tensor.at(1).get<std::vector<int64_t>>()});
     {
       models::CheckpointWriter writer(folder_.path() / "source", models::plan_shards(planned, uint64_t{1} << 30));
       for (const Json& tensor : entry.at("tensors"))
-        writer.put(tensor.at(0), test::golden_tensor(tensor.at(0), tensor.at(1).get<std::vector<int64_t>>(), tensor.at(2), tensor.at(3)));
+        writer.put(tensor.at(0),
+                   test::golden_tensor(tensor.at(0), tensor.at(1).get<std::vector<int64_t>>(), tensor.at(2), tensor.at(3)));
       writer.finish();
     }
     write_file(folder_.path() / "source" / "config.json", dump_json(entry.at("config"), 2));
@@ -95,7 +102,8 @@ double mean_bits(const BitPlan& plan) {
   return bits / weights;
 }
 
-// With nothing scaled, importance * error at the reference width is the divergence of a model in which the module alone is rounded: run as a whole.
+// With nothing scaled, importance * error at the reference width is the divergence of a model in which the module alone is rounded:
+// run as a whole.
 TEST_F(BitPlanTest, ImportanceIsTheDivergenceOfTheModelWithOneModuleRounded) {
   prepare("qwen3");
   options_.scale = false;
@@ -122,8 +130,10 @@ TEST_F(BitPlanTest, ImportanceIsTheDivergenceOfTheModelWithOneModuleRounded) {
     return decoder.logits(decoder.hidden_states(tokens_.ids)).flatten(0, 1).index_select(0, counted).log_softmax(-1);
   };
   const at::Tensor expected = log_probabilities("nothing");
-  for (const std::string name : {"model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"}) {
-    const double divergence = (expected.exp() * (expected - log_probabilities(name))).sum().item<double>() / static_cast<double>(counted.numel());
+  for (const std::string name :
+       {"model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"}) {
+    const double divergence =
+        (expected.exp() * (expected - log_probabilities(name))).sum().item<double>() / static_cast<double>(counted.numel());
     const PlannedModule& module = module_of(found, name);
     ASSERT_EQ(module.sensitivity.at(1).first, kReferenceBits);
     EXPECT_GT(divergence, 0) << name;

@@ -1,7 +1,21 @@
 // The scale search on module outputs, against explicit forward passes in float64.
 #include "pipeline/block_objective.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -71,7 +85,9 @@ using Weights = std::map<LinearSlot, at::Tensor>;  // float64
 // Llama's attention, 4 query heads on 2 of keys, from its definition.
 at::Tensor naive_attention(const Weights& w, const at::Tensor& x) {
   const int64_t dim = 16;
-  const auto heads = [&](LinearSlot slot) { return at::matmul(x, w.at(slot).t()).view({x.size(0), x.size(1), -1, dim}).transpose(1, 2); };
+  const auto heads = [&](LinearSlot slot) {
+    return at::matmul(x, w.at(slot).t()).view({x.size(0), x.size(1), -1, dim}).transpose(1, 2);
+  };
   const at::Tensor frequency = at::pow(10000.0, -at::arange(0, dim, 2, at::kDouble) / static_cast<double>(dim));
   const at::Tensor angle = at::outer(at::arange(x.size(1), at::kDouble), frequency);
   const auto turn = [&](const at::Tensor& y) {
@@ -138,13 +154,14 @@ class ObjectiveTest : public ::testing::Test {
   double naive_error(InputSlot input, const at::Tensor& scales, const at::Tensor& kept = at::empty({0}, at::kLong)) const {
     const bool attention = input == InputSlot::kAttentionInput;
     Weights before;
-    for (const LinearSlot slot : {LinearSlot::kQProj, LinearSlot::kKProj, LinearSlot::kVProj, LinearSlot::kOProj, LinearSlot::kGateProj,
-                                  LinearSlot::kUpProj, LinearSlot::kDownProj})
+    for (const LinearSlot slot : {LinearSlot::kQProj, LinearSlot::kKProj, LinearSlot::kVProj, LinearSlot::kOProj,
+                                  LinearSlot::kGateProj, LinearSlot::kUpProj, LinearSlot::kDownProj})
       before[slot] = weight(slot).to(at::kDouble);
     Weights after = before;
     for (const models::LinearId id : group_of(input).balance) after[id.slot] = rounded(weight(id.slot), scales, kept);
     const at::Tensor x = inputs_.at(input).to(at::kDouble);
-    const at::Tensor change = attention ? naive_attention(after, x) - naive_attention(before, x) : naive_mlp(after, x) - naive_mlp(before, x);
+    const at::Tensor change =
+        attention ? naive_attention(after, x) - naive_attention(before, x) : naive_mlp(after, x) - naive_mlp(before, x);
     return change.flatten(0, 1).index({counted()}).square().sum(-1).mean().item<double>();
   }
   BlockWeights changed(InputSlot input, const at::Tensor& scales) const {
@@ -187,7 +204,8 @@ TEST_F(ObjectiveTest, EqualsExplicitPassesInFloat64) {
   }
 }
 
-// What the search chooses is the best of the candidates by the naive measure, identity among them. The parameter: input channels kept in float.
+// What the search chooses is the best of the candidates by the naive measure, identity among them. The parameter: input channels
+// kept in float.
 class SearchTest : public ObjectiveTest, public ::testing::WithParamInterface<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Salient, SearchTest, ::testing::Values(0, 4));
 
@@ -205,16 +223,19 @@ TEST_P(SearchTest, FindsTheLeastChangeOfTheOutput) {
   const StoredDtype stored = [](const std::string&) { return at::kFloat; };
   const TensorSink nowhere{[](const std::string&, const at::Tensor&) {}, {}};
   const auto run = [&](BlockObjective* objective) {
-    return quantize_block(*config_, layout_, weights_, statistics_, {}, options, stored, nowhere, quantize_linears, objective).reports;
+    return quantize_block(*config_, layout_, weights_, statistics_, {}, options, stored, nowhere, quantize_linears, objective)
+        .reports;
   };
   const std::vector<LinearReport> by_block = run(objective_.get());
   const std::vector<LinearReport> by_gram = run(nullptr);
   const auto ratio_of = [](const std::vector<LinearReport>& reports, const std::string& name) {
-    const auto it = std::find_if(reports.begin(), reports.end(), [&](const LinearReport& report) { return report.name.ends_with(name); });
+    const auto it =
+        std::find_if(reports.begin(), reports.end(), [&](const LinearReport& report) { return report.name.ends_with(name); });
     return it->scale_ratio;
   };
   bool differ = false;
-  for (const auto& [input, name] : {std::pair{InputSlot::kAttentionInput, "k_proj"}, std::pair{InputSlot::kMlpInput, "gate_proj"}}) {
+  for (const auto& [input, name] :
+       {std::pair{InputSlot::kAttentionInput, "k_proj"}, std::pair{InputSlot::kMlpInput, "gate_proj"}}) {
     SCOPED_TRACE(name);
     const at::Tensor salience = inputs_.at(input).flatten(0, 1).index({counted()}).abs().mean(0);
     const at::Tensor kept = std::get<1>(salience.topk(GetParam()));
@@ -261,7 +282,8 @@ TEST_F(ObjectiveTest, ModulesAreThoseThatReadTheNorm) {
     test::write_golden_checkpoint(golden, folder);
     const models::DecoderConfig config = models::load_decoder_config(models::Checkpoint(folder));
     std::vector<GroupModule> found;
-    for (const models::ScalingGroup& group : models::scaling_groups(config, models::block_layout(config, block))) found.push_back(module_of(group));
+    for (const models::ScalingGroup& group : models::scaling_groups(config, models::block_layout(config, block)))
+      found.push_back(module_of(group));
     return found;
   };
   using enum GroupModule;

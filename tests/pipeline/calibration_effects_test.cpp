@@ -1,6 +1,8 @@
 // What each key of a run's `calibration:` section does, by what the calibrate and quantize stages do with it. A new key without an
 // entry here fails.
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -99,7 +101,8 @@ void check_sources() {
   const CalibrationInput mixed = calibrated([](auto& job) {
     job.calibration_file.clear();
     job.samples = 0;
-    job.sources = {{test::kDemo / "data/openmath_train.jsonl", 3.0, 30, "math"}, {test::kDemo / "data/squad_train.jsonl", 1.0, 0, "prose"}};
+    job.sources = {{test::kDemo / "data/openmath_train.jsonl", 3.0, 30, "math"},
+                   {test::kDemo / "data/squad_train.jsonl", 1.0, 0, "prose"}};
   });
   ASSERT_EQ(mixed.coverage.domains.size(), 2u);
   EXPECT_EQ(mixed.coverage.domains[0].name, "math");

@@ -2,7 +2,13 @@
 // again.
 #include "pipeline/convert_codes.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -88,7 +94,8 @@ TEST_F(ConvertTiny, EveryPairOfSymmetricCodes) {
 TEST_F(ConvertTiny, EveryPairWithZeroPointsAndFloatModules) {
   std::map<WeightFormat, fs::path> folders;
   for (const WeightFormatRow& row : weight_formats())
-    if (row.convertible() && row.zero_points) folders[row.format] = quantized(row.format, "group_size: 32, ignore: [lm_head, k_proj]");
+    if (row.convertible() && row.zero_points)
+      folders[row.format] = quantized(row.format, "group_size: 32, ignore: [lm_head, k_proj]");
   ASSERT_EQ(folders.size(), 4u);
   expect_every_pair(folders, folder_.path());
 }
@@ -198,13 +205,15 @@ TEST(ConvertReference, CompressedTensorsBecomeAutoAwqsAndBack) {
   }
 }
 
-// What is said of activations and the KV cache has no place in AutoAWQ's layouts: the codes are the same, the rest is left out and said.
+// What is said of activations and the KV cache has no place in AutoAWQ's layouts: the codes are the same, the rest is left out and
+// said.
 TEST(ConvertReference, RuntimeBitsStayBehind) {
   const test::TemporaryFolder folder;
   const models::Checkpoint source(kReference / "w4_a8_kv8");
   const ConvertResult result = convert_codes(source, WeightFormat::kAwqGemm, folder.path() / "awq", uint64_t{1} << 30);
   EXPECT_THAT(result.notes, ::testing::Contains(HasSubstr("kv_cache_scheme")));
-  for (const std::string& name : models::Checkpoint(folder.path() / "awq").names()) EXPECT_THAT(name, ::testing::Not(HasSubstr("_scale"))) << name;
+  for (const std::string& name : models::Checkpoint(folder.path() / "awq").names())
+    EXPECT_THAT(name, ::testing::Not(HasSubstr("_scale"))) << name;
   const at::Tensor ids = at::arange(1, 10, at::kLong).unsqueeze(0);
   const auto logits = [&](const models::Checkpoint& checkpoint) {
     const models::Decoder decoder = models::Decoder::load(checkpoint, {.activation_bits = 16, .kv_bits = 16});

@@ -1,6 +1,8 @@
 #include "pipeline/export_model.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
 #include <gtest/gtest.h>
 
 #include "common/error.h"
@@ -47,9 +49,19 @@ TEST(ExportModel, WritesGgufFiles) {
 TEST(ExportModel, RefusesWhatIsThereAndWhatItDoesNotKnow) {
   const test::TemporaryFolder folder;
   fs::create_directories(folder.path() / "out");
-  EXPECT_NE(test::message_of([&] { export_model({kDemo, folder.path() / "out", ""}, "torchscript"); }, ErrorKind::kInvalidArgument).find("exists already"),
+  EXPECT_NE(test::message_of(
+                [&] {
+                  export_model({kDemo, folder.path() / "out", ""}, "torchscript");
+                },
+                ErrorKind::kInvalidArgument)
+                .find("exists already"),
             std::string::npos);
-  EXPECT_NE(test::message_of([&] { export_model({kDemo, folder.path() / "new", ""}, "torchscrip"); }, ErrorKind::kInvalidArgument).find("torchscript"),
+  EXPECT_NE(test::message_of(
+                [&] {
+                  export_model({kDemo, folder.path() / "new", ""}, "torchscrip");
+                },
+                ErrorKind::kInvalidArgument)
+                .find("torchscript"),
             std::string::npos);
   EXPECT_FALSE(fs::exists(folder.path() / "new"));
 }
@@ -60,7 +72,12 @@ TEST(ExportModel, LeavesTheWorkOfAnotherJobAlone) {
   fs::create_directories(folder.path() / "out.partial");
   write_file(folder.path() / "out.partial/progress.json", "{}");
   for (const char* format : {"torchscript", "gguf-f16"}) {
-    EXPECT_NE(test::message_of([&] { export_model({kDemo, folder.path() / "out", ""}, format); }, ErrorKind::kInvalidArgument).find("progress.json"),
+    EXPECT_NE(test::message_of(
+                  [&] {
+                    export_model({kDemo, folder.path() / "out", ""}, format);
+                  },
+                  ErrorKind::kInvalidArgument)
+                  .find("progress.json"),
               std::string::npos);
     EXPECT_EQ(read_text_file(folder.path() / "out.partial/progress.json"), "{}");
     EXPECT_FALSE(fs::exists(folder.path() / "out"));

@@ -1,8 +1,13 @@
-// Every row of the table of formats, and the formats that only `export` writes: what is written, read and written again has the same
-// bytes, and what it is follows from the bytes alone.
-#include <ATen/ATen.h>
+// Every row of the table of formats, and the formats that only `export` writes: what is written, read and written again has the
+// same bytes, and what it is follows from the bytes alone.
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -59,7 +64,9 @@ class RoundTrip : public ::testing::TestWithParam<WeightFormat> {
     QuantizeModelOptions options;
     options.model_folder = model;
     options.output = output;
-    options.awq = make_quantization_config(given_settings(ConfigNode::parse(fmt::format("{{format: {}{}, {}}}", row.name, spec, more), "test")), "test").awq;
+    options.awq = make_quantization_config(
+                      given_settings(ConfigNode::parse(fmt::format("{{format: {}{}, {}}}", row.name, spec, more), "test")), "test")
+                      .awq;
     calibration::TokenBlocks tokens;
     at::manual_seed(3);
     tokens.ids = at::randint(test::kTinyVocab, {6, 24}, at::kLong);
@@ -196,7 +203,8 @@ TEST(SearchRoundTrip, WrittenReadAndWrittenHasTheSameBytes) {
   const SearchResult second = read_search(folder.path() / "second.search");
   write_search(folder.path() / "third.search", second, job);
   EXPECT_TRUE(test::file_bytes(folder.path() / "second.search") == test::file_bytes(folder.path() / "third.search"));
-  const models::SafetensorsFile joined(first), whole(folder.path() / "second.search");  // the job joins parts of blocks: another order
+  const models::SafetensorsFile joined(first),
+      whole(folder.path() / "second.search");  // the job joins parts of blocks: another order
   ASSERT_EQ(joined.tensors().size(), whole.tensors().size());
   for (const auto& [name, info] : joined.tensors()) EXPECT_TRUE(at::equal(joined.view(name), whole.view(name))) << name;
   EXPECT_EQ(joined.metadata(), whole.metadata());

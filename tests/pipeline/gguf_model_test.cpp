@@ -75,7 +75,10 @@ TEST_F(GgufModel, SaysThatItsWeightsAreRounded) {
 TEST_F(GgufModel, BecomesATorchscriptFolder) {
   const fs::path out = folder_->path() / "script";
   export_model({small(), out, ""}, "torchscript");
-  const eval::LanguageModel script = eval::load_language_model(out);
+  EXPECT_THAT(test::message_of([&] { eval::load_language_model(out); }, ErrorKind::kUnsupported), HasSubstr("is TorchScript, a program"));
+  eval::LanguageModelOptions trusting;
+  trusting.trust_torchscript = true;
+  const eval::LanguageModel script = eval::load_language_model(out, trusting);
   EXPECT_TRUE(at::allclose(logits_of(script), logits_of(eval::load_language_model(small())), 1e-4, 1e-4));
   EXPECT_EQ(script.chat_template->source(), eval::load_language_model(kDemo).chat_template->source());
 }

@@ -1,7 +1,11 @@
 // GGUF files of weights that are scaled and not rounded: what llama.cpp's own quantizer is given.
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -102,7 +106,8 @@ TEST(GgufSmoothedSettings, SayWhatTheSearchAssumes) {
   EXPECT_NO_THROW(check_stored(three));
   EXPECT_THAT(test::message_of([&] { check_stored(settings("format: gguf-f16, target_bits: 3.5").awq); }, ErrorKind::kUnsupported),
               ::testing::AllOf(::testing::HasSubstr("target_bits"), ::testing::HasSubstr("gguf-f16")));
-  EXPECT_THAT(test::message_of([&] { settings("format: gguf-f16, clip: true"); }, ErrorKind::kInvalidArgument), ::testing::HasSubstr("clip"));
+  EXPECT_THAT(test::message_of([&] { settings("format: gguf-f16, clip: true"); }, ErrorKind::kInvalidArgument),
+              ::testing::HasSubstr("clip"));
 }
 
 }  // namespace

@@ -1,7 +1,18 @@
 #include "pipeline/metal_marlin.h"
 
-#include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -84,7 +95,8 @@ TEST(SalientWeights, AreTheLargestProducts) {
     EXPECT_EQ(mask.sum().item<int64_t>(), static_cast<int64_t>(kIn * kOut * ratio)) << ratio;
   }
   EXPECT_THAT(message_of([&] { find_salient_weights(weights, at::ones({2})); }, ErrorKind::kInvalidArgument), HasSubstr("[3]"));
-  EXPECT_THAT(message_of([&] { find_salient_weights(weights, at::ones({3}), 1.5); }, ErrorKind::kInvalidArgument), HasSubstr("0 to 1"));
+  EXPECT_THAT(message_of([&] { find_salient_weights(weights, at::ones({3}), 1.5); }, ErrorKind::kInvalidArgument),
+              HasSubstr("0 to 1"));
 }
 
 TEST(AwqQuantize, PacksEightInputChannelsAWord) {
@@ -101,7 +113,8 @@ TEST(AwqQuantize, PacksEightInputChannelsAWord) {
   EXPECT_TRUE(at::equal(result.zeros, at::zeros({1, 8}, at::kHalf)));
   EXPECT_TRUE(at::equal(result.q_scale, at::ones({16}, at::kHalf)));
   EXPECT_EQ(result.quantization_error, 0);
-  EXPECT_TRUE(at::equal(awq_dequantize(result.Q, result.scales, result.zeros, result.q_scale, {16, 8, 16, "awq_int4"}, at::kFloat), weights));
+  EXPECT_TRUE(at::equal(awq_dequantize(result.Q, result.scales, result.zeros, result.q_scale, {16, 8, 16, "awq_int4"}, at::kFloat),
+                        weights));
 }
 
 TEST(AwqQuantize, ReportsTheErrorsThatItsResultHas) {
@@ -129,7 +142,9 @@ TEST(TableOfSettings, ALargerSalientRatioProtectsMoreAndLosesLess) {
       const double error = output_error(layer, dequantize(result));
       EXPECT_LT(error, last * 0.97) << ratio;
       EXPECT_GT(result.scaled_channels, last_channels) << ratio;
-      EXPECT_NEAR(result.rtn_output_error, output_error(layer, dequantize(awq_quantize(layer.weights, layer.activations, {.salient_ratio = 0}))), 1e-3 * error);
+      EXPECT_NEAR(result.rtn_output_error,
+                  output_error(layer, dequantize(awq_quantize(layer.weights, layer.activations, {.salient_ratio = 0}))),
+                  1e-3 * error);
       last = error;
       last_channels = result.scaled_channels;
     }
@@ -149,8 +164,8 @@ TEST(TableOfSettings, ErrorNeverRisesWithTheRatio) {
   }
 }
 
-// Five channels are silent but for two rows in 256, in which they are large: rms 5.4, mean 0.55. Five others are a little louder than the rest in every row:
-// rms 2.5, mean 2.0. With spikes, five more have one still larger element, and nothing else: rms 5.1.
+// Five channels are silent but for two rows in 256, in which they are large: rms 5.4, mean 0.55. Five others are a little louder
+// than the rest in every row: rms 2.5, mean 2.0. With spikes, five more have one still larger element, and nothing else: rms 5.1.
 Layer bursty_layer(bool spikes) {
   Layer layer{normal({kIn, kOut}, 31) * 0.1, normal({4, 64, kIn}, 32)};
   const at::Tensor rows = layer.activations.view({256, kIn});
@@ -214,7 +229,8 @@ TEST(AwqQuantize, StatisticsAloneDo) {
   const at::Tensor statistics = compute_activation_stats(layer.activations);
   const AwqResult result = awq_quantize(layer.weights, statistics, {.salient_ratio = 0.02});
   EXPECT_EQ(result.scaled_channels, 10);
-  EXPECT_LT(output_error(layer, dequantize(result)), 0.9 * output_error(layer, dequantize(awq_quantize(layer.weights, statistics, {.salient_ratio = 0}))));
+  EXPECT_LT(output_error(layer, dequantize(result)),
+            0.9 * output_error(layer, dequantize(awq_quantize(layer.weights, statistics, {.salient_ratio = 0}))));
 }
 
 TEST(AwqQuantize, PadsInputChannelsToWholeGroups) {
@@ -235,11 +251,16 @@ TEST(AwqQuantize, EdgeCases) {
   const AwqResult large = awq_quantize(layer.weights * 1000, layer.activations);
   EXPECT_TRUE(at::isfinite(dequantize(large)).all().item<bool>());
   EXPECT_EQ(awq_quantize(layer.weights, at::zeros({1, 4, kIn})).scaled_channels, 0) << "an input that is never active";
-  EXPECT_EQ(awq_quantize(layer.weights.to(at::kBFloat16), layer.activations.to(at::kHalf)).scales.sizes(), (std::vector<int64_t>{4, kOut}));
+  EXPECT_EQ(awq_quantize(layer.weights.to(at::kBFloat16), layer.activations.to(at::kHalf)).scales.sizes(),
+            (std::vector<int64_t>{4, kOut}));
   EXPECT_EQ(awq_quantize(layer.weights, layer.activations, {.group_size = -1}).scales.sizes(), (std::vector<int64_t>{1, kOut}));
-  EXPECT_THAT(message_of([&] { awq_quantize(layer.weights, layer.activations, {.group_size = 12}); }, ErrorKind::kInvalidArgument), HasSubstr("multiple of 8"));
-  EXPECT_THAT(message_of([&] { awq_quantize(layer.weights, layer.activations, {.salient_ratio = -0.1}); }, ErrorKind::kInvalidArgument), HasSubstr("salient_ratio"));
-  EXPECT_THAT(message_of([&] { awq_quantize(layer.weights.t(), layer.activations); }, ErrorKind::kInvalidArgument), HasSubstr("[96, 512]"));
+  EXPECT_THAT(message_of([&] { awq_quantize(layer.weights, layer.activations, {.group_size = 12}); }, ErrorKind::kInvalidArgument),
+              HasSubstr("multiple of 8"));
+  EXPECT_THAT(
+      message_of([&] { awq_quantize(layer.weights, layer.activations, {.salient_ratio = -0.1}); }, ErrorKind::kInvalidArgument),
+      HasSubstr("salient_ratio"));
+  EXPECT_THAT(message_of([&] { awq_quantize(layer.weights.t(), layer.activations); }, ErrorKind::kInvalidArgument),
+              HasSubstr("[96, 512]"));
   at::Tensor broken = layer.weights.clone();
   broken[3][5] = std::numeric_limits<float>::infinity();
   EXPECT_THAT(message_of([&] { awq_quantize(broken, layer.activations); }, ErrorKind::kCorruption), HasSubstr("the first is 5"));
@@ -253,9 +274,15 @@ TEST(AwqDequantize, ReadsMetalMarlinsScalesOfOutputs) {
   const at::Tensor plain = dequantize(result);
   const at::Tensor scaled = awq_dequantize(result.Q, result.scales, result.zeros, factors, meta_of(), at::kFloat);
   EXPECT_TRUE(at::allclose(scaled * factors.to(at::kFloat), plain));
-  EXPECT_THAT(message_of([&] { awq_dequantize(result.Q, result.scales, result.zeros, at::ones({7}), meta_of()); }, ErrorKind::kInvalidArgument), HasSubstr("q_scale"));
-  EXPECT_THAT(message_of([&] { awq_dequantize(result.Q, result.scales, result.zeros, factors, meta_of(64)); }, ErrorKind::kInvalidArgument), HasSubstr("scales"));
-  EXPECT_THAT(message_of([&] { awq_dequantize(result.scales, result.scales, result.zeros, factors, meta_of()); }, ErrorKind::kInvalidArgument), HasSubstr("Q is"));
+  EXPECT_THAT(message_of([&] { awq_dequantize(result.Q, result.scales, result.zeros, at::ones({7}), meta_of()); },
+                         ErrorKind::kInvalidArgument),
+              HasSubstr("q_scale"));
+  EXPECT_THAT(
+      message_of([&] { awq_dequantize(result.Q, result.scales, result.zeros, factors, meta_of(64)); }, ErrorKind::kInvalidArgument),
+      HasSubstr("scales"));
+  EXPECT_THAT(message_of([&] { awq_dequantize(result.scales, result.scales, result.zeros, factors, meta_of()); },
+                         ErrorKind::kInvalidArgument),
+              HasSubstr("Q is"));
 }
 
 }  // namespace

@@ -1,6 +1,14 @@
 // Quantizing mixtures of experts: coverage, ignored modules, stopping in the middle of a block, fused tensors, memory.
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randint.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -58,7 +66,8 @@ void write_checkpoint(const std::string& model_type, const std::string& golden, 
   const auto found = std::find_if(cases.begin(), cases.end(), [&](const Json& entry) { return entry.at("name") == golden; });
   ASSERT_NE(found, cases.end());
   std::vector<models::PlannedTensor> planned;
-  for (const Json& tensor : found->at("tensors")) planned.push_back({tensor.at(0), dtype, tensor.at(1).get<std::vector<int64_t>>()});
+  for (const Json& tensor : found->at("tensors"))
+    planned.push_back({tensor.at(0), dtype, tensor.at(1).get<std::vector<int64_t>>()});
   models::CheckpointWriter writer(folder, models::plan_shards(planned, uint64_t{1} << 30));
   for (const Json& entry : found->at("tensors")) {
     at::Tensor tensor = test::golden_tensor(entry.at(0), entry.at(1).get<std::vector<int64_t>>(), entry.at(2), entry.at(3));
@@ -83,15 +92,21 @@ at::Tensor packed_weight(const models::Checkpoint& checkpoint, const std::string
   const auto load = [&](const std::string& part, at::ScalarType dtype) {
     return checkpoint.load(module + part, checkpoint.info(module + part).shape, dtype);
   };
-  return quant::dequantize(quant::unpack_awq_gemm(load(".qweight", at::kInt), load(".qzeros", at::kInt), load(".scales", at::kFloat)));
+  return quant::dequantize(
+      quant::unpack_awq_gemm(load(".qweight", at::kInt), load(".qzeros", at::kInt), load(".scales", at::kFloat)));
 }
 
-at::Tensor float_tensor(const models::Checkpoint& checkpoint, const std::string& name) { return checkpoint.view(name).to(at::kFloat).clone(); }
+at::Tensor float_tensor(const models::Checkpoint& checkpoint, const std::string& name) {
+  return checkpoint.view(name).to(at::kFloat).clone();
+}
 
-at::Tensor rounded_to_nearest(const at::Tensor& weight) { return quant::dequantize(quant::quantize_affine(weight.contiguous(), {4, kGroupSize, true})); }
+at::Tensor rounded_to_nearest(const at::Tensor& weight) {
+  return quant::dequantize(quant::quantize_affine(weight.contiguous(), {4, kGroupSize, true}));
+}
 
 const LinearReport& report_of(const QuantizeModelResult& result, const std::string& name) {
-  const auto it = std::find_if(result.reports.begin(), result.reports.end(), [&](const LinearReport& report) { return report.name == name; });
+  const auto it =
+      std::find_if(result.reports.begin(), result.reports.end(), [&](const LinearReport& report) { return report.name == name; });
   if (it == result.reports.end()) throw std::runtime_error("no report of " + name);
   return *it;
 }
@@ -100,7 +115,8 @@ class Mixture : public ::testing::Test {
  protected:
   static void SetUpTestSuite() { at::set_num_threads(1); }  // some tests fork
 
-  void prepare(const std::string& model_type, const std::string& golden = "default", const Edit& edit = {}, at::ScalarType dtype = at::kFloat) {
+  void prepare(const std::string& model_type, const std::string& golden = "default", const Edit& edit = {},
+               at::ScalarType dtype = at::kFloat) {
     write_checkpoint(model_type, golden, folder_.path() / "source", edit, dtype);
     source_.emplace(folder_.path() / "source");
     options_.model_folder = source_->folder();
@@ -198,14 +214,17 @@ TEST_F(Mixture, RoutedTokensAreThoseThatTheRouterSends) {
     }
   }
   for (int64_t expert = 0; expert < 4; ++expert) {
-    EXPECT_EQ(report_of(result, fmt::format("model.layers.0.mlp.experts.{}.up_proj", expert)).routed_tokens, expected[static_cast<size_t>(expert)]) << expert;
+    EXPECT_EQ(report_of(result, fmt::format("model.layers.0.mlp.experts.{}.up_proj", expert)).routed_tokens,
+              expected[static_cast<size_t>(expert)])
+        << expert;
   }
   EXPECT_THAT(messages_, Each(Not(HasSubstr("reached by no"))));
   // Statistics are of all tokens, routed or not, as the float model has them.
   for (size_t expert = 0; expert < 4; ++expert) {
     const at::Tensor hidden = models::mlp_hidden(config, weights.experts[expert], at::cat(real_inputs)).to(at::kDouble);
     const at::Tensor weight = std::get<models::FloatLinear>(weights.experts[expert].down).weight;
-    const double error = at::mm(hidden, (rounded_to_nearest(weight) - weight).to(at::kDouble).t()).square().sum().item<double>() / kRealTokens;
+    const double error =
+        at::mm(hidden, (rounded_to_nearest(weight) - weight).to(at::kDouble).t()).square().sum().item<double>() / kRealTokens;
     EXPECT_NEAR(report_of(result, fmt::format("model.layers.0.mlp.experts.{}.down_proj", expert)).rtn_error, error, 1e-3 * error);
   }
 }
@@ -226,13 +245,16 @@ TEST_F(Mixture, IgnoredModulesStayInFloatAndAreListed) {
   EXPECT_TRUE(float_tensor(*artifact_, down).equal(float_tensor(*source_, down).to(at::kHalf).to(at::kFloat)));
   EXPECT_TRUE(artifact_->contains(mlp + "experts.1.up_proj.qweight"));
   EXPECT_EQ(artifact_->info(mlp + "gate.weight").dtype, at::kHalf);
-  EXPECT_TRUE(float_tensor(*artifact_, mlp + "gate.weight").allclose(float_tensor(*source_, mlp + "gate.weight") * columns, 2e-3, 1e-4));
-  for (const LinearReport& report : result.reports) EXPECT_THAT(report.name, Not(testing::ContainsRegex("experts\\.2\\.|o_proj|shared_expert.down"))) << report.name;
+  EXPECT_TRUE(
+      float_tensor(*artifact_, mlp + "gate.weight").allclose(float_tensor(*source_, mlp + "gate.weight") * columns, 2e-3, 1e-4));
+  for (const LinearReport& report : result.reports)
+    EXPECT_THAT(report.name, Not(testing::ContainsRegex("experts\\.2\\.|o_proj|shared_expert.down"))) << report.name;
 
   const Json quantization = read_json_file(options_.output / "config.json").at("quantization_config");
   const auto listed = quantization.at("modules_to_not_convert").get<std::vector<std::string>>();
-  EXPECT_THAT(listed, IsSupersetOf({mlp + "gate", mlp + "shared_expert_gate", mlp + "experts.2.gate_proj", mlp + "experts.2.up_proj", mlp + "experts.2.down_proj",
-                                    mlp + "shared_expert.down_proj", std::string("model.layers.1.self_attn.o_proj"), std::string("lm_head")}));
+  EXPECT_THAT(listed, IsSupersetOf({mlp + "gate", mlp + "shared_expert_gate", mlp + "experts.2.gate_proj",
+                                    mlp + "experts.2.up_proj", mlp + "experts.2.down_proj", mlp + "shared_expert.down_proj",
+                                    std::string("model.layers.1.self_attn.o_proj"), std::string("lm_head")}));
   EXPECT_THAT(listed, Each(Not(HasSubstr("experts.1"))));
   EXPECT_THAT(listed, Each(Not(HasSubstr("q_proj"))));
   const models::DetectedModel detected = models::detect_model(options_.output);
@@ -280,7 +302,8 @@ TEST_F(Mixture, KilledInTheMiddleOfABlockItResumesToTheSameBytes) {
     options_.output = folder_.path() / fmt::format("whole{}", static_cast<int>(format));
     quantize_model(options_, tokens_);
     const auto expected = test::folder_bytes(options_.output);
-    for (const auto& [name, bytes] : expected) EXPECT_THAT(name, Not(testing::ContainsRegex("^(scratch|hidden|progress|\\.)"))) << name;
+    for (const auto& [name, bytes] : expected)
+      EXPECT_THAT(name, Not(testing::ContainsRegex("^(scratch|hidden|progress|\\.)"))) << name;
 
     int64_t in_the_middle = 0;
     for (const int delay_us : {0, 500, 2000, 5000}) {
@@ -317,7 +340,8 @@ TEST_F(Mixture, KilledInTheMiddleOfABlockItResumesToTheSameBytes) {
   }
 }
 
-// The sum over all tokens, by the outputs themselves: what rounding to nearest costs a linear of block 1 that sees the inputs of the float model.
+// The sum over all tokens, by the outputs themselves: what rounding to nearest costs a linear of block 1 that sees the inputs of
+// the float model.
 class PropagateError : public Mixture, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(PropagateError, OffTheNextBlockSeesTheFloatModel) {
@@ -342,7 +366,8 @@ TEST_P(PropagateError, OffTheNextBlockSeesTheFloatModel) {
   const auto expected_error = [&](const models::LinearSpec& spec) {
     const at::Tensor weight = std::get<models::FloatLinear>(second.at(spec.id)).weight;
     const at::Tensor x = at::cat(inputs.at(spec.input));
-    return at::mm(x, (rounded_to_nearest(weight) - weight).to(at::kDouble).t()).square().sum().item<double>() / static_cast<double>(x.size(0));
+    return at::mm(x, (rounded_to_nearest(weight) - weight).to(at::kDouble).t()).square().sum().item<double>() /
+           static_cast<double>(x.size(0));
   };
   std::vector<models::LinearSpec> specs = models::block_layout(config, 1).linears;
   for (const models::LinearSpec& spec : models::expert_layout(config, 1, 1)) specs.push_back(spec);
@@ -371,9 +396,11 @@ TEST_P(PropagateError, OffTheNextBlockSeesTheFloatModel) {
   EXPECT_GT(largest_change, 5e-3);  // it is not off by accident
 }
 
-INSTANTIATE_TEST_SUITE_P(Mixtures, PropagateError, ::testing::Values("qwen3_moe", "qwen2_moe", "deepseek_v2", "gpt_oss"), [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(Mixtures, PropagateError, ::testing::Values("qwen3_moe", "qwen2_moe", "deepseek_v2", "gpt_oss"),
+                         [](const auto& test) { return std::string(test.param); });
 
-// Gate and up alternate in the last dimension; the input comes first. Nothing inside the experts can be scaled: its up branch is clamped.
+// Gate and up alternate in the last dimension; the input comes first. Nothing inside the experts can be scaled: its up branch is
+// clamped.
 TEST_F(Mixture, SmoothedFusedExpertsOfGptOssKeepTheirLayout) {
   prepare("gpt_oss");
   options_.awq.format = WeightFormat::kFloat;

@@ -1,6 +1,10 @@
 // Values that do not fit what they are stored in: refused before the work where nothing can be done, else worked around with a
 // warning.
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,9 +1,14 @@
 // MLPs padded by zeros while they are quantized: shapes that were refused work, the others keep their codes.
 #include "pipeline/pad_intermediate.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -187,7 +192,8 @@ TEST(PadIntermediate, WarningsSayWhatItWouldDo) {
   test::write_tiny_checkpoint(folder.path() / "model");
   const models::DecoderConfig config = models::load_decoder_config(folder.path() / "model");
   AwqOptions options = options_of("format: gguf-q4_k_m");
-  EXPECT_THAT(engine_warnings(config, options), Contains(HasSubstr("--pad-intermediate auto makes MLPs wider by zeros: 192 becomes 256")));
+  EXPECT_THAT(engine_warnings(config, options),
+              Contains(HasSubstr("--pad-intermediate auto makes MLPs wider by zeros: 192 becomes 256")));
   options.pad_intermediate = kPadAuto;
   EXPECT_THAT(engine_warnings(config, options), ::testing::Not(Contains(HasSubstr("--pad-intermediate"))));
 }
@@ -205,7 +211,8 @@ TEST(PadIntermediate, Settings) {
 TEST(PadIntermediate, MlpsWithoutAGateAreRefused) {
   const test::TemporaryFolder folder;
   test::write_golden_checkpoint(read_json_file(test::golden_file("starcoder2")).at("cases").at(0), folder.path() / "model");
-  EXPECT_THAT(test::message_of([&] { open_source(folder.path() / "model", options_of("pad_intermediate: 1000")); }, ErrorKind::kUnsupported),
+  EXPECT_THAT(test::message_of([&] { open_source(folder.path() / "model", options_of("pad_intermediate: 1000")); },
+                               ErrorKind::kUnsupported),
               ::testing::AllOf(HasSubstr("without a gate"), HasSubstr("pad_intermediate 0")));
 }
 

@@ -1,6 +1,10 @@
-// What each parameter of a quantization does, seen in an artifact: every row of the table of settings, and the keys of llm-compressor's recipes. A
-// new parameter without an entry here fails. Keys of a run's `calibration:` section: calibration_effects_test.cpp.
-#include <ATen/ATen.h>
+// What each parameter of a quantization does, seen in an artifact: every row of the table of settings, and the keys of
+// llm-compressor's recipes. A new parameter without an entry here fails. Keys of a run's `calibration:` section:
+// calibration_effects_test.cpp.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_unique.h>
+#include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,7 +1,10 @@
 #include "pipeline/quantize_plan.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -38,7 +41,9 @@ DecoderConfig config_of(const std::string& model_type, const std::string& name =
   return models::parse_decoder_config(golden(model_type, name).at("config"), model_type);
 }
 
-void add_tensor(Json& entry, const std::string& name, const std::vector<int64_t>& shape) { entry["tensors"].push_back({name, shape, 0.0, 0.1}); }
+void add_tensor(Json& entry, const std::string& name, const std::vector<int64_t>& shape) {
+  entry["tensors"].push_back({name, shape, 0.0, 0.1});
+}
 
 void remove_tensor(Json& entry, const std::string& name) {
   Json kept = Json::array();
@@ -126,9 +131,12 @@ TEST(CheckTensors, MissingAndMisshapenTensorsAreNamed) {
   EXPECT_EQ(none.kind(), ErrorKind::kNotFound);
   EXPECT_THAT(none.message(), HasSubstr("model.layers.1.mlp.gate.e_score_correction_bias"));
 
-  for (const auto& [model_type, tensor] : std::vector<std::pair<std::string, std::string>>{
-           {"llama", "model.layers.0.self_attn.k_proj.weight"}, {"llama", "model.norm.weight"}, {"gpt_oss", "model.layers.1.mlp.experts.gate_up_proj"},
-           {"gpt_oss", "model.layers.1.mlp.experts.down_proj_bias"}, {"gpt_oss", "model.layers.0.self_attn.sinks"}}) {
+  for (const auto& [model_type, tensor] :
+       std::vector<std::pair<std::string, std::string>>{{"llama", "model.layers.0.self_attn.k_proj.weight"},
+                                                        {"llama", "model.norm.weight"},
+                                                        {"gpt_oss", "model.layers.1.mlp.experts.gate_up_proj"},
+                                                        {"gpt_oss", "model.layers.1.mlp.experts.down_proj_bias"},
+                                                        {"gpt_oss", "model.layers.0.self_attn.sinks"}}) {
     Json entry = golden(model_type);
     std::vector<int64_t> shape;
     for (Json& item : entry.at("tensors")) {
@@ -183,8 +191,10 @@ TEST(Plan, IsWhatIsWritten) {
   calibration::TokenBlocks tokens;
   tokens.ids = at::arange(24, at::kLong).view({2, 12});
   tokens.lengths = at::full({2}, 12, at::kLong);
-  for (const char* model_type : {"llama", "bloom", "opt", "deepseek_v3", "qwen3_next", "gpt_oss", "granitemoe", "llama4_text", "stablelm", "starcoder2"}) {
-    for (const WeightFormat format : {WeightFormat::kAwqGemm, WeightFormat::kCompressedTensors, WeightFormat::kDequantized, WeightFormat::kFloat}) {
+  for (const char* model_type :
+       {"llama", "bloom", "opt", "deepseek_v3", "qwen3_next", "gpt_oss", "granitemoe", "llama4_text", "stablelm", "starcoder2"}) {
+    for (const WeightFormat format :
+         {WeightFormat::kAwqGemm, WeightFormat::kCompressedTensors, WeightFormat::kDequantized, WeightFormat::kFloat}) {
       SCOPED_TRACE(fmt::format("{} {}", model_type, static_cast<int>(format)));
       const test::TemporaryFolder folder;
       const Json entry = golden(model_type);
@@ -206,12 +216,14 @@ TEST(Plan, IsWhatIsWritten) {
       std::vector<models::PlannedTensor> plan;
       const auto add = [&](const std::vector<models::PlannedTensor>& more) { plan.insert(plan.end(), more.begin(), more.end()); };
       add(plan_outer(config, stored).before);
-      for (int64_t block = 0; block < config.num_hidden_layers; ++block) add(plan_block(config, block, options.awq, stored, &source));
+      for (int64_t block = 0; block < config.num_hidden_layers; ++block)
+        add(plan_block(config, block, options.awq, stored, &source));
       add(plan_outer(config, stored).after);
       Tensors planned;
       uint64_t bytes = 0;
       for (const models::PlannedTensor& tensor : plan) {
-        EXPECT_TRUE(planned.emplace(tensor.name, std::pair(tensor.dtype, tensor.shape)).second) << tensor.name << " is planned twice";
+        EXPECT_TRUE(planned.emplace(tensor.name, std::pair(tensor.dtype, tensor.shape)).second)
+            << tensor.name << " is planned twice";
         bytes += models::data_bytes(tensor);
       }
       const models::Checkpoint artifact(options.output);
@@ -222,7 +234,8 @@ TEST(Plan, IsWhatIsWritten) {
       EXPECT_EQ(bytes, artifact.total_bytes());
       const QuantizeEstimate estimate = estimate_quantize(config, options.awq, 24, 4096);
       EXPECT_GE(estimate.disk_bytes, bytes + 2 * 4 * 24 * static_cast<uint64_t>(config.hidden_size));
-      EXPECT_LE(estimate.disk_bytes, bytes + 5 * 4 * 24 * static_cast<uint64_t>(config.hidden_size) + 4096) << "an estimate that turns jobs away for nothing";
+      EXPECT_LE(estimate.disk_bytes, bytes + 5 * 4 * 24 * static_cast<uint64_t>(config.hidden_size) + 4096)
+          << "an estimate that turns jobs away for nothing";
     }
   }
 }
@@ -242,7 +255,8 @@ TEST(Plan, GroupSizesThatDoNotDivideNameTheLayerInBothFormats) {
   AwqOptions options = small_options();
   options.format = WeightFormat::kFloat;
   options.spec.group_size = 64;
-  EXPECT_THAT(error_of([&] { plan_block(config_of("granitemoe"), 1, options, one_dtype(at::kHalf)); }).message(), HasSubstr("experts.0.down_proj"));
+  EXPECT_THAT(error_of([&] { plan_block(config_of("granitemoe"), 1, options, one_dtype(at::kHalf)); }).message(),
+              HasSubstr("experts.0.down_proj"));
 }
 
 TEST(Plan, OutputChannelsThatTheLayoutDoesNotHave) {
@@ -261,17 +275,19 @@ TEST(Plan, OutputChannelsThatTheLayoutDoesNotHave) {
 TEST(FloatModules, AreRoutersGatesAndWhatIsIgnored) {
   EXPECT_THAT(float_modules(config_of("llama"), small_options()), IsEmpty());
   EXPECT_THAT(float_modules(config_of("qwen2_moe"), small_options()),
-              ElementsAre("model.layers.0.mlp.gate", "model.layers.0.mlp.shared_expert_gate", "model.layers.1.mlp.gate", "model.layers.1.mlp.shared_expert_gate",
-                          "lm_head"));
+              ElementsAre("model.layers.0.mlp.gate", "model.layers.0.mlp.shared_expert_gate", "model.layers.1.mlp.gate",
+                          "model.layers.1.mlp.shared_expert_gate", "lm_head"));
   AwqOptions options = small_options();
   options.ignore = {"lm_head", "o_proj", "re:.*layers.1.mlp.(up|gate)_proj$"};
   EXPECT_THAT(float_modules(config_of("llama"), options),
-              ElementsAre("model.layers.0.self_attn.o_proj", "model.layers.1.self_attn.o_proj", "model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj", "lm_head"));
+              ElementsAre("model.layers.0.self_attn.o_proj", "model.layers.1.self_attn.o_proj", "model.layers.1.mlp.gate_proj",
+                          "model.layers.1.mlp.up_proj", "lm_head"));
   options.ignore = {"re:.*experts\\.2\\."};
-  EXPECT_THAT(float_modules(config_of("gpt_oss"), options),
-              ElementsAre("model.layers.0.mlp.router", "model.layers.0.mlp.experts.2.gate_proj", "model.layers.0.mlp.experts.2.up_proj",
-                          "model.layers.0.mlp.experts.2.down_proj", "model.layers.1.mlp.router", "model.layers.1.mlp.experts.2.gate_proj",
-                          "model.layers.1.mlp.experts.2.up_proj", "model.layers.1.mlp.experts.2.down_proj", "lm_head"));
+  EXPECT_THAT(
+      float_modules(config_of("gpt_oss"), options),
+      ElementsAre("model.layers.0.mlp.router", "model.layers.0.mlp.experts.2.gate_proj", "model.layers.0.mlp.experts.2.up_proj",
+                  "model.layers.0.mlp.experts.2.down_proj", "model.layers.1.mlp.router", "model.layers.1.mlp.experts.2.gate_proj",
+                  "model.layers.1.mlp.experts.2.up_proj", "model.layers.1.mlp.experts.2.down_proj", "lm_head"));
 }
 
 // A mixture large enough that one expert matters.
@@ -318,14 +334,17 @@ TEST(Estimate, TakesTheLargestBlock) {
   EXPECT_EQ(estimate_quantize(config, small_options(), 100, 100).peak_memory_bytes, mixed);
 }
 
-// By hand: 4 bits a weight, a zero of 4 bits and a scale of 16 for each group of 32, the rest in 16 bits, and the hidden states in float32.
+// By hand: 4 bits a weight, a zero of 4 bits and a scale of 16 for each group of 32, the rest in 16 bits, and the hidden states in
+// float32.
 TEST(Estimate, DiskCountsTheArtifactAndTheHiddenStates) {
   const DecoderConfig config = config_of("llama");
   const auto packed = [](uint64_t out, uint64_t in) { return out * in / 2 + out * in / 32 * 5 / 2; };
   const uint64_t block = 2 * packed(64, 64) + 2 * packed(32, 64) + 2 * packed(96, 64) + packed(64, 96) + 2 * 2 * 64;
   const auto blocks = static_cast<uint64_t>(config.num_hidden_layers);
   const uint64_t artifact = blocks * block + 2 * (2 * 96 * 64 + 64);
-  const auto disk = [&](const DecoderConfig& of, const AwqOptions& options, int64_t tokens) { return estimate_quantize(of, options, tokens, 4096).disk_bytes; };
+  const auto disk = [&](const DecoderConfig& of, const AwqOptions& options, int64_t tokens) {
+    return estimate_quantize(of, options, tokens, 4096).disk_bytes;
+  };
   EXPECT_EQ(disk(config, small_options(), 1000), artifact + 2 * 1000 * 64 * 4);
   EXPECT_EQ(disk(config, small_options(), 0), artifact);
   // Smoothing alone keeps the source's dtype.

@@ -1,5 +1,14 @@
 // Input channels kept in float: which they are, and that rounding the others neither sees nor uses them.
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -44,8 +53,10 @@ quant::InputStatistics statistics_of(const at::Tensor& x) {
   quant::InputStatistics statistics = quant::make_input_statistics(x.size(1), at::kCPU);
   for (int64_t begin = 0; begin < kTokens; begin += 100) {
     const at::Tensor part = x.narrow(0, begin, 100);
-    if (begin == 300) quant::accumulate_held_back(statistics, part);
-    else quant::accumulate(statistics, part);
+    if (begin == 300)
+      quant::accumulate_held_back(statistics, part);
+    else
+      quant::accumulate(statistics, part);
   }
   quant::finish(statistics);
   return statistics;
@@ -198,7 +209,8 @@ TEST(SalientChannels, EachLinearHasItsOwn) {
     jobs.push_back({&specs[i], &linears[i], {}, measure_untouched(specs[i], weights[i], statistics, options)});
   }
   const TensorSink nowhere{[](const std::string&, const at::Tensor&) {}, {}};
-  const auto reports = quantize_linears(jobs, statistics, true, options, [](const std::string&) { return at::kFloat; }, nowhere);
+  const auto reports = quantize_linears(
+      jobs, statistics, true, options, [](const std::string&) { return at::kFloat; }, nowhere);
   EXPECT_EQ(reports[0].salient_channels, 3);
   EXPECT_EQ(reports[1].salient_channels, 3);
   EXPECT_EQ(reports[2].salient_channels, 2);
@@ -207,7 +219,8 @@ TEST(SalientChannels, EachLinearHasItsOwn) {
     EXPECT_EQ(reports[i].name, specs[i].name);
     EXPECT_NEAR(reports[i].error, real_error(linears[i].weight, weights[i], x), 1e-3 * reports[i].error);
     EXPECT_TRUE(at::equal(linears[i].weight, quantize(weights[i], x, options).stored)) << "not as it is alone";
-    for (const int64_t channel : {3, 64}) EXPECT_TRUE(at::equal(linears[i].weight.select(1, channel), weights[i].select(1, channel)));
+    for (const int64_t channel : {3, 64})
+      EXPECT_TRUE(at::equal(linears[i].weight.select(1, channel), weights[i].select(1, channel)));
   }
 }
 
@@ -279,7 +292,8 @@ TEST_F(SalientModel, StoredColumnsAreExact) {
     EXPECT_EQ(equal_columns(tensor("scaled", report.name + ".weight"), smoothed), report.salient_channels) << report.name;
     EXPECT_LE(report.error, report.rtn_error) << report.name;
   }
-  EXPECT_TRUE(std::any_of(scaled.reports.begin(), scaled.reports.end(), [](const LinearReport& report) { return report.scale_kind != "identity"; }));
+  EXPECT_TRUE(std::any_of(scaled.reports.begin(), scaled.reports.end(),
+                          [](const LinearReport& report) { return report.scale_kind != "identity"; }));
 }
 
 TEST_F(SalientModel, ExpertsKeepTheirs) {

@@ -2,7 +2,17 @@
 // apply_clip do.
 #include "pipeline/search_file.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/minimum.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -111,11 +121,13 @@ TEST_F(Search, OneSearchServesOtherFormatsWithoutCalibration) {
 
 TEST_F(Search, TheResultHasAPlaceOfItsOwn) {
   for (const char* inside : {"out/found.search", "out.partial/found.search"}) {
-    EXPECT_THAT(test::message_of([&] { quantize("out", "method: rtn, scale: true, " + save_to(inside)); }, ErrorKind::kInvalidArgument),
-                HasSubstr("the folder of the artifact"));
+    EXPECT_THAT(
+        test::message_of([&] { quantize("out", "method: rtn, scale: true, " + save_to(inside)); }, ErrorKind::kInvalidArgument),
+        HasSubstr("the folder of the artifact"));
     EXPECT_FALSE(fs::exists(path("out")));
   }
-  EXPECT_THAT(test::message_of([&] { quantize("alone.search", "format: awq-search, " + save_to("found.search")); }, ErrorKind::kInvalidArgument),
+  EXPECT_THAT(test::message_of([&] { quantize("alone.search", "format: awq-search, " + save_to("found.search")); },
+                               ErrorKind::kInvalidArgument),
               HasSubstr("save_search"));
 }
 
@@ -146,8 +158,8 @@ TEST_F(Search, AStoppedJobLosesNothingOfIt) {
   EXPECT_TRUE(test::file_bytes(path("stopped.search")) == test::file_bytes(path("whole.search")));
 }
 
-// A mixture: experts have groups and clip ranges of their own; nothing reaches an expert without tokens but what is given. Experts are
-// linears of their own in qwen3_moe, one 3-D tensor in granitemoe; "dequantized" keeps that, packed they become linears.
+// A mixture: experts have groups and clip ranges of their own; nothing reaches an expert without tokens but what is given. Experts
+// are linears of their own in qwen3_moe, one 3-D tensor in granitemoe; "dequantized" keeps that, packed they become linears.
 class SearchMixture : public Search, public ::testing::WithParamInterface<std::pair<const char*, const char*>> {};
 
 TEST_P(SearchMixture, AppliedAgainGivesTheSameBytes) {
@@ -182,7 +194,8 @@ TEST_P(SearchMixture, AppliedAgainGivesTheSameBytes) {
   EXPECT_TRUE(std::any_of(found.scales.begin(), found.scales.end(),
                           [](const auto& group) { return group.first.find(".experts.") != std::string::npos; }));
   const auto clipped = [](const auto& clip) { return clip.first.find(".experts.") != std::string::npos; };
-  EXPECT_TRUE(std::any_of(found.clips.begin(), found.clips.end(), clipped)) << "no expert was clipped: the test shows less than it says";
+  EXPECT_TRUE(std::any_of(found.clips.begin(), found.clips.end(), clipped))
+      << "no expert was clipped: the test shows less than it says";
   EXPECT_TRUE(weights("free") == weights("searched"));
   // It is the experts that clips change.
   const models::Checkpoint with(path("searched")), without(path("unclipped"));

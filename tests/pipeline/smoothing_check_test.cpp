@@ -1,11 +1,12 @@
 #include "pipeline/smoothing_check.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <stdexcept>
 
@@ -25,10 +26,10 @@ using testing::HasSubstr;
 const fs::path& smoothed_demo() {
   static const test::TemporaryFolder folder;
   static const fs::path made = [] {
-    const test::ProgramResult result =
-        test::run_program({"quantize", "--model", test::kDemoModel.string(), "--calib", test::write_calibration(folder.path()).string(), "--format", "smoothed",
-                           "--n-grid", "4", "--out", "smoothed"},
-                          folder.path());
+    const test::ProgramResult result = test::run_program(
+        {"quantize", "--model", test::kDemoModel.string(), "--calib", test::write_calibration(folder.path()).string(), "--format",
+         "smoothed", "--n-grid", "4", "--out", "smoothed"},
+        folder.path());
     if (result.exit_code != 0) throw std::runtime_error(result.err);
     return folder.path() / "smoothed";
   }();
@@ -95,7 +96,8 @@ TEST(SmoothingCheck, ATextGivesItsOwnWindows) {
   options.text = read_text_file(test::kDemoModel / "data/heldout.txt");
   options.windows = 3;
   options.window = 40;
-  const SmoothingReport report = check_smoothing(models::Checkpoint(test::kDemoModel), models::Checkpoint(smoothed_demo()), options);
+  const SmoothingReport report =
+      check_smoothing(models::Checkpoint(test::kDemoModel), models::Checkpoint(smoothed_demo()), options);
   EXPECT_TRUE(report.passed()) << all_problems(report);
   EXPECT_EQ(report.logits->positions, 120);
   options.text = "short";
@@ -106,15 +108,17 @@ TEST(SmoothingCheck, ANormThatWasDividedWhileALinearWasNotMultipliedFailsAndIsNa
   const SmoothingReport report = check_edited(undo("model.layers.1.self_attn.v_proj.weight"));
   EXPECT_FALSE(report.passed());
   EXPECT_GT(report.logits->relative, report.tolerance);
-  EXPECT_THAT(all_problems(report), AllOf(HasSubstr("model.layers.1.input_layernorm was divided, but model.layers.1.self_attn.v_proj was not multiplied"),
-                                          HasSubstr("logits differ")));
+  EXPECT_THAT(all_problems(report),
+              AllOf(HasSubstr("model.layers.1.input_layernorm was divided, but model.layers.1.self_attn.v_proj was not multiplied"),
+                    HasSubstr("logits differ")));
   EXPECT_THAT(all_problems(report), Not(HasSubstr("layers.2")));
 }
 
 TEST(SmoothingCheck, ANormThatWasNotDividedFails) {
   const SmoothingReport report = check_edited(undo("model.layers.2.post_attention_layernorm.weight"));
   EXPECT_GT(report.logits->relative, report.tolerance);
-  EXPECT_THAT(all_problems(report), AllOf(HasSubstr("model.layers.2.post_attention_layernorm was not divided"), HasSubstr("model.layers.2.mlp.gate_proj")));
+  EXPECT_THAT(all_problems(report), AllOf(HasSubstr("model.layers.2.post_attention_layernorm was not divided"),
+                                          HasSubstr("model.layers.2.mlp.gate_proj")));
 }
 
 TEST(SmoothingCheck, RowsWithoutTheirColumnsFail) {
@@ -131,7 +135,8 @@ TEST(SmoothingCheck, RoundedWeightsAreNoScaling) {
       tensor.tensor = ((values / step).round() * step).to(at::kBFloat16);
     }
   });
-  EXPECT_THAT(all_problems(report), AllOf(HasSubstr("4 tensors changed by more than a scaling"), HasSubstr("quantized model written as floats")));
+  EXPECT_THAT(all_problems(report),
+              AllOf(HasSubstr("4 tensors changed by more than a scaling"), HasSubstr("quantized model written as floats")));
 }
 
 TEST(SmoothingCheck, AnotherDtypeAndMissingTensorsAreNamed) {
@@ -158,11 +163,12 @@ TEST(SmoothingCheck, TheBaseAgainstItselfPassesWithANote) {
 
 TEST(SmoothingCheck, TheProgramEndsWithPassOrCode7) {
   const test::TemporaryFolder folder;
-  const test::ProgramResult good = test::run_program({"verify-smoothing", test::kDemoModel.string(), smoothed_demo().string()}, folder.path());
+  const test::ProgramResult good =
+      test::run_program({"verify-smoothing", test::kDemoModel.string(), smoothed_demo().string()}, folder.path());
   EXPECT_EQ(good.exit_code, 0) << good.err;
   EXPECT_THAT(good.out, AllOf(HasSubstr("PASS"), HasSubstr("10 identical, 36 changed")));
-  const test::ProgramResult bad =
-      test::run_program({"verify-smoothing", test::kDemoModel.string(), smoothed_demo().string(), "--tolerance", "1e-9", "--json"}, folder.path());
+  const test::ProgramResult bad = test::run_program(
+      {"verify-smoothing", test::kDemoModel.string(), smoothed_demo().string(), "--tolerance", "1e-9", "--json"}, folder.path());
   EXPECT_EQ(bad.exit_code, 7);
   const Json json = parse_json(bad.out, "verify-smoothing --json");
   EXPECT_EQ(json.at("passed"), false);

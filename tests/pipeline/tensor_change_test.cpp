@@ -1,6 +1,9 @@
 #include "pipeline/tensor_change.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -38,7 +41,8 @@ TEST(TensorChange, RowsAndColumnsAreFoundUpToOneCommonFactor) {
   EXPECT_LT(fit.residual, 1e-6);
   for (size_t i = 0; i < 48; ++i) {
     for (size_t j = 0; j < 64; ++j) {
-      const double expected = std::log(rows[static_cast<int64_t>(i)].item<double>() * columns[static_cast<int64_t>(j)].item<double>());
+      const double expected =
+          std::log(rows[static_cast<int64_t>(i)].item<double>() * columns[static_cast<int64_t>(j)].item<double>());
       ASSERT_NEAR(fit.log_rows[i] + fit.log_columns[j], expected, 1e-5);
     }
   }
@@ -50,7 +54,8 @@ TEST(TensorChange, OneDirectionIsFoundExactly) {
   const ScalingFit by_columns = fit_scaling(kMatrix, kMatrix * columns, 1e-5);
   EXPECT_FALSE(by_columns.rows_moved);
   EXPECT_TRUE(by_columns.columns_moved);
-  for (size_t j = 0; j < 64; ++j) ASSERT_NEAR(by_columns.log_columns[j], std::log(columns[static_cast<int64_t>(j)].item<double>()), 1e-5);
+  for (size_t j = 0; j < 64; ++j)
+    ASSERT_NEAR(by_columns.log_columns[j], std::log(columns[static_cast<int64_t>(j)].item<double>()), 1e-5);
   const ScalingFit by_rows = fit_scaling(kMatrix, kMatrix * rows.unsqueeze(1), 1e-5);
   EXPECT_TRUE(by_rows.rows_moved);
   EXPECT_FALSE(by_rows.columns_moved);
@@ -71,7 +76,8 @@ TEST(TensorChange, ZerosAndDeadChannelsAreNoObstacle) {
 
 TEST(TensorChange, RoundingToFewBitsIsNoScaling) {
   const at::Tensor scaled = kMatrix * factors("columns", 64);
-  const double bfloat16 = fit_scaling(kMatrix.to(at::kBFloat16), (kMatrix.to(at::kBFloat16) * factors("columns", 64)).to(at::kBFloat16), 4e-3).residual;
+  const double bfloat16 =
+      fit_scaling(kMatrix.to(at::kBFloat16), (kMatrix.to(at::kBFloat16) * factors("columns", 64)).to(at::kBFloat16), 4e-3).residual;
   EXPECT_GT(bfloat16, 1e-4);
   EXPECT_LT(bfloat16, 3e-3);
   const at::Tensor step = scaled.abs().amax(1, true) / 127;

@@ -1,6 +1,11 @@
 #include "pipeline/weight_formats.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -164,10 +169,12 @@ TEST(WeightFormats, SaysWhatFits) {
 }
 
 TEST(WeightFormats, SaysWhatAutoAwqsOtherLayoutsHold) {
-  EXPECT_THAT(message_of([&] { check_format(WeightFormat::kAwqMarlin, {.zero_point = true}); }),
-              AllOf(HasSubstr("zero_point: found zero points; format awq-marlin stores symmetric weights only"), HasSubstr("--symmetric"),
-                    HasSubstr("formats with zero points: awq-gemm, awq-gemv, awq-gemv-fast, compressed-tensors")));
-  EXPECT_THAT(message_of([&] { check_format(WeightFormat::kAwqMarlin, {.group_size = -1, .zero_point = false}); }), HasSubstr("found -1"));
+  EXPECT_THAT(
+      message_of([&] { check_format(WeightFormat::kAwqMarlin, {.zero_point = true}); }),
+      AllOf(HasSubstr("zero_point: found zero points; format awq-marlin stores symmetric weights only"), HasSubstr("--symmetric"),
+            HasSubstr("formats with zero points: awq-gemm, awq-gemv, awq-gemv-fast, compressed-tensors")));
+  EXPECT_THAT(message_of([&] { check_format(WeightFormat::kAwqMarlin, {.group_size = -1, .zero_point = false}); }),
+              HasSubstr("found -1"));
   EXPECT_NO_THROW(check_format(WeightFormat::kAwqMarlin, {.group_size = 256, .zero_point = false}));
   for (const WeightFormat format : {WeightFormat::kAwqGemv, WeightFormat::kAwqGemvFast}) {
     for (const int64_t group_size : {16, 256, -1})
@@ -182,7 +189,8 @@ TEST(WeightFormats, SaysWhatAutoAwqsOtherLayoutsHold) {
     return message_of([&] { check_linear(format, {.group_size = 32, .zero_point = zero_point}, linear, setting); });
   };
   EXPECT_EQ(shape(WeightFormat::kAwqGemv, 24, 96), "no error");
-  EXPECT_THAT(shape(WeightFormat::kAwqGemv, 12, 96), AllOf(HasSubstr("down_proj: "), HasSubstr("12 output channels"), HasSubstr("--ignore down_proj")));
+  EXPECT_THAT(shape(WeightFormat::kAwqGemv, 12, 96),
+              AllOf(HasSubstr("down_proj: "), HasSubstr("12 output channels"), HasSubstr("--ignore down_proj")));
   EXPECT_EQ(shape(WeightFormat::kAwqGemvFast, 24, 128), "no error");
   EXPECT_THAT(shape(WeightFormat::kAwqGemvFast, 24, 96), HasSubstr("96 input channels, expected a multiple of 64"));
   EXPECT_EQ(shape(WeightFormat::kAwqMarlin, 64, 96, false), "no error");
@@ -196,7 +204,8 @@ TEST(WeightFormats, ConfigIsAutoAwqs) {
                                                     {WeightFormat::kAwqGemv, "gemv", true},
                                                     {WeightFormat::kAwqGemvFast, "gemv_fast", true},
                                                     {WeightFormat::kAwqMarlin, "marlin", false}}) {
-    const Json config = quantization_config(format, {.group_size = 64, .zero_point = false}, {}, {"model.layers.0.mlp.gate", "lm_head"});
+    const Json config =
+        quantization_config(format, {.group_size = 64, .zero_point = false}, {}, {"model.layers.0.mlp.gate", "lm_head"});
     EXPECT_EQ(config, (Json{{"quant_method", "awq"},
                             {"zero_point", zero_point},
                             {"group_size", 64},
@@ -224,7 +233,8 @@ TEST(WeightFormats, ConfigIsOneThatCompressedTensorsReads) {
 
 // As compressed-tensors itself writes them (tests/data/compressed/w4_a8_kv8), but for keys that it leaves out where they are null.
 TEST(WeightFormats, RuntimeBitsAreThoseOfCompressedTensors) {
-  const Json golden = read_json_file(std::string(SALIENT_SOURCE_DIR) + "/tests/data/compressed/w4_a8_kv8/config.json").at("quantization_config");
+  const Json golden =
+      read_json_file(std::string(SALIENT_SOURCE_DIR) + "/tests/data/compressed/w4_a8_kv8/config.json").at("quantization_config");
   const auto without_null = [](Json args) {
     for (auto it = args.begin(); it != args.end();) it = it->is_null() ? args.erase(it) : std::next(it);
     return args;
@@ -233,7 +243,9 @@ TEST(WeightFormats, RuntimeBitsAreThoseOfCompressedTensors) {
   const Json config = quantization_config(WeightFormat::kCompressedTensors, {}, modules, {}, {8, 8});
   ASSERT_EQ(config.at("config_groups").size(), 2u);
   for (const auto& [name, group] : config.at("config_groups").items())
-    EXPECT_EQ(without_null(group.at("input_activations")), without_null(golden.at("config_groups").at("group_0").at("input_activations"))) << name;
+    EXPECT_EQ(without_null(group.at("input_activations")),
+              without_null(golden.at("config_groups").at("group_0").at("input_activations")))
+        << name;
   EXPECT_EQ(without_null(config.at("kv_cache_scheme")), without_null(golden.at("kv_cache_scheme")));
   const models::RuntimeBits read = models::read_runtime_bits(config, "here");
   EXPECT_EQ(read.activation_bits, 8);
@@ -241,7 +253,11 @@ TEST(WeightFormats, RuntimeBitsAreThoseOfCompressedTensors) {
   const Json activations = quantization_config(WeightFormat::kCompressedTensors, {}, modules, {}, {8, {}});
   EXPECT_TRUE(activations.at("kv_cache_scheme").is_null());
   EXPECT_FALSE(activations.at("config_groups").at("group_0").at("input_activations").is_null());
-  EXPECT_TRUE(quantization_config(WeightFormat::kCompressedTensors, {}, modules, {}).at("config_groups").at("group_0").at("input_activations").is_null());
+  EXPECT_TRUE(quantization_config(WeightFormat::kCompressedTensors, {}, modules, {})
+                  .at("config_groups")
+                  .at("group_0")
+                  .at("input_activations")
+                  .is_null());
 }
 
 TEST(WeightFormats, OneSettingTargetsTheClass) {

@@ -1,7 +1,10 @@
 """PostTrainQuantization in a real Trainer: a few steps on the demo model."""
 
+import importlib.util
 import json
+import os
 import pathlib
+import subprocess
 import unittest
 
 import salient
@@ -111,6 +114,45 @@ class Training(FolderTest):
         )
         self.assertEqual(again["stages_run"], 0)
         self.assertEqual(artifact_bytes(checkpoint), before)
+
+    def logits(self, model, ids):
+        import numpy
+
+        file = self.folder / "logits.npy"
+        words = ["logits", "--model", str(model), "--ids", ",".join(map(str, ids)), "--out", str(file)]
+        subprocess.run([os.environ["SALIENT_TEST_PROGRAM"], *words], check=True)
+        return numpy.load(file)
+
+    @unittest.skipUnless(importlib.util.find_spec("peft"), "peft is not installed")
+    def test_a_lora_adapter_is_quantized_merged(self):
+        import peft
+        import torch
+
+        base = self.transformers.AutoModelForCausalLM.from_pretrained(DEMO)
+        lora = peft.LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+        callback = self.callback(tasks=[])
+        trainer = self.train(callback, model=peft.get_peft_model(base, lora), learning_rate=2e-2)
+        self.assertIsNone(callback.error)
+        out = self.folder / "out"
+        self.assertTrue((out / "final" / "adapter_model.safetensors").is_file())
+        self.assertFalse((out / "final" / "model.safetensors").exists(), "the adapter alone is saved")
+        metadata = json.loads((out / "final" / "training_metadata.json").read_text())
+        self.assertEqual(metadata["training"], {"method": "SFT", "peft": "LoRA", "steps": STEPS})
+        artifact = pathlib.Path(callback.result["artifact"])
+        self.assertEqual(artifact.name, "demo-train_SFT_LoRA_AWQ_w4_g128_headfp16_quantized")
+
+        # The artifact is the trained model's, not its base's: its logits are nearer to what PEFT computes.
+        ids = self.dataset[0]["input_ids"]
+        trainer.model.eval()
+        with torch.no_grad():
+            trained = trainer.model(input_ids=torch.tensor([ids])).logits[0].float()
+            untrained = self.transformers.AutoModelForCausalLM.from_pretrained(DEMO)(torch.tensor([ids])).logits[0].float()
+        found = torch.tensor(self.logits(artifact, ids))
+        to_trained = (found - trained).square().mean().sqrt().item()
+        to_base = (found - untrained).square().mean().sqrt().item()
+        moved = (trained - untrained).square().mean().sqrt().item()
+        self.assertGreater(moved, 0.2, "the training moved too little to tell")
+        self.assertLess(to_trained, 0.3 * to_base)
 
     def test_training_file_and_settings(self):
         train_file = self.folder / "sums.jsonl"

@@ -1,6 +1,11 @@
 #include "quant/kernels/activations.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorIndexing.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,8 +21,8 @@
 namespace salient::quant {
 namespace {
 
-// tests/data/quant/dynamic_activations.json was made by compressed-tensors 0.20.0: scripts/goldens/dynamic_activations.py. Ties, zeros, numbers that are
-// barely any, the largest number of either sign.
+// tests/data/quant/dynamic_activations.json was made by compressed-tensors 0.20.0: scripts/goldens/dynamic_activations.py. Ties,
+// zeros, numbers that are barely any, the largest number of either sign.
 TEST(QuantizeRows, EqualsCompressedTensors) {
   const Json golden = read_json_file(SALIENT_SOURCE_DIR "/tests/data/quant/dynamic_activations.json");
   std::vector<float> values;
@@ -54,13 +59,18 @@ TEST(QuantizeRows, WhatIsNotFiniteShows) {
   x.index_put_({at::tensor(0), at::tensor(9)}, std::numeric_limits<float>::quiet_NaN());
   x.index_put_({at::tensor(1), at::tensor(31)}, -std::numeric_limits<float>::infinity());
   const QuantizedRows rows = quantize_rows(x, 32);
-  EXPECT_THAT((std::vector<bool>{rows.scales[0].isfinite().item<bool>(), rows.scales[1].isfinite().item<bool>(), rows.scales[2].isfinite().item<bool>()}),
+  EXPECT_THAT((std::vector<bool>{rows.scales[0].isfinite().item<bool>(), rows.scales[1].isfinite().item<bool>(),
+                                 rows.scales[2].isfinite().item<bool>()}),
               ::testing::ElementsAre(false, false, true));
 }
 
 TEST(QuantizeRows, OtherShapesAreErrors) {
-  for (const auto& body : {std::function([] { quantize_rows(at::ones({2, 10}), 4); }), std::function([] { quantize_rows(at::ones({10}), 5); })}) {
-    EXPECT_THAT(salient::test::message_of(body, ErrorKind::kInvalidArgument), ::testing::HasSubstr("expected float32 [rows, in_features]"));
+  for (const auto& body : {std::function([] {
+                             quantize_rows(at::ones({2, 10}), 4);
+                           }),
+                           std::function([] { quantize_rows(at::ones({10}), 5); })}) {
+    EXPECT_THAT(salient::test::message_of(body, ErrorKind::kInvalidArgument),
+                ::testing::HasSubstr("expected float32 [rows, in_features]"));
   }
 }
 

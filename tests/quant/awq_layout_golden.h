@@ -1,7 +1,14 @@
 // The goldens that scripts/goldens/awq_layouts.py makes with AutoAWQ's own packing code.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/exp2.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
 
 #include <cstring>
 #include <functional>

@@ -1,7 +1,14 @@
-// Repacking from AutoAWQ's GEMM layout in pieces against unpacking it as a whole, which goldens of AutoAWQ check (awq_gemm_test.cpp).
+// Repacking from AutoAWQ's GEMM layout in pieces against unpacking it as a whole, which goldens of AutoAWQ check
+// (awq_gemm_test.cpp).
 #include "quant/gemm_pieces.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -44,7 +51,8 @@ TEST(GemmPieces, InterleaveGivesTheSameBytesAsFromNaturalCodes) {
     int64_t out, in, group_size;
   };
   // Tiles and pieces that are not full, groups that are filled up (20), and one group in all.
-  for (const Shape& shape : {Shape{256, 512, 128}, {8, 64, 32}, {24, 384, 384}, {136, 320, 64}, {1000, 160, 16}, {40, 100, 20}, {16, 136, 8}}) {
+  for (const Shape& shape :
+       {Shape{256, 512, 128}, {8, 64, 32}, {24, 384, 384}, {136, 320, 64}, {1000, 160, 16}, {40, 100, 20}, {16, 136, 8}}) {
     at::manual_seed(shape.out + shape.in);
     const int64_t groups = shape.in / shape.group_size;
     for (const at::ScalarType type : {at::kHalf, at::kBFloat16}) {

@@ -1,7 +1,13 @@
 #include "quant/ggml_codes.h"
 
-#include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "quant/gram_rounding.h"
@@ -17,7 +23,8 @@ at::Tensor random_matrix(int64_t rows, int64_t columns, uint64_t seed) {
 }
 
 at::Tensor random_codes(int64_t rows, int64_t columns, int bits, uint64_t seed) {
-  return at::randint(0, 1 << bits, {rows, columns}, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions(at::kLong)).to(at::kByte);
+  return at::randint(0, 1 << bits, {rows, columns}, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions(at::kLong))
+      .to(at::kByte);
 }
 
 TEST(GgmlCodes, StandForTheValuesOfTheBlocks) {

@@ -1,6 +1,12 @@
 #include "quant/kernels/half_product.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,7 +26,8 @@ TEST(HalfProduct, IsTheFloatProductOfWhatIsStored) {
           const at::Tensor exact = at::mm(x.to(at::kDouble), weight.to(at::kDouble).t());
           // A sum of `in` products in float32, each rounded by half an ulp and each sum by another.
           const at::Tensor bound = 6e-8 * (in + 1) * at::mm(x.abs().to(at::kDouble), weight.abs().to(at::kDouble).t());
-          EXPECT_TRUE((half_product(weight, x, set).to(at::kDouble) - exact).abs().le(bound).all().item<bool>()) << name(set) << type << out << "x" << in << rows;
+          EXPECT_TRUE((half_product(weight, x, set).to(at::kDouble) - exact).abs().le(bound).all().item<bool>())
+              << name(set) << type << out << "x" << in << rows;
         }
       }
     }
@@ -50,7 +57,12 @@ TEST(HalfProduct, RowsDoNotDependOnEachOther) {
 }
 
 TEST(HalfProduct, RefusesOtherTypes) {
-  EXPECT_THAT(salient::test::message_of([] { half_product(at::ones({2, 4}), at::ones({1, 4})); }, ErrorKind::kInternal), ::testing::HasSubstr("expected float16"));
+  EXPECT_THAT(salient::test::message_of(
+                  [] {
+                    half_product(at::ones({2, 4}), at::ones({1, 4}));
+                  },
+                  ErrorKind::kInternal),
+              ::testing::HasSubstr("expected float16"));
 }
 
 }  // namespace

@@ -1,6 +1,14 @@
 #include "quant/int8_rows.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/logspace.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,16 +17,17 @@
 namespace salient::quant {
 namespace {
 
-// compressed-tensors 0.20.0: compute_dynamic_scales_and_zp, quantize and fake_quantize with QuantizationArgs(num_bits=8, symmetric=True,
-// strategy="token", dynamic=True). The first row has ties and both ends of the range, the second is all zeros.
+// compressed-tensors 0.20.0: compute_dynamic_scales_and_zp, quantize and fake_quantize with QuantizationArgs(num_bits=8,
+// symmetric=True, strategy="token", dynamic=True). The first row has ties and both ends of the range, the second is all zeros.
 TEST(Int8Rows, EqualCompressedTensors) {
-  const at::Tensor x = at::tensor({0.5, -1.5, 2.25, 127.5, -127.5, 64.5, -63.5, 0.0,            //
-                                   0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,                      //
-                                   1e-3, -2e-3, 3e-3, 7e-4, 0.0, 1.0, -0.2, 0.00392},
+  const at::Tensor x = at::tensor({0.5,  -1.5,  2.25, 127.5, -127.5, 64.5, -63.5, 0.0,  //
+                                   0.0,  0.0,   0.0,  0.0,   0.0,    0.0,  0.0,   0.0,  //
+                                   1e-3, -2e-3, 3e-3, 7e-4,  0.0,    1.0,  -0.2,  0.00392},
                                   at::kFloat)
                            .view({1, 3, 8});
   const Int8Rows rows = to_int8_rows(x, kCompressedTensorsHalfRange);
-  EXPECT_TRUE(at::equal(rows.scales, at::tensor({1.0, 1.1920928955078125e-07, 0.007843137718737125}, at::kFloat).view({1, 3}))) << rows.scales;
+  EXPECT_TRUE(at::equal(rows.scales, at::tensor({1.0, 1.1920928955078125e-07, 0.007843137718737125}, at::kFloat).view({1, 3})))
+      << rows.scales;
   const at::Tensor codes =
       at::tensor({0, -2, 2, 127, -128, 64, -64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 127, -25, 0}, at::kChar).view({1, 3, 8});
   EXPECT_TRUE(at::equal(rows.codes, codes)) << rows.codes;
@@ -28,7 +37,8 @@ TEST(Int8Rows, EqualCompressedTensors) {
 }
 
 TEST(Int8Rows, DifferByAtMostHalfAStep) {
-  for (const auto [width, half_range] : {std::pair<int64_t, float>{1, 127}, {7, 127.5}, {16, 127}, {64, 127.5}, {100, 127}, {128, 127.5}}) {
+  for (const auto [width, half_range] :
+       {std::pair<int64_t, float>{1, 127}, {7, 127.5}, {16, 127}, {64, 127.5}, {100, 127}, {128, 127.5}}) {
     const at::Tensor x = at::randn({3, 5, width}) * at::logspace(-12, 12, 15).view({3, 5, 1});
     const Int8Rows rows = to_int8_rows(x, half_range);
     const at::Tensor error = (from_int8_rows(rows, at::kFloat).to(at::kDouble) - x.to(at::kDouble)).abs();
@@ -48,7 +58,8 @@ TEST(Int8Rows, BothWaysAgree) {
   EXPECT_TRUE(at::equal(fast.codes, slow.codes));
   EXPECT_TRUE(at::equal(fast.scales, slow.scales));
   const at::Tensor stored = at::full({1}, 0.01, at::kFloat);
-  EXPECT_TRUE(at::equal(to_int8_rows(x, kStableHalfRange, stored).codes, to_int8_rows(x.to(at::kDouble), kStableHalfRange, stored).codes));
+  EXPECT_TRUE(
+      at::equal(to_int8_rows(x, kStableHalfRange, stored).codes, to_int8_rows(x.to(at::kDouble), kStableHalfRange, stored).codes));
 }
 
 // However its last bits fall, the largest number of a row has the same code.

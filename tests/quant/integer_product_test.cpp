@@ -1,7 +1,20 @@
 #include "quant/kernels/integer_product.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,11 +43,13 @@ at::Tensor exact_sums(const Quantized& q, const at::Tensor& x_codes, int64_t gro
   const int64_t out = q.codes.size(0);
   const at::Tensor w = (q.codes.to(at::kLong).view({out, -1, group_size}) - q.zeros.to(at::kLong).unsqueeze(2)).permute({1, 0, 2});
   const at::Tensor x = x_codes.to(at::kLong).view({x_codes.size(0), -1, group_size}).permute({1, 2, 0});
-  return at::stack([&] {
-    std::vector<at::Tensor> groups;
-    for (int64_t g = 0; g < w.size(0); ++g) groups.push_back(at::mm(w[g], x[g]).t());
-    return groups;
-  }(), 2);
+  return at::stack(
+      [&] {
+        std::vector<at::Tensor> groups;
+        for (int64_t g = 0; g < w.size(0); ++g) groups.push_back(at::mm(w[g], x[g]).t());
+        return groups;
+      }(),
+      2);
 }
 
 // The definition: groups in order, each product rounded, then each sum.
@@ -87,16 +102,18 @@ TEST_P(Product, IsNearTheFloatProduct) {
   const auto& [set, shape] = GetParam();
   const Quantized q = make(shape.out, shape.in, shape.group_size, shape.levels);
   const InterleavedWeight weight = interleave(q.codes, q.zeros, q.scales, shape.group_size);
-  const at::Tensor dense = ((q.codes.to(at::kDouble).view({shape.out, -1, shape.group_size}) - q.zeros.to(at::kDouble).unsqueeze(2)) *
-                            q.scales.to(at::kDouble).unsqueeze(2))
-                               .view({shape.out, shape.in});
+  const at::Tensor dense =
+      ((q.codes.to(at::kDouble).view({shape.out, -1, shape.group_size}) - q.zeros.to(at::kDouble).unsqueeze(2)) *
+       q.scales.to(at::kDouble).unsqueeze(2))
+          .view({shape.out, shape.in});
   for (const int64_t rows : {1, 37}) {
     const at::Tensor x = test::random_matrix(rows, shape.in, 11);
     const QuantizedRows quantized = quantize_rows(x, shape.group_size);
     const at::Tensor y = integer_product(weight, quantized, set).to(at::kDouble);
     const at::Tensor exact = at::mm(x_codes(quantized).to(at::kDouble) * quantized.scales.to(at::kDouble).unsqueeze(1), dense.t());
     const double groups = static_cast<double>(shape.in / shape.group_size);
-    const at::Tensor bound = (groups + 3) * 6e-8 * at::mm(x.abs().to(at::kDouble) + quantized.scales.to(at::kDouble).unsqueeze(1), dense.abs().t());
+    const at::Tensor bound =
+        (groups + 3) * 6e-8 * at::mm(x.abs().to(at::kDouble) + quantized.scales.to(at::kDouble).unsqueeze(1), dense.abs().t());
     EXPECT_TRUE((y - exact).abs().le(bound).all().item<bool>()) << rows;
     // And the codes of x are within half a step, or one at the lower end of the range.
     const at::Tensor steps = at::outer(quantized.scales.to(at::kDouble), dense.abs().sum(1));
@@ -104,15 +121,19 @@ TEST_P(Product, IsNearTheFloatProduct) {
   }
 }
 
-std::string label(const Shape& s) { return std::to_string(s.out) + "x" + std::to_string(s.in) + "g" + std::to_string(s.group_size) + "l" + std::to_string(s.levels); }
+std::string label(const Shape& s) {
+  return std::to_string(s.out) + "x" + std::to_string(s.in) + "g" + std::to_string(s.group_size) + "l" + std::to_string(s.levels);
+}
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Product,
     ::testing::Combine(::testing::ValuesIn(available_instruction_sets()),
-                       ::testing::Values(Shape{64, 256, 128, 16}, Shape{40, 256, 64, 16}, Shape{16, 256, 32, 16}, Shape{33, 512, 256, 16}, Shape{7, 384, 384, 16},
-                                         Shape{1, 128, 128, 16}, Shape{50, 96, 16, 8}, Shape{17, 640, 40, 16}, Shape{19, 24, 4, 16}, Shape{5, 10, 2, 16},
-                                         Shape{70, 90, 18, 16}, Shape{3, 21, 7, 16}, Shape{64, 256, 128, 256}, Shape{40, 256, 64, 64}, Shape{18, 96, 32, 256},
-                                         Shape{33, 256, 256, 256}, Shape{7, 360, 360, 128}, Shape{21, 36, 6, 32}, Shape{20, 45, 9, 256})),
+                       ::testing::Values(Shape{64, 256, 128, 16}, Shape{40, 256, 64, 16}, Shape{16, 256, 32, 16},
+                                         Shape{33, 512, 256, 16}, Shape{7, 384, 384, 16}, Shape{1, 128, 128, 16},
+                                         Shape{50, 96, 16, 8}, Shape{17, 640, 40, 16}, Shape{19, 24, 4, 16}, Shape{5, 10, 2, 16},
+                                         Shape{70, 90, 18, 16}, Shape{3, 21, 7, 16}, Shape{64, 256, 128, 256},
+                                         Shape{40, 256, 64, 64}, Shape{18, 96, 32, 256}, Shape{33, 256, 256, 256},
+                                         Shape{7, 360, 360, 128}, Shape{21, 36, 6, 32}, Shape{20, 45, 9, 256})),
     [](const auto& param_info) {
       std::string set(name(std::get<0>(param_info.param)));
       std::erase(set, '-');
@@ -125,16 +146,17 @@ TEST(Product, EndsOfTheRangeDoNotSaturate) {
     for (const int level : {15, 255}) {
       for (const int zero : {0, level}) {
         for (const int64_t group_size : {64, 1024}) {
-          const Quantized q{at::full({20, 1024}, zero == 0 ? level : 0, at::kByte), at::full({20, 1024 / group_size}, zero, at::kByte),
-                            at::ones({20, 1024 / group_size})};
+          const Quantized q{at::full({20, 1024}, zero == 0 ? level : 0, at::kByte),
+                            at::full({20, 1024 / group_size}, zero, at::kByte), at::ones({20, 1024 / group_size})};
           const InterleavedWeight weight = interleave(q.codes, q.zeros, q.scales, group_size);
           for (const int code : {-128, 127}) {
             for (const int64_t rows : {1, 4, 12}) {
-              const QuantizedRows x{1024, group_size, at::full({rows, 1024 / group_size, group_size}, code, at::kChar), at::ones({rows}),
-                                    at::full({rows, 1024 / group_size}, code * group_size, at::kInt)};
+              const QuantizedRows x{1024, group_size, at::full({rows, 1024 / group_size, group_size}, code, at::kChar),
+                                    at::ones({rows}), at::full({rows, 1024 / group_size}, code * group_size, at::kInt)};
               const at::Tensor y = integer_product(weight, x, set);
               const auto expected = static_cast<float>(1024 * (zero == 0 ? level : -level) * code);
-              EXPECT_TRUE(y.eq(expected).all().item<bool>()) << name(set) << " " << level << " " << zero << " " << code << " " << rows;
+              EXPECT_TRUE(y.eq(expected).all().item<bool>())
+                  << name(set) << " " << level << " " << zero << " " << code << " " << rows;
             }
           }
         }
@@ -152,7 +174,9 @@ TEST(Product, TheLargestGroupFitsInto32Bits) {
     EXPECT_EQ(integer_product(weight, x, set).item<float>(), -128.0F * 255.0F * static_cast<float>(kMaxIntegerGroup)) << name(set);
   }
   const at::Tensor large = at::zeros({1, kMaxIntegerGroup + 2}, at::kByte);
-  EXPECT_THAT(salient::test::message_of([&] { interleave(large, q.zeros, q.scales, kMaxIntegerGroup + 2); }, ErrorKind::kInvalidArgument), ::testing::HasSubstr("at most 65536"));
+  EXPECT_THAT(
+      salient::test::message_of([&] { interleave(large, q.zeros, q.scales, kMaxIntegerGroup + 2); }, ErrorKind::kInvalidArgument),
+      ::testing::HasSubstr("at most 65536"));
 }
 
 TEST(Product, ScalesKeepTheirValueInTheSmallestTypeThatHoldsThem) {
@@ -176,7 +200,8 @@ TEST(Product, RowsAndThreadsDoNotChangeTheBits) {
   const InterleavedWeight weight = interleave(q.codes, q.zeros, q.scales, 64);
   const at::Tensor x = test::random_matrix(20, 256, 5);
   const at::Tensor together = integer_product(weight, quantize_rows(x, 64));
-  for (int64_t row = 0; row < 20; ++row) EXPECT_TRUE(at::equal(integer_product(weight, quantize_rows(x.narrow(0, row, 1), 64))[0], together[row])) << row;
+  for (int64_t row = 0; row < 20; ++row)
+    EXPECT_TRUE(at::equal(integer_product(weight, quantize_rows(x.narrow(0, row, 1), 64))[0], together[row])) << row;
   const int before = at::get_num_threads();
   at::set_num_threads(3);
   EXPECT_TRUE(at::equal(integer_product(weight, quantize_rows(x, 64)), together));
@@ -188,11 +213,17 @@ TEST(Product, RowsAndThreadsDoNotChangeTheBits) {
 TEST(Product, RefusesRowsOfAnotherWeight) {
   const Quantized q = make(16, 64, 32, 16);
   const InterleavedWeight weight = interleave(q.codes, q.zeros, q.scales, 32);
-  EXPECT_THAT(salient::test::message_of([&] { integer_product(weight, quantize_rows(at::ones({1, 64}), 64)); }, ErrorKind::kInternal), ::testing::HasSubstr("groups of 64"));
+  EXPECT_THAT(salient::test::message_of(
+                  [&] {
+                    integer_product(weight, quantize_rows(at::ones({1, 64}), 64));
+                  },
+                  ErrorKind::kInternal),
+              ::testing::HasSubstr("groups of 64"));
 }
 
 TEST(InterleavedWeight, GivesBackWhatWentIn) {
-  for (const auto& [out, in, group_size, levels] : {std::tuple{33, 256, 128, 16}, {5, 21, 7, 16}, {20, 90, 18, 256}, {16, 8, 8, 32}}) {
+  for (const auto& [out, in, group_size, levels] :
+       {std::tuple{33, 256, 128, 16}, {5, 21, 7, 16}, {20, 90, 18, 256}, {16, 8, 8, 32}}) {
     const Quantized q = make(out, in, group_size, levels);
     const InterleavedWeight weight = interleave(q.codes, q.zeros, q.scales, group_size);
     EXPECT_TRUE(at::equal(natural_codes(weight), q.codes));
@@ -216,8 +247,10 @@ TEST(InterleavedWeight, LayoutAndSizeAreTheDocumentedOnes) {
 
 TEST(InterleavedWeight, ShapesThatDoNotFitAreErrors) {
   const Quantized q = make(16, 64, 32, 16);
-  EXPECT_THAT(salient::test::message_of([&] { interleave(q.codes, q.zeros, q.scales, 48); }, ErrorKind::kInvalidArgument), ::testing::HasSubstr("does not divide"));
-  EXPECT_THAT(salient::test::message_of([&] { interleave(q.codes, q.zeros, q.scales, 64); }, ErrorKind::kInvalidArgument), ::testing::HasSubstr("expected [16, 1]"));
+  EXPECT_THAT(salient::test::message_of([&] { interleave(q.codes, q.zeros, q.scales, 48); }, ErrorKind::kInvalidArgument),
+              ::testing::HasSubstr("does not divide"));
+  EXPECT_THAT(salient::test::message_of([&] { interleave(q.codes, q.zeros, q.scales, 64); }, ErrorKind::kInvalidArgument),
+              ::testing::HasSubstr("expected [16, 1]"));
 }
 
 }  // namespace
