@@ -1,6 +1,7 @@
 // What a manifest finds changed, and artifacts whose blocks come out again byte for byte.
 #include "pipeline/artifact_check.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -114,7 +115,7 @@ TEST_F(ArtifactCheck, BlocksComeOutAgain) {
       "method: adaround, format: awq-marlin, group_size: 128, pad_intermediate: auto, zero_point: false",
       "method: rtn, propagate_error: true, overrides: [{pattern: down_proj, bits: 8}]",
       "salient_ratio: 0.02, bit_choices: [3, 4, 8], target_bits: 4.5, max_calib_samples: 15, batch_tokens: 100",
-      "max_shard_size: 60KB, lm_head: w8, kv_cache_bits: 16, activation_bits: 16",
+      "format: compressed-tensors, max_shard_size: 60KB, lm_head: int8, kv_cache_bits: 16, activation_bits: 16",
   };
   for (const std::string& settings : all) {
     SCOPED_TRACE(settings);
@@ -132,6 +133,14 @@ TEST_F(ArtifactCheck, BlocksComeOutAgain) {
     EXPECT_GT(whole.bytes, first.bytes);
     EXPECT_TRUE(fs::is_empty(folder_.path() / "scratch")) << "the work is left behind";
   }
+}
+
+TEST_F(ArtifactCheck, TheNumberOfThreadsIsTheArtifacts) {
+  const fs::path artifact = tiny()("format: awq-gemm").folder;
+  at::set_num_threads(2);
+  EXPECT_THAT(rederive(options_for(artifact, 2)).different, IsEmpty());
+  EXPECT_EQ(at::get_num_threads(), 2);
+  at::set_num_threads(1);
 }
 
 TEST_F(ArtifactCheck, ATensorThatIsNotTheSourcesIsNamed) {
