@@ -129,6 +129,21 @@ std::string calibration_files(const Json& record) {
   return text;
 }
 
+// The one file of the rows, by its recorded hash, where `quantize` and `run` are likely to have left it; empty where it is not
+// there.
+fs::path find_calibration_file(const fs::path& artifact, const Json& record) {
+  if (!record.contains("file") || !record.contains("sha256")) return {};
+  const std::string name = fs::path(record.value("file", "")).filename().string();
+  const fs::path beside = fs::absolute(artifact).lexically_normal().parent_path();
+  std::vector<fs::path> candidates = {name, beside / name};
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(beside / "calibration", ignored)) candidates.push_back(entry.path() / name);
+  for (const fs::path& file : candidates) {
+    if (fs::is_regular_file(file) && sha256_file(file) == record.value("sha256", "")) return file;
+  }
+  return {};
+}
+
 std::vector<std::string> find_other_inputs(const Json& metadata) {
   std::vector<std::string> other;
   const Json versions = metadata.value("versions", Json::object());
@@ -271,9 +286,10 @@ Rederived rederive(const RederiveOptions& options) {
     fail(ErrorKind::kCorruption, "{}: a setting is missing or of another type than this program writes ({})", where, error.what());
   }
   const std::string files = calibration_files(record);
+  if (job.calibration_file.empty() && job.sources.empty()) job.calibration_file = find_calibration_file(options.artifact, record);
   if (!files.empty() && job.calibration_file.empty() && job.sources.empty()) {
     throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("{}: was calibrated on rows, and none are given", options.artifact.string()))
+                fmt::format("{}: was calibrated on rows, and none are given or found", options.artifact.string()))
         .with_hint("name the file with --calib: " + files);
   }
   job.model.output = scratch.path() / "artifact";

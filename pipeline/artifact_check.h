@@ -40,7 +40,8 @@ std::vector<CheckedFile> check_source(const std::filesystem::path& artifact, con
 struct RederiveOptions {
   std::filesystem::path artifact;
   // model.model_folder and the calibration files with what says how their rows are read; every other setting is the metadata's. No
-  // files where the artifact was made without any.
+  // files where the artifact was made without any, or with one that is looked for by its hash: in the working folder, beside the
+  // artifact, and where `salient run` keeps it.
   QuantizeJob job;
   int64_t blocks = 1;             // the first ones, at most all
   std::filesystem::path scratch;  // a folder with room for the artifact once more

@@ -71,9 +71,10 @@ std::string to_text(const Verification& all) {
   if (all.layers) {
     const Rederived& layers = *all.layers;
     text += fmt::format(
-        "layers   {} of {} tensors ({}) with the same bytes, made again: those of the first {} block{}, and those of none\n",
-        layers.tensors - static_cast<int64_t>(layers.different.size()), layers.tensors, human_bytes(layers.bytes), layers.blocks,
-        layers.blocks == 1 ? "" : "s");
+        "layers   {} of {} tensors ({}) with the same bytes when they are made again: those of the first {}, and those of no "
+        "block\n",
+        layers.tensors - static_cast<int64_t>(layers.different.size()), layers.tensors, human_bytes(layers.bytes),
+        layers.blocks == 1 ? "block" : fmt::format("{} blocks", layers.blocks));
     for (const std::string& line : layers.other_inputs) text += "         not made from the same inputs: " + line + "\n";
   }
   if (!all.problems.empty()) text += "\nproblems\n";
@@ -123,7 +124,8 @@ void verify_command(const std::vector<std::string>& words) {
        "Ends with PASS, or with FAIL and exit code 7.",
        "  salient verify demo_awq\n"
        "  salient verify demo_awq --against-source models/demo --calib calibration_openmath_2000samples.jsonl\n"
-       "  salient verify demo_awq --against-source models/demo --calib prompts.txt --blocks all\n"},
+       "  salient verify demo_awq --against-source models/demo --calib prompts.txt --blocks all\n"
+       "  salient verify artifacts/Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized --against-source models/demo\n"},
       rows, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);

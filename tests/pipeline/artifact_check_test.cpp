@@ -167,6 +167,12 @@ TEST_F(ArtifactCheck, OtherRowsAndOtherSettingsAreSaid) {
   EXPECT_THAT(error.hint(), HasSubstr("train.jsonl (SHA-256 " + sha256_file(tiny().calibration() / "train.jsonl")));
   options.job.calibration_file.clear();
   EXPECT_THAT(test::message_of([&] { rederive(options); }, ErrorKind::kInvalidArgument), HasSubstr("none are given"));
+  // Another file of the name is not taken for it; the same one is found, beside the artifact and where a run keeps it.
+  write_file(artifact.parent_path() / "train.jsonl", "{}");
+  test::error_of([&] { rederive(options); }, ErrorKind::kInvalidArgument);
+  fs::create_directories(artifact.parent_path() / "calibration/0123");
+  fs::copy_file(tiny().calibration() / "train.jsonl", artifact.parent_path() / "calibration/0123/train.jsonl");
+  EXPECT_THAT(rederive(options).different, IsEmpty());
 
   Json metadata = read_json_file(artifact / "quantization_metadata.json");
   metadata["versions"]["libtorch"] = "2.0.0";
