@@ -2,7 +2,7 @@
 # Fuzzes the readers of files from others with libFuzzer, under ASan and UBSan, and prints what was run and found.
 #
 # usage: scripts/fuzz.sh [--seconds N] [--runs N] [TARGET...]     for example: scripts/fuzz.sh --seconds 60 gguf template
-# default: all targets of tests/fuzz/fuzz_targets.cpp, 60 seconds each. Needs clang (Debian: clang libclang-rt-14-dev).
+# default: all targets of tests/fuzz/fuzz_targets.cpp, 60 seconds each. Needs clang from 16 on (Debian: clang-19 libclang-rt-19-dev libomp-19-dev).
 #
 # Inputs that reach new code collect in build/fuzz/corpus/TARGET; finds are build/fuzz/found/TARGET-*: copy one into
 # tests/fuzz/corpus/TARGET, where tests/fuzz/replay_test.cpp runs it from then on.
@@ -23,17 +23,24 @@ while [ $# -gt 0 ]; do
     *) targets+=("$1"); shift ;;
   esac
 done
-command -v clang++ >/dev/null || die "clang++ is not there; on Debian: apt-get install clang libclang-rt-14-dev"
+# 16 is the first that takes our C++20.
+version=
+for one in 19 18 17 16; do
+  if [ -z "$version" ] && command -v "clang++-$one" >/dev/null; then version=$one; fi
+done
+[ -n "$version" ] || die "no clang from 16 on is there; on Debian: apt-get install clang-19 libclang-rt-19-dev libomp-19-dev"
 
 bash scripts/setup.sh >&2
 torch=$(cache_entry CMAKE_PREFIX_PATH)
 pyarrow=$(cache_entry SALIENT_PYARROW)
 build_dir=build/fuzz
 if [ ! -f "$build_dir/build.ninja" ]; then
-  quietly "cmake" cmake --preset fuzz "-DCMAKE_PREFIX_PATH=$torch" "-DSALIENT_PYARROW=$pyarrow" || die "the build could not be configured"
+  quietly "cmake" cmake --preset fuzz "-DCMAKE_C_COMPILER=clang-$version" "-DCMAKE_CXX_COMPILER=clang++-$version" \
+    "-DCMAKE_PREFIX_PATH=$torch" "-DSALIENT_PYARROW=$pyarrow" || die "the build could not be configured"
 fi
 build salient_fuzzer >&2
 fuzzer=$build_dir/tests/fuzz/salient_fuzzer
+export OMP_NUM_THREADS=1
 
 mapfile -t known < <(SALIENT_FUZZ_TARGET='' "$fuzzer" /dev/null 2>&1 | sed -n 's/.*expected one of: //p' | tr ' ' '\n')
 [ "${#targets[@]}" -gt 0 ] || targets=("${known[@]}")

@@ -4,10 +4,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace salient::models {
+
+struct ScriptChild;
 
 // Nodes of one `kind` with the same source and the same names of buffers and children become one TorchScript class, so that the code of a
 // decoder does not grow with its blocks.
@@ -15,7 +18,13 @@ struct ScriptNode {
   std::string kind;    // the class's name: "PackedLinear"
   std::string source;  // its methods in TorchScript, configuration folded in as literals
   std::vector<std::pair<std::string, at::Tensor>> buffers;
-  std::vector<std::pair<std::string, ScriptNode>> children;
+  std::vector<ScriptChild> children;
+};
+
+struct ScriptChild {
+  ScriptChild(std::string_view its_name, ScriptNode its_node) : name(its_name), node(std::move(its_node)) {}
+  std::string name;
+  ScriptNode node;
 };
 
 }  // namespace salient::models

@@ -32,7 +32,7 @@ class Compiler {
     jit::Module module(unit_, type);
     module.setattr("training", false);
     for (const auto& [name, tensor] : node.buffers) module.setattr(name, tensor);
-    for (size_t i = 0; i < children.size(); ++i) module.setattr(node.children[i].first, children[i]._ivalue());
+    for (size_t i = 0; i < children.size(); ++i) module.setattr(node.children[i].name, children[i]._ivalue());
     if (is_new) {
       try {
         module.define(node.source);
@@ -52,7 +52,7 @@ class Compiler {
     type->addAttribute("training", c10::BoolType::get());
     for (const auto& [buffer, tensor] : node.buffers)
       type->addAttribute(buffer, c10::TensorType::get(), /*is_parameter=*/false, /*is_buffer=*/true);
-    for (size_t i = 0; i < children.size(); ++i) type->addAttribute(node.children[i].first, children[i].type());
+    for (size_t i = 0; i < children.size(); ++i) type->addAttribute(node.children[i].name, children[i].type());
     return type;
   }
 
