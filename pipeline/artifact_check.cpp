@@ -1,6 +1,5 @@
 #include "pipeline/artifact_check.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/version.h>
@@ -63,18 +62,6 @@ CheckedFile check_file(const std::string& name, const std::string& expected, con
   checked.state = checked.found == expected ? FileState::kSame : FileState::kChanged;
   return checked;
 }
-
-// Sets the number of threads that an artifact was made with, and afterwards the one that was there.
-class ThreadsScope {
- public:
-  explicit ThreadsScope(int threads) : before_(at::get_num_threads()) { at::set_num_threads(threads); }
-  ~ThreadsScope() { at::set_num_threads(before_); }
-  ThreadsScope(const ThreadsScope&) = delete;
-  ThreadsScope& operator=(const ThreadsScope&) = delete;
-
- private:
-  int before_;
-};
 
 // The settings that the artifact was made with, over what `job` says of files.
 void apply_recorded(const Json& metadata, const std::string& where, QuantizeJob& job) {
@@ -271,11 +258,6 @@ Rederived rederive(const RederiveOptions& options) {
   for (const char* key : {"fingerprint", "search", "calibration", "calibration_ids_sha256", "seed"}) {
     if (!metadata.contains(key)) fail(ErrorKind::kUnsupported, "{}: has no '{}', which a quantization writes", where, key);
   }
-  const int64_t threads = metadata.contains("threads") && metadata["threads"].is_number_integer()
-                              ? metadata["threads"].get<int64_t>()
-                              : at::get_num_threads();
-  if (threads < 1 || threads > 4096) fail(ErrorKind::kCorruption, "{}: threads: found {}, expected 1 to 4096", where, threads);
-  const ThreadsScope as_recorded(static_cast<int>(threads));
   const ScratchFolder scratch(options.scratch);
   QuantizeJob job = options.job;
   const Json& record = metadata.at("calibration");

@@ -11,6 +11,7 @@
 #include "pipeline/gguf_linear.h"
 #include "pipeline/module_pattern.h"
 #include "pipeline/search_result.h"
+#include "quant/fixed_parts.h"
 #include "quant/ggml_codes.h"
 #include "quant/gram_rounding.h"
 #include "quant/salience.h"
@@ -21,7 +22,7 @@ namespace {
 double error_of(const at::Tensor& weight_error, const at::Tensor& gram, int64_t tokens, const at::Tensor& rows) {
   at::Tensor by_row = quant::output_error_by_row(weight_error, gram, tokens);
   if (rows.defined()) by_row = by_row * rows * rows;  // back to the units of the original output
-  return by_row.sum(at::kDouble).item<double>();
+  return quant::total(by_row);
 }
 
 void store_bias(const models::LinearSpec& spec, models::FloatLinear& linear, at::ScalarType dtype, const TensorSink& sink) {

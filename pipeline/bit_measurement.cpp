@@ -23,6 +23,7 @@
 #include "pipeline/block_step.h"
 #include "pipeline/module_pattern.h"
 #include "pipeline/weight_formats.h"
+#include "quant/fixed_parts.h"
 #include "quant/gram_rounding.h"
 
 namespace salient::pipeline {
@@ -181,7 +182,7 @@ class BlockMeasurement {
         if (input.rows == 0) return kUnmeasured;
         at::Tensor by_row = quant::output_error_by_row(change, gram, input.rows);
         if (rows.defined()) by_row = by_row * rows * rows;  // in units of the original output
-        return by_row.sum(at::kDouble).item<double>();
+        return quant::total(by_row);
       };
       Measured measured{*job.spec, {job.spec->name, 0, weight.numel(), 0, {}}, {}, 0};
       for (const int bits : allowed_bits(options_, inputs_.bit_choices, job.spec->name)) {
@@ -357,7 +358,7 @@ std::vector<double> divergences(const BitPlanInputs& inputs, const Sample& sampl
     const at::Tensor probabilities = expected.exp();
     for (int64_t stream = 1; stream < streams.count(); ++stream) {
       at::Tensor found = log_probabilities(stream);
-      sums[static_cast<size_t>(stream)] += found.neg_().add_(expected).mul_(probabilities).sum(at::kDouble).item<double>();
+      sums[static_cast<size_t>(stream)] += quant::total(found.neg_().add_(expected).mul_(probabilities));
     }
   }
   // Rounding can leave a divergence of nearly nothing below 0.

@@ -5,6 +5,7 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
 
+#include <numeric>
 #include <system_error>
 
 #include "common/error.h"
@@ -103,7 +104,10 @@ double BlockObjective::error(GroupModule module, const models::BlockWeights& cha
     const at::Tensor expected = counted(output_->read(batch.begin, batch.count).to(pass_.device()));
     const at::Tensor by_token = (counted(run(module, moved, batch)) - expected).square().sum(-1, /*keepdim=*/false, at::kDouble);
     const at::Tensor finite = at::isfinite(expected).all(-1);
-    sum += at::where(finite, by_token, by_token.new_zeros({})).sum().item<double>();
+    // Token by token, so that the sum does not depend on how many come at a time.
+    const at::Tensor errors = at::where(finite, by_token, by_token.new_zeros({})).cpu().contiguous();
+    const double* error = errors.const_data_ptr<double>();
+    sum = std::accumulate(error, error + errors.numel(), sum);
     tokens += finite.sum().item<int64_t>();
   });
   return tokens > 0 ? sum / static_cast<double>(tokens) : 0.0;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <string>
 
 #include "common/cancellation.h"
@@ -28,6 +29,12 @@ at::Tensor counted_tokens(const calibration::TokenBlocks& tokens) {
 constexpr std::array<int64_t, 3> kCurveParts = {8, 4, 2};
 
 at::Tensor places(const at::Tensor& mask) { return at::nonzero(mask.flatten()).flatten(); }
+
+// mask: bool [blocks, width]
+quant::RowPieces places_of_blocks(const at::Tensor& mask) {
+  const at::Tensor counts = mask.sum(1);
+  return {counts.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>() + counts.numel()};
+}
 
 }  // namespace
 
@@ -64,19 +71,26 @@ void CalibrationPass::share_over(Ranks& ranks) {
 CalibrationPass::Batch CalibrationPass::batch(int64_t index) const {
   check_cancelled();
   const int64_t begin = own_.begin + index * batch_;
-  Batch batch{begin, std::min(batch_, own_.end() - begin), {}, {}, {}, {}, 0};
+  Batch batch;
+  batch.begin = begin;
+  batch.count = std::min(batch_, own_.end() - begin);
   const at::Tensor counted = counted_.defined() ? counted_.narrow(0, begin, batch.count) : at::Tensor();
+  batch.counted_pieces =
+      counted.defined() ? places_of_blocks(counted) : quant::RowPieces(static_cast<size_t>(batch.count), width());
   if (counted.defined() && !counted.all().item<bool>()) batch.counted = places(counted).to(device_);
   if (!held_.defined()) return batch;
   const at::Tensor held = held_.narrow(0, begin, batch.count).unsqueeze(1).expand({batch.count, width()});
   const at::Tensor fit = counted.defined() ? held.logical_not() & counted : held.logical_not();
-  batch.held_back = places(counted.defined() ? held & counted : held).to(device_);
+  const at::Tensor held_back = counted.defined() ? held & counted : held;
+  batch.held_back = places(held_back).to(device_);
+  batch.held_back_pieces = places_of_blocks(held_back);
   batch.fit = places(fit).to(device_);
+  batch.fit_pieces = places_of_blocks(fit);
   int64_t done = 0;  // blocks of the batch
   for (const auto& [end, blocks] : curve_) {
     const int64_t part_end = std::min(end - begin, batch.count);
     if (part_end <= done) continue;
-    batch.curve.push_back({fit.narrow(0, done, part_end - done).sum().item<int64_t>(), end - begin <= batch.count ? blocks : 0});
+    batch.curve.push_back({part_end - done, end - begin <= batch.count ? blocks : 0});
     done = part_end;
   }
   if (begin + batch.count == rows()) batch.all_blocks = fit_blocks_;
@@ -116,16 +130,20 @@ void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const Cal
   if (!into.gram.defined()) into = quant::make_input_statistics(x.size(-1), x.device());
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   if (!batch.held_back.defined())
-    return quant::accumulate(into, batch.counted.defined() ? rows.index_select(0, batch.counted) : rows);
-  if (batch.fit.numel() > 0) quant::accumulate(into, rows.index_select(0, batch.fit));
+    return quant::accumulate(into, batch.counted.defined() ? rows.index_select(0, batch.counted) : rows, batch.counted_pieces);
+  if (batch.fit.numel() > 0) quant::accumulate(into, rows.index_select(0, batch.fit), batch.fit_pieces);
   int64_t begin = 0;
+  auto piece = batch.fit_pieces.begin();
   for (const CalibrationPass::Batch::CurvePart& part : batch.curve) {
-    quant::accumulate_curve(into, rows.index_select(0, batch.fit.narrow(0, begin, part.places)));
-    begin += part.places;
-    if (part.blocks > 0) quant::end_curve_point(into, part.blocks);
+    const quant::RowPieces pieces(piece, piece + part.blocks);
+    const int64_t places = std::accumulate(pieces.begin(), pieces.end(), int64_t{0});
+    quant::accumulate_curve(into, rows.index_select(0, batch.fit.narrow(0, begin, places)), pieces);
+    piece += part.blocks;
+    begin += places;
+    if (part.ends > 0) quant::end_curve_point(into, part.ends);
   }
   if (batch.all_blocks > 0) into.curve.push_back({batch.all_blocks, {}});
-  if (batch.held_back.numel() > 0) quant::accumulate_held_back(into, rows.index_select(0, batch.held_back));
+  if (batch.held_back.numel() > 0) quant::accumulate_held_back(into, rows.index_select(0, batch.held_back), batch.held_back_pieces);
 }
 
 void finish_statistics(quant::InputStatistics& statistics) {

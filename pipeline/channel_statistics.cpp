@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "models/io/safetensors.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::pipeline {
 namespace {
@@ -91,8 +92,8 @@ void add_tokens(ChannelStatistics& into, const at::Tensor& x) {
   const at::Tensor values = x.to(at::kFloat);
   if (!into.abs_sum.defined()) into = empty_statistics(x.size(1), x.device());
   const at::Tensor magnitudes = values.abs();
-  into.abs_sum += magnitudes.sum({0}, /*keepdim=*/false, at::kDouble);
-  into.square_sum += values.square().sum({0}, /*keepdim=*/false, at::kDouble);
+  into.abs_sum += quant::sum_of_rows(magnitudes);
+  into.square_sum += quant::sum_of_rows(values.square());
   into.max_abs = at::maximum(into.max_abs, magnitudes.amax(0));
   into.tokens += x.size(0);
 }

@@ -16,6 +16,7 @@
 #include "models/gguf/gguf_tensors.h"
 #include "pipeline/activation_file.h"
 #include "pipeline/calibration_pass.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -32,7 +33,7 @@ struct SquareSum {
   double tokens = 0;
 
   void add(const at::Tensor& rows) {  // [tokens, features]
-    const at::Tensor squares = rows.to(at::kDouble).square().sum(0);
+    const at::Tensor squares = quant::sum_of_rows(rows.to(at::kDouble).square());
     sum = sum.defined() ? sum + squares : squares;
     tokens += static_cast<double>(rows.size(0));
   }

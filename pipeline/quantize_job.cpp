@@ -1,6 +1,5 @@
 #include "pipeline/quantize_job.h"
 
-#include <ATen/Parallel.h>
 #include <torch/version.h>
 
 #include <chrono>
@@ -89,8 +88,7 @@ std::string rows_key(const models::Checkpoint& checkpoint, const calibration::Se
                                {"seed", options.seed},
                                {"openings", options.openings},
                                {"end_ids", options.end_ids},
-                               {"libtorch", TORCH_VERSION},
-                               {"threads", at::get_num_threads()}}))
+                               {"libtorch", TORCH_VERSION}}))
       .substr(0, 16);
 }
 

@@ -1,6 +1,5 @@
 #include "pipeline/quantize_output.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/sum.h>
 #include <torch/version.h>
 
@@ -58,7 +57,6 @@ Json metadata_json(const QuantizeWork& job, const Json& mean_bits, const Quantiz
       {"mean_bits", mean_bits},
       {"search", std::move(settings)},
       {"device", at::Device(options.device.type()).str()},
-      {"threads", at::get_num_threads()},  // sums have another order with others
       {"calibration", with_reached(options.calibration_record, progress.reports)},
       {"calibration_tokens", tokens.mask.defined() ? tokens.mask.sum().item<int64_t>() : tokens.lengths.sum().item<int64_t>()},
       {"calibration_blocks", tokens.ids.size(0)},

@@ -4,7 +4,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/diagonal.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -16,6 +15,7 @@
 
 #include "common/cancellation.h"
 #include "common/error.h"
+#include "quant/fixed_product.h"
 #include "quant/input_statistics.h"
 
 namespace salient::quant {
@@ -144,7 +144,7 @@ at::Tensor round_chunk(const QuantizedWeight& nearest, const at::Tensor& weight,
   const at::Tensor diagonal = gram.diagonal().contiguous();
   for (int iteration = 0; iteration < options.iterations; ++iteration) {
     check_cancelled();
-    const at::Tensor gradient = at::mm(state.error, gram);
+    const at::Tensor gradient = product(state.error, gram);
     const Step step = step_at(iteration, options);
     at::parallel_for(0, rows, 16, [&](int64_t begin, int64_t end) {
       move(state, gradient.const_data_ptr<float>(), scales, row_weight, diagonal.const_data_ptr<float>(), step, begin, end, columns,

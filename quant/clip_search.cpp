@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -13,6 +12,8 @@
 #include <vector>
 
 #include "common/cancellation.h"
+#include "quant/fixed_parts.h"
+#include "quant/fixed_product.h"
 #include "quant/vector_loops.h"
 
 namespace salient::quant {
@@ -38,10 +39,10 @@ at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options
   const int64_t group = blocks.size(1);
   const at::Tensor error = at::empty({groups, rows, group}, at::kFloat);
   write_quantization_error(weight, {}, options, range, error);
-  const at::Tensor product = at::bmm(error, blocks);
+  const at::Tensor products = product(error, blocks);
   at::Tensor result = at::empty({rows, groups}, at::kFloat);
   const float* left = error.const_data_ptr<float>();
-  const float* right = product.const_data_ptr<float>();
+  const float* right = products.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
   at::parallel_for(0, groups * rows, std::max<int64_t>(1, kParallelElements / group), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item)
@@ -95,8 +96,8 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     const at::Tensor one = at::ones({count, groups});
     result.range.low.narrow(0, begin, count).copy_(at::where(keep, best_low, one));
     result.range.high.narrow(0, begin, count).copy_(at::where(keep, best_high, one));
-    result.error_before += before.sum(at::kDouble).item<double>();
-    result.error_after += at::where(after < before, after, before).sum(at::kDouble).item<double>();
+    result.error_before += total(before);
+    result.error_after += total(at::where(after < before, after, before));
     clipped += (keep & ((best_low < 1.0) | (best_high < 1.0))).sum().item<int64_t>();
   }
   result.clipped_share = static_cast<double>(clipped) / static_cast<double>(out * groups);

@@ -1,7 +1,6 @@
 #include "quant/code_descent.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/sub.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "quant/fixed_product.h"
 #include "quant/vector_loops.h"
 
 namespace salient::quant {
@@ -122,7 +122,7 @@ void descend_chunk(const QuantizedWeight& quantized, const at::Tensor& weight, c
   const int64_t columns = weight.size(1);
   const int64_t groups = quantized.scales.size(1);
   at::Tensor error = at::sub(dequantize(quantized), weight);
-  at::Tensor gradient = at::mm(error, gram);
+  at::Tensor gradient = product(error, gram);
   const float* g = gram.const_data_ptr<float>();
   const at::Tensor zeros = quantized.zeros.to(at::kFloat).contiguous();
   const Row first{quantized.codes.data_ptr<uint8_t>(),

@@ -5,7 +5,6 @@
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 
@@ -15,7 +14,10 @@
 
 #include "common/cancellation.h"
 #include "common/error.h"
+#include "quant/cholesky.h"
 #include "quant/clones.h"
+#include "quant/fixed_parts.h"
+#include "quant/fixed_product.h"
 
 namespace salient::quant {
 namespace {
@@ -82,7 +84,7 @@ void reflect_upper(const at::Tensor& matrix) {
 CompensationFactor factorize_gram(const at::Tensor& gram, const RoundingOptions& options) {
   CompensationFactor result;
   at::Tensor diagonal = gram.diagonal().clone();
-  const double mean = diagonal.mean().item<double>();
+  const double mean = total(diagonal) / static_cast<double>(diagonal.numel());
   diagonal = at::where(diagonal > 0.0, diagonal, at::ones_like(diagonal) * (mean > 0 ? mean : 1.0));
   if (options.order == ColumnOrder::kActivation) {
     result.order = at::argsort(diagonal, /*stable=*/true, /*dim=*/0, /*descending=*/true);
@@ -96,10 +98,8 @@ CompensationFactor factorize_gram(const at::Tensor& gram, const RoundingOptions&
   for (double damping = options.damping; damping < 1e3; damping = std::max(damping * 10, 1e-4)) {
     gather_reversed(known, result.order, factor);
     factor.diagonal().copy_(diagonal + damping * (mean > 0 ? mean : 1.0));
-    at::Tensor lower = factor.t();  // LAPACK's layout, so that nothing is copied
-    at::Tensor info = at::empty({}, at::kInt);
-    at::linalg_cholesky_ex_out(lower, info, lower);
-    if (info.item<int>() != 0) continue;
+    const at::Tensor lower = factor.t();  // its columns lie together
+    if (!factorize_cholesky(lower)) continue;
     reflect_upper(factor);
     result.factor = factor.div_(factor.diagonal().clone().unsqueeze(0));
     result.damping = damping;
@@ -153,8 +153,8 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
     });
     const int64_t rest = columns - begin - count;
     if (rest > 0) {
-      target.narrow(1, begin + count, rest)
-          .addmm_(error.narrow(1, begin, count), factor.factor.narrow(0, begin, count).narrow(1, begin + count, rest));
+      add_product(target.narrow(1, begin + count, rest), error.narrow(1, begin, count),
+                  factor.factor.narrow(0, begin, count).narrow(1, begin + count, rest));
     }
   }
   return result;

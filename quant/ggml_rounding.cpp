@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quant/fixed_parts.h"
 #include "quant/ggml_codes.h"
 
 namespace salient::quant {
@@ -38,7 +39,7 @@ AffineOptions ggml_stand_in(GgmlType type) {
 
 at::Tensor ggml_importance(const at::Tensor& gram) {
   const at::Tensor diagonal = gram.diagonal();
-  const double mean = diagonal.mean(at::kDouble).item<double>();
+  const double mean = total(diagonal) / static_cast<double>(diagonal.numel());
   if (!(mean > 0) || !std::isfinite(mean)) return {};
   // Divided by the mean, so that no product with it overflows.
   return (diagonal / mean).clamp_min(kLeastImportance).contiguous();

@@ -1,10 +1,8 @@
 #include "quant/input_statistics.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/nonzero.h>
@@ -13,14 +11,17 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
+#include "quant/fixed_parts.h"
+#include "quant/fixed_product.h"
 #include "quant/vector_loops.h"
 
 namespace salient::quant {
 namespace {
-// Rows of the error matrix that are multiplied at a time: bounds the temporary to kRowChunk x features floats.
-constexpr int64_t kRowChunk = 4096;
+// Rows of the error matrix that one thread multiplies at a time.
+constexpr int64_t kErrorRows = 128;
 
 // The Gram matrix is symmetric: of its blocks only those on and above the diagonal are multiplied, which saves up to half of the
 // work. Narrower blocks than this cost more in small products than they save.
@@ -49,49 +50,54 @@ at::Tensor quadratic_form(const at::Tensor& error, const at::Tensor& gram) {
   return total;
 }
 
-// The upper half of rows^T rows.
-void add_products(at::Tensor& gram, const at::Tensor& rows) {
-  const int64_t features = rows.size(1);
-  const int64_t width = block_width(features);
-  for (int64_t begin = 0; begin < features; begin += width) {
-    const int64_t count = std::min(width, features - begin);
-    const at::Tensor left = rows.narrow(1, begin, count);
-    gram.narrow(0, begin, count).narrow(1, begin, features - begin).addmm_(left.t(), rows.narrow(1, begin, features - begin));
-  }
-}
-
-// Sum of |x| over the rows: float64 [features]. Threads share the columns, so that their number changes nothing.
+// Sum of |x| over the rows: float64 [features].
 at::Tensor magnitude_sum(const at::Tensor& rows) {
   if (!rows.is_cpu() || !rows.is_contiguous()) return rows.abs().sum(0, /*keepdim=*/false, at::kDouble);
   const int64_t features = rows.size(1);
   at::Tensor sum = at::zeros({features}, at::kDouble);
   double* to = sum.data_ptr<double>();
   const float* from = rows.const_data_ptr<float>();
-  const int64_t stretches = (features + kStretch - 1) / kStretch;
-  at::parallel_for(0, stretches, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t stretch = begin; stretch < end; ++stretch) {
-      const int64_t first = stretch * kStretch;
-      const int64_t count = std::min(kStretch, features - first);
-      for (int64_t row = 0; row < rows.size(0); ++row) add_magnitudes(to + first, from + row * features + first, count);
-    }
+  in_fixed_parts(features, kStretch, [&](int64_t begin, int64_t end) {
+    for (int64_t row = 0; row < rows.size(0); ++row) add_magnitudes(to + begin, from + row * features + begin, end - begin);
   });
   return sum;
 }
 
-// Returns how many rows were counted.
-int64_t add_rows(InputStatistics& statistics, at::Tensor& gram, const at::Tensor& x) {
-  at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
-  at::Tensor sum = magnitude_sum(rows);
-  if (!at::isfinite(sum).all().item<bool>()) {
-    const at::Tensor finite = at::isfinite(rows).all(1);
-    statistics.skipped_rows += rows.size(0) - finite.sum().item<int64_t>();
-    rows = rows.index_select(0, at::nonzero(finite).flatten());
-    sum = magnitude_sum(rows);
+// What is added to a Gram matrix.
+struct CountedRows {
+  at::Tensor rows;
+  RowPieces pieces;
+};
+
+// Those of `rows` without NaN and infinite values, and how many are left in each piece.
+CountedRows finite_rows(const at::Tensor& rows, const RowPieces& pieces) {
+  const at::Tensor finite = at::isfinite(rows).all(1).cpu();
+  RowPieces left;
+  int64_t begin = 0;
+  for (const int64_t count : pieces) {
+    left.push_back(finite.narrow(0, begin, count).sum().item<int64_t>());
+    begin += count;
   }
-  add_products(gram, rows);
+  return {rows.index_select(0, at::nonzero(finite).flatten().to(rows.device())), std::move(left)};
+}
+
+RowPieces pieces_of(const at::Tensor& rows, const RowPieces& given) { return given.empty() ? RowPieces{rows.size(0)} : given; }
+
+// Returns how many rows were counted.
+int64_t add_rows(InputStatistics& statistics, at::Tensor& gram, const at::Tensor& x, const RowPieces& pieces) {
+  CountedRows counted{x.reshape({-1, x.size(-1)}).to(at::kFloat), {}};
+  counted.pieces = pieces_of(counted.rows, pieces);
+  at::Tensor sum = magnitude_sum(counted.rows);
+  if (!at::isfinite(sum).all().item<bool>()) {
+    const int64_t all = counted.rows.size(0);
+    counted = finite_rows(counted.rows, counted.pieces);
+    statistics.skipped_rows += all - counted.rows.size(0);
+    sum = magnitude_sum(counted.rows);
+  }
+  add_upper_gram(gram, counted.rows, counted.pieces);
   statistics.abs_sum.add_(sum);
-  statistics.rows += rows.size(0);
-  return rows.size(0);
+  statistics.rows += counted.rows.size(0);
+  return counted.rows.size(0);
 }
 
 // The lower half from the upper one.
@@ -120,14 +126,16 @@ InputStatistics make_input_statistics(int64_t features, at::Device device) {
           {}};
 }
 
-void accumulate(InputStatistics& statistics, const at::Tensor& x) { add_rows(statistics, statistics.gram, x); }
-
-void accumulate_held_back(InputStatistics& statistics, const at::Tensor& x) {
-  if (!statistics.held_gram.defined()) statistics.held_gram = at::zeros_like(statistics.gram);
-  statistics.held_rows += add_rows(statistics, statistics.held_gram, x);
+void accumulate(InputStatistics& statistics, const at::Tensor& x, const RowPieces& pieces) {
+  add_rows(statistics, statistics.gram, x, pieces);
 }
 
-void accumulate_curve(InputStatistics& statistics, const at::Tensor& x) {
+void accumulate_held_back(InputStatistics& statistics, const at::Tensor& x, const RowPieces& pieces) {
+  if (!statistics.held_gram.defined()) statistics.held_gram = at::zeros_like(statistics.gram);
+  statistics.held_rows += add_rows(statistics, statistics.held_gram, x, pieces);
+}
+
+void accumulate_curve(InputStatistics& statistics, const at::Tensor& x, const RowPieces& pieces) {
   std::vector<CurvePoint>& curve = statistics.curve;
   if (curve.empty()) {
     curve.push_back({0, at::zeros_like(statistics.gram)});
@@ -135,8 +143,8 @@ void accumulate_curve(InputStatistics& statistics, const at::Tensor& x) {
     curve.push_back({0, curve.back().gram.clone()});
   }
   const at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
-  const at::Tensor finite = at::isfinite(rows).all(1);
-  add_products(curve.back().gram, finite.all().item<bool>() ? rows : rows.index_select(0, at::nonzero(finite).flatten()));
+  const CountedRows counted = finite_rows(rows, pieces_of(rows, pieces));
+  add_upper_gram(curve.back().gram, counted.rows, counted.pieces);
 }
 
 void end_curve_point(InputStatistics& statistics, int64_t blocks) { statistics.curve.back().blocks = blocks; }
@@ -164,16 +172,20 @@ at::Tensor mean_abs(const InputStatistics& statistics) {
 }
 
 at::Tensor output_error_by_row(const at::Tensor& weight_error, const at::Tensor& gram, int64_t rows) {
-  std::vector<at::Tensor> parts;
-  for (int64_t begin = 0; begin < weight_error.size(0); begin += kRowChunk) {
-    const at::Tensor part = weight_error.narrow(0, begin, std::min(kRowChunk, weight_error.size(0) - begin));
-    parts.push_back(quadratic_form(part, gram));
+  at::Tensor errors;
+  if (weight_error.is_cpu()) {
+    errors = at::empty({weight_error.size(0)}, weight_error.options());
+    in_fixed_parts(weight_error.size(0), kErrorRows, [&](int64_t begin, int64_t end) {
+      errors.narrow(0, begin, end - begin).copy_(quadratic_form(weight_error.narrow(0, begin, end - begin), gram));
+    });
+  } else {
+    errors = quadratic_form(weight_error, gram);
   }
-  return at::cat(parts).div_(static_cast<double>(std::max<int64_t>(1, rows)));
+  return errors.div_(static_cast<double>(std::max<int64_t>(1, rows)));
 }
 
 double output_error(const at::Tensor& weight_error, const at::Tensor& gram, int64_t rows) {
-  return output_error_by_row(weight_error, gram, rows).sum(at::kDouble).item<double>();
+  return total(output_error_by_row(weight_error, gram, rows));
 }
 
 }  // namespace salient::quant

@@ -32,14 +32,18 @@ struct InputStatistics {
 
 InputStatistics make_input_statistics(int64_t features, at::Device device);
 
+// How many rows each piece of a call has, 0 for one without any; empty = one piece of all rows. Gram matrices are added up piece by piece: the same pieces
+// give the same bits, however many of them come in one call, and for every number of threads.
+using RowPieces = std::vector<int64_t>;
+
 // x: float32 [rows, features] (any number of leading dimensions). Rows with a value that is not finite are skipped. Only the upper
 // half of a Gram matrix is kept up to date, and rows that are held back are not in `gram` yet: call finish() after the last one.
 // Call order: (accumulate | accumulate_held_back)* finish.
-void accumulate(InputStatistics& statistics, const at::Tensor& x);
-void accumulate_held_back(InputStatistics& statistics, const at::Tensor& x);
+void accumulate(InputStatistics& statistics, const at::Tensor& x, const RowPieces& pieces = {});
+void accumulate_held_back(InputStatistics& statistics, const at::Tensor& x, const RowPieces& pieces = {});
 void finish(InputStatistics& statistics);
 // Adds x to the Gram matrix of the next point of the curve, which holds all points' rows before it; nothing else changes.
-void accumulate_curve(InputStatistics& statistics, const at::Tensor& x);
+void accumulate_curve(InputStatistics& statistics, const at::Tensor& x, const RowPieces& pieces = {});
 // Ends that point.
 void end_curve_point(InputStatistics& statistics, int64_t blocks);
 

@@ -12,6 +12,7 @@
 #include <numeric>
 
 #include "common/error.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::quant {
 namespace {
@@ -74,14 +75,14 @@ at::Tensor find_salient_channels(const at::Tensor& mean_abs, const at::Tensor& w
   check_share("salient ratio", ratio);
   const int64_t count = ratio > 0.0 ? std::max<int64_t>(1, std::llround(ratio * static_cast<double>(mean_abs.numel()))) : 0;
   if (!weight.defined()) return largest_channels(mean_abs, count);
-  return largest_channels(mean_abs.to(at::kDouble) * weight.abs().sum(0, /*keepdim=*/false, at::kDouble), count);
+  return largest_channels(mean_abs.to(at::kDouble) * sum_of_rows(weight.abs()), count);
 }
 
 at::Tensor channel_error_share(const at::Tensor& weight_error, const at::Tensor& gram) {
   at::Tensor squares = at::zeros({weight_error.size(1)}, at::kDouble);
   for (int64_t begin = 0; begin < weight_error.size(0); begin += kRowChunk) {
     const at::Tensor part = weight_error.narrow(0, begin, std::min(kRowChunk, weight_error.size(0) - begin)).to(at::kDouble);
-    squares.add_((part * part).sum(0));
+    squares.add_(sum_of_rows(part * part));
   }
   return squares.mul_(gram.diagonal().to(at::kDouble));
 }

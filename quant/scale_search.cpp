@@ -14,6 +14,7 @@
 
 #include "common/cancellation.h"
 #include "common/error.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::quant {
 namespace {
@@ -38,8 +39,9 @@ at::Tensor average_tied(const at::Tensor& values, const at::Tensor& tie) {
 
 at::Tensor candidate_scales(const std::string& kind, double ratio, const at::Tensor& x, const at::Tensor& w) {
   if (kind == "identity") return at::ones_like(x);
-  at::Tensor s = x.pow(ratio);
-  if (kind == "duo") s = s / (w.pow(1.0 - ratio) + kRatioEpsilon);
+  const auto power = [](const at::Tensor& base, double exponent) { return elementwise(base, [&](const at::Tensor& part) { return part.pow(exponent); }); };
+  at::Tensor s = power(x, ratio);
+  if (kind == "duo") s = s / (power(w, 1.0 - ratio) + kRatioEpsilon);
   s = s.clamp_min(kLeastScale);
   // Channels that nothing feeds and nothing reads, such as those of padding, have no say in the others' scales.
   const at::Tensor absent = (x == 0).logical_and(w == 0);
@@ -80,7 +82,7 @@ at::Tensor magnitude_sum(const at::Tensor& weight, int64_t group_size) {
   const int64_t columns = weight.size(1);
   at::Tensor grouped = weight.abs().view({weight.size(0), columns / group_size, group_size});
   grouped = grouped / (grouped.amax(2, /*keepdim=*/true) + kWeightEpsilon);
-  return grouped.sum(0, /*keepdim=*/false, at::kDouble).view({columns});
+  return sum_of_rows(grouped.view({-1, columns}));
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
@@ -18,6 +17,8 @@
 #include "common/error.h"
 #include "models/decoder/decode_attention.h"
 #include "models/decoder/ragged_attention.h"
+#include "quant/fixed_parts.h"
+#include "quant/fixed_product.h"
 #include "quant/int8_rows.h"
 
 namespace salient::models {
@@ -53,14 +54,14 @@ at::Tensor explicit_attention(const DecoderConfig& config, const at::Tensor& sin
   std::vector<at::Tensor> parts;
   for (int64_t begin = 0; begin < tokens; begin += step) {
     const int64_t count = std::min(step, tokens - begin);
-    at::Tensor logits = at::matmul(query.narrow(2, begin, count), wide_keys.transpose(2, 3)).mul_(scale);
+    at::Tensor logits = quant::product(query.narrow(2, begin, count), wide_keys.transpose(2, 3)).mul_(scale);
     if (config.attention_softcap > 0.0) logits = logits.div_(config.attention_softcap).tanh_().mul_(config.attention_softcap);
     if (mask.mask.defined()) logits = logits + (mask.mask.size(2) == tokens ? mask.mask.narrow(2, begin, count) : mask.mask);
     if (sinks.defined())
       logits = at::cat({logits, sinks.to(logits.scalar_type()).view({1, heads, 1, 1}).expand({batch, heads, count, 1})}, -1);
     at::Tensor share = at::softmax(logits, -1, at::kFloat).to(values.scalar_type());
     if (sinks.defined()) share = share.narrow(-1, 0, total);
-    parts.push_back(at::matmul(share, wide_values));
+    parts.push_back(quant::product(share, wide_values));
   }
   return parts.size() == 1 ? parts.front() : at::cat(parts, 2);
 }
@@ -283,7 +284,7 @@ at::Tensor standard_attention(const AttentionCall& call, const at::Tensor& x) {
     query = query * call.context.query_growth;
   const at::Tensor keys = place(projected.keys, call.weights.at(NormSlot::kKey));
   at::Tensor attention = attend_with_cache(call, query, keys, clip(projected.values).transpose(1, 2));
-  if (projected.gate.defined()) attention = attention * at::sigmoid(projected.gate);
+  if (projected.gate.defined()) attention = attention * quant::elementwise(projected.gate, at::sigmoid);
   call.observe(InputSlot::kAttentionOutput, attention);
   return forward(call.weights.at(LinearSlot::kOProj), attention);
 }

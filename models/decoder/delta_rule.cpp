@@ -5,12 +5,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/linalg_solve_triangular.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <vector>
+
+#include "quant/fixed_product.h"
 
 namespace salient::models {
 namespace {
@@ -50,13 +51,13 @@ at::Tensor delta_rule_chunks(const DeltaRuleInput& input, at::Tensor& state, int
     const at::Tensor decay_from_start = at::exp(total).to(at::kFloat).unsqueeze(-1);
     const at::Tensor decay_to_end = at::exp(total.narrow(2, n - 1, 1) - total).to(at::kFloat).unsqueeze(-1);
 
-    const at::Tensor system = at::matmul(key * rate, key.transpose(-1, -2)) * decay;  // its diagonal is taken for ones
-    const at::Tensor wrong = rate * (input.value.narrow(2, begin, n) - decay_from_start * at::matmul(key, memory));
+    const at::Tensor system = quant::product(key * rate, key.transpose(-1, -2)) * decay;  // its diagonal is taken for ones
+    const at::Tensor wrong = rate * (input.value.narrow(2, begin, n) - decay_from_start * quant::product(key, memory));
     const at::Tensor update = at::linalg_solve_triangular(system, wrong, /*upper=*/false, /*left=*/true, /*unitriangular=*/true);
 
-    outputs.push_back(at::matmul(query * decay_from_start, memory) +
-                      at::matmul(at::matmul(query, key.transpose(-1, -2)) * decay, update));
-    memory = memory * decay_from_start.narrow(2, n - 1, 1) + at::matmul((key * decay_to_end).transpose(-1, -2), update);
+    outputs.push_back(quant::product(query * decay_from_start, memory) +
+                      quant::product(quant::product(query, key.transpose(-1, -2)) * decay, update));
+    memory = memory * decay_from_start.narrow(2, n - 1, 1) + quant::product((key * decay_to_end).transpose(-1, -2), update);
   }
   state = memory;
   return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 2);
@@ -64,9 +65,9 @@ at::Tensor delta_rule_chunks(const DeltaRuleInput& input, at::Tensor& state, int
 
 at::Tensor delta_rule_step(const DeltaRuleInput& input, at::Tensor& state) {
   const at::Tensor decayed = state_or_zero(input, state) * at::exp(input.log_decay).unsqueeze(-1);
-  const at::Tensor update = input.rate.unsqueeze(-1) * (input.value - at::matmul(input.key, decayed));
+  const at::Tensor update = input.rate.unsqueeze(-1) * (input.value - quant::product(input.key, decayed));
   state = decayed + input.key.transpose(-1, -2) * update;
-  return at::matmul(input.query, state);
+  return quant::product(input.query, state);
 }
 
 }  // namespace salient::models

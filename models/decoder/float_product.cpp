@@ -7,6 +7,9 @@
 
 #include <optional>
 #include <string_view>
+#include <vector>
+
+#include "quant/fixed_product.h"
 
 namespace salient::models {
 namespace {
@@ -14,8 +17,9 @@ namespace {
 // Below, the product is bound by reading the weights, and oneDNN would only copy them first.
 constexpr int64_t kLeastRows = 16;
 
-using OneDnnLinear = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, std::string_view attribute,
-                                c10::List<std::optional<at::Scalar>> scalars, std::optional<std::string_view> algorithm);
+using OneDnnLinear = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                                std::string_view attribute, c10::List<std::optional<at::Scalar>> scalars,
+                                std::optional<std::string_view> algorithm);
 
 // Nothing in a libtorch without oneDNN, or with another signature of the operator, which is not part of its documented interface.
 std::optional<c10::TypedOperatorHandle<OneDnnLinear>> find_onednn_linear() {
@@ -32,13 +36,19 @@ std::optional<c10::TypedOperatorHandle<OneDnnLinear>> find_onednn_linear() {
 }  // namespace
 
 at::Tensor float_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat && weight.is_contiguous() && x.numel() > 0 &&
-                     x.numel() / x.size(-1) >= kLeastRows;
-  if (!plain || !at::globalContext().userEnabledMkldnn()) return at::linear(x, weight, bias);
-  static const auto onednn = find_onednn_linear();
-  if (!onednn) return at::linear(x, weight, bias);
-  return onednn->call(x.contiguous(), weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt, "none",
-                      c10::List<std::optional<at::Scalar>>(), std::nullopt);
+  const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat && x.numel() > 0;
+  if (!plain) return at::linear(x, weight, bias);
+  if (x.numel() / x.size(-1) >= kLeastRows && weight.is_contiguous() && at::globalContext().userEnabledMkldnn()) {
+    static const auto onednn = find_onednn_linear();
+    if (onednn) {
+      return onednn->call(x.contiguous(), weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt, "none",
+                          c10::List<std::optional<at::Scalar>>(), std::nullopt);
+    }
+  }
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  at::Tensor result = quant::product(x.reshape({-1, x.size(-1)}), weight.t()).view(shape);
+  return bias.defined() ? result.add_(bias) : result;
 }
 
 }  // namespace salient::models

@@ -17,6 +17,7 @@
 #include "models/decoder/attention.h"
 #include "models/decoder/delta_rule.h"
 #include "models/decoder/mlp.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::models {
 namespace {
@@ -88,14 +89,15 @@ DeltaRuleInput rule_input(const AttentionCall& call, const Projections& projecti
   const auto parts = qkv.split_with_sizes({keys, keys, values}, -1);
   const at::Tensor speed = at::exp(call.weights.at(ParameterSlot::kDecayLog).to(at::kFloat));
   const at::Tensor decay =
-      at::softplus(projections.decay.to(at::kFloat) + call.weights.at(ParameterSlot::kDecayBias).to(at::kFloat));
+      quant::elementwise(projections.decay.to(at::kFloat) + call.weights.at(ParameterSlot::kDecayBias).to(at::kFloat),
+                         [](const at::Tensor& x) { return at::softplus(x); });
   DeltaRuleInput input;
   input.query =
       unit_length(by_head(parts[0], linear.key_head_dim, share)) * (1.0 / std::sqrt(static_cast<double>(linear.key_head_dim)));
   input.key = unit_length(by_head(parts[1], linear.key_head_dim, share));
   input.value = by_head(parts[2], linear.value_head_dim, 1);
   input.log_decay = (-speed * decay).transpose(1, 2).contiguous();
-  input.rate = at::sigmoid(projections.rate).to(at::kFloat).transpose(1, 2).contiguous();
+  input.rate = quant::elementwise(projections.rate, at::sigmoid).to(at::kFloat).transpose(1, 2).contiguous();
   return input;
 }
 
@@ -115,7 +117,7 @@ at::Tensor linear_attention(const AttentionCall& call, const at::Tensor& hidden)
   if (call.cache != nullptr) call.cache->recurrent = state;
 
   const at::Tensor normed = normalize(call.weights.at(NormSlot::kLinearAttention), read.transpose(1, 2).to(x.scalar_type()));
-  const at::Tensor output = (normed * at::silu(projections.gate.to(at::kFloat))).to(x.scalar_type()).flatten(2);
+  const at::Tensor output = (normed * quant::elementwise(projections.gate.to(at::kFloat), at::silu)).to(x.scalar_type()).flatten(2);
   call.observe(InputSlot::kAttentionOutput, output);
   return forward(call.weights.at(LinearSlot::kOProj), output);
 }

@@ -20,6 +20,7 @@
 #include "common/error.h"
 #include "quant/clones.h"
 #include "quant/exponential.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::models {
 namespace {
@@ -63,7 +64,7 @@ at::Tensor apply_xielu(const Xielu& shape, const at::Tensor& x) {
 // gpt-oss: the gate is clamped above, the up branch on both sides, and one is added to it.
 at::Tensor clamped_swiglu(const at::Tensor& gate, const at::Tensor& up, double limit, double alpha) {
   const at::Tensor bounded = gate.clamp_max(limit);
-  return (up.clamp(-limit, limit) + 1.0) * (bounded * at::sigmoid(alpha * bounded));
+  return (up.clamp(-limit, limit) + 1.0) * (bounded * quant::elementwise(alpha * bounded, at::sigmoid));
 }
 
 // In one pass over memory. gate, up: float32 [..., width]; into the gate where it is not a part of something else.
@@ -120,7 +121,7 @@ void check_activation(std::string_view hidden_act, const std::string& where) {
 at::Tensor activate(std::string_view hidden_act, const at::Tensor& x) {
   const ActivationRow* row = find_activation(hidden_act);
   if (row == nullptr) fail(ErrorKind::kInternal, "activation '{}' was not checked", hidden_act);
-  return row->apply(x);
+  return quant::elementwise(x, row->apply);
 }
 
 int activation_homogeneity(std::string_view hidden_act) {

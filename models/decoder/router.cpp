@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/sigmoid.h>
@@ -17,7 +16,9 @@
 #include <variant>
 #include <vector>
 
+#include "models/decoder/float_product.h"
 #include "models/decoder/mlp.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::models {
 namespace {
@@ -27,8 +28,7 @@ constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 at::Tensor router_logits(const Linear& router, const at::Tensor& x) {
   const auto* plain = std::get_if<FloatLinear>(&router);
   if (plain == nullptr) return forward(router, x).to(at::kFloat);
-  const std::optional<at::Tensor> bias = plain->bias.defined() ? std::optional(plain->bias.to(at::kFloat)) : std::nullopt;
-  return at::linear(x.to(at::kFloat), plain->weight.to(at::kFloat), bias);
+  return float_product(x.to(at::kFloat), plain->weight.to(at::kFloat), plain->bias.defined() ? plain->bias.to(at::kFloat) : at::Tensor());
 }
 
 // Scores of experts outside the best groups become -inf.
@@ -80,7 +80,7 @@ Routing route(const DecoderConfig& config, const BlockWeights& weights, const at
   Routing routing;
   switch (moe.score) {
     case RouterScore::kSoftmax: routing = scored(moe, at::softmax(logits, -1), correction); break;
-    case RouterScore::kSigmoid: routing = scored(moe, at::sigmoid(logits), correction); break;
+    case RouterScore::kSigmoid: routing = scored(moe, quant::elementwise(logits, at::sigmoid), correction); break;
     case RouterScore::kSoftmaxOfChosen:
       std::tie(routing.weights, routing.experts) = at::topk(logits, moe.experts_per_token, -1);
       routing.weights = at::softmax(routing.weights, -1);
@@ -114,7 +114,7 @@ at::Tensor shared_expert_forward(const DecoderConfig& config, const BlockWeights
   if (config.moe.shared_intermediate_size == 0) return {};
   const at::Tensor output = mlp_forward(config, weights.shared_expert, kSharedExpert, x, observer);
   const Linear& gate = weights.at(LinearSlot::kSharedExpertGate);
-  return has_weight(gate) ? output * at::sigmoid(forward(gate, x)) : output;
+  return has_weight(gate) ? output * quant::elementwise(forward(gate, x), at::sigmoid) : output;
 }
 
 at::Tensor mixture_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x,

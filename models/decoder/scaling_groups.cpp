@@ -13,6 +13,7 @@
 
 #include "common/error.h"
 #include "models/decoder/mlp.h"
+#include "quant/fixed_parts.h"
 
 namespace salient::models {
 namespace {
@@ -222,7 +223,7 @@ void scale_columns(Linear& linear, const at::Tensor& scales) {
 
 at::Tensor divided_rows(const ScalingGroup& group, const at::Tensor& scales, int64_t out_features) {
   const at::Tensor by_row = by_smooth_channel(group, scales, out_features);
-  return group.power == 1 ? by_row : by_row.pow(1.0 / group.power);
+  return group.power == 1 ? by_row : quant::elementwise(by_row, [&](const at::Tensor& x) { return x.pow(1.0 / group.power); });
 }
 
 }  // namespace salient::models
