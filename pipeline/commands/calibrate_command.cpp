@@ -12,7 +12,7 @@ namespace {
 
 const std::vector<OptionRow> kRows = {
     {"model,src", "DIR", "model folder with tokenizer and chat template, or org/name in the Hugging Face cache"},
-    {"data", "FILE", "training set: JSON lines, JSON, CSV, TSV or plain text"},
+    {"data", "FILE", "training set: JSON lines, JSON, CSV, TSV, Parquet or plain text"},
     {"dataset", "NAME", "its name in the file's name; default: the file's own"},
     {"samples", "N", "auto (default): 15 % of the rows, at least 8 and at most 128; or a number"},
     {"seed", "N", "of the sample; default 42"},

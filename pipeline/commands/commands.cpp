@@ -41,7 +41,7 @@ constexpr std::array kCommands = {
     Command{"models", "list the artifacts in the store", models_command},
     Command{"results", "list the evaluation results in the store", results_command},
     Command{"answers", "list whose answers the store keeps, and drop those that nobody needs", answers_command},
-    Command{"store", "take what runs stored elsewhere into a store: export, import", store_command},
+    Command{"store", "carry runs and results from one store to another: export, import", store_command},
     Command{"tracking", "what experiment trackers were told of runs, and what still waits for them", tracking_command},
     Command{"awq-quantize", "Metal Marlin's AWQ: packed codes, scales, zeros and q_scale out of recorded activations",
             awq_quantize_command},

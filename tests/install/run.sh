@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs a build into an empty folder and uses what is there as somebody else would: the program, the library through pkg-config from C, the
-# completion. Libraries are found without LD_LIBRARY_PATH.
+# completion, the manual page. Libraries are found without LD_LIBRARY_PATH.
 #
 # usage: tests/install/run.sh CMAKE BUILD_FOLDER C_COMPILER
 set -euo pipefail
@@ -12,9 +12,13 @@ unset LD_LIBRARY_PATH
 
 version=$("$prefix/bin/salient" --version)
 [[ $version == "salient "* ]] || { echo "salient --version: found '$version'"; exit 1; }
-for file in share/salient/demo.yaml share/bash-completion/completions/salient; do
+for file in share/salient/demo.yaml share/bash-completion/completions/salient share/man/man1/salient.1; do
   [ -f "$prefix/$file" ] || { echo "$file is not installed"; exit 1; }
 done
+if command -v groff >/dev/null; then
+  warnings=$(groff -man -ww -z "$prefix/share/man/man1/salient.1" 2>&1)
+  [ -z "$warnings" ] || { echo "salient.1: $warnings"; exit 1; }
+fi
 
 cat >"$prefix/main.c" <<'END'
 #include <salient.h>
