@@ -120,6 +120,15 @@ void add_upper_gram(const at::Tensor& to, const at::Tensor& rows, const std::vec
   for_triangle(tiles_along(to.size(0), tile), add);
 }
 
+void mirror_upper(const at::Tensor& matrix) {
+  const int64_t tile = triangle_side(matrix.size(0));
+  for_triangle(tiles_along(matrix.size(0), tile), [&](int64_t i, int64_t j) {
+    const at::Tensor below = part(part(matrix, 0, i, tile), 1, j, tile);
+    const at::Tensor above = part(part(matrix, 0, j, tile), 1, i, tile);
+    below.copy_(i == j ? below.triu() + below.triu(1).t() : above.t());
+  });
+}
+
 void subtract_lower_outer(const at::Tensor& to, const at::Tensor& a) {
   const int64_t tile = triangle_side(to.size(0));
   const auto subtract = [&](int64_t i, int64_t j) {

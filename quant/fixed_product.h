@@ -19,6 +19,9 @@ void add_product(const at::Tensor& to, const at::Tensor& a, const at::Tensor& b,
 // of the rows, one after the other: their numbers, together k. to: [n, n]; rows: [k, n]
 void add_upper_gram(const at::Tensor& to, const at::Tensor& rows, const std::vector<int64_t>& pieces);
 
+// What is below the diagonal from what is above it. matrix: [n, n]
+void mirror_upper(const at::Tensor& matrix);
+
 // The lower half of to -= a a^T; what is above the diagonal is undefined then. to: [n, n]; a: [n, k]
 void subtract_lower_outer(const at::Tensor& to, const at::Tensor& a);
 

@@ -23,8 +23,8 @@ namespace {
 // Rows of the error matrix that one thread multiplies at a time.
 constexpr int64_t kErrorRows = 128;
 
-// The Gram matrix is symmetric: of its blocks only those on and above the diagonal are multiplied, which saves up to half of the
-// work. Narrower blocks than this cost more in small products than they save.
+// The Gram matrix is symmetric: of its blocks only those on and above the diagonal are multiplied with an error, which saves up to
+// half of the work. Narrower blocks than this cost more in small products than they save.
 constexpr int64_t kLeastBlock = 128;
 constexpr int64_t kMostBlocks = 8;
 
@@ -100,20 +100,6 @@ int64_t add_rows(InputStatistics& statistics, at::Tensor& gram, const at::Tensor
   return counted.rows.size(0);
 }
 
-// The lower half from the upper one.
-void mirror(at::Tensor& gram) {
-  const int64_t features = gram.size(0);
-  const int64_t width = block_width(features);
-  for (int64_t begin = 0; begin < features; begin += width) {
-    const int64_t count = std::min(width, features - begin);
-    const int64_t rest = features - begin - count;
-    if (rest > 0)
-      gram.narrow(0, begin + count, rest)
-          .narrow(1, begin, count)
-          .copy_(gram.narrow(0, begin, count).narrow(1, begin + count, rest).t());
-  }
-}
-
 }  // namespace
 
 InputStatistics make_input_statistics(int64_t features, at::Device device) {
@@ -150,12 +136,12 @@ void accumulate_curve(InputStatistics& statistics, const at::Tensor& x, const Ro
 void end_curve_point(InputStatistics& statistics, int64_t blocks) { statistics.curve.back().blocks = blocks; }
 
 void finish(InputStatistics& statistics) {
-  mirror(statistics.gram);
+  mirror_upper(statistics.gram);
   for (CurvePoint& point : statistics.curve) {
-    if (point.gram.defined()) mirror(point.gram);
+    if (point.gram.defined()) mirror_upper(point.gram);
   }
   if (!statistics.held_gram.defined()) return;
-  mirror(statistics.held_gram);
+  mirror_upper(statistics.held_gram);
   statistics.gram.add_(statistics.held_gram);
 }
 

@@ -32,7 +32,7 @@ const std::vector<std::string> kSettings = {
     "format: smoothed, duo_scaling: false",
     "objective: block",
     "method: gptq, format: awq-gemv, group_size: 64",
-    "method: adaround, max_calib_samples: 8",
+    "method: adaround, max_calib_samples: 15",
     "salient_ratio: 0.02, bit_choices: [3, 4, 8], target_bits: 4.5, max_calib_samples: 15",
 };
 

@@ -108,6 +108,9 @@ TEST(FixedProduct, GramAndOuterTriangles) {
         return to.triu();
       });
       expect_near(upper, (begin.to(at::kDouble) + gram).triu(), k);
+      at::Tensor both = upper + begin.tril(-1);
+      mirror_upper(both);
+      EXPECT_TRUE(both.equal(upper + upper.triu(1).t()));
       const at::Tensor lower = of_any_threads([&] {
         at::Tensor to = begin.clone();
         subtract_lower_outer(to, rows.t());
