@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "common/temporary_file.h"
 
 namespace salient {
 namespace fs = std::filesystem;
@@ -97,15 +98,15 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   std::error_code code;
   fs::create_directories(folder, code);
   if (code) fail_errno(folder, "create the folder", code.value());
-  temporary_ = folder / fmt::format(".{}.{}.partial", target_.filename().string(), ::getpid());
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail_errno(target_, "create", errno);
+  TemporaryFile made = make_temporary_file(target_);
+  temporary_ = std::move(made.path);
+  descriptor_ = made.descriptor;
 }
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
-  ::close(descriptor_);
   ::unlink(temporary_.c_str());
+  ::close(descriptor_);
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
@@ -121,12 +122,9 @@ void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(te
 
 void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0) fail_errno(target_, "flush", errno);
-  const int closed = ::close(std::exchange(descriptor_, -1));
-  if (closed != 0 || ::rename(temporary_.c_str(), target_.c_str()) != 0) {
-    const int error = errno;
-    ::unlink(temporary_.c_str());
-    fail_errno(target_, "rename to", error);
-  }
+  // It keeps its lock until it has its name: without it others take the file for an abandoned one.
+  if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail_errno(target_, "rename to", errno);
+  ::close(std::exchange(descriptor_, -1));  // has nothing left to write that could fail
   sync_folder(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
 }
 

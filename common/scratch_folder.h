@@ -1,4 +1,4 @@
-// A folder for what is needed for a while.
+// A folder for what is needed for a while, and is gone with the process that made it, or, where that was killed, with the next one.
 #pragma once
 
 #include <filesystem>
@@ -7,7 +7,8 @@ namespace salient {
 
 class ScratchFolder {
  public:
-  // Makes a new, empty folder "salient-XXXXXX" in `parent`, which is made where it is missing. Errors: io.
+  // Makes a new, empty folder "salient-scratch-XXXXXX" in `parent`, which is made where it is missing, and removes those of killed
+  // processes there, known by locks that nobody holds. Errors: io.
   explicit ScratchFolder(const std::filesystem::path& parent = std::filesystem::temp_directory_path());
   // Removes it with everything in it.
   ~ScratchFolder();
@@ -18,6 +19,7 @@ class ScratchFolder {
 
  private:
   std::filesystem::path path_;
+  int descriptor_ = -1;  // of the folder; holds its lock
 };
 
 }  // namespace salient

@@ -1,6 +1,5 @@
 #include "models/io/npz.h"
 
-#include <fcntl.h>
 #include <minizip/unzip.h>
 #include <minizip/zip.h>
 #include <unistd.h>
@@ -10,9 +9,11 @@
 #include <cerrno>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/temporary_file.h"
 #include "common/text.h"
 
 namespace salient::models {
@@ -170,15 +171,16 @@ at::Tensor NpzFile::read(const std::string& name) const {
 
 struct NpzWriter::State {
   std::filesystem::path path;
-  std::filesystem::path temporary;
+  TemporaryFile temporary;
   bool compressed = false;
   zipFile archive = nullptr;
   std::set<std::string> names;
 
   ~State() {
     if (archive != nullptr) zipClose(archive, nullptr);
-    std::error_code ignored;
-    if (!temporary.empty()) std::filesystem::remove(temporary, ignored);
+    if (temporary.descriptor < 0) return;
+    ::unlink(temporary.path.c_str());
+    ::close(temporary.descriptor);
   }
 
   void check(int status, std::string_view action) const {
@@ -194,11 +196,10 @@ NpzWriter::NpzWriter(std::filesystem::path path, bool compressed) : state_(std::
     if (error) fail_errno(path.parent_path(), "create the folder", error.value());
   }
   state_->path = std::move(path);
+  state_->temporary = make_temporary_file(state_->path);
   errno = 0;
-  const std::filesystem::path temporary = fmt::format("{}.{}.partial", state_->path.string(), ::getpid());
-  state_->archive = zipOpen64(temporary.c_str(), APPEND_STATUS_CREATE);
+  state_->archive = zipOpen64(state_->temporary.path.c_str(), APPEND_STATUS_CREATE);
   if (state_->archive == nullptr) fail_errno(state_->path, "create", errno == 0 ? EIO : errno);
-  state_->temporary = temporary;
 }
 
 NpzWriter::~NpzWriter() = default;
@@ -238,16 +239,11 @@ void NpzWriter::commit() {
   const int closed = zipClose(state_->archive, nullptr);
   state_->archive = nullptr;
   state_->check(closed, "write");
-  const int descriptor = ::open(state_->temporary.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) fail_errno(state_->temporary, "open", errno);
-  const int synced = ::fsync(descriptor);
-  const int error = errno;
-  ::close(descriptor);
-  if (synced != 0) fail_errno(state_->temporary, "flush", error);
+  if (::fsync(state_->temporary.descriptor) != 0) fail_errno(state_->path, "flush", errno);
   std::error_code renamed;
-  std::filesystem::rename(state_->temporary, state_->path, renamed);
+  std::filesystem::rename(state_->temporary.path, state_->path, renamed);
   if (renamed) fail_errno(state_->path, "rename to", renamed.value());
-  state_->temporary.clear();
+  ::close(std::exchange(state_->temporary.descriptor, -1));
   sync_folder(state_->path.has_parent_path() ? state_->path.parent_path() : std::filesystem::path("."));
 }
 
