@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <sstream>
+#include <vector>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -17,6 +18,16 @@ void remove_contents(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) fs::remove_all(entry.path());
 }
 
+// Nothing where another process works with it, or has just removed it.
+std::optional<FolderLock> try_take(const fs::path& folder) {
+  try {
+    return FolderLock::try_lock(folder);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kNotFound) return std::nullopt;
+    throw;
+  }
+}
+
 // The first of the folders that no other process works with.
 FolderLock take_folder(const fs::path& parent) {
   for (int number = 1;; ++number) {
@@ -24,10 +35,21 @@ FolderLock take_folder(const fs::path& parent) {
     std::error_code error;
     fs::create_directories(folder, error);
     if (error) fail_errno(folder, "create", error.value());
-    if (std::optional<FolderLock> lock = FolderLock::try_lock(folder)) {
+    if (std::optional<FolderLock> lock = try_take(folder)) {
       remove_contents(folder);
       return std::move(*lock);
     }
+  }
+}
+
+// Of processes that worked beside others and died: nobody may come to their numbers again.
+void remove_abandoned(const fs::path& parent, const fs::path& own) {
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(parent)) {
+    if (entry.path() != own && entry.is_directory()) folders.push_back(entry.path());
+  }
+  for (const fs::path& folder : folders) {
+    if (const std::optional<FolderLock> lock = try_take(folder)) fs::remove_all(folder);
   }
 }
 
@@ -35,7 +57,9 @@ FolderLock take_folder(const fs::path& parent) {
 
 StateCache::StateCache(const Store& store) {
   try {
-    lock_.emplace(take_folder(fs::absolute(store.path()).parent_path() / "cache" / "states"));
+    const fs::path parent = fs::absolute(store.path()).parent_path() / "cache" / "states";
+    lock_.emplace(take_folder(parent));
+    remove_abandoned(parent, lock_->folder());
   } catch (...) {
     log_warn("hidden states of the base are not kept, it runs beside each model: {}", current_error().message());
   }

@@ -105,11 +105,10 @@ def readable(value, folder):
 
 
 def store_complaints(path, finished):
-    """Damage in a store, and, when the work is finished, runs that nobody works on and hashes that are not those of their file."""
+    """Damage in a store, and, when the work is finished, runs that failed and hashes that are not those of their file."""
     with StoreCopy(path) as store:
         found = store.complaints()
         if finished and "runs" in store.tables():
-            found += [f"run {run} is still 'running'" for (run,) in store.rows("SELECT id FROM runs WHERE status = 'running'")]
             found += [f"run {run} failed: {error.decode()}" for run, error in store.rows("SELECT id, error FROM runs WHERE status = 'failed'")]
         if finished and "file_hashes" in store.tables():
             for name, size, changed, inode, digest in store.rows("SELECT path, bytes, mtime_ns, inode, sha256 FROM file_hashes"):

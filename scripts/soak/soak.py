@@ -7,7 +7,7 @@ starts them again until they end by themselves, and compares what they leave wit
   scripts/soak.sh --seed 7 --iteration 12            the twelfth work of that seed alone: the same kind, signals, and moments as shares of its duration
   scripts/soak.sh --only sweep --minutes 10          works whose name begins so
 
-Exit status: 0 where nothing differs, 1 on any difference (the folder of that work is kept), 130 after Ctrl-C.
+Exit status: 0 where nothing differs, 1 on any difference (the folder of that work is kept), 130 after Ctrl-C or SIGTERM.
 """
 import argparse
 import json
@@ -241,6 +241,10 @@ class Attempt:
             self.tally.rows += self.compare_store()
         for store in stores_in(self.folder): self.wrong += store_complaints(store, finished=True)
         self.wrong += self.made_again()
+        if self.work.store:
+            # A run of a killed process says so when it is asked for.
+            ended = self.start(("runs", "--store", self.work.store, "--status", "running", "--json")).end(self.patience())
+            if ended.status != 0 or json.loads(ended.out): self.wrong.append(f"runs that nobody works on: {ended.out or ended.err}")
         for pattern in self.work.artifacts:
             artifacts = sorted(self.folder.glob(pattern))
             if not artifacts: self.wrong.append(f"no artifact {pattern}")
@@ -269,6 +273,8 @@ class Attempt:
 
 def main():
     options = parse_arguments()
+    # Both end it with the audit. In the background of a script SIGINT is ignored, and would be by the processes that are started here.
+    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.default_int_handler)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="salient_soak_"))
     before = sha256(options.salient)
     soak = Soak(options, scratch)

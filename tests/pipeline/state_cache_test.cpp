@@ -48,6 +48,22 @@ TEST(StateCache, TakesWhatADeadProcessLeftAndNothingOfALivingOne) {
   EXPECT_TRUE(fs::exists(states / "1/old"));
 }
 
+// Several worked at once and died; the one that goes on is alone.
+TEST(StateCache, RemovesWhatSeveralDeadProcessesLeft) {
+  const test::TemporaryFolder folder;
+  Store store(folder.path() / "salient.db");
+  const fs::path states = folder.path() / "cache/states";
+  for (const char* number : {"1", "2", "3"}) write_file(states / number / "old", "states");
+  const FolderLock other(states / "2");
+  {
+    const StateCache cache(store);
+    EXPECT_TRUE(fs::is_empty(states / "1"));
+    EXPECT_TRUE(fs::exists(states / "2/old"));
+    EXPECT_FALSE(fs::exists(states / "3"));
+  }
+  EXPECT_FALSE(fs::exists(states / "1"));
+}
+
 TEST(StateCache, AFolderThatCannotBeMadeCostsTheSavingAlone) {
   const test::TemporaryFolder folder;
   Store store(folder.path() / "salient.db");
