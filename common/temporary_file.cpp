@@ -20,7 +20,8 @@ namespace {
 bool names(const fs::path& path, int descriptor) {
   struct stat open {};
   struct stat named {};
-  return ::fstat(descriptor, &open) == 0 && ::lstat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+  return ::fstat(descriptor, &open) == 0 && ::lstat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev &&
+         open.st_ino == named.st_ino;
 }
 
 void remove_abandoned(const fs::path& folder) {
@@ -29,7 +30,8 @@ void remove_abandoned(const fs::path& folder) {
   for (fs::directory_iterator it(folder, code); !code && it != fs::directory_iterator(); it.increment(code)) {
     const fs::path& path = it->path();
     if (path.extension() != ".partial" || !std::regex_match(path.filename().string(), kName)) continue;
-    const int descriptor = ::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);  // NFS locks only what is open for writing
+    // NFS locks only what is open for writing.
+    const int descriptor = ::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0) continue;
     // A writer that has just renamed its file may have made another one of this name; one whose lock is held here has no writer.
     if (::flock(descriptor, LOCK_EX | LOCK_NB) == 0 && names(path, descriptor)) ::unlink(path.c_str());

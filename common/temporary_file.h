@@ -12,9 +12,9 @@ struct TemporaryFile {
   int descriptor = -1;
 };
 
-// Makes an empty ".<name of target>.<process>-<number>.partial" in the folder of `target`, which must be there. Removes the files of
-// that kind in the folder that nobody holds the lock of: those of processes that were killed. Where the file system has no locks they
-// stay. Errors: not found, io.
+// Makes an empty ".<name of target>.<process>-<number>.partial" in the folder of `target`, which must be there. Removes the files
+// of that kind in the folder that nobody holds the lock of: those of processes that were killed. Where the file system has no locks
+// they stay. Errors: not found, io.
 TemporaryFile make_temporary_file(const std::filesystem::path& target);
 
 }  // namespace salient

@@ -10,15 +10,17 @@ import tempfile
 
 from works import without_times
 
-# Tables whose rows an undisturbed work and a disturbed one have alike. `runs` differ in number, `file_hashes` hold times and inodes.
+# Tables whose rows an undisturbed and a disturbed work have alike: `runs` differ in number, `file_hashes` hold times and inodes.
 TABLES = ("artifacts", "calibrations", "results", "evaluations", "documents", "requests", "stages")
-# Whose answers they are is named by what the model is, not by the number that it got. Stages that were stopped stand beside those that took their place.
+# Whose answers they are is named by what the model is, not by the number that it got. Stages that were stopped stand beside those
+# that took their place.
 QUERIES = {"requests": "SELECT q.key, q.value, m.hash, m.runtime FROM requests q LEFT JOIN answering_models m ON m.id = q.model",
            "stages": "SELECT DISTINCT name, inputs, outputs FROM stages WHERE status = 'done'"}
 UNFINISHED = re.compile(r"\.partial|\.replaced|\.tmp|^tmp-|^salient-|-journal$|\.db-(wal|shm)$")
 # Written anew by every start, with its times in them. Their contents stand in the store, which is compared.
 VOLATILE = re.compile(r"\.db$|(^|/)run_\d+\.html$|(^|/)sweep\.(json|csv|svg)$|(^|/)launches/")
-BAD_WORDS = re.compile(r"terminate called|Segmentation fault|what\(\):|Aborted|AddressSanitizer|runtime error:|internal error|is malformed|store locked|not a readable store")
+BAD_WORDS = re.compile(r"terminate called|Segmentation fault|what\(\):|Aborted|AddressSanitizer|runtime error:|internal error|"
+                       r"is malformed|store locked|not a readable store")
 
 
 def sha256(path):
@@ -54,7 +56,8 @@ class StoreCopy:
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="soak_store_")
         for suffix in ("", "-wal"):
-            if os.path.exists(f"{self.path}{suffix}"): shutil.copyfile(f"{self.path}{suffix}", f"{self.folder.name}/copy.db{suffix}")
+            part = f"{self.path}{suffix}"
+            if os.path.exists(part): shutil.copyfile(part, f"{self.folder.name}/copy.db{suffix}")
         self.database = sqlite3.connect(f"{self.folder.name}/copy.db")
         self.database.text_factory = bytes
         return self
@@ -83,7 +86,7 @@ def answers_in(path):
 
 
 def contents_of(path, folder):
-    """Rows of the tables that hold results, as texts in order, without numbers of rows, times, and the path of the work's folder."""
+    """Rows of the tables that hold results, as texts in order, without row numbers, times, and the path of the work's folder."""
     rows = []
     with StoreCopy(path) as store:
         for table in TABLES:
@@ -109,13 +112,15 @@ def store_complaints(path, finished):
     with StoreCopy(path) as store:
         found = store.complaints()
         if finished and "runs" in store.tables():
-            found += [f"run {run} failed: {error.decode()}" for run, error in store.rows("SELECT id, error FROM runs WHERE status = 'failed'")]
+            failed = store.rows("SELECT id, error FROM runs WHERE status = 'failed'")
+            found += [f"run {run} failed: {error.decode()}" for run, error in failed]
         if finished and "file_hashes" in store.tables():
             for name, size, changed, inode, digest in store.rows("SELECT path, bytes, mtime_ns, inode, sha256 FROM file_hashes"):
                 file = pathlib.Path(name.decode())
                 if not file.exists(): continue
                 status = file.stat()
-                if (status.st_size, status.st_mtime_ns, status.st_ino) == (size, changed, inode) and sha256(file) != digest.decode():
+                same = (status.st_size, status.st_mtime_ns, status.st_ino) == (size, changed, inode)
+                if same and sha256(file) != digest.decode():
                     found.append(f"{file} has another hash than the store says")
     return [f"{path.name}: {text}" for text in found]
 
@@ -130,11 +135,14 @@ def first_difference(found, expected):
 def compare_rows(found, expected):
     more, missing = sorted(set(found) - set(expected)), sorted(set(expected) - set(found))
     differences = [f"a row differs: {first_difference(one, other)}" for one, other in zip(more, missing)]
-    differences += [f"a row too many: {row[:160]}" for row in more[len(missing):]] + [f"a row is missing: {row[:160]}" for row in missing[len(more):]]
-    if not differences and len(found) != len(expected): differences.append(f"{len(found)} rows, expected {len(expected)}: some stand there twice")
+    differences += [f"a row too many: {row[:160]}" for row in more[len(missing):]]
+    differences += [f"a row is missing: {row[:160]}" for row in missing[len(more):]]
+    if not differences and len(found) != len(expected):
+        differences.append(f"{len(found)} rows, expected {len(expected)}: some stand there twice")
     return differences[:5]
 
 
 def compare_trees(found, expected):
-    differences = [f"{name} is missing" for name in sorted(set(expected) - set(found))] + [f"{name} is too many" for name in sorted(set(found) - set(expected))]
+    differences = [f"{name} is missing" for name in sorted(set(expected) - set(found))]
+    differences += [f"{name} is too many" for name in sorted(set(found) - set(expected))]
     return differences + [f"{name} has other bytes" for name in sorted(set(found) & set(expected)) if found[name] != expected[name]]

@@ -1,11 +1,13 @@
 """What happens to one work: drawn from random numbers alone, so that a seed and the number of the work say it again."""
 import dataclasses
 
+COMPANION = "eval"  # what shares a store with another kind of work
+
 
 @dataclasses.dataclass(frozen=True)
 class Blow:
     signals: tuple       # pairs of a signal's name and its moment, in shares of the undisturbed work's duration since the start
-    companion: str = ""  # "itself" or the name of another work: a second process on the same store, which is let to its end
+    companion: str = ""  # "itself" or COMPANION: a second process on the same store, which is let to its end
     head_start: float = 0  # of the second process, in such shares; below 0 it is the later one
 
 
@@ -23,7 +25,7 @@ def draw_blow(chance, work):
     # Somebody who is impatient, and a batch system whose patience is over.
     if first != "KILL" and chance.random() < 0.3: signals.append((chance.choice((first, "KILL")), moment + chance.random() * 0.05))
     if chance.random() >= 0.25: return Blow(tuple(signals))
-    others = ("itself", "eval") if work.store and work.name != "eval" else ("itself",)
+    others = ("itself", COMPANION) if work.store and work.name != COMPANION else ("itself",)
     return Blow(tuple(signals), chance.choice(others), chance.choice((chance.random() * 0.5, -chance.random() * moment)))
 
 

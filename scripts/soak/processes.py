@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-MARK = "SALIENT_SOAK"  # an environment variable that everything started here has, with the work's folder: jobs that a launcher started, too
+MARK = "SALIENT_SOAK"  # an environment variable with the work's folder: jobs that a launcher started have it, too
 
 
 @dataclasses.dataclass
@@ -27,12 +27,13 @@ class Process:
         self.words, self.log = words, pathlib.Path(log)
         scratch = folder / "tmp"
         scratch.mkdir(exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1", MARK: str(folder)}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1",
+                       MARK: str(folder)}
         self.started = time.monotonic()
         with open(f"{log}.out", "wb") as out, open(f"{log}.err", "wb") as err:
             # A session of its own: Ctrl-C on the terminal is for the soak, which ends its processes itself.
-            self.process = subprocess.Popen([str(program), *words], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment,
-                                            start_new_session=True)
+            self.process = subprocess.Popen([str(program), *words], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                                            env=environment, start_new_session=True)
 
     def lives_after(self, seconds):
         """Waits, at most so long since its start, for the end."""
@@ -43,7 +44,7 @@ class Process:
             return True
 
     def end(self, patience, signals=()):
-        """Sends `signals`, pairs of a name and the seconds since the start, and waits for the end, `patience` seconds from the last."""
+        """Sends `signals`, pairs of a name and the seconds since the start; waits for the end, `patience` seconds from the last."""
         sent, first, last = [], None, 0
         for name, moment in signals:
             if not self.lives_after(moment): break
@@ -57,7 +58,8 @@ class Process:
             self.process.wait()
         now = time.monotonic()
         texts = [pathlib.Path(f"{self.log}.{end}").read_text(encoding="utf-8", errors="replace") for end in ("out", "err")]
-        return Ended(self.words, self.process.returncode, *texts, now - self.started, tuple(sent), now - first if first else 0, hung)
+        stopping = now - first if first else 0
+        return Ended(self.words, self.process.returncode, *texts, now - self.started, tuple(sent), stopping, hung)
 
 
 def living(folder):

@@ -1,7 +1,8 @@
 """The audit: a row for each kind of work, and what differed."""
 import dataclasses
 
-COLUMNS = ("work", "times", "starts", "KILL", "TERM", "INT", "went on", "two at once", "made again", "files", "MB", "rows", "longest stop", "differ")
+COLUMNS = ("work", "times", "starts", "KILL", "TERM", "INT", "went on", "two at once", "made again", "files", "MB", "rows",
+           "longest stop", "differ")
 
 
 @dataclasses.dataclass
@@ -27,14 +28,15 @@ class Tally:
         return sum(self.signals.values())
 
     def row(self, name):
-        return [name, self.works, self.starts, *self.signals.values(), self.went_on(), self.together, self.made_again, self.files, f"{self.bytes / 1e6:.1f}", self.rows,
-                f"{self.stopping:.2f} s", len(self.wrong)]
+        return [name, self.works, self.starts, *self.signals.values(), self.went_on(), self.together, self.made_again, self.files,
+                f"{self.bytes / 1e6:.1f}", self.rows, f"{self.stopping:.2f} s", len(self.wrong)]
 
 
 def total(tallies):
     whole = Tally()
     for tally in tallies:
-        for field in ("works", "starts", "together", "made_again", "files", "bytes", "rows"): setattr(whole, field, getattr(whole, field) + getattr(tally, field))
+        for field in ("works", "starts", "together", "made_again", "files", "bytes", "rows"):
+            setattr(whole, field, getattr(whole, field) + getattr(tally, field))
         for name, count in tally.signals.items(): whole.signals[name] += count
         whole.stopping = max(whole.stopping, tally.stopping)
         whole.wrong += tally.wrong
@@ -42,13 +44,14 @@ def total(tallies):
 
 
 def print_audit(tallies):
-    """tallies: {name of a work: Tally}. Gives whether nothing differed."""
+    """tallies: {name of a work: Tally}. Gives the sum of all."""
     done = {name: tally for name, tally in tallies.items() if tally.starts}
     whole = total(done.values())
     rows = [list(COLUMNS), *(tally.row(name) for name, tally in done.items()), whole.row("all")]
     widths = [max(len(str(row[column])) for row in rows) for column in range(len(COLUMNS))]
     for number, row in enumerate(rows):
-        print("  ".join(str(value).ljust(width) if i == 0 else str(value).rjust(width) for i, (value, width) in enumerate(zip(row, widths))))
+        cells = [str(value).rjust(width) for value, width in zip(row, widths)]
+        print("  ".join([str(row[0]).ljust(widths[0]), *cells[1:]]))
         if number in (0, len(rows) - 2): print("  ".join("-" * width for width in widths))
     for number, folder, wrong, history, repeat in whole.wrong:
         print(f"\n{number}: {', '.join(history)}\n  " + "\n  ".join(wrong) + f"\n  left in {folder}\n  again: {repeat}")

@@ -68,8 +68,8 @@ TEST(TemporaryFile, OfALivingWriterAndOtherFilesStay) {
   EXPECT_EQ(read_text_file(folder.path() / "file"), "first");
   other.commit();
   EXPECT_EQ(read_text_file(folder.path() / "file"), "second");
-  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre(".model.safetensors.partial", ".4711.partial", "x.12-0.partial", ".x.12-0.part",
-                                                            "elsewhere", "file"));
+  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre(".model.safetensors.partial", ".4711.partial", "x.12-0.partial",
+                                                            ".x.12-0.part", "elsewhere", "file"));
 }
 
 // Writers who all look for files of dead ones, while some die.
@@ -80,7 +80,8 @@ TEST(TemporaryFile, ManyWritersDoNotTakeEachOthersFiles) {
     children.push_back(::fork());
     if (children.back() != 0) continue;
     try {
-      for (int k = 0; k < 150; ++k) write_file(folder.path() / (k % 2 == 0 ? "shared" : "own" + std::to_string(i)), std::to_string(k));
+      for (int k = 0; k < 150; ++k)
+        write_file(folder.path() / (k % 2 == 0 ? "shared" : "own" + std::to_string(i)), std::to_string(k));
     } catch (const Error&) {
       ::_exit(1);
     }
