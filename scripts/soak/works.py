@@ -83,9 +83,10 @@ def write_checkpoint(folder):
 
 
 def without_times(value):
-    """JSON without what another start, or another folder, has otherwise: seconds, numbers of runs, and hashes over paths."""
+    """JSON without what another start, or another folder, has otherwise: seconds, row numbers, hashes over paths."""
     if isinstance(value, dict):
-        return {key: without_times(one) for key, one in value.items() if key not in ("seconds", "run", "run_id", "after")}
+        others = ("seconds", "run", "run_id", "calibration_id", "after")
+        return {key: without_times(one) for key, one in value.items() if key not in others}
     return [without_times(one) for one in value] if isinstance(value, list) else value
 
 
