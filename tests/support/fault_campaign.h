@@ -1,0 +1,33 @@
+// One fault after the other in one command: after each the store must be sound, what was finished must be there, and the same
+// command given again must end with the same bytes and rows as if nothing had been.
+//
+// By default a few faults of each kind; SALIENT_FAULTS=N takes up to N for each row of the table, SALIENT_FAULTS=all every
+// operation. scripts/faults.sh runs them all and adds the tables up.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "support/fault_program.h"
+
+namespace salient::test {
+
+struct FaultScenario {
+  std::string name;
+  // Makes what is there before the command in an empty folder, the same bytes each time.
+  std::function<void(const std::filesystem::path& folder)> prepare;
+  // Started in that folder, disturbed and again until it is done.
+  std::vector<std::string> command;
+  // Read by the command; below the folder is everything that it writes.
+  std::filesystem::path inputs;
+  // Files that the command writes in several steps, each time whole: name alone.
+  std::vector<std::string> rewritten = {};
+};
+
+// Adds a failure to the test for each fault that lost something, and prints a line for each kind and action:
+// "faults SCENARIO KIND ACTION OPERATIONS INJECTED SURVIVED".
+void run_fault_campaign(const FaultScenario& scenario);
+
+}  // namespace salient::test
