@@ -17,6 +17,13 @@ namespace salient {
 namespace fs = std::filesystem;
 namespace {
 
+bool is_same_file(int descriptor, const fs::path& path) {
+  struct stat held {};
+  struct stat named {};
+  return ::fstat(descriptor, &held) == 0 && ::stat(path.c_str(), &named) == 0 && held.st_dev == named.st_dev &&
+         held.st_ino == named.st_ino;
+}
+
 // A descriptor of the folder that holds its lock; -1 when `operation` does not wait and somebody else has it. `must`: a file system
 // without locks is an error.
 int open_locked(const fs::path& folder, int operation, bool must) {
@@ -26,11 +33,8 @@ int open_locked(const fs::path& folder, int operation, bool must) {
     int error = 0;
     do error = ::flock(descriptor, operation) == 0 ? 0 : errno;
     while (error == EINTR);
-    struct stat held {};
-    struct stat named {};
     // Whoever had the lock may have renamed the folder: what is locked now would be another one than `folder`.
-    const bool same = ::fstat(descriptor, &held) == 0 && ::stat(folder.c_str(), &named) == 0 && held.st_dev == named.st_dev &&
-                      held.st_ino == named.st_ino;
+    const bool same = is_same_file(descriptor, folder);
     if ((error == 0 && same) || (error != 0 && error != EWOULDBLOCK && !must)) return descriptor;
     ::close(descriptor);
     if (error == EWOULDBLOCK) return -1;
@@ -105,7 +109,7 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
-  ::unlink(temporary_.c_str());
+  ::unlink(temporary_.c_str());  // while it is locked: afterwards it may be another writer's
   ::close(descriptor_);
 }
 
@@ -122,9 +126,16 @@ void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(te
 
 void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0) fail_errno(target_, "flush", errno);
-  // It keeps its lock until it has its name: without it others take the file for an abandoned one.
-  if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail_errno(target_, "rename to", errno);
-  ::close(std::exchange(descriptor_, -1));  // has nothing left to write that could fail
+  // Some file systems tell what went wrong only when a file is closed. The copy keeps the lock until the name is given.
+  const int lock = ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0);
+  const bool closed = ::close(std::exchange(descriptor_, lock)) == 0;
+  if (!closed || ::rename(temporary_.c_str(), target_.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(temporary_.c_str());
+    if (lock >= 0) ::close(std::exchange(descriptor_, -1));
+    fail_errno(target_, closed ? "rename to" : "write", error);
+  }
+  if (lock >= 0) ::close(std::exchange(descriptor_, -1));
   sync_folder(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
 }
 
@@ -152,8 +163,10 @@ FolderLock::FolderLock(FolderLock&& other) noexcept
 void sync_folder(const fs::path& folder) {
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) fail_errno(folder, "open", errno);
-  ::fsync(descriptor);  // some file systems refuse to flush a folder; the rename itself is still atomic there
+  const int error = ::fsync(descriptor) == 0 ? 0 : errno;
   ::close(descriptor);
+  // Some file systems refuse to flush a folder (EINVAL and others); the rename itself is still atomic there.
+  if (error == EIO || error == ENOSPC || error == EDQUOT) fail_errno(folder, "flush the folder", error);
 }
 
 uint64_t free_disk_bytes(const fs::path& path) {
