@@ -29,7 +29,9 @@ ActivationFile ActivationFile::create(const std::filesystem::path& path, std::ve
   ActivationFile created(path, std::move(shape), first_row, file);
   // Reserved at once: a disk that is too full says so now, not in the middle of a block.
   const int64_t bytes = elements(created.shape_) * 4;
-  const int error = bytes > 0 ? ::posix_fallocate(file, 0, bytes) : 0;  // which refuses 0
+  int error = 0;
+  do error = bytes > 0 ? ::posix_fallocate(file, 0, bytes) : 0;  // which refuses 0
+  while (error == EINTR);
   if (error != 0) fail_errno(path, "reserve space for hidden states in", error);
   return created;
 }

@@ -26,7 +26,7 @@ Error from_torch(const c10::Error& error) {
         .with_code("KERNEL_NOT_FOUND")
         .with_hint("this libtorch has no such operator for the device; try --device cpu");
   }
-  if (text.find("can't allocate memory") != std::string::npos) {
+  if (text.find("can't allocate memory") != std::string::npos || text.find("allocation failed") != std::string::npos) {
     return Error(ErrorKind::kIo, text)
         .with_code("OUT_OF_MEMORY")
         .with_hint("use fewer tokens at a time (--batch-tokens) or a machine with more memory");

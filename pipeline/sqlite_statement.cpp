@@ -2,15 +2,20 @@
 
 #include <sqlite3.h>
 
+#include <cerrno>
 #include <cmath>
 #include <limits>
 
 #include "common/error.h"
+#include "common/file.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 
 void fail_sqlite(const fs::path& path, int code, std::string_view reason) {
+  const int error = errno;
+  // SQLite takes a disk that does not read for a damaged database (SQLITE_IOERR_CORRUPTFS), which nobody should move away for it.
+  if ((code & 0xFF) == SQLITE_CORRUPT && error == EIO) fail_errno(path, "read the store", error);
   switch (code & 0xFF) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
@@ -25,6 +30,10 @@ void fail_sqlite(const fs::path& path, int code, std::string_view reason) {
       throw Error(ErrorKind::kIo, fmt::format("{}: cannot write: the disk is full", path.string()))
           .with_code("DISK_FULL")
           .with_hint("free some space; the work done so far is kept and the same command goes on");
+    case SQLITE_NOMEM:
+      throw Error(ErrorKind::kIo, fmt::format("{}: out of memory", path.string()))
+          .with_code("OUT_OF_MEMORY")
+          .with_hint("free some memory; the work done so far is kept and the same command goes on");
     case SQLITE_CANTOPEN:
     case SQLITE_READONLY:
     case SQLITE_PERM:
@@ -41,6 +50,7 @@ Statement::Statement(sqlite3* database, const fs::path& path, const std::string&
 Statement::~Statement() { sqlite3_finalize(statement_); }
 
 bool Statement::step() {
+  errno = 0;
   const int code = sqlite3_step(statement_);
   if (code != SQLITE_ROW && code != SQLITE_DONE) check(code);
   column_ = 0;

@@ -64,6 +64,7 @@ Store::Impl::~Impl() {
 }
 
 void Store::Impl::execute_script(const char* sql) const {
+  errno = 0;  // fail_sqlite looks at it
   if (const int code = sqlite3_exec(database, sql, nullptr, nullptr, nullptr); code != SQLITE_OK) {
     fail_sqlite(path, code, sqlite3_errmsg(database));
   }

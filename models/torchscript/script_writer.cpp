@@ -5,6 +5,7 @@
 
 #include <exception>
 #include <memory>
+#include <new>
 #include <span>
 
 #include "common/error.h"
@@ -36,6 +37,8 @@ class Compiler {
     if (is_new) {
       try {
         module.define(node.source);
+      } catch (const std::bad_alloc&) {
+        throw;
       } catch (const std::exception& error) {
         fail(ErrorKind::kInternal, "the TorchScript of class {} does not compile: {}", node.kind, error.what());
       }
@@ -66,13 +69,20 @@ class Compiler {
 void write_torchscript(const std::filesystem::path& path, const ScriptNode& node, const std::map<std::string, std::string>& extra_files) {
   const jit::Module module = Compiler().make(node);
   AtomicFile file(path);
+  // Told when libtorch has ended its file: its writer does that in a destructor too, where a second error would end the process.
+  std::exception_ptr failure;
   jit::ExportModule(
       module,
       [&](const void* data, size_t size) {
-        file.write(std::span(static_cast<const std::byte*>(data), size));
+        try {
+          if (!failure) file.write(std::span(static_cast<const std::byte*>(data), size));
+        } catch (...) {
+          failure = std::current_exception();
+        }
         return size;
       },
       jit::ExtraFilesMap(extra_files.begin(), extra_files.end()));
+  if (failure) std::rethrow_exception(failure);
   file.commit();
 }
 
