@@ -12,6 +12,7 @@
 #include <random>
 #include <span>
 
+#include "common/checksum.h"
 #include "common/error.h"
 #include "common/hash.h"
 #include "common/log.h"
@@ -167,9 +168,14 @@ std::optional<Rows> find_batch(const SelfGenerationOptions& options, const RowBa
   if (options.cache.empty() || !std::filesystem::exists(cached_batch(options, batch))) return std::nullopt;
   try {
     const at::Tensor ids = models::read_npy(cached_batch(options, batch));
-    if (ids.scalar_type() != at::kLong || !ids.sizes().equals({batch.count, options.row_tokens})) return std::nullopt;
+    if (ids.scalar_type() != at::kLong || !ids.sizes().equals({batch.count * options.row_tokens + 1})) return std::nullopt;
+    const std::span values(ids.const_data_ptr<int64_t>(), static_cast<size_t>(ids.numel()));
+    if (static_cast<uint64_t>(values.back()) != checksum_of_bytes(std::as_bytes(values.first(values.size() - 1)))) {
+      log_warn("generated_rows_changed file=\"{}\"", cached_batch(options, batch).string());
+      return std::nullopt;
+    }
     Rows rows(static_cast<size_t>(batch.count));
-    const int64_t* id = ids.const_data_ptr<int64_t>();
+    const int64_t* id = values.data();
     for (auto& row : rows) {
       for (int64_t i = 0; i < options.row_tokens; ++i) row.push_back(static_cast<TokenId>(*id++));
     }
@@ -180,12 +186,14 @@ std::optional<Rows> find_batch(const SelfGenerationOptions& options, const RowBa
   }
 }
 
+// The ids of the rows, and behind them a checksum of theirs.
 void keep_batch(const SelfGenerationOptions& options, const RowBatch& batch, const Rows& rows) {
   if (options.cache.empty()) return;
   std::vector<int64_t> ids;
   for (const auto& row : rows) ids.insert(ids.end(), row.begin(), row.end());
   std::filesystem::create_directories(options.cache);
-  models::write_npy(cached_batch(options, batch), at::tensor(ids, at::kLong).view({batch.count, options.row_tokens}));
+  ids.push_back(static_cast<int64_t>(checksum_of_bytes(std::as_bytes(std::span(ids)))));
+  models::write_npy(cached_batch(options, batch), at::tensor(ids, at::kLong));
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <limits>
 #include <utility>
 
+#include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "pipeline/quantize_progress.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -27,7 +29,8 @@ void save_bit_plan(const fs::path& work_folder, const std::string& fingerprint, 
                        {"sensitivity", sensitivity}});
   }
   write_file(work_folder / kPlanFile,
-             dump_json({{"fingerprint", fingerprint}, {"mean_bits", plan.mean_bits}, {"error", plan.error}, {"modules", modules}}));
+             dump_json(with_own_checksum(
+                 {{"fingerprint", fingerprint}, {"mean_bits", plan.mean_bits}, {"error", plan.error}, {"modules", modules}})));
 }
 
 std::optional<BitPlan> load_bit_plan(const fs::path& work_folder, const std::string& fingerprint) {
@@ -38,6 +41,7 @@ std::optional<BitPlan> load_bit_plan(const fs::path& work_folder, const std::str
   };
   try {
     const Json json = read_json_file(file);
+    if (!has_own_checksum(json)) fail(ErrorKind::kCorruption, "{}: was changed", file.string());
     if (json.at("fingerprint") != fingerprint) return std::nullopt;
     BitPlan plan;
     plan.mean_bits = json.at("mean_bits").get<double>();

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <span>
 
+#include "common/checksum.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -16,6 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kProgressFile = "progress.json";
+constexpr const char* kOwnChecksum = "checksum";
 
 // JSON has no NaN and no infinity: null stands for them.
 double read_error(const Json& json, std::string_view key, const std::string& where) {
@@ -67,6 +70,15 @@ std::vector<std::pair<int64_t, double>> read_curve(const Json& json, const std::
 }
 
 }  // namespace
+
+Json with_own_checksum(Json json) {
+  json.erase(kOwnChecksum);
+  const std::string text = dump_json(json);
+  json[kOwnChecksum] = checksum_text(checksum_of_bytes(std::as_bytes(std::span(text))));
+  return json;
+}
+
+bool has_own_checksum(const Json& json) { return json.is_object() && json.contains(kOwnChecksum) && with_own_checksum(json) == json; }
 
 Json to_json(const LinearReport& report) {
   Json json = {{"name", report.name},        {"rtn_error", report.rtn_error}, {"error", report.error},
@@ -141,11 +153,23 @@ std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const
     log_warn("progress_unreadable reason=\"{}\"", error.message());
     return std::nullopt;
   }
+  if (!has_own_checksum(json)) {
+    log_warn("progress_changed file=\"{}\": beginning again", where);
+    return std::nullopt;
+  }
   QuantizeProgress progress;
   progress.fingerprint = require<std::string>(json, "fingerprint", where);
   progress.blocks_done = require<int64_t>(json, "blocks_done", where);
   if (progress.fingerprint != fingerprint) return std::nullopt;
-  if (hidden && !fs::exists(hidden_file(work_folder, progress.blocks_done))) return std::nullopt;
+  progress.files = require<Json>(json, "files", where).get<std::map<std::string, std::string>>();
+  progress.tensors = require<Json>(json, "tensors", where).get<std::map<std::string, std::string>>();
+  if (hidden && !progress.files.contains(hidden_file(work_folder, progress.blocks_done).filename().string())) return std::nullopt;
+  for (const auto& [name, checksum] : progress.files) {
+    const fs::path named = work_folder / name;
+    if (fs::exists(named) && checksum_text(checksum_of_file(named)) == checksum) continue;
+    log_warn("progress_changed file=\"{}\": beginning again", named.string());
+    return std::nullopt;
+  }
   for (const Json& report : require<Json>(json, "reports", where))
     progress.reports.push_back(linear_report_from_json(report, where));
   return progress;
@@ -164,16 +188,25 @@ fs::path hidden_file(const fs::path& work_folder, int64_t block, int rank) {
   return work_folder / (rank == 0 ? fmt::format("hidden_{}.bin", block) : fmt::format("hidden_{}_rank{}.bin", block, rank));
 }
 
-void save_progress(const fs::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden) {
+void save_progress(const fs::path& work_folder, QuantizeProgress& progress, const ActivationFile& hidden) {
   hidden.sync();
+  if (progress.blocks_done > 0) progress.files.erase(hidden_file(work_folder, progress.blocks_done - 1).filename().string());
+  note_file(progress, hidden_file(work_folder, progress.blocks_done));
   save_progress(work_folder, progress);
+}
+
+void note_file(QuantizeProgress& progress, const fs::path& file) {
+  progress.files[file.filename().string()] = checksum_text(checksum_of_file(file));
 }
 
 void save_progress(const fs::path& work_folder, const QuantizeProgress& progress) {
   Json reports = Json::array();
   for (const LinearReport& report : progress.reports) reports.push_back(to_json(report));
-  write_file(work_folder / kProgressFile,
-             dump_json({{"fingerprint", progress.fingerprint}, {"blocks_done", progress.blocks_done}, {"reports", reports}}));
+  write_file(work_folder / kProgressFile, dump_json(with_own_checksum({{"fingerprint", progress.fingerprint},
+                                                                       {"blocks_done", progress.blocks_done},
+                                                                       {"reports", reports},
+                                                                       {"files", progress.files},
+                                                                       {"tensors", progress.tensors}})));
   std::error_code ignored;
   if (progress.blocks_done > 0) fs::remove(hidden_file(work_folder, progress.blocks_done - 1), ignored);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +18,9 @@ struct QuantizeProgress {
   std::string fingerprint;  // of everything that decides the result's bytes
   int64_t blocks_done = 0;
   std::vector<LinearReport> reports;  // of the blocks done
+  // Checksums (common/checksum.h) of what another call goes on from: files of the work folder, tensors in the shards.
+  std::map<std::string, std::string> files;
+  std::map<std::string, std::string> tensors;
 };
 
 // {"name": ..., "rtn_error": ..., "error": ..., "scale": "duo", "ratio": ..., "clipped_share": ..., ...}: one entry of "layers" in
@@ -25,8 +29,8 @@ Json to_json(const LinearReport& report);
 // The inverse, which also reads entries of earlier versions. `where` opens the error text. Errors: corruption.
 LinearReport linear_report_from_json(const Json& json, const std::string& where);
 
-// The progress in `work_folder` when it is whole and has this fingerprint; otherwise nothing. `hidden`: with the input of the next
-// block.
+// The progress in `work_folder` when it is whole and has this fingerprint, and the files that it names are as they were; otherwise
+// nothing. `hidden`: with the input of the next block. The tensors are not looked at (CheckpointWriter::find_changed).
 std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint,
                                               bool hidden = true);
 
@@ -36,9 +40,16 @@ std::filesystem::path hidden_file(const std::filesystem::path& work_folder, int6
 
 // Makes `progress` and `hidden`, the input of the next block, durable; only then does the block count as done. Removes the input of
 // the last one.
-void save_progress(const std::filesystem::path& work_folder, const QuantizeProgress& progress, const ActivationFile& hidden);
+void save_progress(const std::filesystem::path& work_folder, QuantizeProgress& progress, const ActivationFile& hidden);
 // The same where hidden states are kept elsewhere (shared_pass.h).
 void save_progress(const std::filesystem::path& work_folder, const QuantizeProgress& progress);
+
+// Adds a file of the work folder to those that another call goes on from.
+void note_file(QuantizeProgress& progress, const std::filesystem::path& file);
+
+// An object with a checksum over its other values, and whether it still has the right one.
+Json with_own_checksum(Json json);
+bool has_own_checksum(const Json& json);
 
 // The same out of a finished artifact's quantization_metadata.json; nothing when another program wrote it.
 std::optional<QuantizeProgress> progress_from_metadata(const Json& metadata, const std::string& where);

@@ -221,10 +221,16 @@ void QuantizeSession::prepare() {
   if (progress && !ranks_can_go_on(job_, progress->blocks_done)) progress.reset();
   result_.folder = job_.options.output;
   result_.bytes = plan.total_bytes;
-  result_.resumed_blocks = progress ? progress->blocks_done : 0;
   pass_.emplace(job_.make_pass());
   if (progress) {
     check_taken_over(*writer_, plan, job_.work);
+    if (const std::string changed = writer_->find_changed(progress->tensors); !changed.empty()) {
+      job_.say(fmt::format("{}: tensor '{}' is not as it was written, beginning again", job_.work.string(), changed));
+      progress.reset();
+    }
+  }
+  result_.resumed_blocks = progress ? progress->blocks_done : 0;
+  if (progress) {
     job_.say(fmt::format("going on at block {} of {}", progress->blocks_done + 1, job_.blocks()));
     progress_ = *progress;
   } else {
@@ -252,7 +258,8 @@ void QuantizeSession::begin_work(const OuterTensors& outer) {
     if (!outer.head.empty()) put_head(*writer_, job_.checkpoint, job_.config, awq_, packed_dtype(job_.config, awq_.format));
     copy_kept(*writer_, job_.checkpoint, job_.kept);
   }
-  progress_ = {job_.fingerprint, 0, {}};
+  progress_ = {job_.fingerprint, 0, {}, {}, {}};
+  note_tensors();
   if (hidden_ == HiddenStates::kShared) {
     writer_->sync();
     save_progress(job_.work, progress_);
@@ -263,6 +270,10 @@ void QuantizeSession::begin_work(const OuterTensors& outer) {
   writer_->sync();
   meet_ranks(job_);
   save_progress(job_.work, progress_, embedded);
+}
+
+void QuantizeSession::note_tensors() {
+  for (auto& [name, checksum] : writer_->take_checksums()) progress_.tensors.insert_or_assign(name, checksum);
 }
 
 // `run`: stores the block's tensors through a step, and makes the progress durable.
@@ -280,8 +291,12 @@ void QuantizeSession::run_block_as(const Run& run) {
     if (bits_) add_sensitivities(reports, *bits_);
     progress_.reports.insert(progress_.reports.end(), reports.begin(), reports.end());
     progress_.blocks_done = block + 1;
-    if (keep) write_search(search_part(job_.work, block), found);
+    if (keep) {
+      write_search(search_part(job_.work, block), found);
+      note_file(progress_, search_part(job_.work, block));
+    }
     writer_->sync();
+    note_tensors();
     if (const std::string note = coverage_note(reports, block); !note.empty()) job_.say(note);
   };
   run(step, block, done);
@@ -348,7 +363,7 @@ QuantizeModelResult QuantizeSession::finish(const RowReader& last_output) {
     result_.bytes = fs::file_size(job_.options.search_output);
     fs::remove_all(job_.work);
   } else {
-    write_other_files(job_, awq_, bits_, QuantizeProgress{progress_.fingerprint, progress_.blocks_done, result_.reports}, head);
+    write_other_files(job_, awq_, bits_, QuantizeProgress{progress_.fingerprint, progress_.blocks_done, result_.reports, {}, {}}, head);
     publish(job_);
   }
   result_.seconds = seconds();

@@ -56,6 +56,7 @@ class QuantizeSession {
   bool begin();
   void prepare();
   void begin_work(const OuterTensors& outer);
+  void note_tensors();  // what was put, in the progress
   template <typename Run>
   void run_block_as(const Run& run);
   Json put_gguf_head(const RowReader& last_output);

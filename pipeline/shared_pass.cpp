@@ -6,12 +6,14 @@
 #include <numeric>
 #include <optional>
 
+#include "common/checksum.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
 #include "common/json.h"
 #include "common/memory.h"
 #include "models/decoder/mlp.h"
+#include "pipeline/quantize_progress.h"
 #include "pipeline/quantize_work.h"
 
 namespace salient::pipeline {
@@ -124,10 +126,9 @@ SharedPass::SharedPass(fs::path folder, const models::Checkpoint& checkpoint, co
     try {
       const Json json = read_json_file(progress);
       const auto block = require<int64_t>(json, "next_block", progress.string());
-      if (require<std::string>(json, "fingerprint", progress.string()) == fingerprint_) {
+      if (has_own_checksum(json) && require<std::string>(json, "fingerprint", progress.string()) == fingerprint_) {
         next_block_ = block;
-        for (size_t set = 0; set < tracks_.size(); ++set) open_file(set, block);
-        return;
+        if (file_checksums() == require<Json>(json, "files", progress.string())) return;
       }
     } catch (const Error&) {  // damaged or incomplete: from the beginning
     }
@@ -143,7 +144,15 @@ ActivationFile SharedPass::open_file(size_t set, int64_t block) const {
 
 void SharedPass::save() const {
   for (size_t set = 0; set < tracks_.size(); ++set) open_file(set, next_block_).sync();
-  write_file(folder_ / kProgressFile, dump_json({{"fingerprint", fingerprint_}, {"next_block", next_block_}}));
+  write_file(folder_ / kProgressFile, dump_json(with_own_checksum({{"fingerprint", fingerprint_},
+                                                                   {"next_block", next_block_},
+                                                                   {"files", file_checksums()}})));
+}
+
+Json SharedPass::file_checksums() const {
+  Json checksums = Json::array();
+  for (size_t set = 0; set < tracks_.size(); ++set) checksums.push_back(checksum_text(checksum_of_file(file_of(set, next_block_))));
+  return checksums;
 }
 
 void SharedPass::restart() {

@@ -59,6 +59,7 @@ class SharedPass {
 
   std::filesystem::path file_of(size_t set, int64_t block) const;
   ActivationFile open_file(size_t set, int64_t block) const;
+  Json file_checksums() const;  // of the sets' hidden states, as a block reads them next
   void save() const;
 
   std::filesystem::path folder_;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <regex>
@@ -13,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/checksum.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -25,6 +27,7 @@ namespace salient::models {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr char kPartSign = '#';  // between a tensor's name and the number of a part
 constexpr const char* kIndexName = "model.safetensors.index.json";
 const std::map<std::string, std::string> kMetadata = {{"format", "pt"}};  // transformers refuses a file without it
 
@@ -195,7 +198,8 @@ struct CheckpointWriter::State {
   void verify() const;
   Place& place(const std::string& name);
   void check(const std::string& name, const Place& to, const at::Tensor& tensor, at::IntArrayRef shape) const;
-  void write(Place& to, uint64_t offset, const at::Tensor& tensor);
+  void write(const std::string& key, Place& to, uint64_t offset, const at::Tensor& tensor);
+  std::map<std::string, std::string> checksums;  // of what was written, by key
 };
 
 FolderLock lock_checkpoint_folder(const fs::path& folder) {
@@ -346,7 +350,7 @@ CheckpointWriter::~CheckpointWriter() = default;
 
 bool CheckpointWriter::taken_over(const std::string& name) const { return state_->shards[state_->place(name).shard].taken_over; }
 
-void CheckpointWriter::State::write(Place& to, uint64_t offset, const at::Tensor& tensor) {
+void CheckpointWriter::State::write(const std::string& key, Place& to, uint64_t offset, const at::Tensor& tensor) {
   ShardFile& shard = shards[to.shard];
   if (shard.renamed) {  // an earlier finish() came this far: what is being changed must not stand under a final name
     if (::rename(shard.path.c_str(), shard.partial.c_str()) != 0) fail_errno(shard.path, "rename", errno);
@@ -354,8 +358,9 @@ void CheckpointWriter::State::write(Place& to, uint64_t offset, const at::Tensor
     sync_folder(folder);
   }
   const at::Tensor data = tensor.to(at::kCPU).contiguous();
-  write_at(shard.descriptor.get(), shard.partial, std::span(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()),
-           to.offset + offset);
+  const std::span bytes(static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes());
+  write_at(shard.descriptor.get(), shard.partial, bytes, to.offset + offset);
+  checksums[key] = checksum_text(checksum_of_bytes(bytes));
 }
 
 // `shape`: what the tensor, or the part of it that is put, must have.
@@ -370,7 +375,7 @@ void CheckpointWriter::State::check(const std::string& name, const Place& to, co
 void CheckpointWriter::put(const std::string& name, const at::Tensor& tensor) {
   Place& place = state_->place(name);
   state_->check(name, place, tensor, place.plan.shape);
-  state_->write(place, 0, tensor);
+  state_->write(name, place, 0, tensor);
   place.put = true;
 }
 
@@ -381,9 +386,32 @@ void CheckpointWriter::put_part(const std::string& name, int64_t index, const at
     fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' of shape {} has no part {}", state_->folder.string(), name, shape_text(whole), index);
   }
   state_->check(name, place, part, whole.slice(1));
-  state_->write(place, static_cast<uint64_t>(index) * part.nbytes(), part);
+  state_->write(fmt::format("{}{}{}", name, kPartSign, index), place, static_cast<uint64_t>(index) * part.nbytes(), part);
   place.parts.insert(index);
   place.put = static_cast<int64_t>(place.parts.size()) == whole.front();
+}
+
+std::map<std::string, std::string> CheckpointWriter::take_checksums() { return std::exchange(state_->checksums, {}); }
+
+std::string CheckpointWriter::find_changed(const std::map<std::string, std::string>& checksums) const {
+  for (const auto& [key, checksum] : checksums) {
+    const size_t sign = key.rfind(kPartSign);
+    const auto found = state_->places.find(key.substr(0, sign));
+    if (found == state_->places.end()) return key;
+    const Place& place = found->second;
+    const ShardFile& shard = state_->shards[place.shard];
+    uint64_t bytes = data_bytes(place.plan);
+    uint64_t offset = place.offset;
+    if (sign != std::string::npos) {
+      const int64_t parts = place.plan.shape.empty() ? 0 : place.plan.shape.front();
+      const int64_t index = std::atoll(key.c_str() + sign + 1);
+      if (index < 0 || index >= parts) return key;
+      bytes /= static_cast<uint64_t>(parts);
+      offset += static_cast<uint64_t>(index) * bytes;
+    }
+    if (checksum_text(checksum_of_part(shard.descriptor.get(), shard.partial, offset, bytes)) != checksum) return key;
+  }
+  return "";
 }
 
 void CheckpointWriter::sync() {
