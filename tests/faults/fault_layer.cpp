@@ -16,6 +16,7 @@
 #include "faults/fault_layer.h"
 
 #include <dlfcn.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/file.h>
@@ -293,11 +294,30 @@ void note_flushed(int descriptor) {
 
 // ---- memory ----
 
+// The library that wants it: the first on the way up that is neither the layer nor one that allocates for others.
+const char* asked_by() {
+  void* frames[32];
+  const int count = ::backtrace(frames, 32);
+  Dl_info own{};
+  ::dladdr(reinterpret_cast<void*>(&asked_by), &own);
+  const char* found = "";
+  for (int i = 0; i < count; ++i) {
+    Dl_info frame{};
+    if (::dladdr(frames[i], &frame) == 0 || frame.dli_fbase == own.dli_fbase) continue;
+    const char* slash = std::strrchr(frame.dli_fname, '/');
+    found = slash == nullptr ? frame.dli_fname : slash + 1;
+    if (std::strncmp(found, "libc.", 5) != 0 && std::strncmp(found, "libstdc++", 9) != 0) break;
+  }
+  return found;
+}
+
 bool no_memory(size_t size) {
   if (!counts()) return false;
   const Inside scope;
-  char text[32];
-  std::snprintf(text, sizeof text, "%zu", size);
+  const bool chosen = (layer.kind == kAllocation && layer.counts[kAllocation] == layer.index) ||
+                      (layer.kind == kMemory && size >= layer.memory_bytes && layer.counts[kMemory] == layer.index);
+  char text[256] = "";
+  if (chosen) std::snprintf(text, sizeof text, "%zu bytes for %s", size, asked_by());
   Action action = strike(kAllocation, "allocate", text);
   if (size >= layer.memory_bytes && action == Action::kNone) action = strike(kMemory, "allocate", text);
   if (kills(action)) die();
@@ -358,6 +378,8 @@ void begin_faults() {
   layer.memory_bytes = memory == nullptr ? 65536 : static_cast<size_t>(std::atol(memory));
   layer.kind = -1;
   if (const char* fault = std::getenv("SALIENT_FAULT")) read_fault(fault);
+  void* frame = nullptr;
+  ::backtrace(&frame, 1);  // which allocates the first time
   std::atexit(write_report);
   layer.armed = true;
 }

@@ -18,8 +18,8 @@ TEST(FaultRun, LosesNothing) {
   // Another run is in the store and among the artifacts already.
   scenario.prepare = [&](const std::filesystem::path& folder) {
     write_text(folder / "run.yaml", small_demo_config(inputs.path()));
-    const ProgramResult first =
-        run_program({"run", "run.yaml", "--set", "quantization.group_size=64", "--set", "evaluation.compare_with_base=false"}, folder);
+    const ProgramResult first = run_program(
+        {"run", "run.yaml", "--set", "quantization.group_size=64", "--set", "evaluation.compare_with_base=false"}, folder);
     ASSERT_EQ(first.exit_code, 0) << first.err;
   };
   scenario.command = {"run", "run.yaml"};

@@ -1,8 +1,8 @@
 // One fault after the other in one command: after each the store must be sound, what was finished must be there, and the same
 // command given again must end with the same bytes and rows as if nothing had been.
 //
-// By default a few faults of each kind; SALIENT_FAULTS=N takes up to N for each row of the table, SALIENT_FAULTS=all every
-// operation. scripts/faults.sh runs them all and adds the tables up.
+// By default one fault for each kind of operation and each thing that may become of it, each time at another operation;
+// SALIENT_FAULTS=N takes up to N of them, SALIENT_FAULTS=all every operation. scripts/faults.sh adds the tables up.
 #pragma once
 
 #include <filesystem>
@@ -26,8 +26,9 @@ struct FaultScenario {
   std::vector<std::string> rewritten = {};
 };
 
-// Adds a failure to the test for each fault that lost something, and prints a line for each kind and action:
-// "faults SCENARIO KIND ACTION OPERATIONS INJECTED SURVIVED".
+// Adds a failure to the test for each fault that lost something, and prints a line for each kind and action: "faults SCENARIO KIND
+// ACTION", operations of the kind, faults injected, and of those how many the program went on after to its end, how many it
+// reported as an error, how many ended the process, and how many lost nothing.
 void run_fault_campaign(const FaultScenario& scenario);
 
 }  // namespace salient::test

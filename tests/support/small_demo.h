@@ -65,7 +65,7 @@ inline void write_small_demo(const std::filesystem::path& folder) {
   }
   writer.finish();
   copy_rows("openmath_train.jsonl", data / "train.jsonl", 40);
-  copy_rows("calib_mixed.jsonl", data / "calibration.jsonl", 6);
+  copy_rows("calib_mixed.jsonl", data / "calibration.jsonl", 10);
   copy_rows("arc_test.jsonl", data / "arc.jsonl", 6);
   copy_rows("heldout.txt", data / "heldout.txt", 40);
   write_text(model / "training_metadata.json",

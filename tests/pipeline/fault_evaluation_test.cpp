@@ -1,0 +1,78 @@
+// `salient eval` and what is done with a store, with one operation after the other failing: support/fault_campaign.h.
+#include <gtest/gtest.h>
+
+#include "support/fault_campaign.h"
+#include "support/small_demo.h"
+#include "support/temporary_folder.h"
+
+namespace salient::test {
+namespace {
+namespace fs = std::filesystem;
+
+class FaultEvaluation : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!FaultProgram::missing().empty()) GTEST_SKIP() << FaultProgram::missing();
+    write_small_demo(inputs_.path());
+    scenario_.inputs = inputs_.path();
+    scenario_.prepare = [this](const fs::path& folder) { evaluate(folder, "arc", "salient.db"); };
+  }
+
+  std::vector<std::string> words(const std::string& tasks, const std::string& store) const {
+    const fs::path data = inputs_.path() / "data";
+    return {"eval",
+            (inputs_.path() / "model").string(),
+            "--tasks",
+            tasks,
+            "--data",
+            "arc=" + (data / "arc.jsonl").string(),
+            "--data",
+            "perplexity=" + (data / "heldout.txt").string(),
+            "--limit",
+            "4",
+            "--window",
+            "64",
+            "--no-throughput",
+            "--store",
+            store,
+            "--threads",
+            "1"};
+  }
+  void evaluate(const fs::path& folder, const std::string& tasks, const std::string& store) const {
+    const ProgramResult result = run_program(words(tasks, store), folder);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+
+  TemporaryFolder inputs_;
+  FaultScenario scenario_;
+};
+
+// Another evaluation is in the store already.
+TEST_F(FaultEvaluation, KeepsItsAnswers) {
+  scenario_.name = "eval";
+  scenario_.command = words("perplexity,arc", "salient.db");
+  run_fault_campaign(scenario_);
+}
+
+TEST_F(FaultEvaluation, StoreIsExported) {
+  scenario_.name = "store-export";
+  scenario_.command = {"store", "export", "results.salient", "--store", "salient.db"};
+  run_fault_campaign(scenario_);
+}
+
+TEST_F(FaultEvaluation, StoreIsImported) {
+  scenario_.name = "store-import";
+  scenario_.prepare = [this](const fs::path& folder) {
+    evaluate(folder, "arc", "salient.db");
+    evaluate(folder, "perplexity", "other.db");
+    const ProgramResult result = run_program({"store", "export", "other.salient", "--store", "other.db"}, folder);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    fs::remove(folder / "other.db");
+    fs::remove(folder / "other.db.locks");
+  };
+  scenario_.command = {"store", "import", "other.salient", "--store", "salient.db"};
+  run_fault_campaign(scenario_);
+}
+
+}  // namespace
+}  // namespace salient::test
