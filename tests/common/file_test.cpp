@@ -78,6 +78,43 @@ TEST(AtomicFile, AppearsWholeOrNotAtAll) {
   EXPECT_EQ(entries(path.parent_path()), 1u);
 }
 
+TEST(AtomicFile, WhatAKilledWriterLeftIsTakenOver) {
+  test::TemporaryFolder folder;
+  const fs::path path = folder.path() / "f";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicFile file(path);
+    file.write(std::string(1000, 'x'));
+    ::_exit(0);  // without its destructor
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(entries(folder.path()), 1u);
+  EXPECT_FALSE(fs::exists(path));
+  write_file(path, "short");
+  EXPECT_EQ(read_text_file(path), "short");
+  EXPECT_EQ(entries(folder.path()), 1u);
+}
+
+TEST(AtomicFile, TwoWritersOfOneFileDoNotMix) {
+  test::TemporaryFolder folder;
+  const fs::path path = folder.path() / "f";
+  {
+    AtomicFile first(path);
+    first.write("fir");
+    AtomicFile second(path);
+    second.write("second");
+    first.write("st");
+    first.commit();
+    EXPECT_EQ(read_text_file(path), "first");
+    const AtomicFile third(path);
+    second.commit();
+    EXPECT_EQ(read_text_file(path), "second");
+  }
+  EXPECT_EQ(read_text_file(path), "second");
+  EXPECT_EQ(entries(folder.path()), 1u);
+}
+
 TEST(AtomicFile, AFailedRenameLeavesNothing) {
   test::TemporaryFolder folder;
   fs::create_directories(folder.path() / "target/below");  // a folder that is not empty cannot be replaced

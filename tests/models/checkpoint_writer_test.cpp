@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <fstream>
 #include <functional>
 #include <map>
 
@@ -435,6 +436,35 @@ TEST_F(Writer, PartsGiveTheSameBytesAsTheWhole) {
     writer.finish();
     EXPECT_EQ(contents(parts), contents(whole));
   }
+}
+
+TEST_F(Writer, ChecksumsTellWhatChanged) {
+  const std::vector<NamedTensor> tensors = {{"whole", at::arange(5, at::kFloat)},
+                                            {"parts", at::arange(24, at::kShort).reshape({4, 6})},
+                                            {"empty", at::empty({0, 5}, at::kFloat)},
+                                            {"last", at::arange(7, at::kByte)}};
+  const ShardPlan plan = plan_shards(planned(tensors), 1 << 20);
+  CheckpointWriter writer(root_ / "folder", plan);
+  for (const size_t i : {0, 2, 3}) writer.put(tensors[i].name, tensors[i].tensor);
+  for (const int64_t index : {3, 1, 0, 2}) writer.put_part("parts", index, tensors[1].tensor[index]);
+  auto checksums = writer.take_checksums();
+  EXPECT_EQ(checksums.size(), 7u);
+  EXPECT_TRUE(writer.take_checksums().empty());
+  EXPECT_EQ(writer.find_changed(checksums), "");
+
+  const fs::path partial = root_ / "folder/.model.safetensors.partial";
+  const std::string bytes = read_text_file(partial);
+  const uint64_t data = plan.shards[0].offsets[0];
+  const std::map<std::string, uint64_t> places = {{"whole", 19}, {"parts#0", 20}, {"parts#2", 44}, {"last", 20 + 48 + 6}};
+  for (const auto& [key, place] : places) {
+    std::fstream file(partial, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(data + place)).put(static_cast<char>(bytes[data + place] ^ 1)).flush();
+    EXPECT_EQ(writer.find_changed(checksums), key);
+    file.seekp(static_cast<std::streamoff>(data + place)).put(bytes[data + place]).flush();
+  }
+  EXPECT_EQ(writer.find_changed(checksums), "");
+  EXPECT_EQ(writer.find_changed({{"another", checksums.at("whole")}}), "another");
+  EXPECT_EQ(writer.find_changed({{"parts#4", checksums.at("parts#3")}}), "parts#4");
 }
 
 TEST_F(Writer, PartsAreChecked) {
