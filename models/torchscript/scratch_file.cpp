@@ -26,6 +26,9 @@ uint64_t rounded(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / un
 }  // namespace
 
 ScratchFile::ScratchFile(const std::filesystem::path& folder) : folder_(folder.empty() ? std::filesystem::path(".") : folder) {
+  descriptor_ = ::open(folder_.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+  if (descriptor_ >= 0) return;
+  // A file system that has no files without a name.
   std::string name = (folder_ / ".salient-scratch-XXXXXX").string();
   descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
   if (descriptor_ < 0) fail_errno(folder_, "make a temporary file in", errno);
