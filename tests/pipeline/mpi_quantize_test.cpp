@@ -140,7 +140,8 @@ class MpiQuantize : public testing::Test {
     return found;
   }
 
-  // The same files and tensors, and every linear nearly as good: sums in another order move a few codes.
+  // The same files and tensors, and every linear nearly as good: sums in another order move a few codes, and where two scales or factors of the correlations
+  // are as good as each other, the choice. Of what rounding to nearest loses that is no hundredth.
   void expect_equivalent(const std::string& one, const std::string& several) const {
     EXPECT_EQ(names_of(bytes(one)), names_of(bytes(several)));
     const models::Checkpoint expected(folder() / one);
@@ -158,7 +159,7 @@ class MpiQuantize : public testing::Test {
     for (const auto& [name, report] : of_one) {
       const Report& other = of_several.at(name);
       EXPECT_NEAR(other.rtn_error, report.rtn_error, 0.02 * report.rtn_error) << name;
-      EXPECT_NEAR(other.error, report.error, 0.1 * report.error) << name;
+      EXPECT_NEAR(other.error, report.error, 0.01 * report.rtn_error) << name;
       sum += report.error;
       sum_of_several += other.error;
     }
