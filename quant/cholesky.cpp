@@ -12,7 +12,7 @@
 namespace salient::quant {
 namespace {
 constexpr int64_t kColumns = 128;  // that are factorized at a time
-constexpr int64_t kRows = 128;     // below them that are solved for at a time
+constexpr int64_t kRows = 32;      // below them that are solved for at a time
 }  // namespace
 
 bool factorize_cholesky(const at::Tensor& matrix) {
@@ -20,19 +20,21 @@ bool factorize_cholesky(const at::Tensor& matrix) {
   for (int64_t begin = 0; begin < n; begin += kColumns) {
     const int64_t count = std::min(kColumns, n - begin);
     const at::Tensor diagonal = matrix.narrow(0, begin, count).narrow(1, begin, count);
+    at::Tensor factor;
     bool definite = false;
     in_one_thread([&] {
-      const auto [lower, info] = at::linalg_cholesky_ex(diagonal);
+      at::Tensor info;
+      std::tie(factor, info) = at::linalg_cholesky_ex(diagonal);
       definite = info.item<int>() == 0;
-      diagonal.copy_(lower);
     });
     if (!definite) return false;
+    diagonal.copy_(factor);
     const int64_t rest = n - begin - count;
     if (rest == 0) break;
     const at::Tensor below = matrix.narrow(0, begin + count, rest).narrow(1, begin, count);
     in_fixed_parts(rest, kRows, [&](int64_t first, int64_t last) {
       const at::Tensor rows = below.narrow(0, first, last - first);
-      rows.copy_(at::linalg_solve_triangular(diagonal.t(), rows, /*upper=*/true, /*left=*/false));
+      rows.copy_(at::linalg_solve_triangular(factor.t(), rows, /*upper=*/true, /*left=*/false));
     });
     subtract_lower_outer(matrix.narrow(0, begin + count, rest).narrow(1, begin + count, rest), below);
   }
