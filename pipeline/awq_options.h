@@ -24,7 +24,7 @@ enum class WeightFormat : uint8_t {
   kAwqGemvFast,        // GEMV_FAST,
   kAwqMarlin,          // and Marlin, which has no zero points
   kCompressedTensors,  // compressed-tensors "pack-quantized": 2 to 8 bits, mixed within a model
-  kDequantized,        // rounded weights written as floats in the source's layout and dtype: any engine runs them, nothing gets smaller
+  kDequantized,        // rounded weights written as float32 in the source's layout: any engine runs them, nothing gets smaller
   kFloat,              // smoothed only: the same function in the source's layout and dtype, for quantizers that follow
   // One GGUF file, smoothed only: linears in float16 or bfloat16, for llama.cpp's own quantizer
   kGgufF16,

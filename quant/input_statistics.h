@@ -32,8 +32,8 @@ struct InputStatistics {
 
 InputStatistics make_input_statistics(int64_t features, at::Device device);
 
-// How many rows each piece of a call has, 0 for one without any; empty = one piece of all rows. Gram matrices are added up piece by piece: the same pieces
-// give the same bits, however many of them come in one call, and for every number of threads.
+// How many rows each piece of a call has, 0 for one without any; empty = one piece of all rows. Gram matrices are added up piece by
+// piece: the same pieces give the same bits, however many of them come in one call, and for every number of threads.
 using RowPieces = std::vector<int64_t>;
 
 // x: float32 [rows, features] (any number of leading dimensions). Rows with a value that is not finite are skipped. Only the upper
