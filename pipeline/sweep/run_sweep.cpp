@@ -48,8 +48,9 @@ SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector
                       const std::map<size_t, std::string>& given_up) {
   const auto started = std::chrono::steady_clock::now();
   SweepReport report;
+  SharedQuantization shared;
   if (config.share && given_up.empty()) {
-    const SharedQuantization shared = quantize_shared(store, config.name, plans, observer);
+    shared = quantize_shared(store, config.name, plans, observer);
     report.shared = shared.shared;
     for (const std::string& reason : shared.alone) {
       if (observer.message)
@@ -68,6 +69,7 @@ SweepReport run_sweep(Store& store, const SweepConfig& config, const std::vector
     if (const std::string& error = report.points.back().error; !error.empty() && observer.message)
       observer.message(fmt::format("point {} failed: {}", config.points[i].name, error));
   }
+  remove_shared_work(store, shared);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return report;
 }

@@ -7,7 +7,9 @@
 #include <set>
 
 #include "common/error.h"
+#include "common/file.h"
 #include "common/hash.h"
+#include "common/json.h"
 #include "common/memory.h"
 #include "pipeline/pad_intermediate.h"
 #include "pipeline/quantize_family.h"
@@ -16,6 +18,8 @@
 namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr const char* kPointsFile = "points.json";  // keys of the stages of the points that a pass is for
 
 // A point that is to be quantized here.
 struct Candidate {
@@ -50,11 +54,54 @@ fs::path find_texts(Store& store, const std::string& sweep, const RunPlan& plan,
   return known.at(key);
 }
 
+fs::path work_parent(const Store& store, const std::string& sweep, const RunPlan& plan) {
+  const std::string name = sweep + "\n" + plan.model_folder.string() + "\n" + plan.config.runtime.device;
+  return fs::absolute(store.path()).lexically_normal().parent_path() / "work" / ("sweep-" + sha256_hex(name).substr(0, 16));
+}
+
+// A folder that one process works in.
+struct WorkFolder {
+  fs::path path;
+  Store::KeyLock lock;
+};
+
+// The first below `parent` in which no other process works: another one may run the same sweep. What is in it, a stopped one left
+// to go on from.
+WorkFolder take_work_folder(Store& store, const fs::path& parent) {
+  for (int number = 0;; ++number) {
+    fs::path path = parent / std::to_string(number);
+    if (std::optional<Store::KeyLock> lock = store.try_lock_key(path.string())) return {std::move(path), std::move(*lock)};
+  }
+}
+
+void write_points(const fs::path& folder, const std::vector<Candidate>& points) {
+  Json keys = Json::array();
+  for (const Candidate& point : points) keys.push_back(point.key);
+  fs::create_directories(folder);
+  write_file(folder / kPointsFile, dump_json(keys));
+}
+
+// Whether all points are quantized that the pass in this folder was for. One that names none was stopped before it began; one whose
+// file is damaged is of no use to another pass either.
+bool is_done(const Store& store, const fs::path& folder) {
+  Json keys;
+  try {
+    keys = read_json_file(folder / kPointsFile);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kNotFound || error.kind() == ErrorKind::kCorruption) return true;
+    throw;
+  }
+  return std::all_of(keys.begin(), keys.end(),
+                     [&](const Json& key) { return !key.is_string() || store.find_done_stage(key.get<std::string>()); });
+}
+
 // Points of one model on one device.
 class Group {
  public:
-  Group(Store& store, std::string sweep, const RunObserver& observer)
-      : store_(store), sweep_(std::move(sweep)), observer_(observer) {}
+  // `parent`: of its work folders. It stays the same when points are added or some are done by others, so that what a stopped sweep
+  // left there is found again, and goes in the end.
+  Group(Store& store, std::string sweep, fs::path parent, const RunObserver& observer)
+      : store_(store), sweep_(std::move(sweep)), parent_(std::move(parent)), observer_(observer) {}
 
   void add(const Candidate& candidate) { candidates_.push_back(candidate); }
 
@@ -68,19 +115,12 @@ class Group {
       }
     }
     if (mine.size() < 2) return 0;
-    const fs::path folder = work_folder(mine);
-    const std::optional<Store::KeyLock> folder_lock = store_.try_lock_key(folder.string());
-    if (!folder_lock) return 0;  // the same points in another process, which has just let go of them
-    return quantize(mine, folder);
+    const WorkFolder folder = take_work_folder(store_, parent_);
+    write_points(folder.path, mine);
+    return quantize(mine, folder.path);
   }
 
  private:
-  fs::path work_folder(const std::vector<Candidate>& mine) const {
-    std::string keys;
-    for (const Candidate& candidate : mine) keys += candidate.key + "\n";
-    return store_.path().parent_path() / "work" / ("sweep-" + sha256_hex(keys).substr(0, 16));
-  }
-
   int64_t quantize(const std::vector<Candidate>& mine, const fs::path& folder) {
     const FreedMemoryKept kept;
     std::map<std::string, fs::path> texts;
@@ -117,6 +157,7 @@ class Group {
 
   Store& store_;
   std::string sweep_;
+  fs::path parent_;
   const RunObserver& observer_;
   std::vector<Candidate> candidates_;
 };
@@ -127,8 +168,10 @@ SharedQuantization quantize_shared(Store& store, const std::string& sweep, const
                                    const RunObserver& observer) {
   SharedQuantization result;
   std::set<std::string> reasons;
-  std::map<std::pair<std::string, std::string>, Group> groups;
+  std::map<fs::path, Group> groups;  // by their work folders
   for (const RunPlan& plan : plans) {
+    const fs::path parent = work_parent(store, sweep, plan);
+    result.work.insert(parent);
     const std::vector<PlannedStage> stages = plan_stages(store, plan.config.name, plan.stages);
     const PlannedStage* stage = find_stage(stages, "quantize");
     if (stage == nullptr || !stage->runs) continue;
@@ -136,11 +179,23 @@ SharedQuantization quantize_shared(Store& store, const std::string& sweep, const
       if (reasons.insert(why).second) result.alone.push_back(why);
       continue;
     }
-    groups.try_emplace({plan.model_folder.string(), plan.config.runtime.device}, store, sweep, observer)
-        .first->second.add({&plan, stage->key});
+    groups.try_emplace(parent, store, sweep, parent, observer).first->second.add({&plan, stage->key});
   }
-  for (auto& [key, group] : groups) result.shared += group.run();
+  for (auto& [parent, group] : groups) result.shared += group.run();
   return result;
+}
+
+void remove_shared_work(Store& store, const SharedQuantization& shared) {
+  std::error_code ignored;
+  for (const fs::path& parent : shared.work) {
+    std::vector<fs::path> folders;
+    for (const auto& entry : fs::directory_iterator(parent, ignored)) folders.push_back(entry.path());
+    for (const fs::path& folder : folders) {
+      const std::optional<Store::KeyLock> lock = store.try_lock_key(folder.string());
+      if (lock && is_done(store, folder)) fs::remove_all(folder, ignored);
+    }
+    fs::remove(parent, ignored);  // where it was the last
+  }
 }
 
 }  // namespace salient::pipeline

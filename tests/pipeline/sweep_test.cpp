@@ -104,7 +104,8 @@ void expect_same_rows(const std::vector<std::string>& found, const std::vector<s
   for (size_t i = 0; i < std::max(more.size(), missing.size()); ++i) {
     const std::string left = i < more.size() ? more[i] : "";
     const std::string right = i < missing.size() ? missing[i] : "";
-    const auto differ = static_cast<size_t>(std::mismatch(left.begin(), left.end(), right.begin(), right.end()).first - left.begin());
+    const auto differ =
+        static_cast<size_t>(std::mismatch(left.begin(), left.end(), right.begin(), right.end()).first - left.begin());
     const size_t from = differ < 200 ? 0 : differ - 200;
     ADD_FAILURE() << "found    " << left.substr(std::min(from, left.size()), 400) << "\nexpected "
                   << right.substr(std::min(from, right.size()), 400);
@@ -145,6 +146,10 @@ void expect_like_undisturbed(const fs::path& folder) {
   expect_same_rows(contents_of(folder), contents_of(undisturbed().folder.path()));
 }
 
+void expect_no_work_left(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder / "runs/work")) ADD_FAILURE() << entry.path() << " was left";
+}
+
 TEST(Sweep, PointsShareOnePassAndHaveTheBytesOfSingleRuns) {
   const Json json = parse_json(undisturbed().result.out, "sweep --json");
   EXPECT_EQ(json.at("shared"), 4);
@@ -177,8 +182,30 @@ TEST(Sweep, PointsShareOnePassAndHaveTheBytesOfSingleRuns) {
   }
   EXPECT_GE(on_front, 1u);
   EXPECT_THAT(file_bytes(undisturbed().folder.path() / "artifacts/sweeps/sweep/sweep.svg"), HasSubstr("Quality against samples"));
-  for (const auto& entry : fs::directory_iterator(undisturbed().folder.path() / "runs/work"))
-    ADD_FAILURE() << entry.path() << " was left";
+  expect_no_work_left(undisturbed().folder.path());
+}
+
+// A pass that was stopped, of whose points one is then made alone: the next pass is of the others, and no pass is of all.
+TEST(Sweep, NothingOfAStoppedPassStaysWhenItsPointsAreDone) {
+  const TemporaryFolder folder;
+  write_configs(folder.path());
+  const auto in_the_pass = [&](const std::string&) {
+    std::error_code none;
+    for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "runs/work", none)) {
+      if (entry.path().filename() == "pass.json") return true;
+    }
+    return false;
+  };
+  const ProgramResult stopped =
+      run_program(ProgramCall{{"sweep", "sweep.yaml", "--threads", "1"}, folder.path(), {}, in_the_pass, kPatience});
+  ASSERT_TRUE(stopped.killed) << stopped.err;
+  const ProgramResult one = sweep(folder.path(), {"--only", "group_size=64,samples=12"});
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  const ProgramResult rest = sweep(folder.path(), {"--json"});
+  ASSERT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_EQ(parse_json(rest.out, "sweep --json").at("shared"), 3);
+  expect_no_work_left(folder.path());
+  expect_like_undisturbed(folder.path());
 }
 
 TEST(Sweep, KilledTenTimesAtRandomMomentsItEndsTheSame) {
@@ -188,7 +215,8 @@ TEST(Sweep, KilledTenTimesAtRandomMomentsItEndsTheSame) {
   int killed = 0;
   for (int i = 0; i < 10; ++i) {
     // Up to a sixth of the whole, of which the start takes its part, so that there is work left for each.
-    const auto delay = std::chrono::milliseconds(static_cast<int64_t>((engine() % 1000) * undisturbed().seconds / 6));
+    const auto delay =
+        std::chrono::milliseconds(static_cast<int64_t>(static_cast<double>(engine() % 1000) * undisturbed().seconds / 6));
     const ProgramResult result =
         run_program(ProgramCall{{"sweep", "sweep.yaml", "--threads", "1"}, folder.path(), {}, after(delay), kPatience});
     killed += result.killed;
