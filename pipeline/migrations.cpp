@@ -173,6 +173,8 @@ CREATE TABLE tracking_outbox (
 );
 CREATE INDEX tracking_outbox_by_state ON tracking_outbox (state, tracked_run_id, id);
 )sql"},
+    // Of key and value (common/checksum.h); NULL: taken before this version.
+    {6, "ALTER TABLE requests ADD COLUMN checksum INTEGER"},
 };
 
 }  // namespace

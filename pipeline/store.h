@@ -214,7 +214,8 @@ class Store {
 
   // The journal of an evaluation's requests (eval/request_journal.h), each answer of the model with the id that answering_model
   // gave. Entries survive the end of the process as soon as put_requests returns, all of them or none; a loss of power may take the
-  // last ones along, which then are run again: a wait for the disk after each would cost more than small models do.
+  // last ones along, which then are run again: a wait for the disk after each would cost more than small models do. An answer whose
+  // bytes have changed since is not found, which is logged.
   std::optional<std::string> find_request(std::string_view key) const;
   void put_requests(int64_t model, std::span<const RequestRow> rows);
   // Its id; notes that the model is used now, under this name and path.

@@ -1,16 +1,31 @@
 // The journal of requests in the store, and what it takes.
 #include <memory>
 
+#include "common/checksum.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "pipeline/store_impl.h"
 
 namespace salient::pipeline {
+namespace {
+
+// SQLite sees that a page has lost its form, not that a value in it has other bytes.
+uint64_t checksum_of(std::string_view key, std::string_view value) {
+  return checksum64(std::as_bytes(std::span(value)), checksum64(std::as_bytes(std::span(key))));
+}
+
+}  // namespace
 
 std::optional<std::string> Store::find_request(std::string_view key) const {
-  Statement statement = impl_->prepare("SELECT value FROM requests WHERE key = ?");
+  Statement statement = impl_->prepare("SELECT value, checksum FROM requests WHERE key = ?");
   if (!statement.bind(key).step()) return std::nullopt;
   std::string value;
-  statement >> value;
+  std::optional<uint64_t> checksum;
+  statement >> value >> checksum;
+  if (checksum && *checksum != checksum_of(key, value)) {
+    log_warn("answer_changed store=\"{}\" key=\"{}\": asked again", path().string(), key);
+    return std::nullopt;
+  }
   return value;
 }
 
@@ -26,7 +41,8 @@ void Store::put_requests(int64_t model, std::span<const RequestRow> rows) {
   const std::string now = utc_now();
   Transaction transaction(*this);
   for (const RequestRow& row : rows) {
-    impl_->run("INSERT OR REPLACE INTO requests (key, value, created, model) VALUES (?, ?, ?, ?)", row.key, row.value, now, model);
+    impl_->run("INSERT OR REPLACE INTO requests (key, value, created, model, checksum) VALUES (?, ?, ?, ?, ?)", row.key, row.value,
+               now, model, checksum_of(row.key, row.value));
   }
   transaction.commit();
 }

@@ -48,7 +48,7 @@ TEST_P(ThreadCounts, LogitsHaveTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, ThreadCounts, ::testing::ValuesIn(test::golden_cases()),
-                         [](const auto& info) { return test::golden_test_name(info.param); });
+                         [](const auto& one) { return test::golden_test_name(one.param); });
 
 }  // namespace
 }  // namespace salient::models

@@ -43,6 +43,16 @@ class FaultEvaluation : public testing::Test {
     ASSERT_EQ(result.exit_code, 0) << result.err;
   }
 
+  // evaluate-all: all models, or one of them.
+  std::vector<std::string> all_words(const std::string& only) const {
+    std::vector<std::string> all = words("arc", "salient.db");
+    all.front() = "evaluate-all";
+    all.at(1) = "Models";
+    std::erase(all, "--no-throughput");
+    if (only != "*") all.insert(all.end(), {"--only", only});
+    return all;
+  }
+
   TemporaryFolder inputs_;
   FaultScenario scenario_;
 };
@@ -51,6 +61,26 @@ class FaultEvaluation : public testing::Test {
 TEST_F(FaultEvaluation, KeepsItsAnswers) {
   scenario_.name = "eval";
   scenario_.command = words("perplexity,arc", "salient.db");
+  run_fault_campaign(scenario_);
+}
+
+// Two models, one quantized, of which the store has the other's results.
+TEST_F(FaultEvaluation, OfAllModelsOfAFolderKeepsThem) {
+  scenario_.name = "evaluate-all";
+  scenario_.prepare = [this](const fs::path& folder) {
+    fs::create_directories(folder / "Models");
+    fs::copy(inputs_.path() / "model", folder / "Models" / "small", fs::copy_options::recursive);
+    const std::string calibration = (inputs_.path() / "data" / "calibration.jsonl").string();
+    const std::vector<std::string> quantize = {"quantize", "--model", "Models/small", "--calib", calibration,
+                                               "--method", "rtn",     "--group-size", "32",      "--threads",
+                                               "1",        "--out",   "Models/rtn"};
+    for (const std::vector<std::string>& command : {quantize, all_words("small")}) {
+      const ProgramResult result = run_program(command, folder);
+      ASSERT_EQ(result.exit_code, 0) << result.err;
+    }
+  };
+  scenario_.command = all_words("*");
+  scenario_.exit_codes = {6, 7};
   run_fault_campaign(scenario_);
 }
 

@@ -27,5 +27,25 @@ TEST(FaultRun, LosesNothing) {
   run_fault_campaign(scenario);
 }
 
+// What a trainer calls when it is done; metadata beside the model says what to do.
+TEST(FaultRun, OfTheHookLosesNothing) {
+  if (!FaultProgram::missing().empty()) GTEST_SKIP() << FaultProgram::missing();
+  const TemporaryFolder inputs;
+  write_small_demo(inputs.path());
+  FaultScenario scenario;
+  scenario.name = "hook";
+  scenario.inputs = inputs.path();
+  scenario.prepare = [&](const std::filesystem::path& folder) {
+    std::filesystem::copy(inputs.path() / "model", folder / "model", std::filesystem::copy_options::recursive);
+    Json metadata = read_json_file(folder / "model" / "training_metadata.json");
+    metadata["quantization"] = {{"weights_bits", 4}, {"group_size", 32}, {"n_grid", 2}};
+    metadata["calibration"] = {{"samples", 8}, {"max_seq_len", 64}};
+    write_text(folder / "model" / "training_metadata.json", dump_json(metadata));
+  };
+  scenario.command = {"hook", "post-train", "model", "--threads", "1"};
+  scenario.rewritten = {"README.md", "quantization_metadata.json"};
+  run_fault_campaign(scenario);
+}
+
 }  // namespace
 }  // namespace salient::test

@@ -158,8 +158,9 @@ Growth growth_of(const fs::path& folder, const RandomLlama& llama, const std::fu
   ::waitpid(child, &status, 0);
   EXPECT_EQ(status, 0);
   EXPECT_EQ(count, static_cast<ssize_t>(sizeof(found)));
-  std::cout << "resident before " << found.before / 1e6 << " MB, peak " << found.peak / 1e6 << " MB, estimate "
-            << found.estimate / 1e6 << " MB\n";
+  const auto megabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  std::cout << "resident before " << megabytes(found.before) << " MB, peak " << megabytes(found.peak) << " MB, estimate "
+            << megabytes(found.estimate) << " MB\n";
   return found;
 }
 

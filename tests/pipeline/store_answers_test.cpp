@@ -98,6 +98,22 @@ TEST_F(StoreAnswersTest, OfAnOlderStoreAreKept) {
   EXPECT_EQ(listed[0].used, "2025-01-31T08:30:00Z");
 }
 
+TEST_F(StoreAnswersTest, AnAnswerWithOtherBytesIsAskedAgain) {
+  {
+    Store store(path_);
+    answer(store, store.answering_model(model("one")), "a", 3);
+  }
+  raw_sql(path_, "UPDATE requests SET value = replace(value, substr(value, 1, 1), 'X') WHERE key = 'a001'");
+  // As if two rows had changed places.
+  raw_sql(path_, "UPDATE requests SET key = 'b000' WHERE key = 'a002'");
+  Store store(path_);
+  EXPECT_TRUE(store.find_request("a000"));
+  EXPECT_FALSE(store.find_request("a001"));
+  EXPECT_FALSE(store.find_request("b000"));
+  answer(store, store.answering_model(model("one")), "a", 3);
+  EXPECT_TRUE(store.find_request("a001"));
+}
+
 TEST_F(StoreAnswersTest, CompactingGivesTheRoomBack) {
   Store store(path_);
   const int64_t id = store.answering_model(model("one"));

@@ -65,7 +65,7 @@ TEST(SweepFigures, TheFrontIsWhatNothingBeats) {
     const auto count = 1 + engine() % 12;
     for (size_t i = 0; i < count; ++i)
       sweep.add(static_cast<int64_t>(1 + engine() % 5),
-                engine() % 6 == 0 ? std::nullopt : std::optional<double>(0.1 * (engine() % 5)));
+                engine() % 6 == 0 ? std::nullopt : std::optional<double>(0.1 * static_cast<double>(engine() % 5)));
     sweep.config.loss = "kl_divergence";
     const SweepFigures figures = sweep_figures(sweep.config, sweep.report);
     ASSERT_EQ(figures.rows.size(), count);

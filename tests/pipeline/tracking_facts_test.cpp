@@ -37,6 +37,13 @@ class Variable {
   const char* name_;
 };
 
+eval::TaskResult task_result(const std::string& name, const eval::MetricResult& metric) {
+  eval::TaskResult result;
+  result.task = name;
+  result.metrics = {metric};
+  return result;
+}
+
 std::vector<TrackingTarget> read(const std::string& text) {
   return read_tracking(ConfigNode::parse(text, "c.yaml").get("tracking"));
 }
@@ -131,16 +138,17 @@ TEST(TrackingFacts, FiguresOfAnEvaluationHaveFlatKeys) {
   metric.base->flips.emplace();
   metric.base->flips->lost = 3;
   eval::Evaluation evaluation;
-  evaluation.model.tasks.push_back({.task = "arc", .metrics = {metric}, .seconds = 2.5});
+  evaluation.model.tasks.push_back(task_result("arc", metric));
+  evaluation.model.tasks.back().seconds = 2.5;
   eval::MetricResult broken;
   broken.metric = "ppl";
   broken.value.value = std::nan("");
-  evaluation.model.tasks.push_back({.task = "text", .metrics = {broken}});
+  evaluation.model.tasks.push_back(task_result("text", broken));
   evaluation.base.emplace();
   eval::MetricResult base = metric;
   base.value = {1.0, 0.5};
   base.base.reset();
-  evaluation.base->tasks.push_back({.task = "arc", .metrics = {base}});
+  evaluation.base->tasks.push_back(task_result("arc", base));
   // Through the store's text, in which NaN is null.
   const Json json = parse_json(dump_json(eval::to_json(evaluation)), "e");
 

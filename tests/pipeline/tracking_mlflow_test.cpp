@@ -75,7 +75,10 @@ Json evaluation_json(double value) {
   metric.n = 4;
   eval::Evaluation evaluation;
   evaluation.model.model = "m";
-  evaluation.model.tasks.push_back({.task = "openmath", .settings = {{"limit", 4}}, .metrics = {metric}});
+  eval::TaskResult& task = evaluation.model.tasks.emplace_back();
+  task.task = "openmath";
+  task.settings = {{"limit", 4}};
+  task.metrics = {metric};
   return eval::to_json(evaluation);
 }
 

@@ -50,8 +50,9 @@ TEST(Troubleshooting, QuotesMessagesOfTheProgram) {
     for (size_t begin = 0; begin <= message.size();) {
       const size_t stop = std::min(message.find("\u2026", begin), message.size());
       std::string part = message.substr(begin, stop - begin);
-      if (part.find_first_not_of(" :,()'") != std::string::npos)
+      if (part.find_first_not_of(" :,()'") != std::string::npos) {
         EXPECT_NE(text.find(part), std::string::npos) << "no source has '" << part << "' of: " << message;
+      }
       begin = stop + std::string("\u2026").size();
     }
   }

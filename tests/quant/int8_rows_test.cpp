@@ -37,7 +37,7 @@ TEST(Int8Rows, EqualCompressedTensors) {
 }
 
 TEST(Int8Rows, DifferByAtMostHalfAStep) {
-  for (const auto [width, half_range] :
+  for (const auto& [width, half_range] :
        {std::pair<int64_t, float>{1, 127}, {7, 127.5}, {16, 127}, {64, 127.5}, {100, 127}, {128, 127.5}}) {
     const at::Tensor x = at::randn({3, 5, width}) * at::logspace(-12, 12, 15).view({3, 5, 1});
     const Int8Rows rows = to_int8_rows(x, half_range);

@@ -143,14 +143,16 @@ bool is_of_database(const std::string& name) {
 // Named after the number of the run, of which there are more after a fault.
 bool is_run_page(const std::string& name) { return name.find("/run_") != std::string::npos && name.ends_with(".html"); }
 
-// `at_rest`: after a fault SQLite may have left files beside the database, which belong to it until it is opened again.
-Contents contents_of(const fs::path& folder, bool at_rest = true) {
+// `timed`: names of files whose bytes do not count. `at_rest`: after a fault SQLite may have left files beside the database, which
+// belong to it until it is opened again.
+Contents contents_of(const fs::path& folder, const std::vector<std::string>& timed, bool at_rest = true) {
   Contents contents;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
     if (!entry.is_regular_file()) continue;
     const std::string name = entry.path().lexically_relative(folder).generic_string();
     if (is_run_page(name) || (!at_rest && (name.ends_with(".db-wal") || name.ends_with(".db-shm")))) continue;
-    contents.files[name] = is_of_database(name) ? "" : file_bytes(entry.path());
+    const bool by_name = is_of_database(name) || std::count(timed.begin(), timed.end(), entry.path().filename().string()) > 0;
+    contents.files[name] = by_name ? "" : file_bytes(entry.path());
     if (is_database(name)) contents.store_results[name] = results_in(entry.path());
   }
   return contents;
@@ -202,11 +204,11 @@ class Campaign {
     fs::copy(work(), kept(), fs::copy_options::recursive);
     age_files(scenario.inputs);
     restore();
-    before_ = contents_of(work());
+    before_ = contents_of(work(), scenario.timed);
     const FaultResult undisturbed = run({});
     if (undisturbed.exit_code != 0) throw std::runtime_error("the command fails without any fault: " + undisturbed.err);
     counts_ = undisturbed.counts;
-    after_ = contents_of(work());
+    after_ = contents_of(work(), scenario.timed);
     // What is compared must be the same each time, or everything would be lost.
     restore();
     run({});
@@ -258,8 +260,8 @@ class Campaign {
   }
 
   // What is there right after a fault, and when the command was given again.
-  Contents right_after() const { return without_stuck(contents_of(work(), /*at_rest=*/false)); }
-  Contents at_rest() const { return without_stuck(contents_of(work())); }
+  Contents right_after() const { return without_stuck(contents_of(work(), scenario_.timed, /*at_rest=*/false)); }
+  Contents at_rest() const { return without_stuck(contents_of(work(), scenario_.timed)); }
   Contents without_stuck(Contents contents) const {
     if (!after_.files.contains(stuck_)) contents.files.erase(stuck_);
     return contents;
@@ -285,8 +287,9 @@ class Campaign {
     if (fault.action == "EINTR" || fault.action == "short") return "fails, although nothing is wrong";
     const bool told = result.err.find("salient: ") != std::string::npos;
     if (!told) return "fails without a message";
-    constexpr int kIo = 6;
-    if (result.exit_code != kIo) return "ends with " + std::to_string(result.exit_code);
+    const std::vector<int>& known = scenario_.exit_codes;
+    if (std::find(known.begin(), known.end(), result.exit_code) == known.end())
+      return "ends with " + std::to_string(result.exit_code);
     if (memory && result.err.find("OUT_OF_MEMORY") == std::string::npos) return "does not say that there is no memory";
     return "";
   }

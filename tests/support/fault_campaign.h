@@ -24,6 +24,10 @@ struct FaultScenario {
   std::filesystem::path inputs;
   // Files that the command writes in several steps, each time whole: name alone.
   std::vector<std::string> rewritten = {};
+  // Files that have other bytes each time, as they tell how long something took: name alone.
+  std::vector<std::string> timed = {};
+  // Of a command that failed: 6, an error of the system; or 7 as well, where one of several works failed and the others went on.
+  std::vector<int> exit_codes = {6};
 };
 
 // Adds a failure to the test for each fault that lost something, and prints a line for each kind and action: "faults SCENARIO KIND

@@ -74,13 +74,16 @@ inline void write_small_demo(const std::filesystem::path& folder) {
                         {"dataset", {{"name", "maths"}, {"train_file", (data / "train.jsonl").string()}}}}));
 }
 
-// The run of a config that uses all of them, below the folder where the command is started.
-inline std::string small_demo_config(const std::filesystem::path& folder) {
+// The run of a config that uses all of them, below the folder where the command is started. `quantization`: further settings, each
+// after a comma.
+inline std::string small_demo_config(const std::filesystem::path& folder, const std::string& quantization = "") {
   const std::string data = (folder / "data").string();
   return "model: {path: " + (folder / "model").string() +
          "}\n"
          "calibration: {samples: 8, max_seq_len: 64}\n"
-         "quantization: {group_size: 32, n_grid: 2, clip_steps: 2, refine: false, self_generated: 0, max_shard_size: 400KB}\n"
+         "quantization: {group_size: 32, n_grid: 2, clip_steps: 2, refine: false, self_generated: 0, max_shard_size: 400KB" +
+         quantization +
+         "}\n"
          "evaluation:\n"
          "  tasks:\n"
          "    - {name: perplexity, file: " +
