@@ -276,7 +276,7 @@ Rederived rederive(const RederiveOptions& options) {
   }
   job.model.output = scratch.path() / "artifact";
   const PreparedJob prepared = prepare_job(job);
-  if (hash_tensor(prepared.input.blocks.ids) != metadata.at("calibration_ids_sha256")) {
+  if (Json(hash_tensor(prepared.input.blocks.ids)) != metadata.at("calibration_ids_sha256")) {
     throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: other calibration rows: {} tokens here, {} when it was made",
                                                          options.artifact.string(), prepared.input.blocks.statistics.tokens,
                                                          record.value("tokens", Json::object()).value("tokens", int64_t{0})))

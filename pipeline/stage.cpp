@@ -66,7 +66,7 @@ std::optional<std::string> find_damage(Store& store, const std::string& name, co
     const fs::path file = relative.empty() ? root : root / relative;
     if (!fs::is_regular_file(file)) return fmt::format("output '{}' is missing: {}", name, file.string());
     if (recorded.empty()) continue;
-    const bool is_same = fs::file_size(file) == recorded.at("bytes") && store.file_sha256(file) == recorded.at("sha256");
+    const bool is_same = fs::file_size(file) == recorded.at("bytes") && Json(store.file_sha256(file)) == recorded.at("sha256");
     if (!is_same) return fmt::format("output '{}' was changed: {}", name, file.string());
   }
   return std::nullopt;

@@ -36,7 +36,7 @@ std::optional<QuantizeProgress> load_finished(const fs::path& folder) {
 std::string find_changed_file(const fs::path& folder) {
   const Json hashes = read_json_file(folder / kMetadataFile).value("files_sha256", Json::object());
   for (const auto& [name, hash] : hashes.items()) {
-    if (!fs::exists(folder / name) || sha256_file(folder / name) != hash) return name;
+    if (!fs::exists(folder / name) || Json(sha256_file(folder / name)) != hash) return name;
   }
   return "";
 }

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Fuzzes the readers of files from others with libFuzzer, under ASan and UBSan, and prints what was run and found.
+# Fuzzes the readers of files from others with libFuzzer, under ASan and UBSan, and prints what was run and found: now, and in all calls together.
 #
-# usage: scripts/fuzz.sh [--seconds N] [--runs N] [TARGET...]     for example: scripts/fuzz.sh --seconds 60 gguf template
-# default: all targets of tests/fuzz/fuzz_targets.cpp, 60 seconds each. Needs clang from 16 on (Debian: clang-19 libclang-rt-19-dev libomp-19-dev).
+# usage: scripts/fuzz.sh [--seconds N] [--runs N] [--jobs N] [TARGET...]     for example: scripts/fuzz.sh --seconds 60 gguf template
+#        scripts/fuzz.sh --report       what all calls ran so far; runs nothing
+#        scripts/fuzz.sh --pack [TARGET...]   writes what the inputs reach, with few of them, to tests/fuzz/corpus
+# default: all targets of tests/fuzz/fuzz_targets.cpp, 60 seconds each, one at a time (--jobs). Needs clang from 16 on
+# (Debian: clang-19 libclang-rt-19-dev libomp-19-dev) and python3.
 #
-# Inputs that reach new code collect in build/fuzz/corpus/TARGET; finds are build/fuzz/found/TARGET-*: copy one into
-# tests/fuzz/corpus/TARGET, where tests/fuzz/replay_test.cpp runs it from then on.
+# Inputs that reach new code collect in build/fuzz/corpus/TARGET; finds are build/fuzz/found/TARGET-*: copy one into tests/fuzz/seeds or --pack it,
+# and tests/fuzz/replay_test.cpp runs it from then on.
 # Exit status 1 when anything was found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,15 +17,39 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 seconds=60
 runs=-1
+jobs=1
+does=fuzz
 targets=()
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=${2:?--seconds wants a number}; shift 2 ;;
     --runs) runs=${2:?--runs wants a number}; shift 2 ;;
+    --jobs) jobs=${2:?--jobs wants a number}; shift 2 ;;
+    --report | --pack) does=${1#--}; shift ;;
     -*) die "unknown option $1; see the head of scripts/fuzz.sh" ;;
     *) targets+=("$1"); shift ;;
   esac
 done
+build_dir=build/fuzz
+history=$build_dir/history
+
+# line TARGET INPUTS SECONDS EDGES CORPUS FINDS: a row of the table, with what all calls ran.
+heading() { printf '%-16s %12s %10s %8s %8s %6s %14s %10s\n' target inputs 'a second' edges corpus finds 'all inputs' 'all hours'; }
+all_of() { awk '{inputs += $2; seconds += $3} END {printf "%d %.2f", inputs, seconds / 3600}' "$history/$1" 2>/dev/null || printf '0 0'; }
+row() {
+  local all
+  read -r -a all <<<"$(all_of "$1")"
+  printf '%-16s %12s %10s %8s %8s %6s %14s %10s\n' "$1" "$2" "$(($2 / ($3 > 0 ? $3 : 1)))" "$4" "$5" "$6" "${all[0]}" "${all[1]}"
+}
+
+if [ "$does" = report ]; then
+  [ -d "$history" ] || die "nothing was run yet: there is no $history"
+  awk '{inputs[FILENAME] += $2; seconds[FILENAME] += $3; total += $2; hours += $3 / 3600}
+    END {for (file in inputs) {name = file; sub(".*/", "", name); printf "%-16s %14d inputs %8.2f hours\n", name, inputs[file], seconds[file] / 3600 | "sort"}
+      close("sort"); printf "%-16s %14d inputs %8.2f hours\n", "all", total, hours}' "$history"/*
+  exit 0
+fi
+
 # 16 is the first that takes our C++20.
 version=
 for one in 19 18 17 16; do
@@ -33,7 +60,6 @@ done
 bash scripts/setup.sh >&2
 torch=$(cache_entry CMAKE_PREFIX_PATH)
 pyarrow=$(cache_entry SALIENT_PYARROW)
-build_dir=build/fuzz
 if [ ! -f "$build_dir/build.ninja" ]; then
   quietly "cmake" cmake --preset fuzz "-DCMAKE_C_COMPILER=clang-$version" "-DCMAKE_CXX_COMPILER=clang++-$version" \
     "-DCMAKE_PREFIX_PATH=$torch" "-DSALIENT_PYARROW=$pyarrow" || die "the build could not be configured"
@@ -41,26 +67,63 @@ fi
 build salient_fuzzer >&2
 fuzzer=$build_dir/tests/fuzz/salient_fuzzer
 export OMP_NUM_THREADS=1
+# Short stacks of allocations and no second stack for locals: half as many inputs again in the same time.
+export ASAN_OPTIONS=detect_leaks=1:malloc_context_size=4:detect_stack_use_after_return=0:quarantine_size_mb=32
 
 mapfile -t known < <(SALIENT_FUZZ_TARGET='' "$fuzzer" /dev/null 2>&1 | sed -n 's/.*expected one of: //p' | tr ' ' '\n')
 [ "${#targets[@]}" -gt 0 ] || targets=("${known[@]}")
-mkdir -p "$build_dir/found" "$build_dir/log"
-status=0
-printf '%-16s %12s %10s %8s %8s %6s\n' target inputs 'a second' edges corpus finds
-for target in "${targets[@]}"; do
-  corpus=$build_dir/corpus/$target
-  log=$build_dir/log/$target
+mkdir -p "$build_dir/found" "$build_dir/log" "$history"
+
+# collect TARGET: good files, and what earlier work kept, into the target's corpus.
+collect() {
+  local corpus=$build_dir/corpus/$1
   mkdir -p "$corpus"
-  # Good files, and what earlier work kept.
-  SALIENT_FUZZ_TARGET=$target SALIENT_FUZZ_SEEDS=$corpus "$fuzzer" /dev/null >/dev/null 2>&1 || true
-  find "tests/fuzz/corpus/$target" -type f -exec cp -t "$corpus" {} + 2>/dev/null || true
+  SALIENT_FUZZ_TARGET=$1 SALIENT_FUZZ_SEEDS=$corpus "$fuzzer" /dev/null >/dev/null 2>&1 || true
+  if [ -f "tests/fuzz/corpus/$1.base64" ]; then python3 scripts/fuzz/corpus.py unpack "tests/fuzz/corpus/$1.base64" "$corpus"; fi
+}
+
+# What one input may take: ten seconds, half a gigabyte in one piece.
+limits=(-timeout=10 -rss_limit_mb=3072 -malloc_limit_mb=512 -max_len=16384)
+
+# fuzz TARGET: runs it, notes what it ran, prints its row; fails where something was found.
+fuzz() {
+  local target=$1 corpus=$build_dir/corpus/$1 log=$build_dir/log/$1 status=0 started=$SECONDS took before after
+  collect "$target"
   before=$(find "$build_dir/found" -name "$target-*" | wc -l)
-  # No input may take ten seconds, or allocate half a gigabyte for its few kilobytes.
-  SALIENT_FUZZ_TARGET=$target ASAN_OPTIONS=detect_leaks=1 "$fuzzer" "$corpus" -max_total_time="$seconds" -runs="$runs" -timeout=10 \
-    -rss_limit_mb=3072 -malloc_limit_mb=512 -max_len=16384 -print_final_stats=1 -artifact_prefix="$build_dir/found/$target-" >"$log" 2>&1 || status=1
+  SALIENT_FUZZ_TARGET=$target "$fuzzer" "$corpus" -max_total_time="$seconds" -runs="$runs" "${limits[@]}" -print_final_stats=1 \
+    -artifact_prefix="$build_dir/found/$target-" >"$log" 2>&1 || status=1
+  took=$((SECONDS - started))
   after=$(find "$build_dir/found" -name "$target-*" | wc -l)
-  stat() { sed -n "s/^stat::$1: *//p" "$log" | tail -1; }
-  printf '%-16s %12s %10s %8s %8s %6s\n' "$target" "$(stat number_of_executed_units)" "$(stat average_exec_per_sec)" \
-    "$(grep -o 'cov: [0-9]*' "$log" | tail -1 | cut -c6-)" "$(find "$corpus" -type f | wc -l)" $((after - before))
+  inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
+  # A process that a find ended may not have said it: the last number that it gave.
+  [ -n "$inputs" ] || inputs=$(sed -n 's/^#\([0-9]*\)\t.*/\1/p' "$log" | tail -1)
+  printf '%s %s %s\n' "$(date -u +%FT%TZ)" "${inputs:-0}" "$took" >>"$history/$target"
+  row "$target" "${inputs:-0}" "$took" "$(grep -o 'cov: [0-9]*' "$log" | tail -1 | cut -c6-)" "$(find "$corpus" -type f | wc -l)" $((after - before))
+  return $status
+}
+
+# pack TARGET: the fewest, shortest inputs that reach what the corpus reaches.
+pack() {
+  local target=$1 few=$build_dir/few/$1
+  collect "$target"
+  rm -rf "$few"
+  mkdir -p "$few"
+  SALIENT_FUZZ_TARGET=$target "$fuzzer" -merge=1 "${limits[@]}" -max_len=2048 "$few" "$build_dir/corpus/$target" >"$build_dir/log/$target.merge" 2>&1 ||
+    die "$target: merging failed, see $build_dir/log/$target.merge"
+  mkdir -p tests/fuzz/corpus
+  python3 scripts/fuzz/corpus.py pack "$few" "tests/fuzz/corpus/$target.base64"
+  say "tests/fuzz/corpus/$target.base64: $(wc -l <"tests/fuzz/corpus/$target.base64") inputs, $(wc -c <"tests/fuzz/corpus/$target.base64") bytes"
+}
+
+status=0
+if [ "$does" = pack ]; then
+  for target in "${targets[@]}"; do pack "$target"; done
+  exit 0
+fi
+heading
+for target in "${targets[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || status=1; done
+  fuzz "$target" &
 done
+while [ -n "$(jobs -p)" ]; do wait -n || status=1; done
 exit $status

@@ -154,7 +154,7 @@ class Pairer {
   bool was_made_from(const ListedModel& candidate, const Json& hashes) const {
     if (candidate.kind != ModelKind::kCheckpoint || !sources_.file_sha256 || !hashes.contains("config.json")) return false;
     const auto agrees = [&](const std::string& name) {
-      return fs::exists(candidate.path / name) && sources_.file_sha256(candidate.path / name) == hashes.at(name);
+      return fs::exists(candidate.path / name) && Json(sources_.file_sha256(candidate.path / name)) == hashes.at(name);
     };
     if (!agrees("config.json")) return false;
     bool weights = false;

@@ -2,9 +2,11 @@
 // is read, or refused with an error of this program.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
@@ -19,15 +21,31 @@ namespace {
 
 namespace fs = std::filesystem;
 
+std::string from_base64(const std::string& text) {
+  std::string bytes(text.size(), '\0');
+  const int count = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
+                                    reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
+  EXPECT_GE(count, 0) << text;
+  // The padding counts as bytes.
+  const auto padding = std::count(text.end() - std::min<int64_t>(2, std::ssize(text)), text.end(), '=');
+  bytes.resize(static_cast<size_t>(std::max<int64_t>(0, count - padding)));
+  return bytes;
+}
+
+// Of scripts/fuzz/corpus.py: an input a line.
+std::vector<std::string> kept_inputs(const FuzzTarget& target) {
+  const fs::path file = fs::path(SALIENT_SOURCE_DIR) / "tests/fuzz/corpus" / fmt::format("{}.base64", target.name);
+  std::ifstream lines(file);
+  EXPECT_TRUE(lines) << file << " is not there: scripts/fuzz.sh --pack " << target.name;
+  std::vector<std::string> inputs;
+  for (std::string line; std::getline(lines, line);) inputs.push_back(from_base64(line));
+  return inputs;
+}
+
 std::vector<std::string> inputs_of(const FuzzTarget& target) {
   std::vector<std::string> inputs = good_files(target, SALIENT_SOURCE_DIR);
   EXPECT_FALSE(inputs.empty()) << "no good files to begin with";
-  const fs::path corpus = fs::path(SALIENT_SOURCE_DIR) / "tests/fuzz/corpus" / target.name;
-  if (!fs::exists(corpus)) return inputs;
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(corpus)) files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  for (const fs::path& file : files) inputs.push_back(read_text_file(file));
+  for (std::string& input : kept_inputs(target)) inputs.push_back(std::move(input));
   return inputs;
 }
 
