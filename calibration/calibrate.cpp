@@ -7,6 +7,7 @@
 #include "calibration/sampling.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/text.h"
 #include "models/io/model_files.h"
 #include "models/text/chat_template.h"
 #include "models/text/dataset.h"
@@ -14,8 +15,6 @@
 namespace salient::calibration {
 namespace fs = std::filesystem;
 namespace {
-
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
 struct DrawnTexts {
   std::vector<std::string> texts;

@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "common/text.h"
 #include "models/text/dataset.h"
 #include "models/text/utf8.h"
 
@@ -104,8 +105,6 @@ CalibrationRow training_row(const Json& row, const ResponseFinder& finder, const
   result.rendered = true;
   return result;
 }
-
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
 // Texts of a .txt file that are no lines, with the line each begins on.
 std::vector<std::pair<std::string, int64_t>> paragraphs(const std::string& text, TextRows kind) {

@@ -41,7 +41,11 @@ std::string one_line(std::string_view text);
 // Parts between separators; empty parts are kept: split("a..b", '.') = {"a", "", "b"}.
 std::vector<std::string> split(std::string_view text, char separator);
 
-// ASCII letters in upper case, everything else as it is.
+// ASCII letters in upper or lower case, everything else as it is.
 std::string to_upper(std::string text);
+std::string to_lower(std::string text);
+
+// Whether there is nothing but ASCII white space.
+bool is_blank(std::string_view text);
 
 }  // namespace salient

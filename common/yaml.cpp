@@ -1,5 +1,6 @@
 #include "common/yaml.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <optional>
+#include <sstream>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -37,6 +39,31 @@ std::string child_path(std::string_view parent, std::string_view key) {
   return parent.empty() ? std::string(key) : fmt::format("{}.{}", parent, key);
 }
 
+// Takes nothing of what a parser says.
+class Ignored final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+// 0, 1, or 2 for more: in some texts that are not YAML, such as ",", yaml-cpp 0.7 finds empty documents without end, all of which
+// YAML::LoadAll would keep.
+int count_documents(const std::string& yaml) {
+  std::istringstream stream(yaml);
+  YAML::Parser parser(stream);
+  Ignored ignored;
+  int count = 0;
+  while (count < 2 && parser.HandleNextDocument(ignored)) ++count;
+  return count;
+}
+
 }  // namespace
 
 class ConfigBuilder {
@@ -46,11 +73,11 @@ class ConfigBuilder {
 
   ConfigNode build(std::string_view text, std::string_view path) {
     try {
-      const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-      if (documents.empty()) return with_place(ConfigNode(), YAML::Mark(), path);
-      if (documents.size() > 1)
-        fail(ErrorKind::kCorruption, "{}: holds {} YAML documents, expected one", *source_, documents.size());
-      return convert(documents[0], std::string(path), 0);
+      const std::string yaml(text);
+      const int documents = count_documents(yaml);
+      if (documents == 0) return with_place(ConfigNode(), YAML::Mark(), path);
+      if (documents > 1) fail(ErrorKind::kCorruption, "{}: holds more than one YAML document, expected one", *source_);
+      return convert(YAML::Load(yaml), std::string(path), 0);
     } catch (const YAML::Exception& error) {
       fail(ErrorKind::kCorruption, "{}: not valid YAML: {}", ConfigNode::place_to_string(place(error.mark)), error.msg);
     }

@@ -87,9 +87,9 @@ bool is_class(const std::string& target) {
          target.find_first_of(".:_") == std::string::npos;
 }
 
-class Reader {
+class RecipeReader {
  public:
-  explicit Reader(const Node& root) : where_(root.where()) { collect(root, true); }
+  explicit RecipeReader(const Node& root) : where_(root.where()) { collect(root, true); }
   Recipe read();
 
  private:
@@ -122,7 +122,7 @@ bool is_stage(std::string_view key) {
   return key.ends_with("_stage") || key == "stages";
 }
 
-void Reader::collect(const Node& node, bool is_root) {
+void RecipeReader::collect(const Node& node, bool is_root) {
   if (node.kind() != Node::Kind::kMap)
     node.reject("stages or modifiers by their names, such as {quant_stage: {quant_modifiers: {AWQModifier: {}}}}");
   Keys known;
@@ -146,7 +146,7 @@ void Reader::collect(const Node& node, bool is_root) {
   }
 }
 
-void Reader::read_weights(const Node& weights, Group& group) {
+void RecipeReader::read_weights(const Node& weights, Group& group) {
   weights.check_keys(Keys{"num_bits", "type", "symmetric", "group_size", "strategy", "block_structure", "dynamic", "actorder",
                           "scale_dtype", "zp_dtype", "observer", "observer_kwargs"});
   group.where = weights.where();
@@ -185,7 +185,7 @@ void Reader::read_weights(const Node& weights, Group& group) {
   if (const Node* order = find_key(weights, "actorder"); order != nullptr) group.actorder = *order;
 }
 
-void Reader::add_scheme(const Node& scheme, const std::vector<std::string>& targets) {
+void RecipeReader::add_scheme(const Node& scheme, const std::vector<std::string>& targets) {
   scheme.check_keys(Keys{"targets", "weights", "input_activations", "output_activations", "format"});
   for (const char* key : {"input_activations", "output_activations"}) {
     if (scheme.has(key))
@@ -204,7 +204,7 @@ void Reader::add_scheme(const Node& scheme, const std::vector<std::string>& targ
 }
 
 // "W4A16", "W4A16_ASYM": integers in groups of 128, symmetric but for _ASYM.
-void Reader::add_preset(const Node& place, const std::string& name, const std::vector<std::string>& targets) {
+void RecipeReader::add_preset(const Node& place, const std::string& name, const std::vector<std::string>& targets) {
   constexpr std::string_view kHint = "schemes for weights alone are W2A16, W3A16, W4A16, W4A16_ASYM, W5A16, W6A16 and W8A16";
   const std::string upper = to_upper(name);
   Group group;
@@ -223,14 +223,14 @@ void Reader::add_preset(const Node& place, const std::string& name, const std::v
   all_.groups.push_back(std::move(group));
 }
 
-void Reader::read_scheme(const Node& scheme, const std::vector<std::string>& targets) {
+void RecipeReader::read_scheme(const Node& scheme, const std::vector<std::string>& targets) {
   if (scheme.kind() == Node::Kind::kScalar) return add_preset(scheme, scheme.as_string(), targets);
   if (scheme.has("weights")) return add_scheme(scheme, targets);
   for (const auto& [name, own_targets] : scheme.map()) add_preset(own_targets, name, texts_of(own_targets));
 }
 
 // The part that all quantizing modifiers share; the older AWQModifier is one of them.
-void Reader::read_quantization(const Modifier& modifier) {
+void RecipeReader::read_quantization(const Modifier& modifier) {
   const Node& node = modifier.arguments;
   const std::vector<std::string> targets = node.has("targets") ? texts_of(node.get("targets")) : std::vector<std::string>{"Linear"};
   if (node.has("scheme") && node.has("config_groups")) node.get("config_groups").reject("no config_groups beside scheme");
@@ -291,7 +291,7 @@ void check_arguments(const Node& node, const Keys& own) {
   node.check_keys(known);
 }
 
-void Reader::read_awq(const Modifier& modifier) {
+void RecipeReader::read_awq(const Modifier& modifier) {
   const Node& node = modifier.arguments;
   // The second line: of llm-compressor before 0.5, of AutoAWQ's names.
   check_arguments(node, {"mappings", "duo_scaling", "n_grid", "offload_device", "smooth_only", "smoothing_only", "bits", "num_bits",
@@ -323,7 +323,7 @@ void Reader::read_awq(const Modifier& modifier) {
   all_.groups.push_back(std::move(group));
 }
 
-void Reader::read_gptq(const Modifier& modifier) {
+void RecipeReader::read_gptq(const Modifier& modifier) {
   const Node& node = modifier.arguments;
   check_arguments(node, {"block_size", "dampening_frac", "actorder", "batched_quantization", "offload_hessians", "quantize"});
   if (node.has("dampening_frac")) set("damping", node.get("dampening_frac"));
@@ -347,7 +347,7 @@ void Reader::read_gptq(const Modifier& modifier) {
   set_word("column_order", natural ? "natural" : "activation", order != nullptr ? order->where() : node.where());
 }
 
-void Reader::set_groups() {
+void RecipeReader::set_groups() {
   const Group* base = nullptr;
   bool names_head = std::find(all_.ignore.begin(), all_.ignore.end(), "lm_head") != all_.ignore.end();
   std::vector<std::pair<std::string, const Group*>> others;
@@ -407,7 +407,7 @@ void Reader::set_groups() {
   recipe_.settings.back().may_miss = true;
 }
 
-void Reader::set_method() {
+void RecipeReader::set_method() {
   const Modifier* last = all_.gptq != nullptr ? all_.gptq : all_.quantization;
   const std::string where = (all_.awq != nullptr ? all_.awq : last)->arguments.where();
   set_word("method", all_.awq != nullptr ? "awq" : all_.gptq != nullptr ? "gptq" : "rtn", where);
@@ -422,7 +422,7 @@ void Reader::set_method() {
   }
 }
 
-Recipe Reader::read() {
+Recipe RecipeReader::read() {
   size_t groups_before_awq = 0;
   for (const Modifier& modifier : modifiers_) {
     const Modifier*& slot = modifier.kind == ModifierKind::kAwq    ? all_.awq
@@ -477,7 +477,7 @@ Recipe Reader::read() {
 
 }  // namespace
 
-Recipe parse_recipe(const ConfigNode& root) { return Reader(root).read(); }
+Recipe parse_recipe(const ConfigNode& root) { return RecipeReader(root).read(); }
 
 Recipe read_recipe(const std::filesystem::path& path) { return parse_recipe(ConfigNode::load(path)); }
 

@@ -92,9 +92,9 @@ std::optional<Deviation> deviation(const std::vector<double>& wanted, const Scal
   return Deviation{scale / n, off / n};
 }
 
-class Checker {
+class GroupChecker {
  public:
-  Checker(const Checkpoint& base, const Checkpoint& smoothed, const DecoderConfig& config, const SmoothingFits& fits)
+  GroupChecker(const Checkpoint& base, const Checkpoint& smoothed, const DecoderConfig& config, const SmoothingFits& fits)
       : base_(base), smoothed_(smoothed), config_(config), fits_(fits) {}
 
   void check_block(int64_t block) {
@@ -179,7 +179,7 @@ class Checker {
 }  // namespace
 
 GroupCheck check_groups(const Checkpoint& base, const Checkpoint& smoothed, const DecoderConfig& config, const SmoothingFits& fits) {
-  Checker checker(base, smoothed, config, fits);
+  GroupChecker checker(base, smoothed, config, fits);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) checker.check_block(block);
   return checker.result;
 }

@@ -81,7 +81,7 @@ bool is_number(const Json& value) { return value.is_null() || value.is_number();
 bool is_integer(const Json& value) { return value.is_null() || value.is_number_integer(); }
 
 // Whether a value of a file is what a column of this kind holds.
-bool fits(const Json& value, ColumnKind kind) {
+bool is_of_kind(const Json& value, ColumnKind kind) {
   switch (kind) {
     case ColumnKind::kReal: return is_number(value);
     case ColumnKind::kInteger:
@@ -183,7 +183,7 @@ class StoreTransfer {
  public:
   explicit StoreTransfer(Store& store) : impl_(*store.impl_) {}
 
-  TransferCounts write(Store& store, const fs::path& file, const ExportOptions& options) {
+  TransferCounts write(Store& store, const fs::path& file, const StoreExportOptions& options) {
     TransferWriter writer(file);
     writer.line({{"salient_store", kFormat}, {"schema", newest_schema_version()}, {"version", SALIENT_VERSION}});
     Transaction snapshot(store);  // rows of one moment
@@ -247,7 +247,7 @@ class StoreTransfer {
   Json translated(const TransferTable& table, Json row) const {
     for (const TransferColumn& column : table.columns) {
       const std::string name(column.name);
-      if (!row.contains(name) || !fits(row.at(name), column.kind)) {
+      if (!row.contains(name) || !is_of_kind(row.at(name), column.kind)) {
         fail(ErrorKind::kCorruption, "{}: a row of {} has no '{}' that could be stored", where_, table.name, name);
       }
       Json& value = row.at(name);
@@ -362,7 +362,7 @@ class StoreTransfer {
   std::set<int64_t> open_evaluations_;  // whose documents come from the file
 };
 
-TransferCounts export_store(Store& store, const fs::path& file, const ExportOptions& options) {
+TransferCounts export_store(Store& store, const fs::path& file, const StoreExportOptions& options) {
   if (options.run_id && !store.find_run(*options.run_id)) {
     fail(ErrorKind::kNotFound, "run {}: the store {} has no such run", *options.run_id, store.path().string());
   }

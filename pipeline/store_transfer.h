@@ -22,7 +22,7 @@
 
 namespace salient::pipeline {
 
-struct ExportOptions {
+struct StoreExportOptions {
   std::optional<int64_t> run_id;  // only what this run made; default: everything
 };
 
@@ -30,7 +30,7 @@ struct ExportOptions {
 using TransferCounts = std::map<std::string, int64_t>;
 
 // Runs and stages that are still at work go out as interrupted. Errors: not found (no such run), io, those of the store.
-TransferCounts export_store(Store& store, const std::filesystem::path& file, const ExportOptions& options = {});
+TransferCounts export_store(Store& store, const std::filesystem::path& file, const StoreExportOptions& options = {});
 
 struct ImportCounts {
   TransferCounts added;

@@ -21,8 +21,8 @@
 namespace salient::quant {
 namespace {
 
-// Bounds the temporaries to seven matrices of kRowChunk x in_features floats.
-constexpr int64_t kRowChunk = 1024;
+// Bounds the temporaries to seven matrices of kAdaroundRows x in_features floats.
+constexpr int64_t kAdaroundRows = 1024;
 constexpr float kLow = -0.1f;  // the sigmoid is stretched to [kLow, kHigh] and clipped to [0, 1]
 constexpr float kHigh = 1.1f;
 constexpr float kMomentum = 0.9f;
@@ -156,7 +156,7 @@ at::Tensor round_chunk(const QuantizedWeight& nearest, const at::Tensor& weight,
   return (state.lower + zeros + (state.share >= 0.5).to(at::kFloat)).clamp_(0.0, levels).to(at::kByte);
 }
 
-void check(const QuantizedWeight& nearest, const at::Tensor& weight, const at::Tensor& gram) {
+void check_adaround(const QuantizedWeight& nearest, const at::Tensor& weight, const at::Tensor& gram) {
   const bool fits = weight.dim() == 2 && weight.scalar_type() == at::kFloat && weight.is_contiguous() &&
                     gram.scalar_type() == at::kFloat && gram.dim() == 2 && gram.size(0) == weight.size(1) &&
                     gram.size(1) == weight.size(1) && nearest.codes.sizes() == weight.sizes() && nearest.zeros.is_contiguous() &&
@@ -168,11 +168,11 @@ void check(const QuantizedWeight& nearest, const at::Tensor& weight, const at::T
 
 QuantizedWeight round_adaptively(const QuantizedWeight& nearest, const at::Tensor& weight, const at::Tensor& gram,
                                  const AffineOptions& options, const AdaroundOptions& adaround) {
-  check(nearest, weight, gram);
+  check_adaround(nearest, weight, gram);
   const float levels = static_cast<float>((1 << options.bits) - 1);
   QuantizedWeight result{nearest.codes.clone(), nearest.zeros.clone(), nearest.scales.clone()};
-  for (int64_t begin = 0; begin < weight.size(0); begin += kRowChunk) {
-    const int64_t count = std::min(kRowChunk, weight.size(0) - begin);
+  for (int64_t begin = 0; begin < weight.size(0); begin += kAdaroundRows) {
+    const int64_t count = std::min(kAdaroundRows, weight.size(0) - begin);
     const auto rows = [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, count); };
     const QuantizedWeight start{rows(nearest.codes), rows(nearest.zeros), rows(nearest.scales)};
     const at::Tensor before = output_error_by_row(at::sub(dequantize(start), rows(weight)), gram, 1);

@@ -11,14 +11,14 @@
 
 namespace salient::quant {
 namespace {
-constexpr int64_t kColumns = 128;  // that are factorized at a time
-constexpr int64_t kRows = 32;      // below them that are solved for at a time
+constexpr int64_t kFactoredColumns = 128;  // that are factorized at a time
+constexpr int64_t kSolvedRows = 32;      // below them that are solved for at a time
 }  // namespace
 
 bool factorize_cholesky(const at::Tensor& matrix) {
   const int64_t n = matrix.size(0);
-  for (int64_t begin = 0; begin < n; begin += kColumns) {
-    const int64_t count = std::min(kColumns, n - begin);
+  for (int64_t begin = 0; begin < n; begin += kFactoredColumns) {
+    const int64_t count = std::min(kFactoredColumns, n - begin);
     const at::Tensor diagonal = matrix.narrow(0, begin, count).narrow(1, begin, count);
     at::Tensor factor;
     bool definite = false;
@@ -32,7 +32,7 @@ bool factorize_cholesky(const at::Tensor& matrix) {
     const int64_t rest = n - begin - count;
     if (rest == 0) break;
     const at::Tensor below = matrix.narrow(0, begin + count, rest).narrow(1, begin, count);
-    in_fixed_parts(rest, kRows, [&](int64_t first, int64_t last) {
+    in_fixed_parts(rest, kSolvedRows, [&](int64_t first, int64_t last) {
       const at::Tensor rows = below.narrow(0, first, last - first);
       rows.copy_(at::linalg_solve_triangular(factor.t(), rows, /*upper=*/true, /*left=*/false));
     });

@@ -20,7 +20,7 @@ namespace salient::quant {
 namespace {
 
 // Bounds the temporaries of a candidate also where the memory would allow more: larger slices are not faster.
-constexpr int64_t kRowChunk = 2048;
+constexpr int64_t kClipRows = 2048;
 constexpr int64_t kParallelElements = 16384;  // that are worth a thread
 
 // The diagonal blocks of the Gram matrix: [groups, group, group].
@@ -62,7 +62,7 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
   result.range = {at::ones({out, groups}), at::ones({out, groups})};
   int64_t clipped = 0;
 
-  const int64_t slice = std::min(kRowChunk, rows_in_memory(search.max_chunk_memory, weight.size(1)));
+  const int64_t slice = std::min(kClipRows, rows_in_memory(search.max_chunk_memory, weight.size(1)));
   for (int64_t begin = 0; begin < out; begin += slice) {
     check_cancelled();
     const int64_t count = std::min(slice, out - begin);

@@ -15,8 +15,8 @@
 namespace salient::quant {
 namespace {
 
-// Bounds the temporaries to two matrices of kRowChunk x in_features floats.
-constexpr int64_t kRowChunk = 2048;
+// Bounds the temporaries to two matrices of kDescentRows x in_features floats.
+constexpr int64_t kDescentRows = 2048;
 // Columns whose changes reach the rest of the gradient together. kPanel x kColumnBlock floats of the Gram matrix stay in a core's
 // cache.
 constexpr int64_t kPanel = 128;
@@ -170,7 +170,7 @@ void descend_chunk(const QuantizedWeight& quantized, const at::Tensor& weight, c
   });
 }
 
-void check(const QuantizedWeight& quantized, const at::Tensor& weight, const at::Tensor& gram) {
+void check_code_descent(const QuantizedWeight& quantized, const at::Tensor& weight, const at::Tensor& gram) {
   const bool fits = weight.dim() == 2 && weight.scalar_type() == at::kFloat && weight.is_contiguous() &&
                     gram.scalar_type() == at::kFloat && gram.is_contiguous() && gram.dim() == 2 && gram.size(0) == weight.size(1) &&
                     gram.size(1) == weight.size(1) && quantized.codes.sizes() == weight.sizes() &&
@@ -183,11 +183,11 @@ void check(const QuantizedWeight& quantized, const at::Tensor& weight, const at:
 
 void descend_codes(QuantizedWeight& quantized, const at::Tensor& weight, const at::Tensor& gram, const AffineOptions& options,
                    int sweeps) {
-  check(quantized, weight, gram);
+  check_code_descent(quantized, weight, gram);
   if (sweeps <= 0) return;
   const float levels = static_cast<float>((1 << options.bits) - 1);
-  for (int64_t begin = 0; begin < weight.size(0); begin += kRowChunk) {
-    const int64_t count = std::min(kRowChunk, weight.size(0) - begin);
+  for (int64_t begin = 0; begin < weight.size(0); begin += kDescentRows) {
+    const int64_t count = std::min(kDescentRows, weight.size(0) - begin);
     const QuantizedWeight part{quantized.codes.narrow(0, begin, count), quantized.zeros.narrow(0, begin, count),
                                quantized.scales.narrow(0, begin, count)};
     descend_chunk(part, weight.narrow(0, begin, count), gram, levels, sweeps);

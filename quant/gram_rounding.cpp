@@ -17,7 +17,7 @@ namespace {
 // Tried from full trust downwards until the held-back error rises.
 constexpr std::array kFactors = {1.0, 0.9, 0.7, 0.4};
 // Output channels of each weight that the choice is made on, evenly spread.
-constexpr int64_t kChoiceRows = 128;
+constexpr int64_t kGramChoiceRows = 128;
 
 // A Gram matrix with its off-diagonal part multiplied, and the factorisation of it.
 struct Trusted {
@@ -46,7 +46,7 @@ QuantizedWeight compensate(const WeightToRound& weight, const Trusted& by, const
 }
 
 WeightToRound evenly_spread_rows(const WeightToRound& weight) {
-  const at::Tensor rows = at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kChoiceRows), at::kLong);
+  const at::Tensor rows = at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kGramChoiceRows), at::kLong);
   WeightToRound part{weight.weight.index_select(0, rows).contiguous(), weight.options, {}, {}};
   if (weight.range() != nullptr) part.clip = {weight.clip.low.index_select(0, rows), weight.clip.high.index_select(0, rows)};
   if (const QuantizedWeight& start = weight.start; start.codes.defined())

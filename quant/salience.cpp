@@ -18,7 +18,7 @@ namespace salient::quant {
 namespace {
 
 // Bounds the float64 temporary of the squares.
-constexpr int64_t kRowChunk = 1024;
+constexpr int64_t kSalienceRows = 1024;
 constexpr int kFloatBits = 16;
 constexpr double kGainOfABit = 0.75;
 constexpr double kQuantiles[] = {0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0};
@@ -80,8 +80,8 @@ at::Tensor find_salient_channels(const at::Tensor& mean_abs, const at::Tensor& w
 
 at::Tensor channel_error_share(const at::Tensor& weight_error, const at::Tensor& gram) {
   at::Tensor squares = at::zeros({weight_error.size(1)}, at::kDouble);
-  for (int64_t begin = 0; begin < weight_error.size(0); begin += kRowChunk) {
-    const at::Tensor part = weight_error.narrow(0, begin, std::min(kRowChunk, weight_error.size(0) - begin)).to(at::kDouble);
+  for (int64_t begin = 0; begin < weight_error.size(0); begin += kSalienceRows) {
+    const at::Tensor part = weight_error.narrow(0, begin, std::min(kSalienceRows, weight_error.size(0) - begin)).to(at::kDouble);
     squares.add_(sum_of_rows(part * part));
   }
   return squares.mul_(gram.diagonal().to(at::kDouble));

@@ -108,7 +108,7 @@ pack() {
   collect "$target"
   rm -rf "$few"
   mkdir -p "$few"
-  SALIENT_FUZZ_TARGET=$target "$fuzzer" -merge=1 "${limits[@]}" -max_len=2048 "$few" "$build_dir/corpus/$target" >"$build_dir/log/$target.merge" 2>&1 ||
+  SALIENT_FUZZ_TARGET=$target "$fuzzer" -merge=1 "${limits[@]}" -max_len=1024 "$few" "$build_dir/corpus/$target" >"$build_dir/log/$target.merge" 2>&1 ||
     die "$target: merging failed, see $build_dir/log/$target.merge"
   mkdir -p tests/fuzz/corpus
   python3 scripts/fuzz/corpus.py pack "$few" "tests/fuzz/corpus/$target.base64"

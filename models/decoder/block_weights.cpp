@@ -73,11 +73,9 @@ void refuse_scaled(const Checkpoint& checkpoint, const LinearSpec& spec) {
 
 at::Tensor moved(const at::Tensor& tensor, at::Device device) { return tensor.defined() ? tensor.to(device) : tensor; }
 
-uint64_t bytes_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; }
-
 uint64_t mlp_bytes(const MlpWeights& mlp) {
   return memory_bytes(mlp.gate) + memory_bytes(mlp.up) + memory_bytes(mlp.gate_up) + memory_bytes(mlp.down) +
-         bytes_of(mlp.activation_scales);
+         memory_bytes(mlp.activation_scales);
 }
 
 }  // namespace
@@ -208,8 +206,8 @@ BlockWeights to_device(BlockWeights weights, at::Device device) {
 uint64_t memory_bytes(const BlockWeights& weights) {
   uint64_t total = mlp_bytes(weights.mlp) + mlp_bytes(weights.shared_expert);
   for (const Linear& linear : weights.linears) total += memory_bytes(linear);
-  for (const Norm& norm : weights.norms) total += bytes_of(norm.weight) + bytes_of(norm.bias);
-  for (const at::Tensor& parameter : weights.parameters) total += bytes_of(parameter);
+  for (const Norm& norm : weights.norms) total += memory_bytes(norm.weight) + memory_bytes(norm.bias);
+  for (const at::Tensor& parameter : weights.parameters) total += memory_bytes(parameter);
   for (const MlpWeights& expert : weights.experts) total += mlp_bytes(expert);
   return total;
 }

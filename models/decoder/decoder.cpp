@@ -60,8 +60,6 @@ KvScheme load_kv_scheme(const Checkpoint& checkpoint, const DecoderConfig& confi
   return scheme;
 }
 
-uint64_t bytes_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; }
-
 // The places in the flattened batch that an observer is shown, int64 on `device`; undefined = all. `mask`: of this call's tokens, or undefined.
 at::Tensor shown_places(const DecoderConfig& config, const Observation& observation, const at::Tensor& mask, int64_t batch, int64_t tokens,
                         at::Device device) {
@@ -384,12 +382,13 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
 uint64_t Decoder::lookup_bytes() const {
   const auto* head = std::get_if<FloatLinear>(&lm_head_);
   const bool tied = head != nullptr && head->weight.is_same(embedding_.tokens);
-  return tied ? 0 : bytes_of(embedding_.tokens);
+  return tied ? 0 : memory_bytes(embedding_.tokens);
 }
 
 uint64_t Decoder::weight_bytes() const {
   if (external_.logits) return external_.weight_bytes;
-  uint64_t total = lookup_bytes() + memory_bytes(lm_head_) + bytes_of(embedding_.positions) + bytes_of(final_norm_.weight) + bytes_of(final_norm_.bias);
+  uint64_t total = lookup_bytes() + memory_bytes(lm_head_) + memory_bytes(embedding_.positions) + memory_bytes(final_norm_.weight) +
+                   memory_bytes(final_norm_.bias);
   for (const BlockWeights& block : blocks_) total += memory_bytes(block);
   return total;
 }

@@ -345,8 +345,10 @@ at::Tensor dense_weight(const Linear& linear) {
   return dequantize_with_operators(packed, 0, packed.out_features);
 }
 
+uint64_t memory_bytes(const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; }
+
 uint64_t memory_bytes(const Linear& linear) {
-  const auto bytes = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : 0; };
+  const auto bytes = [](const at::Tensor& tensor) { return memory_bytes(tensor); };
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return bytes(plain->weight) + bytes(plain->bias);
   if (const auto* coded = std::get_if<ByteLinear>(&linear)) {
     return bytes(coded->codes) + bytes(coded->scales) + bytes(coded->zeros) + bytes(coded->bias);

@@ -98,6 +98,7 @@ inline constexpr int64_t kDequantizedElements = int64_t{1} << 21;
 // The weight in float32, [out_features, in_features]: for references and tests.
 at::Tensor dense_weight(const Linear& linear);
 uint64_t memory_bytes(const Linear& linear);
+uint64_t memory_bytes(const at::Tensor& tensor);  // 0 where it is undefined
 // The same layer with all tensors on `device`. An IntegerLinear becomes with_float_activations of it on other devices than the CPU.
 Linear to_device(const Linear& linear, at::Device device);
 

@@ -11,7 +11,7 @@ namespace {
 
 using Texts = std::vector<std::string>;
 
-constexpr const char* kSpace = "\xE2\x96\x81";  // U+2581
+constexpr const char* kSentencePieceSpace = "\xE2\x96\x81";  // U+2581
 
 class TokenizerReader {
  public:
@@ -166,9 +166,9 @@ class TokenizerReader {
 
     const bool prefix = flag("tokenizer.ggml.add_space_prefix", true);
     Json normalizers = Json::array();
-    if (prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", kSpace}});
-    normalizers.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpace}});
-    Json decoders = Json::array({{{"type", "Replace"}, {"pattern", {{"String", kSpace}}}, {"content", " "}},
+    if (prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", kSentencePieceSpace}});
+    normalizers.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSentencePieceSpace}});
+    Json decoders = Json::array({{{"type", "Replace"}, {"pattern", {{"String", kSentencePieceSpace}}}, {"content", " "}},
                                  {{"type", "ByteFallback"}},
                                  {{"type", "Fuse"}}});
     if (prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});

@@ -14,6 +14,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "common/text.h"
 #include "models/decoder/wrappers.h"
 #include "models/gguf/gguf_summary.h"
 #include "models/io/adapter.h"
@@ -37,11 +38,6 @@ std::string display_name(const fs::path& folder) {
   return path.filename().string();
 }
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 struct WeightFiles {
   std::vector<fs::path> safetensors;
   std::vector<fs::path> gguf;
@@ -51,7 +47,7 @@ struct WeightFiles {
 WeightFiles find_weight_files(const fs::path& folder) {
   WeightFiles files;
   if (fs::is_regular_file(folder)) {
-    if (lower(folder.extension().string()) == ".safetensors") {
+    if (to_lower(folder.extension().string()) == ".safetensors") {
       files.safetensors.push_back(folder);
     } else if (find_gguf_model(folder)) {
       files.gguf.push_back(folder);
@@ -73,7 +69,7 @@ WeightFiles find_weight_files(const fs::path& folder) {
   }
   const bool search = files.safetensors.empty();
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string extension = lower(entry.path().extension().string());
+    const std::string extension = to_lower(entry.path().extension().string());
     if (entry.path().filename().string().front() == '.' || !entry.is_regular_file()) continue;
     if (search && extension == ".safetensors") files.safetensors.push_back(entry.path());
     if (extension == ".gguf") files.gguf.push_back(entry.path());

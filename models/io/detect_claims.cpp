@@ -14,11 +14,6 @@ namespace salient::models {
 namespace fs = std::filesystem;
 namespace {
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 std::optional<int64_t> integer(const Json& object, std::initializer_list<const char*> keys, const std::string& where) {
   for (const char* key : keys) {
     if (object.contains(key) && !object.at(key).is_null()) return require<int64_t>(object, key, where);
@@ -44,7 +39,7 @@ void read_awq(Claim& claim, const Json& config, const std::string& where) {
   claim.group_size = integer(config, {"group_size", "q_group_size"}, where);
   if (config.contains("zero_point")) claim.zero_point = value_or<bool>(config, "zero_point", true, where);
   claim.version = first_text(config, {"version", "checkpoint_format", "format"}, where);
-  std::string version = lower(claim.version);
+  std::string version = to_lower(claim.version);
   std::replace(version.begin(), version.end(), '_', '-');
   if (value_or<std::string>(config, "backend", "", where) == "llm-awq") version = "gemv-fast";
   // gemm is what readers assume when there is none; exllama and ipex are kernels on the same layout
@@ -130,7 +125,7 @@ Claim read_quantization_config(const Json& config, const std::string& source, co
   if (!config.is_object()) fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", where, config.type_name());
   Claim claim;
   claim.source = source;
-  std::string method = lower(value_or<std::string>(config, "quant_method", "", where));
+  std::string method = to_lower(value_or<std::string>(config, "quant_method", "", where));
   if (method.empty() && config.contains("config_groups")) method = "compressed-tensors";
   if (method.empty() && (config.contains("w_bit") || config.contains("q_group_size"))) method = "awq";
   if (method == "awq") read_awq(claim, config, where);
@@ -148,9 +143,9 @@ Claim read_quantization_metadata(const fs::path& path) {
   const std::string where = path.string();
   Claim claim;
   claim.source = "quantization_metadata.json";
-  claim.format = lower(value_or<std::string>(json, "format", "", where));
+  claim.format = to_lower(value_or<std::string>(json, "format", "", where));
   if (claim.format.starts_with("gguf-")) claim.format = "gguf";  // one container for all mixtures of blocks
-  claim.method = lower(value_or<std::string>(json, "method", "", where));
+  claim.method = to_lower(value_or<std::string>(json, "method", "", where));
   if (const Json spec_json = value_or<Json>(json, "spec", Json(), where); !spec_json.is_null()) {
     const quant::QuantizationSpec spec = spec_from_json(spec_json, where + ": spec");
     claim.bits = spec.weight_bits;
@@ -174,7 +169,7 @@ Claim read_folder_name(const std::string& name) {
       const auto begin = parts.begin() + static_cast<std::ptrdiff_t>(i);
       const auto spec = quant::parse_tag(fmt::format("{}", fmt::join(begin, begin + static_cast<std::ptrdiff_t>(length), "_")));
       if (!spec) continue;
-      claim.method = lower(parts[i]);
+      claim.method = to_lower(parts[i]);
       claim.bits = spec->weight_bits;
       claim.group_size = spec->group_size;
       claim.zero_point = spec->zero_point;
@@ -182,7 +177,7 @@ Claim read_folder_name(const std::string& name) {
       return claim;
     }
   }
-  std::string words = lower(name);
+  std::string words = to_lower(name);
   std::replace_if(words.begin(), words.end(), [](char c) { return c == '_' || c == '-' || c == '.'; }, ' ');
   for (const std::string& word : split(words, ' ')) {
     if (word == "awq" || word == "gptq" || word == "rtn") claim.method = word;

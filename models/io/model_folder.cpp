@@ -84,17 +84,12 @@ std::vector<std::string> cached_models(const fs::path& cache) {
   return ids;
 }
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 // At most kSuggestions candidates, nearest first; the part after "org/" alone may also be near.
 std::vector<std::string> near_names(const std::string& wanted, const std::vector<std::string>& candidates) {
-  const auto last_part = [](const std::string& id) { return lower(id.substr(id.find('/') + 1)); };
+  const auto last_part = [](const std::string& id) { return to_lower(id.substr(id.find('/') + 1)); };
   std::vector<std::pair<size_t, std::string>> ranked;
   for (const std::string& candidate : candidates) {
-    const size_t distance = std::min(edit_distance(lower(wanted), lower(candidate)), edit_distance(last_part(wanted), last_part(candidate)));
+    const size_t distance = std::min(edit_distance(to_lower(wanted), to_lower(candidate)), edit_distance(last_part(wanted), last_part(candidate)));
     if (distance <= std::max<size_t>(2, last_part(wanted).size() / 3)) ranked.emplace_back(distance, candidate);
   }
   std::sort(ranked.begin(), ranked.end());

@@ -9,7 +9,7 @@
 namespace salient::models {
 namespace {
 
-constexpr size_t kLengthBytes = 8;
+constexpr size_t kLengthFieldBytes = 8;
 constexpr size_t kAlignment = 64;
 
 // A JSON string; unlike dump_json it refuses invalid UTF-8, because two names must never become the same replaced one.
@@ -57,11 +57,11 @@ std::string make_safetensors_header(std::span<const PlannedTensor> tensors, cons
     begin = end;
   }
   json += '}';
-  const size_t total = (kLengthBytes + json.size() + kAlignment - 1) / kAlignment * kAlignment;
-  json.resize(total - kLengthBytes, ' ');
+  const size_t total = (kLengthFieldBytes + json.size() + kAlignment - 1) / kAlignment * kAlignment;
+  json.resize(total - kLengthFieldBytes, ' ');
 
   std::string bytes;
-  for (size_t i = 0; i < kLengthBytes; ++i) bytes += static_cast<char>(json.size() >> (8 * i) & 0xff);
+  for (size_t i = 0; i < kLengthFieldBytes; ++i) bytes += static_cast<char>(json.size() >> (8 * i) & 0xff);
   return bytes + json;
 }
 

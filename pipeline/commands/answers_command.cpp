@@ -35,14 +35,14 @@ bool matches(const std::string& pattern, const AnsweringModel& model) {
   return !pattern.empty() && model.name.find(pattern) != std::string::npos;
 }
 
-struct Row {
+struct AnswersRow {
   AnsweringModel model;
   std::string state;
 };
 
 std::string name_of(const AnsweringModel& model) { return model.id == 0 ? "(of an older version)" : model.name; }
 
-Json row_json(const Row& row) {
+Json row_json(const AnswersRow& row) {
   return {{"model", row.model.name}, {"path", row.model.path},       {"hash", row.model.hash},   {"runtime", row.model.runtime},
           {"state", row.state},      {"answers", row.model.answers}, {"bytes", row.model.bytes}, {"used", row.model.used}};
 }
@@ -58,18 +58,18 @@ int64_t bytes_on_disk(const fs::path& store) {
   return bytes;
 }
 
-void drop(Store& store, const std::vector<Row>& rows, bool json) {
+void drop(Store& store, const std::vector<AnswersRow>& rows, bool json) {
   const int64_t before = bytes_on_disk(store.path());
   std::vector<int64_t> ids;
   Json list = Json::array();
-  for (const Row& row : rows) {
+  for (const AnswersRow& row : rows) {
     ids.push_back(row.model.id);
     list.push_back(row_json(row));
   }
   const int64_t dropped = store.drop_answers(ids);
   const int64_t after = ids.empty() ? before : store.compact();
   if (json) return print_json({{"dropped", list}, {"answers", dropped}, {"store_bytes_before", before}, {"store_bytes", after}});
-  for (const Row& row : rows)
+  for (const AnswersRow& row : rows)
     print_text(
         fmt::format("dropped: {} {}, {}, {} answers\n", name_of(row.model), row.model.runtime, row.state, row.model.answers));
   print_text(fmt::format("{} answers of {} model{} dropped; {}: {} before, {} now\n", dropped, ids.size(),
@@ -102,7 +102,7 @@ void answers_command(const std::vector<std::string>& words) {
   const bool drops = arguments.flag("drop-gone") || days >= 0 || arguments.has("drop-model");
   Store store(arguments.text_or("store", "runs/salient.db"), StoreMode::kExisting);
   const std::string oldest = days >= 0 ? utc_days_ago(days) : "";
-  std::vector<Row> rows;
+  std::vector<AnswersRow> rows;
   for (AnsweringModel& model : store.list_answering_models()) {
     std::string state = state_of(store, model);
     const bool gone = state == kGone || state == kChanged;
@@ -112,7 +112,7 @@ void answers_command(const std::vector<std::string>& words) {
   if (drops) return drop(store, rows, arguments.flag("json"));
   Json list = Json::array();
   std::vector<std::vector<std::string>> table;
-  for (const Row& row : rows) {
+  for (const AnswersRow& row : rows) {
     list.push_back(row_json(row));
     table.push_back({name_of(row.model), row.model.runtime, row.state, std::to_string(row.model.answers),
                      human_bytes(static_cast<uint64_t>(row.model.bytes)), row.model.used, row.model.path});

@@ -15,7 +15,7 @@ namespace {
 using models::LinearSlot;
 using models::NormSlot;
 
-struct Row {
+struct ArchitectureRow {
   std::string model_type;
   std::string models;
   std::string attention;
@@ -40,7 +40,7 @@ std::string mlp_of(const models::TensorNames& names) {
 }
 
 // Of a multimodal model: what its text model is; the first of several.
-Row row_of(const models::Wrapper& wrapper) {
+ArchitectureRow row_of(const models::Wrapper& wrapper) {
   const models::TextModel& text = *wrapper.text_models.front();
   models::DecoderConfig decoder;
   decoder.names = *models::find_architecture(text.architecture).names;
@@ -51,8 +51,8 @@ Row row_of(const models::Wrapper& wrapper) {
           attention_of(decoder.names), mlp_of(decoder.names)};
 }
 
-std::vector<Row> collect() {
-  std::vector<Row> rows;
+std::vector<ArchitectureRow> collect() {
+  std::vector<ArchitectureRow> rows;
   for (const models::Architecture& row : models::architectures()) {
     rows.push_back({std::string(row.model_type), std::string(row.models), attention_of(*row.names), mlp_of(*row.names)});
   }
@@ -60,9 +60,9 @@ std::vector<Row> collect() {
   return rows;
 }
 
-std::string to_markdown(const std::vector<Row>& rows) {
+std::string to_markdown(const std::vector<ArchitectureRow>& rows) {
   std::string text = "| model_type | models | attention | MLP |\n|---|---|---|---|\n";
-  for (const Row& row : rows) text += fmt::format("| `{}` | {} | {} | {} |\n", row.model_type, row.models, row.attention, row.mlp);
+  for (const ArchitectureRow& row : rows) text += fmt::format("| `{}` | {} | {} | {} |\n", row.model_type, row.models, row.attention, row.mlp);
   return text;
 }
 
@@ -75,17 +75,17 @@ void architectures_command(const std::vector<std::string>& words) {
       {{"json", "", "print the result as JSON"}, {"markdown", "", "print it as the README has it"}}, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
-  const std::vector<Row> rows = collect();
+  const std::vector<ArchitectureRow> rows = collect();
   if (arguments.flag("markdown")) return print_text(to_markdown(rows));
   if (arguments.flag("json")) {
     Json list = Json::array();
-    for (const Row& row : rows) {
+    for (const ArchitectureRow& row : rows) {
       list.push_back({{"model_type", row.model_type}, {"models", row.models}, {"attention", row.attention}, {"mlp", row.mlp}});
     }
     return print_json(list);
   }
   std::vector<std::vector<std::string>> cells;
-  for (const Row& row : rows) cells.push_back({row.model_type, row.models, row.attention, row.mlp});
+  for (const ArchitectureRow& row : rows) cells.push_back({row.model_type, row.models, row.attention, row.mlp});
   print_text(format_table({"Model type", "Models", "Attention", "MLP"}, cells));
 }
 

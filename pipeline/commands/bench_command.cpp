@@ -19,7 +19,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-const std::vector<OptionRow> kRows = with_model_rows({
+const std::vector<OptionRow> kBenchOptions = with_model_rows({
     {"prompt-tokens", "N", "of the prompt; default 512"},
     {"generation-tokens", "N", "generated one after the other; default 128"},
     {"repeats", "N", "measurements of each, after one that is not counted; the median counts; default 3"},
@@ -41,7 +41,7 @@ void bench_command(const std::vector<std::string>& words) {
                              "there is left to gain.",
                              "  salient bench demo_awq\n"
                              "  salient bench demo_awq --activation-bits 8 --threads 2 --json\n"},
-                            kRows, words);
+                            kBenchOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {

@@ -10,7 +10,7 @@
 namespace salient::pipeline {
 namespace {
 
-const std::vector<OptionRow> kRows = {
+const std::vector<OptionRow> kCalibrateOptions = {
     {"model,src", "DIR", "model folder with tokenizer and chat template, or org/name in the Hugging Face cache"},
     {"data", "FILE", "training set: JSON lines, JSON, CSV, TSV, Parquet or plain text"},
     {"dataset", "NAME", "its name in the file's name; default: the file's own"},
@@ -39,7 +39,7 @@ void calibrate_command(const std::vector<std::string>& words) {
        "calibration_<dataset>_<rows in the training set>samples.jsonl and a record of where it comes from.",
        "  salient calibrate --model models/demo --data models/demo/data/openmath_train.jsonl --dataset openmath\n"
        "  salient calibrate --model models/demo --data train.csv --samples 64 --question-field prompt --answer-field reply --out calib\n"},
-      kRows, words);
+      kCalibrateOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
 

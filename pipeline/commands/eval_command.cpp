@@ -29,7 +29,7 @@
 namespace salient::pipeline {
 namespace {
 
-const std::vector<OptionRow> kRows = with_evaluation_rows({
+const std::vector<OptionRow> kEvalOptions = with_evaluation_rows({
     {"list-tasks", "", "show every task and what it is; do nothing else"},
     adapter_base_option(),
     {"compare-with", "MODEL", "the original: every metric is compared with it, on the same documents"},
@@ -98,7 +98,7 @@ void eval_command(const std::vector<std::string>& words) {
        "      --data perplexity=models/demo/data/heldout.txt --data arc=models/demo/data/arc_test.jsonl\n"
        "  salient eval models/demo --tasks openmath --data openmath=models/demo/data/openmath_test.jsonl --limit 100 --json\n"
        "  salient eval models/demo --tasks openmath --data openmath=models/demo/data/openmath_test.jsonl --record answers.jsonl\n"},
-      kRows, words);
+      kEvalOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const eval::TaskLibrary library = task_library(arguments);

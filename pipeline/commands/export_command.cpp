@@ -10,7 +10,7 @@
 namespace salient::pipeline {
 namespace {
 
-const std::vector<OptionRow> kRows = {
+const std::vector<OptionRow> kExportOptions = {
     {"model", "MODEL", "a folder or GGUF file that Salient reads, float or quantized, or org/name in the local Hugging Face cache"},
     {"format", "NAME", "gguf-f16, gguf-bf16, gguf-q8_0, gguf-q4_0, gguf-q4_k_s, gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k: for llama.cpp;\n"
                        "torchscript: one file for torch.jit.load in Python and C++;\n"
@@ -31,7 +31,7 @@ void export_command(const std::vector<std::string>& words) {
                              "  salient export --model demo_awq --format compressed-tensors --out demo_compressed\n"
                              "  salient export --model theirs-Q4_K_M.gguf --format float --out theirs\n"
                              "  salient export --model my-lora --adapter-base models/demo --format float --out merged\n"},
-                            kRows, words);
+                            kExportOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   ExportOptions options;

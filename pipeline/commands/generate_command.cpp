@@ -23,7 +23,7 @@ constexpr int64_t kCacheBytes = int64_t{1} << 30;  // of keys and values of prom
 constexpr int64_t kMaxRows = 16;
 constexpr size_t kShownPrompt = 60;  // bytes in the line above an answer
 
-const std::vector<OptionRow> kRows = with_model_rows({
+const std::vector<OptionRow> kGenerateOptions = with_model_rows({
     {"prompt", "TEXT", "a prompt; may be given several times", true},
     {"prompts", "FILE", "prompts from a file: the lines of a .txt, or rows with prompt, question, problem, text, or messages"},
     {"apply-chat-template", "", "put prompts into the model's chat template as the user's message"},
@@ -191,7 +191,7 @@ void generate_command(const std::vector<std::string>& words) {
        "  salient generate demo_awq --prompts questions.jsonl --apply-chat-template --temperature 0.7 --top-p 0.9 --seed 1 --json\n"
        "  salient generate models/demo --prompts questions.txt --record answers.jsonl    # calibration data for the next "
        "quantization\n"},
-      kRows, words);
+      kGenerateOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {

@@ -17,7 +17,7 @@ namespace salient::pipeline {
 namespace fs = std::filesystem;
 namespace {
 
-const std::vector<OptionRow> kRows = with_launcher_rows({
+const std::vector<OptionRow> kLaunchOptions = with_launcher_rows({
     {"set", "KEY=VALUE", "change a value of every config: --set quantization.group_size=64", true},
     {"name", "NAME", "of this launch, whose jobs and logs lie in launches/NAME beside the store; default: launch"},
     {"store", "FILE", "the store that takes all results in; default runs/salient.db"},
@@ -66,7 +66,7 @@ void launch_command(const std::vector<std::string>& words) {
                              "  salient launch configs/w4.yaml configs/w3.yaml\n"
                              "  salient launch configs/*.yaml --launcher slurm --launcher-set partition=gpu --launcher-set gpus=1\n"
                              "  salient launch configs/*.yaml --launcher cluster.yaml --detach\n"},
-                            kRows, words);
+                            kLaunchOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().empty())

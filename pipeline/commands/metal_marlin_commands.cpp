@@ -59,7 +59,7 @@ AwqModelOptions model_options(const Arguments& arguments) {
   return options;
 }
 
-std::string number(double value) { return fmt::format("{:.4g}", value); }
+std::string short_number(double value) { return fmt::format("{:.4g}", value); }
 
 }  // namespace
 
@@ -105,8 +105,8 @@ void awq_quantize_command(const std::vector<std::string>& words) {
       const bool measured = layer.contains("output_error");
       rows.push_back({layer["name"].get<std::string>(), fmt::format("{}", layer["in_features"].get<int64_t>()),
                       fmt::format("{}", layer["out_features"].get<int64_t>()),
-                      measured ? number(layer["rtn_output_error"].get<double>()) : "-",
-                      measured ? number(layer["output_error"].get<double>()) : "-",
+                      measured ? short_number(layer["rtn_output_error"].get<double>()) : "-",
+                      measured ? short_number(layer["output_error"].get<double>()) : "-",
                       fmt::format("{}", layer["scaled_channels"].get<int64_t>())});
     }
     print_text(format_table({"Matrix", "In", "Out", "Nearest", "Error", "Scaled"}, rows));
@@ -172,7 +172,7 @@ void activation_stats_command(const std::vector<std::string>& words) {
                    {"median", median},
                    {"max", largest},
                    {"max_channel", stats.argmax().item<int64_t>()}});
-    rows.push_back({name, fmt::format("{}", stats.numel()), number(median), number(largest),
+    rows.push_back({name, fmt::format("{}", stats.numel()), short_number(median), short_number(largest),
                     fmt::format("{}", stats.argmax().item<int64_t>())});
   }
   if (writer) writer->commit();

@@ -19,7 +19,7 @@
 namespace salient::pipeline {
 namespace {
 
-const std::vector<OptionRow> kRows = with_model_rows({
+const std::vector<OptionRow> kSensitivityOptions = with_model_rows({
     {"compare-with", "BASE", "the original that QUANTIZED was made from"},
     {"text", "FILE", "text, or rows with a field \"text\""},
     {"by", "WHAT", "block (default), projection (each of each block) or kind (each projection in all blocks at once)"},
@@ -47,7 +47,7 @@ void sensitivity_command(const std::vector<std::string>& words) {
        "on where it was.",
        "  salient sensitivity demo_awq --compare-with models/demo --text models/demo/data/heldout.txt\n"
        "  salient sensitivity demo_awq --compare-with models/demo --text heldout.txt --by projection --limit 8 --json\n"},
-      kRows, words);
+      kSensitivityOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {

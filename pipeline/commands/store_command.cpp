@@ -24,7 +24,7 @@ std::string counted(const TransferCounts& counts) {
 
 void export_to_file(const Arguments& arguments, const std::string& file) {
   Store store(arguments.text_or("store", kDefaultStore), StoreMode::kExisting);
-  ExportOptions options;
+  StoreExportOptions options;
   if (arguments.has("run")) options.run_id = arguments.integer_or("run", 0, 1, INT64_MAX);
   const TransferCounts counts = export_store(store, file, options);
   if (arguments.flag("json")) return print_json({{"file", file}, {"rows", counts}});

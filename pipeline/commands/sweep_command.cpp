@@ -24,7 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<OptionRow> kRows = {
+const std::vector<OptionRow> kSweepOptions = {
     {"set", "KEY=VALUE", "change a value of the sweep's file: --set loss=retention", true},
     {"max-size", "SIZE", "name the point that loses least among those of at most this size, such as 2.5MB"},
     {"max-loss", "X", "name the smallest point among those that lose at most this much"},
@@ -114,7 +114,7 @@ void sweep_command(const std::vector<std::string>& words) {
                              "  salient sweep configs/sweep.yaml --dry-run\n"
                              "  salient sweep configs/sweep.yaml --max-size 2.5MB --max-loss 0.02\n"
                              "  salient sweep configs/sweep.yaml --set 'seeds=[42, 43, 44]' --set loss=retention\n"},
-                            kRows, words);
+                            kSweepOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1)

@@ -74,7 +74,11 @@ TEST(ConfigNode, RefusesMalformedFiles) {
             "c.yaml:3:3: key 'b.x' is there twice, first at c.yaml:2:5");
   EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse("a: [1, 2\nb: 3\n"); }), StartsWith("c.yaml:2"));
   EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse("a: 1\n\tb: 2\n"); }), HasSubstr("not valid YAML"));
-  EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse("a: 1\n---\nb: 1\n"); }), HasSubstr("2 YAML documents"));
+  EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse("a: 1\n---\nb: 1\n"); }), HasSubstr("more than one YAML document"));
+  // In which yaml-cpp finds documents without end.
+  for (const char* text : {",", "- a\n,", "{a: 1},"}) {
+    EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse(text); }), HasSubstr("YAML")) << text;
+  }
   EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse("[1, 2]: 3\n"); }), HasSubstr("a key is a list"));
   EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse("a: *nowhere\n"); }), HasSubstr("not valid YAML"));
   EXPECT_THAT(error_of(ErrorKind::kNotFound, [&] { ConfigNode::load("/nonexistent/c.yaml"); }), HasSubstr("/nonexistent/c.yaml"));

@@ -9,7 +9,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_afmoe_names() {
   TensorNames names = with_head_norms(mixture_names());
   names[LinearSlot::kOutputGate] = "self_attn.gate_proj";
   names[LinearSlot::kRouter] = "mlp.router.gate";
@@ -23,7 +23,7 @@ constexpr TensorNames make_names() {
 
 }  // namespace
 
-constexpr TensorNames kAfmoeNames = make_names();
+constexpr TensorNames kAfmoeNames = make_afmoe_names();
 
 void configure_afmoe(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.qkv_bias = decoder.o_bias = config.flag_or("attention_bias", false);

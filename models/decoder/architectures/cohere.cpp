@@ -7,7 +7,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_cohere_names() {
   TensorNames names = with_head_norms(llama_names());
   names[NormSlot::kMlpInput] = "";
   return names;
@@ -23,7 +23,7 @@ void set_common(const ConfigReader& config, DecoderConfig& decoder) {
 
 }  // namespace
 
-constexpr TensorNames kCohereNames = make_names();
+constexpr TensorNames kCohereNames = make_cohere_names();
 
 void configure_cohere(const ConfigReader& config, DecoderConfig& decoder) {
   set_common(config, decoder);

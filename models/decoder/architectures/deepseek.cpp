@@ -15,7 +15,7 @@ constexpr LatentAttentionConfig kDeepseekLatent = {
 constexpr LatentAttentionConfig kGlmLatent = {
     .q_lora_rank = 768, .kv_lora_rank = 512, .qk_nope_head_dim = 192, .qk_rope_head_dim = 64, .v_head_dim = 256};
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_deepseek_names() {
   TensorNames names = mixture_names();
   names[LinearSlot::kKProj] = names[LinearSlot::kVProj] = "";
   names[LinearSlot::kQAProj] = "self_attn.q_a_proj";
@@ -119,7 +119,7 @@ RopePairs pairs_of(const ConfigReader& config) {
 
 }  // namespace
 
-constexpr TensorNames kDeepseekNames = make_names();
+constexpr TensorNames kDeepseekNames = make_deepseek_names();
 
 void configure_deepseek_v2(const ConfigReader& config, DecoderConfig& decoder) {
   set_attention(config, decoder, kDeepseekLatent, RopePairs::kNeighbours);

@@ -6,7 +6,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_ernie_moe_names() {
   TensorNames names = mixture_names();
   names[ParameterSlot::kRouterCorrection] = "mlp.moe_statics.e_score_correction_bias";
   names.shared_expert = "mlp.shared_experts.";
@@ -15,7 +15,7 @@ constexpr TensorNames make_names() {
 
 }  // namespace
 
-constexpr TensorNames kErnieMoeNames = make_names();
+constexpr TensorNames kErnieMoeNames = make_ernie_moe_names();
 
 void configure_ernie4_5_moe(const ConfigReader& config, DecoderConfig& decoder) {
   const bool bias = config.flag_or("use_bias", false);  // not of routed experts

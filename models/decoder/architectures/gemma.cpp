@@ -25,7 +25,7 @@ constexpr int64_t kWindow = 4096;
 constexpr double kGlobalTheta = 1e6;
 constexpr double kLocalTheta = 1e4;
 
-void set_common(const ConfigReader& config, DecoderConfig& decoder) {
+void set_gemma_common(const ConfigReader& config, DecoderConfig& decoder) {
   config.require_flag("use_bidirectional_attention", false, "a decoder's tokens do not see those after them");
   decoder.norm_kind = decoder.head_norm_kind = NormKind::kRmsOnePlus;
   decoder.embedding_multiplier = std::sqrt(static_cast<double>(decoder.hidden_size));
@@ -39,7 +39,7 @@ double read_cap(const ConfigReader& config, std::string_view key, double fallbac
 }
 
 void set_gemma2_common(const ConfigReader& config, DecoderConfig& decoder, double attention_cap, double logit_cap) {
-  set_common(config, decoder);
+  set_gemma_common(config, decoder);
   decoder.hidden_act = config.text_or("hidden_activation", kTanhGelu);  // hidden_act is there, too, and not used
   decoder.attention_scale = 1.0 / std::sqrt(config.positive_or("query_pre_attn_scalar", kQueryScalar));
   decoder.attention_softcap = read_cap(config, "attn_logit_softcapping", attention_cap);
@@ -53,7 +53,7 @@ constexpr TensorNames kGemma2Names = make_sandwich_names();
 constexpr TensorNames kGemma3Names = with_head_norms(make_sandwich_names());
 
 void configure_gemma(const ConfigReader& config, DecoderConfig& decoder) {
-  set_common(config, decoder);
+  set_gemma_common(config, decoder);
   // The first published files say "gelu" and mean its tanh approximation.
   decoder.hidden_act = config.text_or(config.spelling({"hidden_activation", "hidden_act"}), kTanhGelu);
   if (decoder.hidden_act == "gelu") decoder.hidden_act = kTanhGelu;

@@ -5,7 +5,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_sandwich_names() {
+constexpr TensorNames make_glm4_names() {
   TensorNames names = with_fused_gate_up(llama_names());
   names[NormSlot::kAttentionOutput] = "post_self_attn_layernorm";
   names[NormSlot::kMlpOutput] = "post_mlp_layernorm";
@@ -15,7 +15,7 @@ constexpr TensorNames make_sandwich_names() {
 }  // namespace
 
 constexpr TensorNames kGlmNames = with_fused_gate_up(llama_names());
-constexpr TensorNames kGlm4Names = make_sandwich_names();
+constexpr TensorNames kGlm4Names = make_glm4_names();
 
 void configure_glm(const ConfigReader& config, DecoderConfig& decoder) { decoder.qkv_bias = config.flag_or("attention_bias", true); }
 

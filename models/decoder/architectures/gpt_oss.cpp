@@ -7,7 +7,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_gpt_oss_names() {
   TensorNames names = mixture_names();
   names[LinearSlot::kRouter] = "mlp.router";
   names[ParameterSlot::kSinks] = "self_attn.sinks";
@@ -20,7 +20,7 @@ constexpr TensorNames make_names() {
 
 }  // namespace
 
-constexpr TensorNames kGptOssNames = make_names();
+constexpr TensorNames kGptOssNames = make_gpt_oss_names();
 
 void configure_gpt_oss(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.qkv_bias = decoder.o_bias = config.flag_or("attention_bias", true);

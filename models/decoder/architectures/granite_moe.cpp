@@ -5,7 +5,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_granite_moe_names() {
   TensorNames names = mixture_names();
   names[LinearSlot::kRouter] = "block_sparse_moe.router.layer";
   names.mlp = "block_sparse_moe.";
@@ -17,7 +17,7 @@ constexpr TensorNames make_names() {
 
 }  // namespace
 
-constexpr TensorNames kGraniteMoeNames = make_names();
+constexpr TensorNames kGraniteMoeNames = make_granite_moe_names();
 
 void configure_granitemoe(const ConfigReader& config, DecoderConfig& decoder) {
   configure_granite(config, decoder);

@@ -8,7 +8,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_hunyuan_moe_names() {
   TensorNames names = with_head_norms(mixture_names(), "self_attn.query_layernorm", "self_attn.key_layernorm");
   names[LinearSlot::kRouter] = "mlp.gate.wg";
   names.shared_expert = "mlp.shared_mlp.";
@@ -28,7 +28,7 @@ int64_t same_for_layers(const ConfigReader& config, std::string_view key, int64_
 
 }  // namespace
 
-constexpr TensorNames kHunyuanMoeNames = make_names();
+constexpr TensorNames kHunyuanMoeNames = make_hunyuan_moe_names();
 
 void configure_hunyuan_v1_moe(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.qkv_bias = decoder.o_bias = config.flag_or("attention_bias", false);

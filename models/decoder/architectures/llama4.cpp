@@ -6,7 +6,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_llama4_names() {
   TensorNames names = with_head_norms(mixture_names(), "self_attn.qk_norm", "self_attn.qk_norm");  // without tensors
   names[LinearSlot::kRouter] = "feed_forward.router";
   names.mlp = "feed_forward.";
@@ -61,7 +61,7 @@ void set_mixture(const ConfigReader& config, DecoderConfig& decoder) {
 
 }  // namespace
 
-constexpr TensorNames kLlama4Names = make_names();
+constexpr TensorNames kLlama4Names = make_llama4_names();
 
 void configure_llama4(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.qkv_bias = decoder.o_bias = config.flag_or("attention_bias", false);

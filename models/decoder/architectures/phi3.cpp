@@ -6,7 +6,7 @@
 namespace salient::models {
 namespace {
 
-constexpr TensorNames make_names() {
+constexpr TensorNames make_phi3_names() {
   TensorNames names = with_fused_gate_up(llama_names());
   names[LinearSlot::kQProj] = names[LinearSlot::kKProj] = names[LinearSlot::kVProj] = "";
   names[LinearSlot::kQkvProj] = "self_attn.qkv_proj";
@@ -15,7 +15,7 @@ constexpr TensorNames make_names() {
 
 }  // namespace
 
-constexpr TensorNames kPhi3Names = make_names();
+constexpr TensorNames kPhi3Names = make_phi3_names();
 
 void configure_phi3(const ConfigReader& config, DecoderConfig& decoder) {
   const int64_t window = read_window(config, 0);
