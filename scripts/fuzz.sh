@@ -72,6 +72,9 @@ export ASAN_OPTIONS=detect_leaks=1:malloc_context_size=4:detect_stack_use_after_
 
 mapfile -t known < <(SALIENT_FUZZ_TARGET='' "$fuzzer" /dev/null 2>&1 | sed -n 's/.*expected one of: //p' | tr ' ' '\n')
 [ "${#targets[@]}" -gt 0 ] || targets=("${known[@]}")
+for target in "${targets[@]}"; do
+  [[ " ${known[*]} " == *" $target "* ]] || die "unknown target $target; known: ${known[*]}"
+done
 mkdir -p "$build_dir/found" "$build_dir/log" "$history"
 
 # collect TARGET: good files, and what earlier work kept, into the target's corpus.
