@@ -33,7 +33,7 @@ done
 build_dir=build/fuzz
 history=$build_dir/history
 
-# line TARGET INPUTS SECONDS EDGES CORPUS FINDS: a row of the table, with what all calls ran.
+# row TARGET INPUTS SECONDS EDGES CORPUS FINDS: a line of the table, with what all calls ran.
 heading() { printf '%-16s %12s %10s %8s %8s %6s %14s %10s\n' target inputs 'a second' edges corpus finds 'all inputs' 'all hours'; }
 all_of() { awk '{inputs += $2; seconds += $3} END {printf "%d %.2f", inputs, seconds / 3600}' "$history/$1" 2>/dev/null || printf '0 0'; }
 row() {

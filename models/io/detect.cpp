@@ -3,7 +3,6 @@
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
-#include <cctype>
 #include <functional>
 #include <initializer_list>
 #include <set>

@@ -1,20 +1,15 @@
 // `salient eval` and what is done with a store, with one operation after the other failing: support/fault_campaign.h.
 #include <gtest/gtest.h>
 
-#include "support/fault_campaign.h"
-#include "support/small_demo.h"
-#include "support/temporary_folder.h"
+#include "support/small_demo_faults.h"
 
 namespace salient::test {
 namespace {
 namespace fs = std::filesystem;
 
-class FaultEvaluation : public testing::Test {
+class FaultEvaluation : public SmallDemoFaults {
  protected:
-  void SetUp() override {
-    if (!FaultProgram::missing().empty()) GTEST_SKIP() << FaultProgram::missing();
-    write_small_demo(inputs_.path());
-    scenario_.inputs = inputs_.path();
+  FaultEvaluation() {
     scenario_.prepare = [this](const fs::path& folder) { evaluate(folder, "arc", "salient.db"); };
   }
 
@@ -52,9 +47,6 @@ class FaultEvaluation : public testing::Test {
     if (only != "*") all.insert(all.end(), {"--only", only});
     return all;
   }
-
-  TemporaryFolder inputs_;
-  FaultScenario scenario_;
 };
 
 // Another evaluation is in the store already.

@@ -1,9 +1,7 @@
 // The commands that write one file or folder out of a model, with one operation after the other failing: support/fault_campaign.h.
 #include <gtest/gtest.h>
 
-#include "support/fault_campaign.h"
-#include "support/small_demo.h"
-#include "support/temporary_folder.h"
+#include "support/small_demo_faults.h"
 
 namespace salient::test {
 namespace {
@@ -14,22 +12,17 @@ struct FaultCommand {
 };
 void PrintTo(const FaultCommand& command, std::ostream* out) { *out << command.name; }
 
-class FaultExport : public testing::TestWithParam<FaultCommand> {};
+class FaultExport : public SmallDemoFaults, public testing::WithParamInterface<FaultCommand> {};
 
 TEST_P(FaultExport, LosesNothing) {
-  if (!FaultProgram::missing().empty()) GTEST_SKIP() << FaultProgram::missing();
-  const TemporaryFolder inputs;
-  write_small_demo(inputs.path());
-  FaultScenario scenario;
-  scenario.name = GetParam().name;
-  scenario.inputs = inputs.path();
-  scenario.prepare = [](const std::filesystem::path& folder) { write_text(folder / "notes.txt", "not ours"); };
+  scenario_.name = GetParam().name;
+  scenario_.prepare = [](const std::filesystem::path& folder) { write_text(folder / "notes.txt", "not ours"); };
   for (std::string word : GetParam().words) {
-    if (word.starts_with("MODEL")) word.replace(0, 5, (inputs.path() / "model").string());
-    if (word.starts_with("DATA")) word.replace(0, 4, (inputs.path() / "data").string());
-    scenario.command.push_back(word);
+    if (word.starts_with("MODEL")) word.replace(0, 5, (inputs_.path() / "model").string());
+    if (word.starts_with("DATA")) word.replace(0, 4, (inputs_.path() / "data").string());
+    scenario_.command.push_back(word);
   }
-  run_fault_campaign(scenario);
+  run_fault_campaign(scenario_);
 }
 
 INSTANTIATE_TEST_SUITE_P(

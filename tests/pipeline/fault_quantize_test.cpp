@@ -1,46 +1,35 @@
 // `salient quantize` with one operation after the other failing: support/fault_campaign.h.
 #include <gtest/gtest.h>
 
-#include "support/fault_campaign.h"
-#include "support/small_demo.h"
-#include "support/temporary_folder.h"
+#include "support/small_demo_faults.h"
 
 namespace salient::test {
 namespace {
 
-class FaultQuantize : public testing::Test {
+class FaultQuantize : public SmallDemoFaults {
  protected:
-  void SetUp() override {
-    if (!FaultProgram::missing().empty()) GTEST_SKIP() << FaultProgram::missing();
-    write_small_demo(inputs_.path());
+  void run(const std::string& name, const std::vector<std::string>& more) {
+    scenario_.name = name;
+    scenario_.prepare = [](const std::filesystem::path& folder) { write_text(folder / "notes.txt", "not ours"); };
+    scenario_.command = {"quantize",
+                         "--model",
+                         (inputs_.path() / "model").string(),
+                         "--calib",
+                         (inputs_.path() / "data/calibration.jsonl").string(),
+                         "--out",
+                         "out",
+                         "--group-size",
+                         "32",
+                         "--n-grid",
+                         "2",
+                         "--clip-steps",
+                         "2",
+                         "--no-refine",
+                         "--max-shard-size",
+                         "400KB"};
+    scenario_.command.insert(scenario_.command.end(), more.begin(), more.end());
+    run_fault_campaign(scenario_);
   }
-
-  void run(const std::string& name, const std::vector<std::string>& more) const {
-    FaultScenario scenario;
-    scenario.name = name;
-    scenario.inputs = inputs_.path();
-    scenario.prepare = [](const std::filesystem::path& folder) { write_text(folder / "notes.txt", "not ours"); };
-    scenario.command = {"quantize",
-                        "--model",
-                        (inputs_.path() / "model").string(),
-                        "--calib",
-                        (inputs_.path() / "data/calibration.jsonl").string(),
-                        "--out",
-                        "out",
-                        "--group-size",
-                        "32",
-                        "--n-grid",
-                        "2",
-                        "--clip-steps",
-                        "2",
-                        "--no-refine",
-                        "--max-shard-size",
-                        "400KB"};
-    scenario.command.insert(scenario.command.end(), more.begin(), more.end());
-    run_fault_campaign(scenario);
-  }
-
-  TemporaryFolder inputs_;
 };
 
 TEST_F(FaultQuantize, WithItsSearchKept) { run("quantize", {"--self-generated", "0", "--save-search", "found.search"}); }
