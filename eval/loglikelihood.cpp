@@ -1,6 +1,9 @@
 #include "eval/loglikelihood.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <exception>
 #include <map>
 
 #include "common/error.h"
@@ -41,43 +44,87 @@ ScoredInputs prepare(const LanguageModel& model, std::vector<TokenRequest> reque
   return out;
 }
 
+// Encodes requests one after the other. Candidates of one question follow each other: the tokens of their context are found once.
+class PairEncoder {
+ public:
+  explicit PairEncoder(const LanguageModel& model) : model_(model) {}
+
+  TokenPair encode(std::string_view context, std::string_view continuation) {
+    TokenPair pair;
+    if (context.empty()) {
+      const auto prefix = prefix_token(model_);
+      if (!prefix) {
+        fail(ErrorKind::kInvalidArgument,
+             "{}: a text without context needs a first token, but the tokenizer has neither bos_token nor eos_token",
+             model_.name);
+      }
+      pair.continuation = model_.tokenizer.encode(continuation, false);
+      pair.context = {*prefix};
+      if (!pair.continuation.empty() && pair.continuation.front() == *prefix) pair.continuation.erase(pair.continuation.begin());
+    } else {
+      const std::string whole = std::string(context) + std::string(continuation);
+      pair.context = context_tokens(context);
+      const auto ids = encode_text(model_, whole);
+      if (ids.size() > pair.context.size())
+        pair.continuation.assign(ids.begin() + static_cast<std::ptrdiff_t>(pair.context.size()), ids.end());
+      if (pair.context.empty()) {  // nothing but white space
+        if (const auto prefix = prefix_token(model_)) pair.context = {*prefix};
+      }
+    }
+    if (pair.continuation.empty() || pair.context.empty()) {
+      fail(ErrorKind::kInvalidArgument,
+           "{}: the continuation \"{}\" has no tokens of its own after the context, so it has no likelihood", model_.name,
+           continuation);
+    }
+    return pair;
+  }
+
+ private:
+  const std::vector<TokenId>& context_tokens(std::string_view context) {
+    if (context != context_) {
+      tokens_ = encode_text(model_, trim_right(context));
+      context_ = context;
+    }
+    return tokens_;
+  }
+
+  const LanguageModel& model_;
+  std::string context_;  // empty: none yet, since an empty context has no tokens of its own
+  std::vector<TokenId> tokens_;
+};
+
+// In as many threads as there are. Of several requests that cannot be encoded the first one is reported.
+std::vector<TokenRequest> encode_requests(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests) {
+  constexpr int64_t kFewest = 16;  // of a thread
+  std::vector<TokenRequest> encoded(requests.size());
+  std::vector<std::exception_ptr> failures(requests.size());
+  at::parallel_for(0, static_cast<int64_t>(requests.size()), kFewest, [&](int64_t first, int64_t last) {
+    PairEncoder encoder(model);
+    for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) {
+      const LikelihoodRequest& request = requests[i];
+      try {
+        encoded[i] = {with_context(request.document, [&] { return encoder.encode(request.context, request.continuation); }),
+                      request.document};
+      } catch (...) {
+        failures[i] = std::current_exception();
+      }
+    }
+  });
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+  return encoded;
+}
+
 }  // namespace
 
 TokenPair encode_pair(const LanguageModel& model, std::string_view context, std::string_view continuation) {
-  TokenPair pair;
-  if (context.empty()) {
-    const auto prefix = prefix_token(model);
-    if (!prefix) {
-      fail(ErrorKind::kInvalidArgument, "{}: a text without context needs a first token, but the tokenizer has neither bos_token nor eos_token",
-           model.name);
-    }
-    pair.continuation = model.tokenizer.encode(continuation, false);
-    pair.context = {*prefix};
-    if (!pair.continuation.empty() && pair.continuation.front() == *prefix) pair.continuation.erase(pair.continuation.begin());
-  } else {
-    const std::string whole = std::string(context) + std::string(continuation);
-    pair.context = encode_text(model, trim_right(context));
-    const auto ids = encode_text(model, whole);
-    if (ids.size() > pair.context.size()) pair.continuation.assign(ids.begin() + static_cast<std::ptrdiff_t>(pair.context.size()), ids.end());
-    if (pair.context.empty()) {  // nothing but white space
-      if (const auto prefix = prefix_token(model)) pair.context = {*prefix};
-    }
-  }
-  if (pair.continuation.empty() || pair.context.empty()) {
-    fail(ErrorKind::kInvalidArgument, "{}: the continuation \"{}\" has no tokens of its own after the context, so it has no likelihood",
-         model.name, continuation);
-  }
-  return pair;
+  return PairEncoder(model).encode(context, continuation);
 }
 
 std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests,
                                       const LikelihoodOptions& options) {
-  std::vector<TokenRequest> tokens;
-  tokens.reserve(requests.size());
-  for (const LikelihoodRequest& request : requests) {
-    tokens.push_back({with_context(request.document, [&] { return encode_pair(model, request.context, request.continuation); }), request.document});
-  }
-  return token_loglikelihood(model, std::move(tokens), options);
+  return token_loglikelihood(model, encode_requests(model, requests), options);
 }
 
 std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options) {

@@ -14,6 +14,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib/say.sh
 . scripts/lib/build.sh
+. scripts/lib/clang.sh
 
 seconds=60
 runs=-1
@@ -50,20 +51,7 @@ if [ "$does" = report ]; then
   exit 0
 fi
 
-# 16 is the first that takes our C++20.
-version=
-for one in 19 18 17 16; do
-  if [ -z "$version" ] && command -v "clang++-$one" >/dev/null; then version=$one; fi
-done
-[ -n "$version" ] || die "no clang from 16 on is there; on Debian: apt-get install clang-19 libclang-rt-19-dev libomp-19-dev"
-
-bash scripts/setup.sh >&2
-torch=$(cache_entry CMAKE_PREFIX_PATH)
-pyarrow=$(cache_entry SALIENT_PYARROW)
-if [ ! -f "$build_dir/build.ninja" ]; then
-  quietly "cmake" cmake --preset fuzz "-DCMAKE_C_COMPILER=clang-$version" "-DCMAKE_CXX_COMPILER=clang++-$version" \
-    "-DCMAKE_PREFIX_PATH=$torch" "-DSALIENT_PYARROW=$pyarrow" || die "the build could not be configured"
-fi
+configure_with_clang fuzz
 build salient_fuzzer >&2
 fuzzer=$build_dir/tests/fuzz/salient_fuzzer
 export OMP_NUM_THREADS=1
