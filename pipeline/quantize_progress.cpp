@@ -166,7 +166,7 @@ std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const
   if (hidden && !progress.files.contains(hidden_file(work_folder, progress.blocks_done).filename().string())) return std::nullopt;
   for (const auto& [name, checksum] : progress.files) {
     const fs::path named = work_folder / name;
-    if (fs::exists(named) && checksum_text(checksum_of_file(named)) == checksum) continue;
+    if (fs::exists(named) && file_checksum(named) == checksum) continue;
     log_warn("progress_changed file=\"{}\": beginning again", named.string());
     return std::nullopt;
   }
@@ -190,13 +190,21 @@ fs::path hidden_file(const fs::path& work_folder, int64_t block, int rank) {
 
 void save_progress(const fs::path& work_folder, QuantizeProgress& progress, const ActivationFile& hidden) {
   hidden.sync();
-  if (progress.blocks_done > 0) progress.files.erase(hidden_file(work_folder, progress.blocks_done - 1).filename().string());
+  // Of the block before, of all ranks.
+  const std::string stem = hidden_file(work_folder, progress.blocks_done - 1).stem().string();
+  std::erase_if(progress.files, [&](const auto& file) {
+    return file.first == stem + ".bin" || file.first.starts_with(stem + "_rank");
+  });
   note_file(progress, hidden_file(work_folder, progress.blocks_done));
   save_progress(work_folder, progress);
 }
 
-void note_file(QuantizeProgress& progress, const fs::path& file) {
-  progress.files[file.filename().string()] = checksum_text(checksum_of_file(file));
+std::string file_checksum(const fs::path& file) { return checksum_text(checksum_of_file(file)); }
+
+void note_file(QuantizeProgress& progress, const fs::path& file) { note_file(progress, file, file_checksum(file)); }
+
+void note_file(QuantizeProgress& progress, const fs::path& file, const std::string& checksum) {
+  progress.files[file.filename().string()] = checksum;
 }
 
 void save_progress(const fs::path& work_folder, const QuantizeProgress& progress) {

@@ -46,6 +46,9 @@ void save_progress(const std::filesystem::path& work_folder, const QuantizeProgr
 
 // Adds a file of the work folder to those that another call goes on from.
 void note_file(QuantizeProgress& progress, const std::filesystem::path& file);
+// The same where it is known what file_checksum gives of it.
+void note_file(QuantizeProgress& progress, const std::filesystem::path& file, const std::string& checksum);
+std::string file_checksum(const std::filesystem::path& file);
 
 // An object with a checksum over its other values, and whether it still has the right one.
 Json with_own_checksum(Json json);

@@ -88,8 +88,8 @@ class Follower {
  private:
   void begin() {
     check_folder(job_);
-    job_.embed(*pass_);
-    meet_ranks(job_);
+    job_.embed(*pass_).sync();
+    meet_ranks(job_, 0);
   }
 
   void run_block(int64_t block, bool needs_output) {
@@ -107,7 +107,7 @@ class Follower {
     }
     found_ = {};
     return_free_memory();
-    meet_ranks(job_);
+    meet_ranks(job_, block + 1);
   }
 
   QuantizeWork job_;
@@ -179,8 +179,15 @@ bool ranks_can_go_on(const QuantizeWork& job, int64_t block) {
   return on_all(job, has_hidden(job, block));
 }
 
-void meet_ranks(const QuantizeWork& job) {
-  if (job.is_shared()) job.options.ranks->meet();
+void meet_ranks(const QuantizeWork& job, int64_t block, QuantizeProgress* progress) {
+  if (!job.is_shared()) return;
+  Ranks& ranks = *job.options.ranks;
+  const std::string own = ranks.is_root() ? std::string() : file_checksum(job.hidden_path(block));
+  for (int from = 1; from < ranks.size(); ++from) {
+    std::string checksum = own;
+    ranks.send(checksum, from, 0);
+    if (progress != nullptr) note_file(*progress, hidden_file(job.work, block, from), checksum);
+  }
 }
 
 }  // namespace salient::pipeline

@@ -18,6 +18,7 @@
 
 #include "common/json.h"
 #include "pipeline/quantize_model.h"
+#include "pipeline/quantize_progress.h"
 #include "pipeline/quantize_work.h"
 
 namespace salient::pipeline {
@@ -44,7 +45,8 @@ void tell_ranks(const QuantizeWork& job, const Json& order);
 
 // Whether every rank has its part of the input of `block`; asked by rank 0.
 bool ranks_can_go_on(const QuantizeWork& job, int64_t block);
-// What each rank wrote before is durable when this returns.
-void meet_ranks(const QuantizeWork& job);
+// Every rank has made its part of the input of `block` durable when this returns to rank 0, which notes the others' files in
+// `progress`; null elsewhere.
+void meet_ranks(const QuantizeWork& job, int64_t block, QuantizeProgress* progress = nullptr);
 
 }  // namespace salient::pipeline

@@ -268,7 +268,7 @@ void QuantizeSession::begin_work(const OuterTensors& outer) {
   tell_ranks(job_, begin_order());
   const ActivationFile embedded = job_.embed(*pass_);
   writer_->sync();
-  meet_ranks(job_);
+  meet_ranks(job_, 0, &progress_);
   save_progress(job_.work, progress_, embedded);
 }
 
@@ -310,7 +310,7 @@ void QuantizeSession::run_block() {
     const ActivationFile input = job_.open_hidden(block);
     ActivationFile output = job_.create_hidden(block + 1);
     done(run_block_step(step, block, input, output));
-    meet_ranks(job_);
+    meet_ranks(job_, block + 1, &progress_);
     save_progress(job_.work, progress_, output);
   });
 }

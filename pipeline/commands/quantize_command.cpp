@@ -74,7 +74,14 @@ std::string bits_text(const std::vector<LinearReport>& reports, int of_spec) {
   return text + " bits";
 }
 
-std::string make_summary(const QuantizeJobResult& result, int bits, double peak_mb) {
+// What a quantization without calibration took from a search that was made before.
+std::string given_text(const AwqOptions& awq) {
+  if (awq.search == nullptr || !(awq.scale || awq.clip)) return "every weight to its nearest code";
+  return fmt::format("{} as given", awq.scale && awq.clip ? "scales and clip ranges" : awq.scale ? "scales" : "clip ranges");
+}
+
+std::string make_summary(const QuantizeJobResult& result, const AwqOptions& awq, double peak_mb) {
+  const int bits = awq.spec.weight_bits;
   std::vector<LinearReport> worst = result.model.reports;
   std::sort(worst.begin(), worst.end(), [](const LinearReport& a, const LinearReport& b) { return a.error > b.error; });
   if (worst.size() > 5) worst.resize(5);
@@ -87,9 +94,9 @@ std::string make_summary(const QuantizeJobResult& result, int bits, double peak_
   }
   const std::string coverage = "\n" + calibration::coverage_text(result.coverage);
   if (result.tokens.tokens == 0) {
-    return fmt::format("{}: {} linears in {}, {}, scales and clip ranges as given, no calibration, {}, peak memory {:.0f} MB\n",
+    return fmt::format("{}: {} linears in {}, {}, {}, no calibration, {}, peak memory {:.0f} MB\n",
                        result.model.folder.string(), result.model.reports.size(), bits_text(result.model.reports, bits),
-                       human_bytes(result.model.bytes), human_duration(result.seconds), peak_mb);
+                       given_text(awq), human_bytes(result.model.bytes), human_duration(result.seconds), peak_mb);
   }
   if (rows.empty()) {
     return fmt::format("{}: smoothed, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),
@@ -147,7 +154,7 @@ void quantize_command(const std::vector<std::string>& words) {
   progress.finish();
   if (is_shared(job.model.ranks) && !job.model.ranks->is_root()) return;  // the result is rank 0's
   const double peak_mb = static_cast<double>(peak_memory_bytes()) / 1e6;
-  if (!json) return print_text(make_summary(result, config.awq.spec.weight_bits, peak_mb));
+  if (!json) return print_text(make_summary(result, config.awq, peak_mb));
   Json output = {{"folder", result.model.folder.string()},
                  {"quantize_s", result.seconds},
                  {"peak_memory_mb", peak_mb},

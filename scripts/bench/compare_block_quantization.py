@@ -11,14 +11,18 @@ The peers need Python environments of their own, which no other part of the proj
 
 A run takes 5 to 20 minutes, nearly all of it the peers'; --tools leaves some out, --blocks 1 --tokens 2048 is a quick try.
 Seconds are those of the quantization as each tool counts it, without loading and, for the peers, without writing; Salient's hold
-everything but its start, and the three quarters as many tokens that its model writes itself. Peak memory is the process's;
-llm-compressor's up to the end of its quantization. --check makes the exit status 1 when a ratio misses its bound or is missing.
+everything but its start. By default its model writes three quarters as many tokens itself, which the peers do not have: it is measured
+with the given tokens alone (salient), which the ratios are of, and as it is by default (salient-default), both before and after the
+peers, and the mean is taken. Peak memory is the process's; llm-compressor's up to the end of its quantization. --check makes the exit
+status 1 when a ratio misses its bound or is missing.
 """
 import argparse
 import json
 import os
 import pathlib
 import platform
+import shutil
+import statistics
 import sys
 import tempfile
 
@@ -27,7 +31,7 @@ from tool_runs import last_json_line, print_table, run
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 GROUP_SIZE, BITS = 128, 4
-TOOLS = ("autoawq", "llm-compressor", "salient")
+TOOLS = ("autoawq", "llm-compressor", "salient", "salient-default")
 # At least as often: a peer's figure by Salient's.
 BOUNDS = {("autoawq", "quantize_s"): 20.0, ("llm-compressor", "quantize_s"): 10.0, ("autoawq", "peak_mb"): 4.0}
 UNITS = {"quantize_s": "seconds", "peak_mb": "peak memory, MB"}
@@ -64,25 +68,32 @@ def quantize_with_llmcompressor(options, model, texts, rows, out):
     return {"quantize_s": found["quantize_s"], "peak_mb": found["peak_mb"]}
 
 
-def quantize_with_salient(options, model, texts, rows, out):
+def quantize_with_salient_default(options, model, texts, rows, out, *more):
+    shutil.rmtree(out, ignore_errors=True)
     text, _, megabytes = run([options.salient, "quantize", "--model", model, "--calib", texts, "--out", out, "--bits", BITS,
                               "--group-size", GROUP_SIZE, "--max-seq-len", options.block_tokens, "--samples", rows, "--discard-long-rows",
-                              "--threads", options.threads, "--json"], options.threads)
+                              "--threads", options.threads, "--json", *more], options.threads)
     return {"quantize_s": json.loads(text)["quantize_s"], "peak_mb": megabytes}
+
+
+def quantize_with_salient(options, model, texts, rows, out):
+    return quantize_with_salient_default(options, model, texts, rows, out, "--self-generated", 0)
 
 
 def measure(options, work):
     model, texts = work / "model", work / "calibration.jsonl"
     made, _, _ = run([options.lc_python, HERE / "random_qwen3.py", model, texts, options.blocks, options.tokens, options.block_tokens])
     made = last_json_line(made)
-    quantizers = dict(zip(TOOLS, (quantize_with_autoawq, quantize_with_llmcompressor, quantize_with_salient)))
+    quantizers = dict(zip(TOOLS, (quantize_with_autoawq, quantize_with_llmcompressor, quantize_with_salient, quantize_with_salient_default)))
+    ours, peers = ([name for name in TOOLS if name in options.tools and name.startswith("salient") == mine] for mine in (True, False))
+    found = {}
+    for name in ours + peers + (ours if peers else []):
+        found.setdefault(name, []).append(quantizers[name](options, model, texts, made["rows"], work / name))
+        print(f"{name}: {found[name][-1]['quantize_s']:.1f} s, {found[name][-1]['peak_mb']:.0f} MB", file=sys.stderr)
     figures = {"calibration": made, "tools": {}}
     for name in TOOLS:
-        if name not in options.tools:
-            continue
-        found = quantizers[name](options, model, texts, made["rows"], work / name)
-        figures["tools"][name] = found
-        print(f"{name}: {found['quantize_s']:.1f} s, {found['peak_mb']:.0f} MB", file=sys.stderr)
+        if name in found:
+            figures["tools"][name] = {key: statistics.mean(one[key] for one in found[name]) for key in UNITS}
     return figures
 
 
@@ -91,11 +102,11 @@ def ratios_of(tools):
     ours = tools.get("salient")
     if not ours:
         return {}
-    return {f"{name}_{figure}": found[figure] / ours[figure] for name, found in tools.items() if name != "salient" for figure in UNITS}
+    return {f"{name}_{figure}": found[figure] / ours[figure] for name, found in tools.items() if not name.startswith("salient") for figure in UNITS}
 
 
 def print_report(figures):
-    rows = [["", "AutoAWQ", "llm-compressor", "Salient", "to AutoAWQ", "to llm-compressor"]]
+    rows = [["", "AutoAWQ", "llm-compressor", "Salient", "as by default", "to AutoAWQ", "to llm-compressor"]]
     for figure, title in UNITS.items():
         row = [title] + [f"{figures['tools'][name][figure]:.1f}" if name in figures["tools"] else "" for name in TOOLS]
         for name in ("autoawq", "llm-compressor"):

@@ -161,7 +161,8 @@ def block_quantization(settings):
     run([HERE / "compare_block_quantization.py", "--awq-python", pythons[0], "--lc-python", pythons[1], "--salient", settings.salient,
          "--threads", settings.threads, "--json", file, *settings.block_quantization], settings.threads)
     figures = json.loads(file.read_text())
-    details = [(name, f"{of_tool['quantize_s']:.1f} s, {of_tool['peak_mb']:.0f} MB") for name, of_tool in figures["tools"].items()]
+    titles = {"salient": "Salient", "salient-default": "Salient as by default, which adds the tokens that the model writes"}
+    details = [(titles.get(name, name), f"{of_tool['quantize_s']:.1f} s, {of_tool['peak_mb']:.0f} MB") for name, of_tool in figures["tools"].items()]
     shape = f"{figures['setting']['blocks']} blocks of Qwen3-0.6B's shape, {figures['setting']['tokens']} tokens"
     results = []
     for name, key, work, least in (("AutoAWQ", "autoawq_quantize_s", "time", 20), ("llm-compressor", "llm-compressor_quantize_s", "time", 10),

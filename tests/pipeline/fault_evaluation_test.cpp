@@ -47,6 +47,23 @@ class FaultEvaluation : public SmallDemoFaults {
     if (only != "*") all.insert(all.end(), {"--only", only});
     return all;
   }
+
+  // Two models, one quantized, of which the store has the other's results.
+  void prepare_two_models() {
+    scenario_.prepare = [this](const fs::path& folder) {
+      fs::create_directories(folder / "Models");
+      fs::copy(inputs_.path() / "model", folder / "Models" / "small", fs::copy_options::recursive);
+      const std::string calibration = (inputs_.path() / "data" / "calibration.jsonl").string();
+      const std::vector<std::string> quantize = {"quantize", "--model", "Models/small", "--calib", calibration,
+                                                 "--method", "rtn",     "--group-size", "32",      "--threads",
+                                                 "1",        "--out",   "Models/rtn"};
+      for (const std::vector<std::string>& command : {quantize, all_words("small")}) {
+        const ProgramResult result = run_program(command, folder);
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+      }
+    };
+    scenario_.exit_codes = {6, 7};
+  }
 };
 
 // Another evaluation is in the store already.
@@ -56,23 +73,19 @@ TEST_F(FaultEvaluation, KeepsItsAnswers) {
   run_fault_campaign(scenario_);
 }
 
-// Two models, one quantized, of which the store has the other's results.
 TEST_F(FaultEvaluation, OfAllModelsOfAFolderKeepsThem) {
   scenario_.name = "evaluate-all";
-  scenario_.prepare = [this](const fs::path& folder) {
-    fs::create_directories(folder / "Models");
-    fs::copy(inputs_.path() / "model", folder / "Models" / "small", fs::copy_options::recursive);
-    const std::string calibration = (inputs_.path() / "data" / "calibration.jsonl").string();
-    const std::vector<std::string> quantize = {"quantize", "--model", "Models/small", "--calib", calibration,
-                                               "--method", "rtn",     "--group-size", "32",      "--threads",
-                                               "1",        "--out",   "Models/rtn"};
-    for (const std::vector<std::string>& command : {quantize, all_words("small")}) {
-      const ProgramResult result = run_program(command, folder);
-      ASSERT_EQ(result.exit_code, 0) << result.err;
-    }
-  };
+  prepare_two_models();
   scenario_.command = all_words("*");
-  scenario_.exit_codes = {6, 7};
+  run_fault_campaign(scenario_);
+}
+
+TEST_F(FaultEvaluation, OfModelsThatAppearKeepsThem) {
+  scenario_.name = "watch";
+  prepare_two_models();
+  scenario_.command = all_words("*");
+  scenario_.command.front() = "watch";
+  scenario_.command.insert(scenario_.command.end(), {"--once", "--settle", "0"});
   run_fault_campaign(scenario_);
 }
 

@@ -119,6 +119,22 @@ TEST_F(Search, OneSearchServesOtherFormatsWithoutCalibration) {
   EXPECT_TRUE(fs::is_regular_file(path("gguf") / "model-Q8_0.gguf"));
 }
 
+TEST_F(Search, TheSummarySaysWhatWasTakenFromIt) {
+  quantize("searched", "bits: 4, " + save_to("found.search"));
+  using Case = std::pair<std::vector<std::string>, std::string>;
+  for (const auto& [options, said] :
+       {Case{{"--search", "found.search", "--rounding", "nearest"}, "scales and clip ranges as given, no calibration"},
+        Case{{"--search", "found.search", "--rounding", "nearest", "--no-clip"}, ", scales as given, no calibration"},
+        Case{{"--method", "rtn"}, "every weight to its nearest code, no calibration"}}) {
+    std::vector<std::string> words = {"quantize", "--model", tiny().source().string(), "--out", "out", "--group-size", "32"};
+    words.insert(words.end(), options.begin(), options.end());
+    const test::ProgramResult result = test::run_program(words, folder_.path());
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_THAT(result.out, HasSubstr(said));
+    fs::remove_all(path("out"));
+  }
+}
+
 TEST_F(Search, TheResultHasAPlaceOfItsOwn) {
   for (const char* inside : {"out/found.search", "out.partial/found.search"}) {
     EXPECT_THAT(
