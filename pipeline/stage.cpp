@@ -151,7 +151,7 @@ PlannedStage plan_stage(Store& store, std::string_view run_name, const Stage& st
   planned.reason = last ? describe_change(last->inputs, planned.inputs) : "never done";
   if (!planned.reason.empty()) return planned;
   for (const std::string& name : stage.after) {
-    if (last->inputs.at("after").value(name, "") == planned.inputs.at("after").at(name)) continue;
+    if (last->inputs.at("after").value(name, "") == planned.inputs.at("after").at(name).get<std::string>()) continue;
     planned.reason = fmt::format("'{}' changed", name);
     return planned;
   }

@@ -33,13 +33,13 @@ SALIENT_CLONES GroupRange find_range(const float* w, int64_t n) {
   return {low, high};
 }
 
-// codes as floats: clamp(round(w / scale) + zero, 0, levels)
+// codes as floats: clamp(round(w / scale) + zero, 0, levels), and 0 where the weight is NaN
 SALIENT_CLONES void round_to_codes(const float* w, int64_t n, float inverse_scale, float zero, float levels, float* codes) {
   for (int64_t i = 0; i < n; ++i) {
     float scaled = w[i] * inverse_scale;
     scaled = scaled > 1e6f ? 1e6f : (scaled < -1e6f ? -1e6f : scaled);  // keeps the rounding trick in its range
     float code = (scaled + kRound) - kRound + zero;
-    code = code < 0.0f ? 0.0f : code;
+    code = code > 0.0f ? code : 0.0f;
     codes[i] = code > levels ? levels : code;
   }
 }

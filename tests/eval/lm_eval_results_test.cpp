@@ -97,7 +97,7 @@ TEST_F(LmEvalFiles, SamplesAreTheSameWithTheirHashes) {
       expect_like(task.task, sample, expected[i]);
       EXPECT_EQ(sample.size(), expected[i].size());
     }
-    EXPECT_EQ(lm_eval_task_hash(found), golden()["results"]["task_hashes"][task.task]);
+    EXPECT_EQ(lm_eval_task_hash(found), golden()["results"]["task_hashes"][task.task].get<std::string>());
   }
 }
 

@@ -10,7 +10,10 @@ namespace salient::eval {
 namespace {
 
 // Made by scripts/goldens/eval_metrics.py with HF evaluate's squad_v2.
-Json golden() { return read_json_file(SALIENT_SOURCE_DIR "/tests/data/eval/squad.json"); }
+const Json& golden() {
+  static const Json golden = read_json_file(SALIENT_SOURCE_DIR "/tests/data/eval/squad.json");
+  return golden;
+}
 
 TEST(SquadMetrics, NormalizesAsTheOfficialScript) {
   for (const Json& row : golden()["normalized"]) {

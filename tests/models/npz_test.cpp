@@ -46,7 +46,7 @@ TEST_P(NumPyFiles, AreRead) {
     EXPECT_TRUE(found.is_contiguous()) << name;
     const size_t bytes = expected.nbytes();
     ASSERT_EQ(found.nbytes(), bytes) << name;
-    EXPECT_EQ(std::memcmp(found.const_data_ptr(), expected.contiguous().const_data_ptr(), bytes), 0) << name;
+    if (bytes > 0) EXPECT_EQ(std::memcmp(found.const_data_ptr(), expected.contiguous().const_data_ptr(), bytes), 0) << name;
     EXPECT_EQ(file.header(name).shape, expected.sizes().vec()) << name;
   };
   const at::Tensor whole = ramp(at::kLong);
