@@ -25,7 +25,9 @@ done
 
 # A program that was built anew since leaves notes that no longer fit beside the new ones: those are left out.
 "llvm-profdata-$clang_version" merge -sparse -failure-mode=all -o $build_dir/coverage/merged.profdata $build_dir/coverage/*.profraw
-objects=("$build_dir/salient")
-for library in "$build_dir"/libsalient_*.a; do objects+=(-object "$library"); done
-"llvm-cov-$clang_version" export -summary-only -instr-profile=$build_dir/coverage/merged.profdata "${objects[@]}" 2>/dev/null |
+objects=()
+for program in "$build_dir"/tests/*_test "$build_dir"/salient; do
+  if [ -f "$program" ]; then objects+=(-object "$program"); fi
+done
+"llvm-cov-$clang_version" export -summary-only -instr-profile=$build_dir/coverage/merged.profdata "${objects[@]:1}" |
   python3 scripts/sanitize/coverage_table.py "$PWD" "$files"
