@@ -286,7 +286,7 @@ Rederived rederive(const RederiveOptions& options) {
   const QuantizeWork& work = session.work();
   Rederived result;
   result.blocks = std::min(options.blocks, work.blocks());
-  result.same_inputs = work.fingerprint == metadata.at("fingerprint");
+  result.same_inputs = Json(work.fingerprint) == metadata.at("fingerprint");
   if (!result.same_inputs) result.other_inputs = find_other_inputs(metadata);
   while (session.blocks_done() < result.blocks) session.run_block();
   for (const auto& [name, hash] : recorded_hashes(options.artifact, "files_sha256")) {
