@@ -76,8 +76,7 @@ std::string bits_text(const std::vector<LinearReport>& reports, int of_spec) {
 
 // What a quantization without calibration took from a search that was made before.
 std::string given_text(const AwqOptions& awq) {
-  if (awq.search == nullptr || !(awq.scale || awq.clip)) return "every weight to its nearest code";
-  return fmt::format("{} as given", awq.scale && awq.clip ? "scales and clip ranges" : awq.scale ? "scales" : "clip ranges");
+  return awq.scale && awq.clip ? "scales and clip ranges" : awq.scale ? "scales" : "clip ranges";
 }
 
 std::string make_summary(const QuantizeJobResult& result, const AwqOptions& awq, double peak_mb) {
@@ -94,9 +93,9 @@ std::string make_summary(const QuantizeJobResult& result, const AwqOptions& awq,
   }
   const std::string coverage = "\n" + calibration::coverage_text(result.coverage);
   if (result.tokens.tokens == 0) {
-    return fmt::format("{}: {} linears in {}, {}, {}, no calibration, {}, peak memory {:.0f} MB\n",
+    return fmt::format("{}: {} linears in {}, {}, {} as given, no calibration, {}, peak memory {:.0f} MB\n",
                        result.model.folder.string(), result.model.reports.size(), bits_text(result.model.reports, bits),
-                       given_text(awq), human_bytes(result.model.bytes), human_duration(result.seconds), peak_mb);
+                       human_bytes(result.model.bytes), given_text(awq), human_duration(result.seconds), peak_mb);
   }
   if (rows.empty()) {
     return fmt::format("{}: smoothed, {}, {} calibration tokens, {}, peak memory {:.0f} MB\n", result.model.folder.string(),

@@ -125,7 +125,7 @@ TEST_F(Search, TheSummarySaysWhatWasTakenFromIt) {
   for (const auto& [options, said] :
        {Case{{"--search", "found.search", "--rounding", "nearest"}, "scales and clip ranges as given, no calibration"},
         Case{{"--search", "found.search", "--rounding", "nearest", "--no-clip"}, ", scales as given, no calibration"},
-        Case{{"--method", "rtn"}, "every weight to its nearest code, no calibration"}}) {
+        Case{{"--search", "found.search", "--rounding", "nearest", "--no-scale"}, ", clip ranges as given, no calibration"}}) {
     std::vector<std::string> words = {"quantize", "--model", tiny().source().string(), "--out", "out", "--group-size", "32"};
     words.insert(words.end(), options.begin(), options.end());
     const test::ProgramResult result = test::run_program(words, folder_.path());
