@@ -10,7 +10,8 @@ find_clang() {
   [ -n "$clang_version" ] || die "no clang from 16 on is there; on Debian: apt-get install clang-19 libclang-rt-19-dev libomp-19-dev llvm-19"
 }
 
-# configure_with_clang PRESET [OPTIONS OF CMAKE]: sets build_dir to build/PRESET, which it configures once, with the libraries of build/release.
+# configure_with_clang PRESET [OPTIONS OF CMAKE]: sets build_dir to build/PRESET, which it configures with the libraries of build/release; each
+# time, since a folder that was configured before a preset changed would be built without what the preset now asks for.
 configure_with_clang() {
   local preset=$1 torch pyarrow
   shift
@@ -19,7 +20,6 @@ configure_with_clang() {
   torch=$(cache_entry CMAKE_PREFIX_PATH)
   pyarrow=$(cache_entry SALIENT_PYARROW)
   build_dir=build/$preset
-  if [ -f "$build_dir/build.ninja" ]; then return; fi
   find_clang
   quietly "cmake" cmake --preset "$preset" "-DCMAKE_C_COMPILER=clang-$clang_version" "-DCMAKE_CXX_COMPILER=clang++-$clang_version" \
     "-DCMAKE_PREFIX_PATH=$torch" "-DSALIENT_PYARROW=$pyarrow" "$@" || die "the build could not be configured"

@@ -56,7 +56,7 @@ std::string type_name(const GgufValue& value) {
 }
 
 void expect_equal(const GgufValue& value, const Json& expected, const std::string& key) {
-  EXPECT_EQ(type_name(value), expected.at(0)) << key;
+  EXPECT_EQ(type_name(value), expected.at(0).get<std::string>()) << key;
   if (const auto* text = std::get_if<std::string>(&value)) {
     EXPECT_EQ(*text, expected.at(1)) << key;
   } else if (const auto* number = std::get_if<uint32_t>(&value)) {

@@ -62,7 +62,7 @@ TEST(GgufTensorsTest, TensorsAreThoseOfLlamaCppsConverter) {
     const Json source = golden_case(model_type, name);
     const auto checkpoint = checkpoint_of(source);
     const GgufPlan plan = plan_gguf_tensors(config_of(source.at("config")));
-    EXPECT_EQ(plan.architecture, golden.at("metadata").at("general.architecture").at(1));
+    EXPECT_EQ(plan.architecture, golden.at("metadata").at("general.architecture").at(1).get<std::string>());
     std::vector<std::string> expected_names, names;
     for (const auto& [tensor, entry] : golden.at("tensors").items()) expected_names.push_back(tensor);
     for (const GgufTensorPlan& tensor : plan.tensors) names.push_back(tensor.name);

@@ -46,7 +46,7 @@ void expect_digest(const GgufHeader& header, const std::string& key, const Json&
   const auto& array = std::get<GgufArray>(*header.find(key));
   if (const auto* texts = std::get_if<std::vector<std::string>>(&array)) {
     EXPECT_EQ(texts->size(), golden.at("count").get<size_t>()) << key;
-    EXPECT_EQ(digest(*texts), golden.at("sha256")) << key;
+    EXPECT_EQ(digest(*texts), golden.at("sha256").get<std::string>()) << key;
   } else {
     EXPECT_EQ(digest(std::get<std::vector<int32_t>>(array)), golden.at("sha256")) << key;
   }
