@@ -58,7 +58,7 @@ std::string type_name(const GgufValue& value) {
 void expect_equal(const GgufValue& value, const Json& expected, const std::string& key) {
   EXPECT_EQ(type_name(value), expected.at(0).get<std::string>()) << key;
   if (const auto* text = std::get_if<std::string>(&value)) {
-    EXPECT_EQ(*text, expected.at(1)) << key;
+    EXPECT_EQ(*text, expected.at(1).get<std::string>()) << key;
   } else if (const auto* number = std::get_if<uint32_t>(&value)) {
     EXPECT_EQ(*number, expected.at(1).get<uint32_t>()) << key;
   } else if (const auto* real = std::get_if<float>(&value)) {

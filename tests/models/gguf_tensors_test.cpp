@@ -74,7 +74,7 @@ TEST(GgufTensorsTest, TensorsAreThoseOfLlamaCppsConverter) {
         EXPECT_THAT(tensor.values, testing::Pointwise(testing::FloatNear(1e-4F), entry.at("values").get<std::vector<float>>()))
             << tensor.name;
       } else {
-        EXPECT_EQ(sha256_of(whole(tensor, checkpoint)), entry.at("sha256")) << tensor.name;
+        EXPECT_EQ(sha256_of(whole(tensor, checkpoint)), entry.at("sha256").get<std::string>()) << tensor.name;
       }
     }
   }

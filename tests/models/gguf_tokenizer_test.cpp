@@ -48,7 +48,7 @@ void expect_digest(const GgufHeader& header, const std::string& key, const Json&
     EXPECT_EQ(texts->size(), golden.at("count").get<size_t>()) << key;
     EXPECT_EQ(digest(*texts), golden.at("sha256").get<std::string>()) << key;
   } else {
-    EXPECT_EQ(digest(std::get<std::vector<int32_t>>(array)), golden.at("sha256")) << key;
+    EXPECT_EQ(digest(std::get<std::vector<int32_t>>(array)), golden.at("sha256").get<std::string>()) << key;
   }
 }
 
