@@ -59,7 +59,7 @@ TEST(GgufTokenizerTest, ByteLevelBpeIsWhatLlamaCppsConverterWrites) {
   for (const auto& [key, value] : golden.at("scalars").items()) {
     ASSERT_NE(header.find(key), nullptr) << key;
     if (value.is_string()) {
-      EXPECT_EQ(std::get<std::string>(*header.find(key)), value) << key;
+      EXPECT_EQ(std::get<std::string>(*header.find(key)), value.get<std::string>()) << key;
     } else {
       EXPECT_EQ(std::get<uint32_t>(*header.find(key)), value.get<uint32_t>()) << key;
     }
