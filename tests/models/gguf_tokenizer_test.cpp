@@ -81,7 +81,7 @@ TEST(GgufTokenizerTest, PiecesTypesAndScoresAreSentencePieces) {
   size_t merged = 0;
   for (size_t id = 0; id < golden.at("pieces").size(); ++id) {
     const Json& piece = golden.at("pieces")[id];
-    EXPECT_EQ(tokens[id], piece.at(0));
+    EXPECT_EQ(tokens[id], piece.at(0).get<std::string>());
     EXPECT_EQ(types[id], piece.at(2)) << tokens[id];
     // sentencepiece counts merges from 0, and gives single characters what comes after.
     const bool several =
