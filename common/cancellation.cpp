@@ -16,6 +16,8 @@ CancellationScope::CancellationScope(const CancellationToken& token) : before_(c
 
 CancellationScope::~CancellationScope() { current_token = before_; }
 
+const CancellationToken* cancellation_token() noexcept { return current_token; }
+
 bool cancel_requested() noexcept { return current_token != nullptr && current_token->requested(); }
 
 void check_cancelled() {

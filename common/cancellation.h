@@ -4,7 +4,7 @@
 // calling thread works under was requested, so a stop is an error like any other: files that are not complete are given up, what
 // was finished stays, the same call goes on from there. Which token that is is a property of the thread, as its stack is: no
 // function between the caller and the loop has to hand it down, and nothing about a result depends on it. Threads that the work
-// itself starts (libtorch's) work under none; loops inside them are short.
+// itself starts (libtorch's) work under none, since loops inside them are short, unless they are given the caller's.
 #pragma once
 
 #include <atomic>
@@ -37,6 +37,9 @@ class CancellationScope {
  private:
   const CancellationToken* before_;
 };
+
+// Under which the calling thread works, to be handed to threads that it starts for long work; null: under none.
+const CancellationToken* cancellation_token() noexcept;
 
 // Whether a stop was asked of this thread's work; false where it works under no token. Costs a load: fit for a loop over tensors,
 // not over their elements.

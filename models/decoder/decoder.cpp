@@ -20,8 +20,8 @@
 namespace salient::models {
 namespace {
 
-// Of config.json: AutoAWQ's layouts of 4 bits and compressed-tensors' packed integers can be run, and what GGUF files hold. Which layout a linear has, its
-// tensors say (models/io/packed_codes.h).
+// Of config.json: AutoAWQ's layouts of 4 bits and compressed-tensors' packed integers can be run, and what GGUF files hold. Which
+// layout a linear has, its tensors say (models/io/packed_codes.h).
 void check_quantization(const Checkpoint& checkpoint) {
   const std::string where = (checkpoint.folder() / "config.json").string() + ": quantization_config";
   const auto it = checkpoint.config().find("quantization_config");
@@ -31,9 +31,10 @@ void check_quantization(const Checkpoint& checkpoint) {
   if (value_or<std::string>(config, "quant_method", "", where) == "compressed-tensors") return check_runnable(config, where);
   const Claim claim = read_quantization_config(config, "config.json", where);
   if (claim.format.starts_with("awq-") && claim.bits.value_or(4) == 4) return;
-  throw Error(ErrorKind::kUnsupported,
-              fmt::format("{}: {} cannot be run, only compressed-tensors and awq with 4 bits in version gemm, gemv, gemv_fast or marlin",
-                          where, describe(claim)))
+  throw Error(
+      ErrorKind::kUnsupported,
+      fmt::format("{}: {} cannot be run, only compressed-tensors and awq with 4 bits in version gemm, gemv, gemv_fast or marlin",
+                  where, describe(claim)))
       .with_hint("for other methods (mxfp4, fp8, ...) dequantize the model first, or use a copy that is published in bfloat16");
 }
 
@@ -51,7 +52,8 @@ int chosen_bits(std::string_view name, std::optional<int> wanted, std::optional<
 }
 
 // `stored`: the checkpoint has scales.
-KvScheme load_kv_scheme(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int bits, bool stored, at::Device device) {
+KvScheme load_kv_scheme(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int bits, bool stored,
+                        at::Device device) {
   KvScheme scheme{bits, {}, {}};
   if (bits == 16 || !stored || config.layers[static_cast<size_t>(block)].attention == AttentionKind::kLinear) return scheme;
   const std::string module = attention_module(config, block);
@@ -60,19 +62,20 @@ KvScheme load_kv_scheme(const Checkpoint& checkpoint, const DecoderConfig& confi
   return scheme;
 }
 
-// The places in the flattened batch that an observer is shown, int64 on `device`; undefined = all. `mask`: of this call's tokens, or undefined.
-at::Tensor shown_places(const DecoderConfig& config, const Observation& observation, const at::Tensor& mask, int64_t batch, int64_t tokens,
-                        at::Device device) {
+// The places in the flattened batch that an observer is shown, int64 on `device`; undefined = all. `mask`: of this call's tokens,
+// or undefined.
+at::Tensor shown_places(const DecoderConfig& config, const Observation& observation, const at::Tensor& mask, int64_t batch,
+                        int64_t tokens, at::Device device) {
   const at::Tensor& shown = observation.shown.defined() ? observation.shown : mask;
   if (!shown.defined()) return {};
   if (shown.scalar_type() != at::kBool || shown.sizes() != at::IntArrayRef({batch, tokens})) {
-    fail(ErrorKind::kInvalidArgument, "decoder: the tokens shown to an observer must be bool [{}, {}], found {} of [{}]", batch, tokens,
-         c10::toString(shown.scalar_type()), fmt::join(shown.sizes(), ", "));
+    fail(ErrorKind::kInvalidArgument, "decoder: the tokens shown to an observer must be bool [{}, {}], found {} of [{}]", batch,
+         tokens, c10::toString(shown.scalar_type()), fmt::join(shown.sizes(), ", "));
   }
   if (shown.all().item<bool>()) return {};
   if (std::any_of(config.layers.begin(), config.layers.end(), [](const LayerConfig& layer) { return layer.moe; })) {
-    fail(ErrorKind::kInvalidArgument, "decoder: {} is a mixture of experts, whose inputs can be observed only in batches without padding",
-         config.model_type);
+    fail(ErrorKind::kInvalidArgument,
+         "decoder: {} is a mixture of experts, whose inputs can be observed only in batches without padding", config.model_type);
   }
   return shown.flatten().nonzero().squeeze(1).to(device);
 }
@@ -144,10 +147,12 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
   const int read_bits = options.device.is_cpu() ? *decoder.options_.activation_bits : 16;
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) {
     decoder.blocks_.push_back(load_block(checkpoint, config, block, options.dtype, options.device, LoadExperts::kYes, read_bits));
-    decoder.kv_.push_back(load_kv_scheme(checkpoint, config, block, *decoder.options_.kv_bits, stored.kv_bits.has_value(), options.device));
+    decoder.kv_.push_back(
+        load_kv_scheme(checkpoint, config, block, *decoder.options_.kv_bits, stored.kv_bits.has_value(), options.device));
   }
   if (*decoder.options_.activation_bits == 8 && !decoder.round_activations() && options.activation_bits) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: 8-bit activations are wanted, but no linear is quantized", checkpoint.folder().string()))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: 8-bit activations are wanted, but no linear is quantized", checkpoint.folder().string()))
         .with_hint("activations are rounded for quantized weights only: leave --activation-bits out, or quantize the model first");
   }
   decoder.why_no_step_ = "only float32 on the CPU has one";
@@ -162,7 +167,8 @@ Decoder Decoder::load(const Checkpoint& checkpoint, const DecoderOptions& option
 Decoder Decoder::of(ExternalModel model, DecoderConfig config, const DecoderOptions& options) {
   for (const auto& [name, bits] : {std::pair{"activations", options.activation_bits}, std::pair{"a KV cache", options.kv_bits}}) {
     if (bits.value_or(16) == 16) continue;
-    throw Error(ErrorKind::kUnsupported, fmt::format("{} of {} bits cannot be chosen for a {} module", name, *bits, config.model_type))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{} of {} bits cannot be chosen for a {} module", name, *bits, config.model_type))
         .with_hint("the module computes as it was made; evaluate the folder that it was exported from");
   }
   Decoder decoder;
@@ -195,9 +201,11 @@ uint64_t Decoder::cache_bytes_per_token() const {
   return external_.logits ? sizeof(int64_t) : models::cache_bytes_per_token(config_, options_.dtype, *options_.kv_bits);
 }
 
-at::Tensor Decoder::external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache, const Observation& observation) const {
+at::Tensor Decoder::external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache,
+                                    const Observation& observation) const {
   if (observation.observer != nullptr && *observation.observer) {
-    fail(ErrorKind::kUnsupported, "the inputs of the linears of a {} module cannot be observed, only those of a checkpoint", config_.model_type);
+    fail(ErrorKind::kUnsupported, "the inputs of the linears of a {} module cannot be observed, only those of a checkpoint",
+         config_.model_type);
   }
   const int64_t tokens = ids.size(1);
   if (cache == nullptr) return external_.logits(ids, attention_mask);
@@ -213,16 +221,19 @@ void check_ids(const at::Tensor& ids, int64_t vocab_size) {
   const int64_t lowest = ids.min().item<int64_t>();
   const int64_t highest = ids.max().item<int64_t>();
   if (lowest >= 0 && highest < vocab_size) return;
-  fail(ErrorKind::kInvalidArgument, "decoder: token id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest, vocab_size);
+  fail(ErrorKind::kInvalidArgument, "decoder: token id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest,
+       vocab_size);
 }
 
 void check_rows(const RaggedBatch& batch) {
   int64_t tokens = 0;
   for (const RaggedRow& row : batch.rows) {
     tokens += row.tokens;
-    const bool fits = row.slot < 0 || (batch.cache != nullptr && row.slot < batch.cache->rows && row.past + row.tokens <= batch.cache->capacity);
+    const bool fits =
+        row.slot < 0 || (batch.cache != nullptr && row.slot < batch.cache->rows && row.past + row.tokens <= batch.cache->capacity);
     if (row.tokens < 1 || !fits) {
-      fail(ErrorKind::kInvalidArgument, "decoder: a row of {} tokens behind {} does not fit slot {} of the cache", row.tokens, row.past, row.slot);
+      fail(ErrorKind::kInvalidArgument, "decoder: a row of {} tokens behind {} does not fit slot {} of the cache", row.tokens,
+           row.past, row.slot);
     }
   }
   if (batch.ids.dim() != 1 || batch.ids.scalar_type() != at::kLong || batch.ids.numel() == 0 || batch.ids.size(0) != tokens ||
@@ -263,7 +274,8 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
   const int64_t past_length = cache != nullptr ? cache->length : 0;
   const int64_t total = past_length + tokens;
   check_ids(ids, config_.vocab_size);
-  if (cache != nullptr && (total > cache->capacity || cache->layers.size() != (external_.logits ? 1 : blocks_.size()) || cache->rows != batch)) {
+  if (cache != nullptr &&
+      (total > cache->capacity || cache->layers.size() != (external_.logits ? 1 : blocks_.size()) || cache->rows != batch)) {
     fail(ErrorKind::kInvalidArgument, "decoder: {} rows of {} tokens do not fit the cache of {} rows, {} of {} tokens filled",
          batch, tokens, cache->rows, cache->length, cache->capacity);
   }
@@ -284,8 +296,8 @@ at::Tensor Decoder::hidden_states(const at::Tensor& ids, const at::Tensor& atten
   at::Tensor places;
   BlockObserver observe;
   if (observation.observer != nullptr && *observation.observer) {
-    places = shown_places(config_, observation, padded ? attention_mask.narrow(1, past_length, tokens) : at::Tensor(), batch, tokens,
-                          options_.device);
+    places = shown_places(config_, observation, padded ? attention_mask.narrow(1, past_length, tokens) : at::Tensor(), batch,
+                          tokens, options_.device);
     observe = [&](InputId input, const at::Tensor& x) {
       const at::Tensor rows = x.flatten(0, -2);
       const at::Tensor shown = places.defined() ? rows.index_select(0, places) : rows;
@@ -317,13 +329,20 @@ bool Decoder::runs_ragged(int64_t longest) const {
   return !external_.logits && !changes && !recurrent;
 }
 
+bool Decoder::rows_are_independent() const {
+  const bool mixture =
+      std::any_of(config_.layers.begin(), config_.layers.end(), [](const LayerConfig& layer) { return layer.moe; });
+  return options_.device.is_cpu() && options_.dtype == at::kFloat && !mixture && !external_.logits;
+}
+
 at::Tensor Decoder::hidden_states(const RaggedBatch& asked) const {
   const at::NoGradGuard no_grad;
   check_rows(asked);
   check_ids(asked.ids, config_.vocab_size);
   const RaggedBatch batch = filled_up(asked);
   if (const int64_t longest = asked.positions.max().item<int64_t>() + 1; !runs_ragged(longest)) {
-    fail(ErrorKind::kUnsupported, "decoder: {} cannot run rows of {} tokens side by side without padding", config_.model_type, longest);
+    fail(ErrorKind::kUnsupported, "decoder: {} cannot run rows of {} tokens side by side without padding", config_.model_type,
+         longest);
   }
   const at::Tensor positions = batch.positions.unsqueeze(0).to(options_.device);
   AttentionContext context = make_position_context(config_, positions, options_.dtype);

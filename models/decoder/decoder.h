@@ -22,20 +22,20 @@ namespace salient::models {
 struct DecoderOptions {
   at::ScalarType dtype = at::kFloat;  // float32, bfloat16 or float16: of activations and float weights
   at::Device device = at::kCPU;
-  // 8: the inputs of quantized linears are rounded to int8, each token with a scale of its own (quant/int8_rows.h). 16: they stay as computed. Nothing:
-  // what quantization_config says (compressed-tensors' input_activations), else 16.
+  // 8: the inputs of quantized linears are rounded to int8, each token with a scale of its own (quant/int8_rows.h). 16: they stay
+  // as computed. Nothing: what quantization_config says (compressed-tensors' input_activations), else 16.
   std::optional<int> activation_bits = {};
-  // 8: keys and values are kept, and read, as int8 (KvScheme). 16: as computed. Nothing: as quantization_config says (kv_cache_scheme), else 16. With 8 and a
-  // kv_cache_scheme its stored scales are used.
+  // 8: keys and values are kept, and read, as int8 (KvScheme). 16: as computed. Nothing: as quantization_config says
+  // (kv_cache_scheme), else 16. With 8 and a kv_cache_scheme its stored scales are used.
   std::optional<int> kv_bits = {};
 };
 
 // Keys and values of all blocks. Tensors are shared when a KvCache value is copied; grow_cache and select_cache make new ones.
 struct KvCache {
   std::vector<KvCacheLayer> layers;
-  int64_t rows = 0;      // of the batch
-  int64_t length = 0;    // tokens that are filled, padding included
-  int64_t capacity = 0;  // tokens that fit
+  int64_t rows = 0;                       // of the batch
+  int64_t length = 0;                     // tokens that are filled, padding included
+  int64_t capacity = 0;                   // tokens that fit
   std::shared_ptr<TokenStepMemory> step;  // of TokenStep, made when it is needed
 };
 
@@ -48,15 +48,15 @@ void select_cache(KvCache& cache, const at::Tensor& rows, int64_t skip);
 // Copies the first `tokens` tokens of the cache's row `from` to its row `to`.
 void copy_slot(KvCache& cache, int64_t from, int64_t to, int64_t tokens);
 
-// Sees the inputs of the linears of a decoder's blocks while it runs: x is [tokens, features], in the dtype and on the device that runs, without
-// padding; of an expert, [tokens sent to it, features]. What the head reads is not shown.
+// Sees the inputs of the linears of a decoder's blocks while it runs: x is [tokens, features], in the dtype and on the device that
+// runs, without padding; of an expert, [tokens sent to it, features]. What the head reads is not shown.
 using InputObserver = std::function<void(int64_t block, InputId input, const at::Tensor& x)>;
 
 // Who watches a forward pass. Costs nothing without an observer.
 struct Observation {
   const InputObserver* observer = nullptr;
-  // bool [batch, tokens], on any device: the tokens that are shown. Undefined: those of the attention mask, else all. Needed where padding on
-  // the right is run without a mask, as causal attention allows.
+  // bool [batch, tokens], on any device: the tokens that are shown. Undefined: those of the attention mask, else all. Needed where
+  // padding on the right is run without a mask, as causal attention allows.
   at::Tensor shown;
 };
 
@@ -69,8 +69,8 @@ class Decoder {
   // linear is quantized; invalid argument for other bits than 8 and 16.
   static Decoder load(const Checkpoint& checkpoint, const DecoderOptions& options);
 
-  // An external model with the same interface. Of `config`, vocab_size, model_type, max_position_embeddings and the special ids are used.
-  // Observers and bits other than 16 are refused: unsupported.
+  // An external model with the same interface. Of `config`, vocab_size, model_type, max_position_embeddings and the special ids are
+  // used. Observers and bits other than 16 are refused: unsupported.
   static Decoder of(ExternalModel model, DecoderConfig config, const DecoderOptions& options);
 
   const DecoderConfig& config() const { return config_; }
@@ -88,13 +88,18 @@ class Decoder {
   // tokens are shown (which tokens an expert reads is not told: run rows of one length).
   at::Tensor hidden_states(const at::Tensor& ids, const at::Tensor& attention_mask = {}, KvCache* cache = nullptr,
                            const Observation& observation = {}) const;
-  // Of rows of different lengths, without padding: [tokens of all rows, or those wanted, hidden_size]. See ragged_batch.h for what the rows may be. Errors: invalid argument
-  // for ids outside the vocabulary and rows that do not fit; unsupported where runs_ragged() says no.
+  // Of rows of different lengths, without padding: [tokens of all rows, or those wanted, hidden_size]. See ragged_batch.h for what
+  // the rows may be. Errors: invalid argument for ids outside the vocabulary and rows that do not fit; unsupported where
+  // runs_ragged() says no.
   at::Tensor hidden_states(const RaggedBatch& batch) const;
-  // Whether the above can run rows of up to `longest` tokens: not an external model, linear attention (its state is a row's own), or rotary angles that
-  // change with a row's length.
+  // Whether the above can run rows of up to `longest` tokens: not an external model, linear attention (its state is a row's own),
+  // or rotary angles that change with a row's length.
   bool runs_ragged(int64_t longest) const;
-  // logits of rows [n, hidden_size] whose values do not depend on how many there are, as those of hidden_states(RaggedBatch) do not.
+  // Whether what a row of a RaggedBatch gives depends on nothing else in the batch, to the bit: on the CPU, in float32, without
+  // experts.
+  bool rows_are_independent() const;
+  // logits of rows [n, hidden_size] whose values do not depend on how many there are, as those of hidden_states(RaggedBatch) do
+  // not.
   at::Tensor row_logits(const at::Tensor& hidden) const;
   // hidden: [..., hidden_size] -> logits float32 [..., vocab_size]. Ask only for the positions you need: logits are large.
   at::Tensor logits(const at::Tensor& hidden) const;
@@ -121,7 +126,8 @@ class Decoder {
 
  private:
   bool round_activations();  // of the quantized linears; returns whether there are any
-  at::Tensor external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache, const Observation& observation) const;
+  at::Tensor external_logits(const at::Tensor& ids, const at::Tensor& attention_mask, KvCache* cache,
+                             const Observation& observation) const;
 
   DecoderConfig config_;
   DecoderOptions options_;
@@ -130,7 +136,7 @@ class Decoder {
   Norm final_norm_;
   Linear lm_head_;  // shares the embedding when tied
   std::vector<BlockWeights> blocks_;
-  std::vector<KvScheme> kv_;  // of each block
+  std::vector<KvScheme> kv_;               // of each block
   std::shared_ptr<const TokenStep> step_;  // nullptr where there is none
   std::string why_no_step_;
 };

@@ -1,10 +1,13 @@
-// Scores of the bundled demo model against tests/data/eval/demo_model.json, made by scripts/goldens/eval_model.py with lm-evaluation-harness and
-// transformers.
+// Scores of the bundled demo model against tests/data/eval/demo_model.json, made by scripts/goldens/eval_model.py with
+// lm-evaluation-harness and transformers.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <map>
+#include <thread>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -12,6 +15,9 @@
 #include "eval/generate_until.h"
 #include "eval/loglikelihood.h"
 #include "eval/perplexity.h"
+#include "models/decoder/side_by_side.h"
+#include "support/thread_count.h"
+#include "support/thrown_error.h"
 
 namespace salient::eval {
 namespace {
@@ -61,13 +67,69 @@ TEST(Loglikelihood, EqualsTheHarness) {
   }
 }
 
+// More than one pass for each of several threads.
+std::vector<LikelihoodRequest> many_requests() {
+  std::vector<LikelihoodRequest> requests;
+  for (const std::string lead : {"", "Question: ", "Once more: ", "A riddle: ", "We ask: "}) {
+    for (const Json& pair : golden()["pairs"])
+      requests.push_back({lead + pair["context"].get<std::string>() + " It is", pair["continuation"].get<std::string>(), "golden"});
+  }
+  return requests;
+}
+
+// With several threads each runs batches of its own.
+TEST(Loglikelihood, HasTheSameBitsForEveryNumberOfThreads) {
+  const std::vector<LikelihoodRequest> requests = many_requests();
+  LikelihoodOptions options;
+  options.batch_tokens = 4096;
+  std::vector<Likelihood> expected;
+  for (const int threads : test::kThreadCounts) {
+    const test::ThreadCount count(threads);
+    ASSERT_EQ(models::pass_workers(demo().decoder, options.batch_tokens, 512), threads);
+    int64_t last = 0;
+    const auto caller = std::this_thread::get_id();
+    options.progress = [&](int64_t done, int64_t) {
+      EXPECT_EQ(std::this_thread::get_id(), caller);
+      EXPECT_GT(done, last);
+      last = done;
+    };
+    const std::vector<Likelihood> found = loglikelihood(demo(), requests, options);
+    EXPECT_EQ(last, static_cast<int64_t>(requests.size()));
+    if (expected.empty()) expected = found;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(found[i].log_prob, expected[i].log_prob) << threads << " threads, request " << i;
+      EXPECT_EQ(found[i].is_greedy, expected[i].is_greedy);
+    }
+  }
+}
+
+TEST(Loglikelihood, StopsInEveryThread) {
+  const CancellationToken token;
+  const CancellationScope scope(token);
+  const test::ThreadCount count(3);
+  RequestJournal journal;
+  std::atomic<int> writes = 0;
+  journal.find = [](const std::string&) { return std::nullopt; };
+  journal.add = [&](std::span<const JournalEntry>) {
+    ++writes;
+    token.request();
+  };
+  LikelihoodOptions options;
+  options.batch_tokens = 1536;
+  options.journal = &journal;
+  EXPECT_EQ(test::error_of([&] { loglikelihood(demo(), many_requests(), options); }).kind(), ErrorKind::kCancelled);
+  EXPECT_GE(writes, 1);
+  EXPECT_LE(writes, 3);  // what was under way
+}
+
 TEST(Loglikelihood, RefusesWhatHasNoTokens) {
   EXPECT_THROW(loglikelihood(demo(), {{"context", "", "row 1"}}), Error);
   EXPECT_TRUE(loglikelihood(demo(), {}).empty());
 }
 
 TEST(GenerateUntil, EqualsTheHarness) {
-  for (const auto& [key, stops] : {std::pair<const char*, std::vector<std::string>>{"generations", {"Question:", "</s>", "<|im_end|>"}}, {"squad", {"\n"}}}) {
+  for (const auto& [key, stops] :
+       {std::pair<const char*, std::vector<std::string>>{"generations", {"Question:", "</s>", "<|im_end|>"}}, {"squad", {"\n"}}}) {
     std::vector<GenerationRequest> requests;
     for (const Json& entry : golden()[key]) requests.push_back({entry["prompt"].get<std::string>(), "golden"});
     ASSERT_FALSE(requests.empty());
@@ -178,7 +240,7 @@ TEST(DivergenceTest, SummarizesByWindow) {
   EXPECT_DOUBLE_EQ(d.kl_median, 2.5);
   EXPECT_DOUBLE_EQ(d.kl_max, 8);
   EXPECT_NEAR(d.same_top.value, 5.0 / 6.0, 1e-12);
-  EXPECT_DOUBLE_EQ(d.ln_ppl_ratio.value, 1);            // window means 1.5 - 1 and 3.5 - 2
+  EXPECT_DOUBLE_EQ(d.ln_ppl_ratio.value, 1);  // window means 1.5 - 1 and 3.5 - 2
   EXPECT_DOUBLE_EQ(*d.ln_ppl_ratio.stderr_of_mean, 0.5);
 }
 

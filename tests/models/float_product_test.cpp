@@ -8,6 +8,9 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include "quant/fixed_parts.h"
+#include "support/thread_count.h"
+
 namespace salient::models {
 namespace {
 
@@ -46,6 +49,28 @@ TEST(FloatProduct, TakesAnyNumberOfDimensionsAndStrides) {
 TEST(FloatProduct, OfNoRowsIsEmpty) {
   const at::Tensor found = float_product(at::empty({0, 64}), random_tensor({48, 64}, 2));
   EXPECT_EQ(found.sizes(), (std::vector<int64_t>{0, 48}));
+}
+
+// What lets rows run beside any others (models/decoder/ragged_batch.h), in any number of threads.
+TEST(FloatProduct, ARowFromSixteenOnHasTheSameBitsWhateverTheOthersAre) {
+  constexpr int64_t kAll = 700;
+  for (const auto& [in, out] : {std::pair<int64_t, int64_t>{256, 256}, {256, 768}, {768, 256}, {100, 77}, {333, 1001}}) {
+    const at::Tensor weight = random_tensor({out, in}, 2);
+    const at::Tensor x = random_tensor({kAll, in}, 1);
+    const at::Tensor expected = float_product(x, weight);
+    for (const int threads : test::kThreadCounts) {
+      const test::ThreadCount count(threads);
+      for (const int64_t rows : {16, 17, 31, 33, 48, 64, 65, 127, 128, 200, 383, 511}) {
+        for (const int64_t first : {int64_t{0}, int64_t{5}, kAll - rows}) {
+          EXPECT_TRUE(float_product(x.narrow(0, first, rows), weight).equal(expected.narrow(0, first, rows)))
+              << rows << " rows from " << first << ", " << in << " x " << out << ", " << threads << " threads";
+        }
+      }
+      at::Tensor inside;
+      quant::in_one_thread([&] { inside = float_product(x, weight); });
+      EXPECT_TRUE(inside.equal(expected));
+    }
+  }
 }
 
 TEST(FloatProduct, KeepsNarrowTypes) {
