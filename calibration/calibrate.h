@@ -22,7 +22,7 @@ struct CalibrateOptions {
   uint64_t seed = 0;
   bool keep_duplicates = false;  // false: a row whose text was drawn before is replaced by the next draw
   RenderOptions render;
-  std::filesystem::path model_folder;  // for tokenizer.json and the chat template
+  std::filesystem::path model_folder;   // for tokenizer.json and the chat template
   std::filesystem::path chat_template;  // a Jinja file that the training used; empty: the model's
   std::filesystem::path output_folder;
   bool write_txt = false;  // the older form too

@@ -99,8 +99,6 @@ SALIENT_INSTANTIATE(bool)
 SALIENT_INSTANTIATE(Json)
 #undef SALIENT_INSTANTIATE
 
-std::string dump_json(const Json& value, int indent) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
+std::string dump_json(const Json& value, int indent) { return value.dump(indent, ' ', false, Json::error_handler_t::replace); }
 
 }  // namespace salient

@@ -8,8 +8,9 @@
 
 namespace salient {
 
-using Json = nlohmann::json;                // keys sorted: the form in which this project writes JSON
-using OrderedJson = nlohmann::ordered_json;  // keys in source order: chat messages, tool schemas (linear look-up: small objects only)
+using Json = nlohmann::json;  // keys sorted: the form in which this project writes JSON
+using OrderedJson =
+    nlohmann::ordered_json;  // keys in source order: chat messages, tool schemas (linear look-up: small objects only)
 
 // Parses one JSON value. `where` (a file name, "tasks.jsonl:12") opens the error text. Errors: corruption, with line and column.
 Json parse_json(std::string_view text, std::string_view where);

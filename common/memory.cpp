@@ -10,7 +10,8 @@ namespace salient {
 namespace {
 
 #ifdef __GLIBC__
-// Where glibc's own thresholds end once tensors have come and gone; older versions take no more as the size from which memory is mapped.
+// Where glibc's own thresholds end once tensors have come and gone; older versions take no more as the size from which memory is
+// mapped.
 constexpr int kMostMapped = 32 << 20;
 
 // malloc's settings are the process's: the first FreedMemoryKept changes them, the last one changes them back.

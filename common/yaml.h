@@ -1,8 +1,8 @@
 // Configuration trees out of YAML files, with typed access and errors that say file:line:column.
 //
 // YAML 1.2 core rules for plain scalars: null, true/false, integers, decimal numbers; everything else, and everything in quotes, is
-// a string, "!function a.b" with its tag. Rejected: duplicate keys, keys that are no scalars, several documents, trees deeper than 64 or of more than 100000
-// nodes.
+// a string, "!function a.b" with its tag. Rejected: duplicate keys, keys that are no scalars, several documents, trees deeper than
+// 64 or of more than 100000 nodes.
 #pragma once
 
 #include <cstdint>

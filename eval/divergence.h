@@ -46,7 +46,7 @@ struct Divergence {
   Estimate delta_p;
   Estimate delta_p_rms;  // stderr: that of the mean square / (2 rms)
   std::array<double, kDeltaPercentiles.size()> delta_p_percentiles{};
-  int64_t scored = 0;  // positions with a next token
+  int64_t scored = 0;     // positions with a next token
   Estimate same_top;      // share of positions
   Estimate ln_ppl_ratio;  // ln(perplexity of the model / perplexity of the base), from paired losses; > 0 = the model is worse
   int64_t positions = 0;

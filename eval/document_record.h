@@ -26,9 +26,9 @@ struct Response {
 struct Score {
   std::string metric;  // "acc"; behind a named filter "exact_match,strict-match"
   double value = 0;
-  double weight = 1;  // of weighted means: words or bytes
+  double weight = 1;    // of weighted means: words or bytes
   int64_t chosen = -1;  // the choice that the metric takes for the model's answer; -1: it takes none
-  int64_t gold = 0;   // of f1 and mcc, whose value is the chosen class: the right one; -1 where it is none of the choices
+  int64_t gold = 0;     // of f1 and mcc, whose value is the chosen class: the right one; -1 where it is none of the choices
 };
 
 // Kept for paired comparisons and for looking at single answers.
@@ -40,8 +40,8 @@ struct DocumentRecord {
   std::vector<std::string> prompts;        // as the model got them: one, or one for each choice; of a text scored whole the text
   std::vector<std::string> continuations;  // one for each choice, or one behind every prompt; the probe
   Response response;
-  std::string answer;                                          // the gold answer
-  std::vector<int64_t> gold_choices;                           // the right ones among response.log_probs; empty: not a task of choices
+  std::string answer;                 // the gold answer
+  std::vector<int64_t> gold_choices;  // the right ones among response.log_probs; empty: not a task of choices
   std::vector<std::pair<std::string, std::string>> extracted;  // filter -> the answer that it found in the text
   std::vector<Score> scores;
   double chance = 0;  // expected score of guessing; 0 where that makes no sense

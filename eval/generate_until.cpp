@@ -38,7 +38,9 @@ std::optional<std::vector<models::GenerationResult>> parse_generations(const std
   if (!list.is_array() || list.size() != count) return std::nullopt;
   std::vector<models::GenerationResult> results;
   for (const Json& one : list) {
-    if (!one.is_object() || !one.contains("ids") || !one["ids"].is_array() || !one.contains("stopped") || !one["stopped"].is_boolean()) return std::nullopt;
+    if (!one.is_object() || !one.contains("ids") || !one["ids"].is_array() || !one.contains("stopped") ||
+        !one["stopped"].is_boolean())
+      return std::nullopt;
     models::GenerationResult& result = results.emplace_back();
     for (const Json& id : one["ids"]) {
       if (!id.is_number_integer()) return std::nullopt;
@@ -53,11 +55,17 @@ std::optional<std::vector<models::GenerationResult>> parse_generations(const std
 class GenerationRun {
  public:
   GenerationRun(const LanguageModel& model, const std::vector<GenerationRequest>& requests, const GenerateUntilOptions& options)
-      : model_(model), requests_(requests), options_(options), stops_(options.stop), prompts_(requests.size()), out_(requests.size()) {
+      : model_(model),
+        requests_(requests),
+        options_(options),
+        stops_(options.stop),
+        prompts_(requests.size()),
+        out_(requests.size()) {
     const int64_t room = model.max_length - options.max_new_tokens;
     if (room < 1) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: {} new tokens leave no room for a prompt in inputs of at most {} tokens", model.name,
-                                                           options.max_new_tokens, model.max_length))
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("{}: {} new tokens leave no room for a prompt in inputs of at most {} tokens", model.name,
+                              options.max_new_tokens, model.max_length))
           .with_hint("ask for fewer new tokens");
     }
     stops_.push_back(model.eos_text);
@@ -83,7 +91,8 @@ class GenerationRun {
   std::vector<Generated> run() {
     size_t longest = 0;
     for (const auto& prompt : prompts_) longest = std::max(longest, prompt.size());
-    const bool ragged = options_.watch.observer == nullptr && model_.decoder.runs_ragged(static_cast<int64_t>(longest) + options_.max_new_tokens);
+    const bool ragged =
+        options_.watch.observer == nullptr && model_.decoder.runs_ragged(static_cast<int64_t>(longest) + options_.max_new_tokens);
     if (ragged) {
       run_continuously();
     } else {
@@ -93,7 +102,6 @@ class GenerationRun {
   }
 
  private:
-
   // What the answers of requests that run together follow from: one of them, or a padded batch.
   std::string key_of(std::string_view method, std::span<const size_t> requests) const {
     JournalKey key(*options_.journal, method);
@@ -117,7 +125,8 @@ class GenerationRun {
     return true;
   }
 
-  JournalEntry entry_of(std::string_view method, std::span<const size_t> requests, std::span<const models::GenerationResult> results) const {
+  JournalEntry entry_of(std::string_view method, std::span<const size_t> requests,
+                        std::span<const models::GenerationResult> results) const {
     Json list = Json::array();
     for (const models::GenerationResult& result : results) list.push_back({{"ids", result.ids}, {"stopped", result.stopped}});
     return {key_of(method, requests), dump_json(list)};
@@ -130,8 +139,9 @@ class GenerationRun {
     generated.hit_limit = !result.stopped;
     generated.text = cut_at_stops(tokenizer.decode(result.ids, true), stops_);
     const auto special = std::find_if(result.ids.begin(), result.ids.end(), [&](TokenId id) { return is_special(tokenizer, id); });
-    generated.turn = special == result.ids.end() ? generated.text
-                                                 : cut_at_stops(tokenizer.decode(std::vector<TokenId>(result.ids.begin(), special), true), stops_);
+    generated.turn = special == result.ids.end()
+                         ? generated.text
+                         : cut_at_stops(tokenizer.decode(std::vector<TokenId>(result.ids.begin(), special), true), stops_);
     ++done_;
   }
 
@@ -166,7 +176,8 @@ class GenerationRun {
       }
       if (options_.journal != nullptr) {
         std::vector<JournalEntry> entries;
-        for (size_t i = 0; i < ended.size(); ++i) entries.push_back(entry_of(kMethod, std::span(ended).subspan(i, 1), results.subspan(i, 1)));
+        for (size_t i = 0; i < ended.size(); ++i)
+          entries.push_back(entry_of(kMethod, std::span(ended).subspan(i, 1), results.subspan(i, 1)));
         options_.journal->add(entries);
       }
       tell_progress();
@@ -175,7 +186,8 @@ class GenerationRun {
     models::generate_continuously(model_.decoder, prompts, generation_, continuous);
   }
 
-  // For decoders that cannot run rows of different lengths without padding, and for observers: longest prompts first, each batch to its end.
+  // For decoders that cannot run rows of different lengths without padding, and for observers: longest prompts first, each batch to
+  // its end.
   void run_in_batches() {
     constexpr std::string_view kMethod = "padded generate_until";
     std::vector<size_t> order(requests_.size());
@@ -189,7 +201,8 @@ class GenerationRun {
       if (options_.watch.wants_equal_lengths(model_.decoder.config())) {
         while (prompts_[order[end - 1]].size() != prompts_[order[begin]].size()) --end;
       }
-      const std::vector<size_t> requests(order.begin() + static_cast<std::ptrdiff_t>(begin), order.begin() + static_cast<std::ptrdiff_t>(end));
+      const std::vector<size_t> requests(order.begin() + static_cast<std::ptrdiff_t>(begin),
+                                         order.begin() + static_cast<std::ptrdiff_t>(end));
       begin = end;
       if (read_journal(kMethod, requests)) {
         tell_progress();

@@ -29,16 +29,16 @@ struct GenerateUntilOptions {
   int64_t cache_bytes = int64_t{1} << 30;  // of keys and values of one batch: decides how many prompts run together
   int64_t max_rows = 64;
   ProgressCallback progress = {};
-  RunWatch watch;  // sees each prompt with the answer, as far as the model has read it
+  RunWatch watch;                           // sees each prompt with the answer, as far as the model has read it
   const RequestJournal* journal = nullptr;  // what it has is not run again
 };
 
 struct Generated {
-  std::string text;         // special tokens left out, cut before the first stop string
-  std::string turn;         // the same, but ended by the first special token: a chat model that opens a new turn has finished its answer
-  int64_t tokens = 0;       // generated ones, those after the stop string included
-  bool hit_limit = false;   // max_new_tokens came before an end
-  bool truncated = false;   // the prompt lost tokens on the left to leave room
+  std::string text;    // special tokens left out, cut before the first stop string
+  std::string turn;    // the same, but ended by the first special token: a chat model that opens a new turn has finished its answer
+  int64_t tokens = 0;  // generated ones, those after the stop string included
+  bool hit_limit = false;  // max_new_tokens came before an end
+  bool truncated = false;  // the prompt lost tokens on the left to leave room
 };
 
 // Results in the order of the requests. Prompts keep their last max_length - max_new_tokens tokens. Errors: invalid argument when

@@ -20,14 +20,16 @@ struct BosPolicyName {
   BosPolicy policy;
   std::string_view name;
 };
-constexpr std::array<BosPolicyName, 3> kBosPolicies = {{{BosPolicy::kAuto, "auto"}, {BosPolicy::kAlways, "always"}, {BosPolicy::kNever, "never"}}};
+constexpr std::array<BosPolicyName, 3> kBosPolicies = {
+    {{BosPolicy::kAuto, "auto"}, {BosPolicy::kAlways, "always"}, {BosPolicy::kNever, "never"}}};
 
 // A special token of tokenizer_config.json: a string, or {"content": ...}, or null.
 std::string special_token(const Json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end()) return {};
   if (found->is_string()) return found->get<std::string>();
-  if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
+  if (found->is_object() && found->contains("content") && (*found)["content"].is_string())
+    return (*found)["content"].get<std::string>();
   return {};
 }
 
@@ -55,7 +57,8 @@ int64_t find_max_length(const Json& config, const models::DecoderConfig& decoder
   // What the configuration class assumes where the file leaves it out. Classes without rotary embeddings have no such key.
   if (decoder.position == models::PositionKind::kRope) return decoder.max_position_embeddings;
   // The marker for "not known", 1e30, does not fit an integer and is left out here.
-  if (const int64_t length = positive_integer(tokenizer_config, "model_max_length"); length > 0 && length < (int64_t{1} << 40)) return length;
+  if (const int64_t length = positive_integer(tokenizer_config, "model_max_length"); length > 0 && length < (int64_t{1} << 40))
+    return length;
   return 2048;
 }
 
@@ -90,9 +93,9 @@ struct Weights {
 Weights load_weights(const fs::path& path, const models::DecoderOptions& options, bool trust_torchscript) {
   if (!models::find_gguf_model(path) && models::holds_script_model(path)) {
     if (!trust_torchscript) {
-      throw Error(ErrorKind::kUnsupported,
-                  fmt::format("{}: is TorchScript, a program that may do whatever you may, from the moment it is loaded; it is loaded only when it is trusted",
-                              path.string()))
+      throw Error(ErrorKind::kUnsupported, fmt::format("{}: is TorchScript, a program that may do whatever you may, from the "
+                                                       "moment it is loaded; it is loaded only when it is trusted",
+                                                       path.string()))
           .with_hint("add --trust-torchscript where you made the file yourself, or trust whoever did");
     }
     models::ScriptDecoder script = models::load_script_decoder(path, options);
@@ -108,7 +111,8 @@ LanguageModel load_language_model(const fs::path& path, const LanguageModelOptio
   Weights weights = load_weights(path, options.decoder, options.trust_torchscript);
   const auto gguf = models::find_gguf_model(path);
   const fs::path folder = gguf ? *gguf : fs::is_directory(path) ? path : fs::absolute(path).parent_path();
-  Json tokenizer_config = gguf ? models::read_gguf_tokenizer_config(*gguf) : read_object_if_there(models::model_file(folder, "tokenizer_config.json"));
+  Json tokenizer_config =
+      gguf ? models::read_gguf_tokenizer_config(*gguf) : read_object_if_there(models::model_file(folder, "tokenizer_config.json"));
   const Json special_tokens = read_object_if_there(models::model_file(folder, "special_tokens_map.json"));
   LanguageModel model{.name = options.name,
                       .folder = folder,
@@ -129,8 +133,10 @@ LanguageModel load_language_model(const fs::path& path, const LanguageModelOptio
   if (models::ChatTemplate::exists_in(folder)) model.chat_template = models::ChatTemplate::from_folder(folder);
   if (model.max_length <= 0) model.max_length = find_max_length(weights.config, model.decoder.config(), tokenizer_config);
 
-  if (model.bos_text.empty() && !tokenizer_config.contains("bos_token")) model.bos_text = special_token(special_tokens, "bos_token");
-  if (model.eos_text.empty() && !tokenizer_config.contains("eos_token")) model.eos_text = special_token(special_tokens, "eos_token");
+  if (model.bos_text.empty() && !tokenizer_config.contains("bos_token"))
+    model.bos_text = special_token(special_tokens, "bos_token");
+  if (model.eos_text.empty() && !tokenizer_config.contains("eos_token"))
+    model.eos_text = special_token(special_tokens, "eos_token");
   if (!model.bos_text.empty()) model.bos_id = model.tokenizer.token_to_id(model.bos_text);
   if (!model.eos_text.empty()) model.eos_id = model.tokenizer.token_to_id(model.eos_text);
 
@@ -144,7 +150,8 @@ LanguageModel load_language_model(const fs::path& path, const LanguageModelOptio
   for (const int64_t id : config.eos_token_ids) add_unique(model.stop_ids, static_cast<models::TokenId>(id));
   if (model.eos_id) add_unique(model.stop_ids, *model.eos_id);
   if (model.bos == BosPolicy::kAlways && !model.bos_id) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: BOS policy \"always\", but the tokenizer has no bos_token", model.name))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: BOS policy \"always\", but the tokenizer has no bos_token", model.name))
         .with_hint("use the policy \"auto\"");
   }
   return model;
@@ -156,7 +163,8 @@ std::vector<models::TokenId> encode_text(const LanguageModel& model, std::string
   const std::string& prefix = model.bos_id ? model.bos_text : model.eos_text;
   const bool has_prefix = !prefix.empty() && text.starts_with(prefix);
   auto ids = model.tokenizer.encode(text, model.bos != BosPolicy::kNever && !has_prefix);
-  if (model.bos == BosPolicy::kAlways && model.bos_id && (ids.empty() || ids.front() != *model.bos_id)) ids.insert(ids.begin(), *model.bos_id);
+  if (model.bos == BosPolicy::kAlways && model.bos_id && (ids.empty() || ids.front() != *model.bos_id))
+    ids.insert(ids.begin(), *model.bos_id);
   return ids;
 }
 
@@ -171,7 +179,9 @@ Json describe(const LanguageModel& model) {
   const bool gguf = model.quantization.is_object() && model.quantization.value("quant_method", "") == "gguf";
   Json result = {{"name", model.name},
                  {"model_type", model.decoder.config().model_type},
-                 {"dtype", options.dtype == at::kFloat ? "float32" : options.dtype == at::kBFloat16 ? "bfloat16" : c10::toString(options.dtype)},
+                 {"dtype", options.dtype == at::kFloat      ? "float32"
+                           : options.dtype == at::kBFloat16 ? "bfloat16"
+                                                            : c10::toString(options.dtype)},
                  {"device", options.device.str()},
                  {"quantized", gguf || model.decoder.is_quantized()},
                  {"bos_policy", std::string(to_string(model.bos))},

@@ -55,8 +55,7 @@ class PairEncoder {
       const auto prefix = prefix_token(model_);
       if (!prefix) {
         fail(ErrorKind::kInvalidArgument,
-             "{}: a text without context needs a first token, but the tokenizer has neither bos_token nor eos_token",
-             model_.name);
+             "{}: a text without context needs a first token, but the tokenizer has neither bos_token nor eos_token", model_.name);
       }
       pair.continuation = model_.tokenizer.encode(continuation, false);
       pair.context = {*prefix};
@@ -127,7 +126,8 @@ std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vec
   return token_loglikelihood(model, encode_requests(model, requests), options);
 }
 
-std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options) {
+std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests,
+                                            const LikelihoodOptions& options) {
   const ScoredInputs scored = prepare(model, std::move(requests));
   size_t longest = 0;
   for (const TreeInput& input : scored.inputs) longest = std::max(longest, input.ids.size());

@@ -15,9 +15,9 @@
 namespace salient::eval {
 
 struct LikelihoodRequest {
-  std::string context;       // may be empty: then the prefix token stands in for it
+  std::string context;  // may be empty: then the prefix token stands in for it
   std::string continuation;
-  std::string document;      // names the document in errors: "arc_test.jsonl:12"
+  std::string document;  // names the document in errors: "arc_test.jsonl:12"
 };
 
 struct Likelihood {
@@ -31,15 +31,15 @@ struct TokenPair {
   std::vector<models::TokenId> continuation;
 };
 
-// White space at the end of the context moves to the front of the continuation; then the whole text is encoded and split after as many ids
-// as the context alone has. Errors: invalid argument for a continuation without tokens, or an empty context where the tokenizer has
-// neither BOS nor EOS.
+// White space at the end of the context moves to the front of the continuation; then the whole text is encoded and split after as
+// many ids as the context alone has. Errors: invalid argument for a continuation without tokens, or an empty context where the
+// tokenizer has neither BOS nor EOS.
 TokenPair encode_pair(const LanguageModel& model, std::string_view context, std::string_view continuation);
 
 struct LikelihoodOptions {
   int64_t batch_tokens = 2048;  // tokens of one forward pass
   ProgressCallback progress = {};
-  RunWatch watch;  // sees each distinct input: a context with a candidate but for its last token
+  RunWatch watch;                           // sees each distinct input: a context with a candidate but for its last token
   const RequestJournal* journal = nullptr;  // what it has is not run again
 };
 
@@ -49,10 +49,12 @@ struct TokenRequest {
   std::string document;  // names the document in errors
 };
 
-// Results in the order of the requests. What contexts have in common is run once, and logits exist only for the tokens that are asked for. Inputs longer than max_length lose tokens on the left, never of the continuation. Errors: invalid
-// argument for a continuation longer than max_length; check failed for NaN logits, naming model and document.
+// Results in the order of the requests. What contexts have in common is run once, and logits exist only for the tokens that are
+// asked for. Inputs longer than max_length lose tokens on the left, never of the continuation. Errors: invalid argument for a
+// continuation longer than max_length; check failed for NaN logits, naming model and document.
 std::vector<Likelihood> loglikelihood(const LanguageModel& model, const std::vector<LikelihoodRequest>& requests,
                                       const LikelihoodOptions& options = {});
-std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests, const LikelihoodOptions& options = {});
+std::vector<Likelihood> token_loglikelihood(const LanguageModel& model, std::vector<TokenRequest> requests,
+                                            const LikelihoodOptions& options = {});
 
 }  // namespace salient::eval

@@ -86,7 +86,8 @@ class PaddedRun {
       rows.push_back(scored_.inputs[input].ids);
     }
     const at::Device device = model_.decoder.options().device;
-    const at::Tensor hidden = model_.decoder.hidden_states(pad_right(rows, 0, device), {}, nullptr, options_.watch.right_padded(rows));
+    const at::Tensor hidden =
+        model_.decoder.hidden_states(pad_right(rows, 0, device), {}, nullptr, options_.watch.right_padded(rows));
     for (const auto& row : rows) options_.watch.tell(row);
     const at::Tensor wanted = hidden.flatten(0, 1).index_select(0, at::tensor(positions, at::kLong).to(device));
     const TokenScores scores = score_next(model_.decoder, wanted, next);
@@ -108,7 +109,8 @@ class PaddedRun {
 
 }  // namespace
 
-std::vector<Likelihood> padded_likelihood(const LanguageModel& model, const ScoredInputs& scored, const LikelihoodOptions& options) {
+std::vector<Likelihood> padded_likelihood(const LanguageModel& model, const ScoredInputs& scored,
+                                          const LikelihoodOptions& options) {
   const c10::InferenceMode inference;
   return PaddedRun(model, scored, options).run();
 }

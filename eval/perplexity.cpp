@@ -44,7 +44,8 @@ TokenWindows llama_cpp_windows(const LanguageModel& model, std::string_view text
 
 void tell_windows(const RunWatch& watch, const TokenWindows& windows, int64_t begin, int64_t count) {
   const auto length = static_cast<size_t>(windows.window);
-  for (auto w = static_cast<size_t>(begin); w < static_cast<size_t>(begin + count); ++w) watch.tell(std::span(windows.ids).subspan(w * length, length));
+  for (auto w = static_cast<size_t>(begin); w < static_cast<size_t>(begin + count); ++w)
+    watch.tell(std::span(windows.ids).subspan(w * length, length));
 }
 
 std::span<const models::TokenId> ids_of(const TokenWindows& windows, int64_t begin, int64_t count) {
@@ -54,11 +55,14 @@ std::span<const models::TokenId> ids_of(const TokenWindows& windows, int64_t beg
 namespace {
 
 // Losses of `count` windows from `begin` on.
-std::vector<float> batch_losses(const LanguageModel& model, const TokenWindows& windows, int64_t begin, int64_t count, const WindowOptions& options) {
+std::vector<float> batch_losses(const LanguageModel& model, const TokenWindows& windows, int64_t begin, int64_t count,
+                                const WindowOptions& options) {
   const int64_t window = windows.window;
-  const at::Tensor ids = at::from_blob(const_cast<models::TokenId*>(ids_of(windows, begin, count).data()), {count, window}, at::kInt)
-                             .to(model.decoder.options().device, at::kLong);
-  const at::Tensor hidden = model.decoder.hidden_states(ids, {}, nullptr, {options.watch.inputs(), {}}).narrow(1, 0, window - 1).flatten(0, 1);
+  const at::Tensor ids =
+      at::from_blob(const_cast<models::TokenId*>(ids_of(windows, begin, count).data()), {count, window}, at::kInt)
+          .to(model.decoder.options().device, at::kLong);
+  const at::Tensor hidden =
+      model.decoder.hidden_states(ids, {}, nullptr, {options.watch.inputs(), {}}).narrow(1, 0, window - 1).flatten(0, 1);
   tell_windows(options.watch, windows, begin, count);
   std::vector<float> losses = score_tokens(model.decoder, hidden, ids.narrow(1, 1, window - 1).reshape({-1}), false).log_probs;
   for (size_t i = 0; i < losses.size(); ++i) {
@@ -127,7 +131,9 @@ Perplexity llama_cpp_perplexity(const WindowLosses& losses) {
       squares += loss * loss;
     }
   }
-  if (tokens == 0) fail(ErrorKind::kInvalidArgument, "window {}: too short for the llama.cpp protocol, which scores its second half", losses.window);
+  if (tokens == 0)
+    fail(ErrorKind::kInvalidArgument, "window {}: too short for the llama.cpp protocol, which scores its second half",
+         losses.window);
   const auto n = static_cast<double>(tokens);
   const double average = sum / n;
   Perplexity out{{std::exp(average), std::nullopt}, losses.count(), tokens};

@@ -24,8 +24,8 @@ struct WindowOptions {
   int64_t window = 0;         // tokens; 0 = min(2048, max_length)
   int64_t limit_windows = 0;  // 0 = all
   int64_t batch_tokens = 2048;
-  ProgressCallback progress = {};     // in windows
-  RunWatch watch;                     // sees each window
+  ProgressCallback progress = {};  // in windows
+  RunWatch watch;                  // sees each window
   // Batches of windows that these have are not run again: of the model, and of its base where both are compared.
   const RequestJournal* journal = nullptr;
   const RequestJournal* base_journal = nullptr;
@@ -38,7 +38,8 @@ struct TokenWindows {
   int64_t count() const { return static_cast<int64_t>(ids.size()) / window; }
 };
 
-// Errors: invalid argument for a window below 2 tokens or above max_length, or a text shorter than one window (says how many tokens it has).
+// Errors: invalid argument for a window below 2 tokens or above max_length, or a text shorter than one window (says how many tokens
+// it has).
 TokenWindows paper_windows(const LanguageModel& model, std::string_view text, const WindowOptions& options);
 TokenWindows llama_cpp_windows(const LanguageModel& model, std::string_view text, const WindowOptions& options);
 

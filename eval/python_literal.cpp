@@ -165,7 +165,8 @@ std::string python_repr(const Json& value) {
     }
     case Type::object: {
       std::string out;
-      for (const auto& [key, item] : value.items()) out += (out.empty() ? "" : ", ") + models::jinja::quote(key) + ": " + python_repr(item);
+      for (const auto& [key, item] : value.items())
+        out += (out.empty() ? "" : ", ") + models::jinja::quote(key) + ": " + python_repr(item);
       return "{" + out + "}";
     }
     case Type::null: return "None";

@@ -37,7 +37,8 @@ PythonRegex::PythonRegex(std::string_view pattern) {
   program->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                     PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
   if (!program->code) {
-    fail(ErrorKind::kInvalidArgument, "bad regular expression '{}': {} at byte {}", pattern, models::pcre2::message_of(error), offset);
+    fail(ErrorKind::kInvalidArgument, "bad regular expression '{}': {} at byte {}", pattern, models::pcre2::message_of(error),
+         offset);
   }
   pcre2_jit_compile(program->code.get(), PCRE2_JIT_COMPLETE);  // without it the interpreter does the same, only slower
   program_ = std::move(program);

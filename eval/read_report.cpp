@@ -44,9 +44,9 @@ void read_comparison(const Json& json, std::string_view where, BaseComparison& o
   if (json.contains("clusters")) out.clusters = require<int64_t>(json, "clusters", where);
   if (!json.contains("flips")) return;
   const Json& flips = json.at("flips");
-  out.flips =
-      Flips{require<int64_t>(flips, "lost", where), require<int64_t>(flips, "gained", where), require<double>(flips, "changed", where),
-            require<double>(flips, "mcnemar_p", where), require<double>(flips, "mcnemar_mid_p", where)};
+  out.flips = Flips{require<int64_t>(flips, "lost", where), require<int64_t>(flips, "gained", where),
+                    require<double>(flips, "changed", where), require<double>(flips, "mcnemar_p", where),
+                    require<double>(flips, "mcnemar_mid_p", where)};
 }
 
 MetricResult metric_from_json(const Json& json, std::string_view where) {

@@ -1,5 +1,5 @@
-// Evaluations out of their JSON form (eval/report.h), and several of them put together: how a run that was stopped between tasks, or whose
-// tasks were done by earlier runs, gets its one report. Single documents are not part of that form.
+// Evaluations out of their JSON form (eval/report.h), and several of them put together: how a run that was stopped between tasks,
+// or whose tasks were done by earlier runs, gets its one report. Single documents are not part of that form.
 #pragma once
 
 #include <string_view>

@@ -231,7 +231,8 @@ std::vector<std::string> apply_filters(const FilterPipeline& pipeline, const std
 
 std::optional<std::string> no_match_text(const FilterPipeline& pipeline) {
   for (const FilterStep& step : pipeline.steps) {
-    if (step.function == "regex" || step.function == "multi_choice_regex") return step.arguments.value("fallback", std::string(kNoMatch));
+    if (step.function == "regex" || step.function == "multi_choice_regex")
+      return step.arguments.value("fallback", std::string(kNoMatch));
   }
   return std::nullopt;
 }

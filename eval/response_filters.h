@@ -28,8 +28,8 @@ void check_filter(const FilterStep& step);
 std::vector<std::string> apply_filters(const FilterPipeline& pipeline, const std::vector<std::vector<std::string>>& responses,
                                        std::span<const Document> documents);
 
-// What a regular expression among the steps says where it finds nothing, "[invalid]" unless the task has another text; nothing where
-// there is none.
+// What a regular expression among the steps says where it finds nothing, "[invalid]" unless the task has another text; nothing
+// where there is none.
 std::optional<std::string> no_match_text(const FilterPipeline& pipeline);
 
 }  // namespace salient::eval

@@ -237,13 +237,17 @@ class TaskRun {
       generation.top_p = task_.top_p;
       generation.top_k = task_.top_k;
       generation.seed = derive_seed(options_.fewshot_seed, "generations/" + task_.name);
-      result_.settings["sampling"] = {
-          {"temperature", task_.temperature}, {"top_p", task_.top_p}, {"top_k", task_.top_k}, {"repeats", task_.repeats}, {"seed", options_.fewshot_seed}};
+      result_.settings["sampling"] = {{"temperature", task_.temperature},
+                                      {"top_p", task_.top_p},
+                                      {"top_k", task_.top_k},
+                                      {"repeats", task_.repeats},
+                                      {"seed", options_.fewshot_seed}};
     }
     const auto repeats = static_cast<size_t>(task_.repeats);
     const size_t asked = task_.temperature > 0 ? repeats : 1;  // greedy ones would all say the same
     std::vector<GenerationRequest> requests;
-    for (size_t i = 0; i < prepared_.documents.size(); ++i) requests.insert(requests.end(), asked, {prepared_.prompts[i].front(), where(i)});
+    for (size_t i = 0; i < prepared_.documents.size(); ++i)
+      requests.insert(requests.end(), asked, {prepared_.prompts[i].front(), where(i)});
     const auto texts = generate_until(model_, requests, generation);
     std::vector<std::vector<std::string>> responses;
     for (size_t i = 0; i < prepared_.documents.size(); ++i) {

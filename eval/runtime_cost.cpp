@@ -22,7 +22,8 @@ std::vector<RuntimeCost> measure_runtime_costs(const LoadModel& load, const Task
     if (const auto broken = broken_error(evaluation)) throw *broken;
     TaskResult& task = evaluation.model.tasks.front();
     if (task.find("kl_divergence") == nullptr) {
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("task {} cannot tell what 8 bits cost: it has no divergence of two models", task.task))
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("task {} cannot tell what 8 bits cost: it has no divergence of two models", task.task))
           .with_hint("take the task perplexity");
     }
     costs.push_back({activation_bits, kv_bits, std::move(task.file), std::move(task.metrics)});

@@ -13,8 +13,8 @@ bool is_ascii_punctuation(char32_t c) {
   return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) || (c >= 0x7B && c <= 0x7E);
 }
 
-// Words of the normalised text. Articles are whole runs of word characters, so "a-b" (now "ab") keeps its a, and a combining mark after
-// "a" ends the run: the mark stays, the article goes.
+// Words of the normalised text. Articles are whole runs of word characters, so "a-b" (now "ab") keeps its a, and a combining mark
+// after "a" ends the run: the mark stays, the article goes.
 std::vector<std::string> normalized_words(std::string_view text) {
   std::vector<char32_t> code_points;
   for (const char32_t c : to_code_points(to_lower(text))) {
@@ -61,7 +61,9 @@ std::string normalize_answer(std::string_view text) {
   return out;
 }
 
-double exact_score(std::string_view prediction, std::string_view gold) { return normalize_answer(prediction) == normalize_answer(gold) ? 1 : 0; }
+double exact_score(std::string_view prediction, std::string_view gold) {
+  return normalize_answer(prediction) == normalize_answer(gold) ? 1 : 0;
+}
 
 double f1_score(std::string_view prediction, std::string_view gold) {
   const auto predicted = normalized_words(prediction);
@@ -103,7 +105,8 @@ double best_threshold_score(const std::vector<ThresholdItem>& items) {
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return items[a].no_answer_probability < items[b].no_answer_probability; });
   // Abstaining on everything is right for every question without an answer; then questions are answered one by one.
-  double current = static_cast<double>(std::count_if(items.begin(), items.end(), [](const auto& item) { return !item.has_answer; }));
+  double current =
+      static_cast<double>(std::count_if(items.begin(), items.end(), [](const auto& item) { return !item.has_answer; }));
   double best = current;
   for (const size_t i : order) {
     if (items[i].has_answer) {

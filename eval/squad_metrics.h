@@ -1,4 +1,5 @@
-// Scores of short answers by the rules of SQuAD 2.0 (Rajpurkar, Jia, Liang 2018, official evaluation script; HF evaluate `squad_v2`).
+// Scores of short answers by the rules of SQuAD 2.0 (Rajpurkar, Jia, Liang 2018, official evaluation script; HF evaluate
+// `squad_v2`).
 #pragma once
 
 #include <string>
@@ -24,13 +25,13 @@ AnswerScore score_answer(std::string_view prediction, const std::vector<std::str
 
 // One question for best_threshold_score.
 struct ThresholdItem {
-  double score = 0;                  // exact or F1 of the prediction
-  bool has_answer = false;           // the question has a gold answer
-  bool empty_prediction = false;     // the predicted text is empty
-  float no_answer_probability = 0;   // float32, as the reference stores it: its rounding decides ties
+  double score = 0;                 // exact or F1 of the prediction
+  bool has_answer = false;          // the question has a gold answer
+  bool empty_prediction = false;    // the predicted text is empty
+  float no_answer_probability = 0;  // float32, as the reference stores it: its rounding decides ties
 };
-// best_exact and best_f1: the best mean score, 0 to 1, over all thresholds on no_answer_probability above which a question counts as
-// answered by the empty text. 0 for no items.
+// best_exact and best_f1: the best mean score, 0 to 1, over all thresholds on no_answer_probability above which a question counts
+// as answered by the empty text. 0 for no items.
 double best_threshold_score(const std::vector<ThresholdItem>& items);
 
 }  // namespace salient::eval

@@ -11,8 +11,8 @@ namespace {
 
 void require_pairs(std::span<const double> a, std::span<const double> b) {
   if (a.size() != b.size()) {
-    fail(ErrorKind::kInvalidArgument, "paired statistics: {} scores on one side, {} on the other; pairs need the same documents", a.size(),
-         b.size());
+    fail(ErrorKind::kInvalidArgument, "paired statistics: {} scores on one side, {} on the other; pairs need the same documents",
+         a.size(), b.size());
   }
 }
 

@@ -28,12 +28,12 @@ Interval scaled(Interval interval, double factor);
 inline constexpr double kTwoSided95 = 1.959963984540054;
 inline constexpr double kDetectable80 = 2.801585218112968;
 
-// Arithmetic mean; standard error = sample standard deviation (n - 1) / sqrt(n), as lm-evaluation-harness computes it. The mean of nothing
-// is an invalid-argument error.
+// Arithmetic mean; standard error = sample standard deviation (n - 1) / sqrt(n), as lm-evaluation-harness computes it. The mean of
+// nothing is an invalid-argument error.
 Estimate mean(std::span<const double> values);
 
-// Mean of a[i] - b[i] with the standard error of the paired differences: far tighter than that of two separate means, since documents
-// that are hard for one model are hard for the other. Errors: invalid argument for different lengths.
+// Mean of a[i] - b[i] with the standard error of the paired differences: far tighter than that of two separate means, since
+// documents that are hard for one model are hard for the other. Errors: invalid argument for different lengths.
 Estimate paired_difference(std::span<const double> a, std::span<const double> b);
 
 // score / base as the ratio of two means, with the delta-method standard error of the pairs:

@@ -116,10 +116,10 @@ struct TaskDefinition {
   std::optional<int64_t> num_fewshot;
   std::vector<std::string> until;  // stop strings of kGenerateUntil; the model's EOS text is always one
   int64_t max_new_tokens = 256;
-  int64_t repeats = 1;      // of sampled generations
-  double temperature = 0;   // of the draw of a token; 0: greedy
+  int64_t repeats = 1;     // of sampled generations
+  double temperature = 0;  // of the draw of a token; 0: greedy
   double top_p = 1;
-  int64_t top_k = 0;        // 0: off
+  int64_t top_k = 0;  // 0: off
   std::string probe;  // ours: a continuation of the prompt whose log-likelihood is wanted beside a generation; empty = none
 
   // Scores.

@@ -283,7 +283,8 @@ void read_generation(const ConfigNode& node, TaskDefinition& task) {
   node.check_keys(Keys{"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens",
                        "top_p", "top_k"});
   if (node.has("until")) task.until = strings(node.get("until"));
-  // Without do_sample a temperature above 0 asks for it; with it and without a temperature, transformers takes 1, and the 50 likeliest tokens.
+  // Without do_sample a temperature above 0 asks for it; with it and without a temperature, transformers takes 1, and the 50
+  // likeliest tokens.
   const bool asked = node.has("do_sample") && node.get("do_sample").as_bool();
   const double temperature = node.has("temperature") ? node.get("temperature").as_double(0) : (asked ? 1.0 : 0.0);
   if ((asked || !node.has("do_sample")) && temperature > 0) {

@@ -114,7 +114,8 @@ void fail_not_finite(std::string_view model, std::string_view place) {
 at::Tensor pad_right(const std::vector<std::vector<models::TokenId>>& rows, int64_t pad, at::Device device) {
   size_t longest = 0;
   for (const auto& row : rows) longest = std::max(longest, row.size());
-  at::Tensor ids = at::full({static_cast<int64_t>(rows.size()), static_cast<int64_t>(longest)}, pad, at::TensorOptions().dtype(at::kLong));
+  at::Tensor ids =
+      at::full({static_cast<int64_t>(rows.size()), static_cast<int64_t>(longest)}, pad, at::TensorOptions().dtype(at::kLong));
   auto* values = ids.mutable_data_ptr<int64_t>();
   for (size_t r = 0; r < rows.size(); ++r) std::copy(rows[r].begin(), rows[r].end(), values + r * longest);
   return ids.to(device);

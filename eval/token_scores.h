@@ -1,4 +1,5 @@
-// Log-probabilities of given next tokens, with memory bounded whatever the vocabulary: logits exist for a slice of the positions at a time.
+// Log-probabilities of given next tokens, with memory bounded whatever the vocabulary: logits exist for a slice of the positions at
+// a time.
 #pragma once
 
 #include <ATen/core/Tensor.h>

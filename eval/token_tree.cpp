@@ -17,7 +17,8 @@ size_t common_prefix(const std::vector<TreeInput>& inputs) {
   size_t shared = inputs.front().ids.size();
   for (const TreeInput& input : inputs) {
     shared = std::min(shared, input.ids.size() - static_cast<size_t>(input.scored));
-    const auto [mine, its] = std::mismatch(inputs.front().ids.begin(), inputs.front().ids.begin() + static_cast<std::ptrdiff_t>(shared), input.ids.begin());
+    const auto [mine, its] = std::mismatch(inputs.front().ids.begin(),
+                                           inputs.front().ids.begin() + static_cast<std::ptrdiff_t>(shared), input.ids.begin());
     shared = static_cast<size_t>(mine - inputs.front().ids.begin());
   }
   return shared;

@@ -1,5 +1,5 @@
-// Inputs of a model as trees: a beginning that several have in common is one branch, run once. Choices share their question, questions their passage,
-// all rows of a task the examples in front of them.
+// Inputs of a model as trees: a beginning that several have in common is one branch, run once. Choices share their question,
+// questions their passage, all rows of a task the examples in front of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>

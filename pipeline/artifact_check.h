@@ -58,8 +58,8 @@ struct Rederived {
 };
 
 // Quantizes the first blocks again and compares their stored bytes. Memory and time: those of
-// quantize_model for these blocks. Errors: those of check_files and run_quantize_job; invalid argument for calibration rows that are
-// not the recorded ones, check failed where the same job writes other files; unsupported for an artifact that was converted or
+// quantize_model for these blocks. Errors: those of check_files and run_quantize_job; invalid argument for calibration rows that
+// are not the recorded ones, check failed where the same job writes other files; unsupported for an artifact that was converted or
 // exported.
 Rederived rederive(const RederiveOptions& options);
 

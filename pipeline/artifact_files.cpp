@@ -19,13 +19,14 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::array<std::string_view, 16> kSideFiles = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "tekken.json",
-    "chat_template.jinja", "chat_template.json", "generation_config.json", "training_metadata.json", "LICENSE",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "tokenizer.model", "tekken.json", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "training_metadata.json", "LICENSE",
     // of images and videos
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"};
 
-// Readers before transformers 5 (AutoAWQ among them) know rope_theta and rope_scaling only, and take theta 10000 without a word when they
-// find rope_parameters instead; newer ones read either. Nested by layer type there is no old form.
+// Readers before transformers 5 (AutoAWQ among them) know rope_theta and rope_scaling only, and take theta 10000 without a word
+// when they find rope_parameters instead; newer ones read either. Nested by layer type there is no old form.
 void add_old_style_rope(Json& config) {
   const auto parameters = config.find("rope_parameters");
   if (parameters == config.end() || !parameters->is_object()) return;

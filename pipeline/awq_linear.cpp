@@ -253,7 +253,8 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
       blocks[i] = quant::with_ggml_codes(blocks[i], *type, result.weight.codes);
       dense = quant::dequantize_ggml(blocks[i], *type);
     } else if (only_clamp) {
-      dense = weights[i].range() != nullptr ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size) : weights[i].weight;
+      dense = weights[i].range() != nullptr ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size)
+                                            : weights[i].weight;
     } else {
       dense = quant::dequantize(result.weight);
     }

@@ -44,7 +44,8 @@ GroupModule module_of(const models::ScalingGroup& group) {
   return attention ? GroupModule::kAttentionAndMlp : GroupModule::kMlp;
 }
 
-BlockObjective::BlockObjective(const models::DecoderConfig& config, int64_t block, const CalibrationPass& pass, std::filesystem::path prefix)
+BlockObjective::BlockObjective(const models::DecoderConfig& config, int64_t block, const CalibrationPass& pass,
+                               std::filesystem::path prefix)
     : config_(config), block_(block), pass_(pass), prefix_(std::move(prefix)) {}
 
 BlockObjective::~BlockObjective() {
@@ -60,7 +61,8 @@ void BlockObjective::keep(models::InputId input, const at::Tensor& x, const Cali
   if (input.slot != InputSlot::kAttentionInput && !(dense && input.slot == InputSlot::kMlpInput)) return;
   auto file = inputs_.find(input.slot);
   if (file == inputs_.end())
-    file = inputs_.emplace(input.slot, ActivationFile::create(path(file_of(input.slot)), {pass_.rows(), pass_.width(), x.size(-1)})).first;
+    file = inputs_.emplace(input.slot, ActivationFile::create(path(file_of(input.slot)), {pass_.rows(), pass_.width(), x.size(-1)}))
+               .first;
   file->second.write(batch.begin, x);
 }
 

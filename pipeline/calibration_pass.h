@@ -33,11 +33,13 @@ class CalibrationPass {
     at::Tensor counted;    // of the tokens that statistics count; undefined = all of them
     at::Tensor fit;        // of those that are not held back; undefined = the same as `counted`
     at::Tensor held_back;  // of those that are; undefined = none
-    // How many places each block has in them: sums over tokens are made block by block, so that they do not depend on `batch_tokens`.
+    // How many places each block has in them: sums over tokens are made block by block, so that they do not depend on
+    // `batch_tokens`.
     quant::RowPieces counted_pieces;
     quant::RowPieces fit_pieces;
     quant::RowPieces held_back_pieces;
-    // Parts of `fit` for the curve, one after the other from its first block; `ends` > 0 where a point of the curve ends: its blocks.
+    // Parts of `fit` for the curve, one after the other from its first block; `ends` > 0 where a point of the curve ends: its
+    // blocks.
     struct CurvePart {
       int64_t blocks = 0;  // of the batch
       int64_t ends = 0;

@@ -78,7 +78,8 @@ std::vector<std::string> better_widths(const models::DecoderConfig& config, cons
     if (fitting != width) better.push_back(fmt::format("{} becomes {}", width, fitting));
   };
   const auto has = [&](bool moe) {
-    return std::any_of(config.layers.begin(), config.layers.end(), [moe](const models::LayerConfig& layer) { return layer.moe == moe; });
+    return std::any_of(config.layers.begin(), config.layers.end(),
+                       [moe](const models::LayerConfig& layer) { return layer.moe == moe; });
   };
   if (has(false)) add(config.intermediate_size);
   if (has(true)) add(config.moe.intermediate_size);
@@ -130,9 +131,10 @@ std::vector<std::string> engine_warnings(const models::DecoderConfig& config, co
   }
   const models::RuntimeBits runtime = written_runtime_bits(options);
   if (runtime.activation_bits || runtime.kv_bits) {
-    lines.push_back(fmt::format("{}: transformers with compressed-tensors computes with {}; vLLM has no kernels for packed weights with int8 activations, "
-                                "and a KV cache in float8 only: leave write_runtime_bits out for it",
-                                to_string(options.format), runtime_text(runtime)));
+    lines.push_back(fmt::format(
+        "{}: transformers with compressed-tensors computes with {}; vLLM has no kernels for packed weights with int8 activations, "
+        "and a KV cache in float8 only: leave write_runtime_bits out for it",
+        to_string(options.format), runtime_text(runtime)));
   }
   if (found.empty() || options.pad_intermediate != 0) return lines;
   if (const std::vector<std::string> better = better_widths(config, options); !better.empty())

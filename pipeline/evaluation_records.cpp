@@ -185,8 +185,8 @@ void record_throughput(Store& store, std::optional<int64_t> run_id, const std::s
   put_known("bandwidth_share", throughput.bandwidth_share, throughput.repeats);
 }
 
-int64_t record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation, const EvaluatedModel& model,
-                          const std::optional<EvaluatedModel>& base) {
+int64_t record_evaluation(Store& store, std::optional<int64_t> run_id, const eval::Evaluation& evaluation,
+                          const EvaluatedModel& model, const std::optional<EvaluatedModel>& base) {
   EvaluationRecord record;
   record.run_id = run_id;
   record.model_name = evaluation.model.model;

@@ -60,10 +60,13 @@ class EvaluatedPair {
     base_.reset();
   }
   // Another copy, with these bits.
-  eval::LanguageModel rounded(const fs::path& artifact, int activation_bits, int kv_bits) const { return load(artifact, name_, activation_bits, kv_bits); }
+  eval::LanguageModel rounded(const fs::path& artifact, int activation_bits, int kv_bits) const {
+    return load(artifact, name_, activation_bits, kv_bits);
+  }
 
  private:
-  eval::LanguageModel load(const fs::path& folder, const std::string& name, std::optional<int> activation_bits, std::optional<int> kv_bits) const {
+  eval::LanguageModel load(const fs::path& folder, const std::string& name, std::optional<int> activation_bits,
+                           std::optional<int> kv_bits) const {
     eval::LanguageModelOptions options;
     options.decoder = {dtype_, device_, activation_bits, kv_bits};
     options.name = name;
@@ -121,7 +124,8 @@ std::string headline(const eval::ModelResult& result) {
       text += fmt::format("{}{} {:.4g}", text.empty() ? "" : ", ", metric.metric, metric.value.value);
       if (metric.base) text += fmt::format(" (base {:.4g})", metric.base->base_value);
     }
-    for (const eval::HealthFlag& flag : task.flags) text += fmt::format("{}{}", text.empty() ? "" : ", ", eval::to_string(flag.kind));
+    for (const eval::HealthFlag& flag : task.flags)
+      text += fmt::format("{}{}", text.empty() ? "" : ", ", eval::to_string(flag.kind));
   }
   return text;
 }
@@ -285,9 +289,11 @@ Stage runtime_cost_stage(const RunConfig& config, const std::vector<Stage>& stag
       if (error.kind() != ErrorKind::kCheckFailed) throw;
       return StageOutputs{{}, {}, "not measured: " + error.message()};
     }
-    record_evaluation(context.store(), context.run_id(), evaluation, {artifact, model_hash(context.store(), artifact)}, std::nullopt);
+    record_evaluation(context.store(), context.run_id(), evaluation, {artifact, model_hash(context.store(), artifact)},
+                      std::nullopt);
     const eval::RuntimeCost& all = evaluation.runtime_costs.back();
-    std::string message = fmt::format("a{} kv{}: mean KL {:.2g} nats", all.activation_bits, all.kv_bits, all.find("kl_divergence")->value.value);
+    std::string message =
+        fmt::format("a{} kv{}: mean KL {:.2g} nats", all.activation_bits, all.kv_bits, all.find("kl_divergence")->value.value);
     return StageOutputs{{}, {{"evaluation", eval::to_json(evaluation)}}, std::move(message)};
   };
   return stage;
@@ -350,8 +356,9 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
     stage.body = [pair, options, files = LmEvalFiles(evaluation)](StageContext& context) {
       StageOutputs outputs = evaluate_body(context, *pair, {}, options, files);
       const Json& speed = outputs.values.at("evaluation").at("model").at("throughput");
-      outputs.message = fmt::format("prompt {:.0f} tokens/s, generation {:.0f} tokens/s", speed.at("prompt_tokens_per_second").get<double>(),
-                                    speed.at("generation_tokens_per_second").get<double>());
+      outputs.message =
+          fmt::format("prompt {:.0f} tokens/s, generation {:.0f} tokens/s", speed.at("prompt_tokens_per_second").get<double>(),
+                      speed.at("generation_tokens_per_second").get<double>());
       return outputs;
     };
     stages.push_back(std::move(stage));

@@ -27,7 +27,8 @@ void add_blocks(const std::vector<LinearPlace>& places, SvgPanel& panel) {
 }
 
 template <typename Value>
-void add_errors(const std::vector<LinearPlace>& places, const std::string& name, const std::string& color, Value value, SvgPanel& panel) {
+void add_errors(const std::vector<LinearPlace>& places, const std::string& name, const std::string& color, Value value,
+                SvgPanel& panel) {
   SvgSeries series{.name = name, .color = color, .mark = SvgMark::kPoints, .x = {}, .y = {}, .boxes = {}, .labels = {}};
   bool any = false;
   for (size_t i = 0; i < places.size(); ++i) {

@@ -31,7 +31,9 @@ Json config_of(const models::Checkpoint& checkpoint, const std::vector<models::P
 FloatExport export_float(const models::Checkpoint& checkpoint, const std::filesystem::path& folder, uint64_t max_shard_bytes) {
   const at::NoGradGuard no_grad;
   if (checkpoint.gguf() == nullptr && !models::is_adapter(checkpoint.folder())) {
-    fail(ErrorKind::kInvalidArgument, "{}: has safetensors files already, expected a GGUF file or a LoRA adapter for the format 'float'", checkpoint.folder().string());
+    fail(ErrorKind::kInvalidArgument,
+         "{}: has safetensors files already, expected a GGUF file or a LoRA adapter for the format 'float'",
+         checkpoint.folder().string());
   }
   std::vector<models::PlannedTensor> planned;
   for (const std::string& name : checkpoint.names()) {
@@ -50,7 +52,8 @@ FloatExport export_float(const models::Checkpoint& checkpoint, const std::filesy
   for (const models::ShardPlan::Shard& shard : plan.shards) result.files.emplace_back(shard.file);
   result.bytes = plan.total_bytes;
   if (checkpoint.gguf() != nullptr && !checkpoint.gguf()->summary().is_float())
-    result.notes.push_back(fmt::format("weights as they are rounded in the file ({}), stored as float32", describe_weights(checkpoint.gguf()->summary())));
+    result.notes.push_back(fmt::format("weights as they are rounded in the file ({}), stored as float32",
+                                       describe_weights(checkpoint.gguf()->summary())));
   return result;
 }
 

@@ -93,14 +93,16 @@ class Blocks {
 void refuse_activation_scales(const Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.names()) {
     if (!name.ends_with("act.scales") && !name.ends_with("gelu_impl.scales")) continue;
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: '{}': GGUF has no place for an activation's divisors", checkpoint.folder().string(), name))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: '{}': GGUF has no place for an activation's divisors", checkpoint.folder().string(), name))
         .with_hint("export the float model, or one that was quantized as compressed-tensors");
   }
 }
 
 }  // namespace
 
-GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& format, const std::filesystem::path& file, const std::string& name) {
+GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& format, const std::filesystem::path& file,
+                       const std::string& name) {
   const at::NoGradGuard no_grad;
   const DecoderConfig config = models::load_decoder_config(checkpoint);
   refuse_activation_scales(checkpoint);
@@ -112,7 +114,8 @@ GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& f
   GgufExport result;
   result.notes = contents.notes;
   if (checkpoint.config().contains("quantization_config") && !blocks.same_format()) {
-    result.notes.emplace_back("the model is quantized already, and is quantized again: a GGUF file made from the float model loses less");
+    result.notes.emplace_back(
+        "the model is quantized already, and is quantized again: a GGUF file made from the float model loses less");
   }
   models::GgufHeader header = contents.header();
   models::GgufWriter writer(file, std::move(header.metadata), std::move(header.tensors));
@@ -125,7 +128,9 @@ GgufExport export_gguf(const Checkpoint& checkpoint, const models::GgufFormat& f
     }
     const auto append = [&](const at::Tensor& source) {
       const at::Tensor stored = models::to_gguf(tensor, source).to(at::kFloat).contiguous();
-      writer.append(tensor.name, types[i] == quant::GgmlType::kF32 ? stored : quant::quantize_ggml(stored.view({-1, stored.size(-1)}), types[i]));
+      writer.append(tensor.name, types[i] == quant::GgmlType::kF32
+                                     ? stored
+                                     : quant::quantize_ggml(stored.view({-1, stored.size(-1)}), types[i]));
     };
     if (tensor.sources.empty()) append(at::tensor(tensor.values));
     for (const std::string& source : tensor.sources) append(values.load(source));

@@ -35,11 +35,12 @@ std::string source_name(const ExportOptions& options) {
 // its own. It is gone with the object.
 class Workplace {
  public:
-  explicit Workplace(const fs::path& output) : lock_(models::lock_checkpoint_folder(work_folder_of(output))), folder_(lock_.folder() / "export") {
+  explicit Workplace(const fs::path& output)
+      : lock_(models::lock_checkpoint_folder(work_folder_of(output))), folder_(lock_.folder() / "export") {
     for (const auto& entry : fs::directory_iterator(lock_.folder())) {
       if (entry.path() == folder_) continue;
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: holds the work of another job for the same output ({})", lock_.folder().string(),
-                                                           entry.path().filename().string()))
+      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: holds the work of another job for the same output ({})",
+                                                           lock_.folder().string(), entry.path().filename().string()))
           .with_hint("let that job go on to its end, remove the folder, or choose another --out");
     }
     fs::remove_all(folder_);  // of a call that was killed
@@ -62,10 +63,12 @@ class Workplace {
 
 ExportResult write_torchscript(const ExportOptions& options, const fs::path& path) {
   const models::Checkpoint checkpoint(options.model_folder);
-  const models::TorchscriptFile file = models::export_torchscript(checkpoint, path, {.dtype = at::kFloat, .source = source_name(options)});
+  const models::TorchscriptFile file =
+      models::export_torchscript(checkpoint, path, {.dtype = at::kFloat, .source = source_name(options)});
   return {{path.filename()},
           file.bytes,
-          {fmt::format("{} linears from codes, {} from floats; forward(input_ids), make_cache(batch, capacity), step(input_ids, cache, position)",
+          {fmt::format("{} linears from codes, {} from floats; forward(input_ids), make_cache(batch, capacity), step(input_ids, "
+                       "cache, position)",
                        file.quantized_linears, file.float_linears)}};
 }
 
@@ -83,26 +86,30 @@ ExportResult write_float(const ExportOptions& options, const fs::path& folder) {
 ExportResult write_converted(const ExportOptions& options, const fs::path& folder, WeightFormat format) {
   const models::Checkpoint checkpoint(options.model_folder);
   ConvertResult converted = convert_codes(checkpoint, format, folder);
-  converted.notes.insert(converted.notes.begin(), fmt::format("{} linears from {}: the same codes and scales", converted.linears, converted.from));
+  converted.notes.insert(converted.notes.begin(),
+                         fmt::format("{} linears from {}: the same codes and scales", converted.linears, converted.from));
   return {std::move(converted.files), converted.bytes, std::move(converted.notes)};
 }
 
 // How a format is written into a folder that is there.
 struct Writer {
-  std::string extension;  // of the one file that the format is; "" = a folder it must be
-  std::string file;       // its name in a folder
+  std::string extension;                                    // of the one file that the format is; "" = a folder it must be
+  std::string file;                                         // its name in a folder
   std::function<ExportResult(const fs::path& path)> write;  // the file, or without one the folder
 };
 
 Writer find_writer(const ExportOptions& options, std::string_view format) {
-  if (format == kTorchscript) return {".pt", "model.pt", [&options](const fs::path& path) { return write_torchscript(options, path); }};
+  if (format == kTorchscript)
+    return {".pt", "model.pt", [&options](const fs::path& path) { return write_torchscript(options, path); }};
   if (format == kFloat) return {"", "", [&options](const fs::path& path) { return write_float(options, path); }};
   if (const models::GgufFormat* gguf = models::find_gguf_format(format))
-    return {".gguf", fmt::format("model-{}.gguf", gguf->file_type), [&options, gguf](const fs::path& path) { return write_gguf(options, path, *gguf); }};
+    return {".gguf", fmt::format("model-{}.gguf", gguf->file_type),
+            [&options, gguf](const fs::path& path) { return write_gguf(options, path, *gguf); }};
   if (const auto packed = parse_weight_format(format); packed && row_of(*packed).convertible())
     return {"", "", [&options, packed](const fs::path& path) { return write_converted(options, path, *packed); }};
   const std::vector<std::string> names = export_formats();
-  fail(ErrorKind::kInvalidArgument, "export format '{}'{}: expected {}", format, did_you_mean(std::string(format), names), fmt::join(names, ", "));
+  fail(ErrorKind::kInvalidArgument, "export format '{}'{}: expected {}", format, did_you_mean(std::string(format), names),
+       fmt::join(names, ", "));
 }
 
 }  // namespace
@@ -127,7 +134,8 @@ ExportResult export_model(const ExportOptions& given, std::string_view format) {
         .with_hint("choose another output folder, or remove that one");
   }
   if (!models::find_gguf_model(options.model_folder) && models::holds_script_model(options.model_folder)) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: is a TorchScript module, code and weights in one: it has no other format", options.model_folder.string()))
+    throw Error(ErrorKind::kUnsupported, fmt::format("{}: is a TorchScript module, code and weights in one: it has no other format",
+                                                     options.model_folder.string()))
         .with_hint("export the model that it was made from");
   }
   if (!writer.extension.empty() && options.output.extension() == writer.extension) return writer.write(options.output);

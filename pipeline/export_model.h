@@ -25,14 +25,15 @@ struct ExportOptions {
   std::filesystem::path model_folder;  // or GGUF file
   // A new folder, or with the extension of the format's file (.gguf, .pt) that file alone; it appears whole or not at all.
   std::filesystem::path output;
-  std::string source;            // name of the model, for the metadata; empty: the folder's
+  std::string source;  // name of the model, for the metadata; empty: the folder's
 };
 
 // In the order in which they are listed.
 std::vector<std::string> export_formats();
 
-// Into a folder the tokenizer's files, chat template and generation config come along. Errors: invalid argument: an unknown format (with the list), an output that exists;
-// unsupported: a TorchScript module; those of the format, before anything is written where they can be told.
+// Into a folder the tokenizer's files, chat template and generation config come along. Errors: invalid argument: an unknown format
+// (with the list), an output that exists; unsupported: a TorchScript module; those of the format, before anything is written where
+// they can be told.
 ExportResult export_model(const ExportOptions& options, std::string_view format);
 
 }  // namespace salient::pipeline

@@ -25,7 +25,8 @@ void apply_gguf_format(AwqOptions& options);
 // Errors: unsupported, for settings that a GGUF file has no place for: overrides other than 16 bits.
 void check_gguf_settings(const AwqOptions& options);
 
-// The type of every linear, by module; empty for other formats, and for those that round nothing. Errors: unsupported (models::plan_gguf_tensors).
+// The type of every linear, by module; empty for other formats, and for those that round nothing. Errors: unsupported
+// (models::plan_gguf_tensors).
 std::map<std::string, quant::GgmlType> ggml_types(const models::DecoderConfig& config, const AwqOptions& options);
 
 // Bytes of all tensors of such a file. Errors: as above.

@@ -17,7 +17,8 @@
 namespace salient::pipeline {
 
 struct ImportanceOptions {
-  std::filesystem::path work_folder;  // for the hidden states; exists, nobody else works in it, what is written in it is removed again
+  std::filesystem::path
+      work_folder;  // for the hidden states; exists, nobody else works in it, what is written in it is removed again
   at::Device device = at::kCPU;
   int64_t batch_tokens = 4096;
   std::function<void(int64_t done, int64_t total)> on_progress;  // blocks

@@ -7,8 +7,9 @@
 
 namespace salient::pipeline {
 
-// Answers are known by the model's files (model_hash) and by what it runs with: dtype, device, bits of activations and cache. `fresh`: what is there is not
-// read, but replaced. `store` outlives the journal.
-eval::RequestJournal make_journal(Store& store, const std::string& model_hash, const eval::LanguageModel& model, bool fresh = false);
+// Answers are known by the model's files (model_hash) and by what it runs with: dtype, device, bits of activations and cache.
+// `fresh`: what is there is not read, but replaced. `store` outlives the journal.
+eval::RequestJournal make_journal(Store& store, const std::string& model_hash, const eval::LanguageModel& model,
+                                  bool fresh = false);
 
 }  // namespace salient::pipeline

@@ -22,7 +22,7 @@ constexpr std::string_view kIndexKey = "model-index:";
 constexpr std::string_view kOurIndex = "model-index: [";
 constexpr std::string_view kDashes = "---\n";
 
-std::string text_of(const Json& figure, const char* key) {
+std::string string_of(const Json& figure, const char* key) {
   return figure.is_object() && figure.value(key, Json()).is_string() ? figure.at(key).get<std::string>() : "";
 }
 
@@ -30,12 +30,12 @@ bool is_figure(const Json& figure) { return figure.is_object() && figure.contain
 
 bool same_figure(const Json& a, const Json& b) {
   constexpr std::array kKeys = {"task", "metric", "data"};
-  return std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return text_of(a, key) == text_of(b, key); });
+  return std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return string_of(a, key) == string_of(b, key); });
 }
 
 // What a task is known by: perplexity itself has no share of right answers.
 bool is_headline(const Json& figure) {
-  return figure.value("headline", Json()) == true || text_of(figure, "metric") == text_of(figure, "task");
+  return figure.value("headline", Json()) == true || string_of(figure, "metric") == string_of(figure, "task");
 }
 
 std::string number_of(const Json& figure, const char* key) {
@@ -126,11 +126,13 @@ std::string quality_section(const Json& figures) {
   if (figures.is_array()) {
     for (const Json& figure : figures) {
       if (!is_figure(figure)) continue;
-      rows.push_back({markdown_text(text_of(figure, "task")), markdown_text(text_of(figure, "metric")), number_of(figure, "value"),
-                      number_of(figure, "base"), number_of(figure, "stderr"), number_of(figure, "n"), markdown_text(text_of(figure, "data"))});
+      rows.push_back({markdown_text(string_of(figure, "task")), markdown_text(string_of(figure, "metric")),
+                      number_of(figure, "value"), number_of(figure, "base"), number_of(figure, "stderr"), number_of(figure, "n"),
+                      markdown_text(string_of(figure, "data"))});
     }
   }
-  if (!rows.empty()) return text + markdown_table({"Task", "Metric", "This model", "Original", "Standard error", "n", "Data"}, rows);
+  if (!rows.empty())
+    return text + markdown_table({"Task", "Metric", "This model", "Original", "Standard error", "n", "Data"}, rows);
   return text +
          "Not measured yet. To compare this model with the original, on a text of your own:\n\n```sh\nsalient eval MODEL "
          "--compare-with ORIGINAL --tasks perplexity \\\n    --data perplexity=heldout.txt --update-card\n```\n";
@@ -141,11 +143,12 @@ std::string model_index(std::string_view model_name, const Json& figures) {
   Json results = Json::array();
   for (const Json& figure : figures) {
     if (!is_figure(figure) || !is_headline(figure)) continue;
-    const Json dataset = {{"type", text_of(figure, "task")}, {"name", text_of(figure, "data")}};
-    const bool known = std::any_of(results.begin(), results.end(), [&](const Json& result) { return result.at("dataset") == dataset; });
+    const Json dataset = {{"type", string_of(figure, "task")}, {"name", string_of(figure, "data")}};
+    const bool known =
+        std::any_of(results.begin(), results.end(), [&](const Json& result) { return result.at("dataset") == dataset; });
     if (!known) results.push_back({{"task", {{"type", "text-generation"}}}, {"dataset", dataset}, {"metrics", Json::array()}});
     const auto result = std::find_if(results.begin(), results.end(), [&](const Json& one) { return one.at("dataset") == dataset; });
-    (*result)["metrics"].push_back({{"type", text_of(figure, "metric")}, {"value", figure.at("value")}});
+    (*result)["metrics"].push_back({{"type", string_of(figure, "metric")}, {"value", figure.at("value")}});
   }
   if (results.empty()) return "";
   const Json index = {{{"name", std::string(model_name)}, {"results", results}}};
@@ -172,7 +175,8 @@ void publish_figures(const fs::path& folder, const Json& figures) {
   std::string name = fs::absolute(folder).lexically_normal().filename().string();
   if (fs::exists(metadata_file)) {
     Json metadata = read_json_file(metadata_file);
-    if (!metadata.is_object()) fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", metadata_file.string(), metadata.type_name());
+    if (!metadata.is_object())
+      fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", metadata_file.string(), metadata.type_name());
     all = merge_figures(metadata.value("evaluation", Json()), figures);
     name = model_name(metadata);
     if (metadata.value("evaluation", Json()) != all) {

@@ -1,5 +1,6 @@
-// What was measured of an artifact, in its quantization_metadata.json and its model card: a table, and the "model-index" that the Hugging
-// Face Hub shows (https://huggingface.co/docs/hub/model-cards#evaluation-results). The weights and their hashes stay as they are.
+// What was measured of an artifact, in its quantization_metadata.json and its model card: a table, and the "model-index" that the
+// Hugging Face Hub shows (https://huggingface.co/docs/hub/model-cards#evaluation-results). The weights and their hashes stay as
+// they are.
 #pragma once
 
 #include <filesystem>
@@ -11,9 +12,9 @@
 
 namespace salient::pipeline {
 
-// As the metadata keeps it under "evaluation": [{"task", "metric", "value", "stderr", "n", "base", "headline", "data", "data_sha256",
-// "settings"}, ...]. "base": of the original, null where it was not evaluated; "data": the file's name. Speed and memory belong to a
-// machine and are left out, as are figures that are no finite number.
+// As the metadata keeps it under "evaluation": [{"task", "metric", "value", "stderr", "n", "base", "headline", "data",
+// "data_sha256", "settings"}, ...]. "base": of the original, null where it was not evaluated; "data": the file's name. Speed and
+// memory belong to a machine and are left out, as are figures that are no finite number.
 Json quality_figures(const eval::ModelResult& result);
 
 // A figure of the same task, metric and data takes the place of the earlier one; others follow.
@@ -24,14 +25,14 @@ std::string quality_section(const Json& figures);
 // One line of a card's header, with the headline figures; "" = there are none.
 std::string model_index(std::string_view model_name, const Json& figures);
 
-// A card in which the section and the line are as they follow from `figures`; everything else is kept, whoever wrote it. A model-index
-// that is not on one line is somebody else's and stays, too.
+// A card in which the section and the line are as they follow from `figures`; everything else is kept, whoever wrote it. A
+// model-index that is not on one line is somebody else's and stays, too.
 std::string with_figures(std::string card, std::string_view model_name, const Json& figures);
 
 // Errors: as publish_figures, before any work. It takes the folder alone.
 void check_card(const std::filesystem::path& folder);
-// Adds figures to the metadata and the card of an artifact folder. A folder with a card alone, as an export leaves, gets these figures
-// and loses earlier ones. Errors: invalid argument for anything but a folder with a README.md; corruption; io.
+// Adds figures to the metadata and the card of an artifact folder. A folder with a card alone, as an export leaves, gets these
+// figures and loses earlier ones. Errors: invalid argument for anything but a folder with a README.md; corruption; io.
 void publish_figures(const std::filesystem::path& folder, const Json& figures);
 
 }  // namespace salient::pipeline

@@ -137,8 +137,10 @@ std::string settings_section(const Json& metadata, std::string_view format) {
   if (const std::string base = text_of(part(metadata, "source"), "base_model"); !base.empty())
     rows.push_back({"made from", markdown_text(base)});
   if (const Json& adapter = part(part(metadata, "source"), "adapter"); !adapter.empty()) {
-    rows.push_back({"with the adapter", markdown_text(fmt::format("{} of rank {}, alpha {}, {} modules", text_of(adapter, "peft"), adapter.value("rank", Json()).dump(),
-                                                                  adapter.value("alpha", Json()).dump(), adapter.value("modules", Json()).dump()))});
+    rows.push_back(
+        {"with the adapter", markdown_text(fmt::format("{} of rank {}, alpha {}, {} modules", text_of(adapter, "peft"),
+                                                       adapter.value("rank", Json()).dump(), adapter.value("alpha", Json()).dump(),
+                                                       adapter.value("modules", Json()).dump()))});
   }
   add("method", metadata, "method");
   add("bits of a weight", search, "bits");
@@ -179,8 +181,8 @@ std::string calibration_section(const Json& metadata) {
   if (!coverage.contains("domains") || !coverage.at("domains").is_array() || coverage.at("domains").empty()) return text;
   std::vector<std::vector<std::string>> domains;
   for (const Json& domain : coverage.at("domains"))
-    domains.push_back(
-        {markdown_text(text_of(domain, "name")), markdown_value(domain.value("rows", Json())), markdown_value(domain.value("tokens", Json()))});
+    domains.push_back({markdown_text(text_of(domain, "name")), markdown_value(domain.value("rows", Json())),
+                       markdown_value(domain.value("tokens", Json()))});
   return text + "\n" + markdown_table({"Domain", "Rows", "Tokens"}, domains);
 }
 
@@ -227,12 +229,16 @@ std::string loading_section(const FormatRow& row, const Json& metadata, std::str
       text += fmt::format("\n{}:\n\n```{}\n{}\n```\n", engine.name, engine.language, engine.code);
   }
   if (packs_zero_points(metadata, format)) {
-    text += "\nPacked zero points load in transformers 5.17 with compressed-tensors 0.19. transformers 5.23 with 0.20 wants, for a folder with one scheme, "
-            "`quantization_config=CompressedTensorsConfig(dequantize=True)`.\n";
+    text +=
+        "\nPacked zero points load in transformers 5.17 with compressed-tensors 0.19. transformers 5.23 with 0.20 wants, for a "
+        "folder with one scheme, "
+        "`quantization_config=CompressedTensorsConfig(dequantize=True)`.\n";
   }
   if (rounds) {
-    text += "\n`config.json` asks for 8-bit integers of activations or the KV cache (`input_activations`, `kv_cache_scheme`). transformers computes that while the "
-            "package decompresses weights as it runs, not with `dequantize=True`; vLLM and SGLang have no kernels for it.\n";
+    text +=
+        "\n`config.json` asks for 8-bit integers of activations or the KV cache (`input_activations`, `kv_cache_scheme`). "
+        "transformers computes that while the "
+        "package decompresses weights as it runs, not with `dequantize=True`; vLLM and SGLang have no kernels for it.\n";
   }
   return text;
 }
@@ -327,7 +333,8 @@ std::string model_card(const Json& metadata, std::string_view given_format) {
 std::string export_card(const fs::path& model_folder, std::string_view format) {
   const fs::path metadata_file = model_folder / kMetadataFile;
   Json metadata = fs::exists(metadata_file) ? read_json_file(metadata_file) : Json::object();
-  if (!metadata.is_object()) fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", metadata_file.string(), metadata.type_name());
+  if (!metadata.is_object())
+    fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", metadata_file.string(), metadata.type_name());
   if (!metadata.contains("source")) metadata["source"] = describe_source(model_folder);
   // Of other weights than these, unless the same codes are only arranged otherwise.
   const auto target = parse_weight_format(format);

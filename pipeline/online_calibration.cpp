@@ -11,7 +11,8 @@ namespace {
 
 calibration::RecordingOptions recording_options(const OnlineCalibrationOptions& options, const eval::LanguageModel& model) {
   if (models::find_gguf_model(model.folder)) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: what a GGUF file runs cannot be recorded for a quantization", model.folder.string()))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: what a GGUF file runs cannot be recorded for a quantization", model.folder.string()))
         .with_hint("record the checkpoint folder that is to be quantized");
   }
   calibration::RecordingOptions recording;

@@ -68,11 +68,13 @@ models::Checkpoint open_source(const std::filesystem::path& folder, const AwqOpt
   if (options.pad_intermediate == 0) return checkpoint;
   const int64_t hidden_size = models::load_decoder_config(checkpoint).hidden_size;
   const std::vector<models::WidenedMlp> widened = models::widen_mlps(checkpoint, [&](int64_t width) {
-    return options.pad_intermediate == kPadAuto ? fitting_width(width, hidden_size, options) : next_multiple(width, options.pad_intermediate);
+    return options.pad_intermediate == kPadAuto ? fitting_width(width, hidden_size, options)
+                                                : next_multiple(width, options.pad_intermediate);
   });
   if (notes == nullptr) return checkpoint;
   for (const models::WidenedMlp& mlp : widened)
-    notes->push_back(fmt::format("pad_intermediate: {} becomes {}, {} channels more that are always 0", mlp.key, mlp.to, mlp.to - mlp.from));
+    notes->push_back(
+        fmt::format("pad_intermediate: {} becomes {}, {} channels more that are always 0", mlp.key, mlp.to, mlp.to - mlp.from));
   if (widened.empty()) notes->push_back("pad_intermediate: every MLP has a width that fits, nothing is padded");
   return checkpoint;
 }

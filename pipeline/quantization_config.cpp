@@ -28,7 +28,8 @@ void apply_to_job(const QuantizationConfig& config, QuantizeJob& job) {
   if (config.max_calib_seq_len) job.max_seq_len = *config.max_calib_seq_len;
   job.model.awq = config.awq;
   if (config.awq.search_only && !config.save_search.empty())
-    throw Error(ErrorKind::kInvalidArgument, "format awq-search writes the search result to the output: 'save_search' names a second file")
+    throw Error(ErrorKind::kInvalidArgument,
+                "format awq-search writes the search result to the output: 'save_search' names a second file")
         .with_hint("leave save_search out");
   job.model.search_output = config.awq.search_only ? job.model.output : config.save_search;
   job.self_generated = config.self_generated.value_or(config.awq.method == "awq" ? QuantizeJob{}.self_generated : 0.0);

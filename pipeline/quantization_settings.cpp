@@ -45,7 +45,8 @@ constexpr QuantizationSetting kSettings[] = {
      },
      [](const Config& c) { return Json(c.awq.spec.kv_cache_bits); }},
     {"write_runtime_bits", "", Form::kSwitch, "",
-     "compressed-tensors: activation_bits and kv_cache_bits of 8 stand in config.json as input_activations and kv_cache_scheme, with measured k_scale\n"
+     "compressed-tensors: activation_bits and kv_cache_bits of 8 stand in config.json as input_activations and kv_cache_scheme, "
+     "with measured k_scale\n"
      "and v_scale: for engines that have such kernels",
      "", [](const Node& n, Config& c) { c.awq.write_runtime_bits = n.as_bool(); },
      [](const Config& c) { return Json(c.awq.write_runtime_bits); }},
@@ -99,8 +100,10 @@ constexpr QuantizationSetting kSettings[] = {
      [](const Node& n, Config& c) { c.awq.propagate_error = n.as_bool(); },
      [](const Config& c) { return Json(c.awq.propagate_error); }},
     {"format", "", Form::kWord, "NAME",
-     "awq-gemm (default), awq-gemv, awq-gemv-fast, awq-marlin (no zero points), compressed-tensors, dequantized (rounded weights as "
-     "floats), smoothed (scaled, not rounded), a GGUF file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, gguf-q8_0, "
+     "awq-gemm (default), awq-gemv, awq-gemv-fast, awq-marlin (no zero points), compressed-tensors, dequantized (rounded weights "
+     "as "
+     "floats), smoothed (scaled, not rounded), a GGUF file: gguf-q4_k_m, gguf-q4_k_s, gguf-q4_0, gguf-q5_k_m, gguf-q6_k, "
+     "gguf-q8_0, "
      "or smoothed only: gguf-f16, gguf-bf16,\n"
      "or awq-search (what the searches find, alone, in a file)",
      "", read_format, [](const Config& c) { return Json(c.awq.search_only ? kSearchFormat : to_string(c.awq.format)); }},
@@ -111,7 +114,8 @@ constexpr QuantizationSetting kSettings[] = {
     {"save_search", "dump_awq", Form::kText, "FILE", "a file for the scales and clip ranges that are found, to apply them again",
      "", [](const Node& n, Config& c) { c.save_search = read_text(n); },
      [](const Config& c) { return c.save_search.empty() ? Json() : Json(c.save_search.string()); }},
-    {"version", "", Form::kWord, "NAME", "AutoAWQ's name of its layout: gemm, gemv, gemv_fast or marlin", "format", read_version, nullptr},
+    {"version", "", Form::kWord, "NAME", "AutoAWQ's name of its layout: gemm, gemv, gemv_fast or marlin", "format", read_version,
+     nullptr},
     {"smooth_only", "smoothing_only", Form::kSwitch, "",
      "format smoothed: no quantization settings needed, the search assumes 4 bits, zero points and groups of 128", "format",
      read_smooth_only, nullptr},
@@ -253,7 +257,8 @@ QuantizationConfig make_quantization_config(const GivenSettings& given, std::str
     }
   }
   // A format without zero points says that there are none, unless they were asked for: then check_format refuses.
-  const bool said = std::any_of(given.begin(), given.end(), [](const GivenSetting& value) { return role(*value.setting) == "zero_point"; });
+  const bool said =
+      std::any_of(given.begin(), given.end(), [](const GivenSetting& value) { return role(*value.setting) == "zero_point"; });
   if (!said && !row_of(config.awq.format).zero_points) config.awq.spec.zero_point = false;
   with_context(where, [&] {
     take_gguf_format(given, config);

@@ -84,8 +84,8 @@ std::optional<QuantizeProgress> reusable_output(const QuantizeWork& job) {
   }
   if (!options.search_output.empty() && !fs::exists(options.search_output)) {
     if (options.replace_output) return std::nullopt;
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is made already, but its search result {} is not there", options.output.string(),
-                                                         options.search_output.string()))
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is made already, but its search result {} is not there",
+                                                         options.output.string(), options.search_output.string()))
         .with_hint("remove the folder, then the same command makes both; or: " + options.exists_hint);
   }
   const std::string changed = find_changed_file(options.output);

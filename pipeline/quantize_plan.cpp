@@ -26,7 +26,8 @@ using models::PlannedTensor;
 // Of the process before any tensor is loaded: libtorch and its threads.
 constexpr uint64_t kProcessBytes = 200'000'000;
 
-// What is searched must have a group size that divides, whether it is rounded or only smoothed; what is rounded must fit the format.
+// What is searched must have a group size that divides, whether it is rounded or only smoothed; what is rounded must fit the
+// format.
 void check_linear_fits(const LinearSpec& spec, const AwqOptions& options) {
   if (is_quantized(spec, options)) {
     check_linear(options.format, options.spec, spec, setting_of(options, spec.name));
@@ -42,7 +43,8 @@ void check_linears(const std::vector<LinearSpec>& linears, const AwqOptions& opt
     } catch (Error& error) {
       const bool by_width = error.kind() == ErrorKind::kInvalidArgument && spec.input.slot == models::InputSlot::kMlpHidden;
       if (by_width && options.pad_intermediate == 0)
-        error.with_hint(fmt::format("{}{}--pad-intermediate auto makes the MLP wider by zeros", error.hint(), error.hint().empty() ? "" : "; or "));
+        error.with_hint(fmt::format("{}{}--pad-intermediate auto makes the MLP wider by zeros", error.hint(),
+                                    error.hint().empty() ? "" : "; or "));
       throw;
     }
   }
@@ -222,7 +224,8 @@ std::vector<PlannedTensor> plan_block(const DecoderConfig& config, int64_t block
   std::vector<PlannedTensor> plan;
   const auto add_linear = [&](const LinearSpec& spec) {
     if (is_quantized(spec, options) && gguf_format_of(options.format) == nullptr) {
-      for (PlannedTensor& tensor : planned_tensors(options.format, spec, setting_of(options, spec.name), stored(spec.name + ".weight")))
+      for (PlannedTensor& tensor :
+           planned_tensors(options.format, spec, setting_of(options, spec.name), stored(spec.name + ".weight")))
         plan.push_back(std::move(tensor));
     } else {
       plan_float(plan, spec, stored);
@@ -367,7 +370,9 @@ std::map<std::string, LinearSetting> quantized_modules(const DecoderConfig& conf
 
 QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions& options, int64_t calibration_tokens,
                                    int64_t batch_tokens) {
-  const at::ScalarType dtype = row_of(options.format).packed ? at::kHalf : options.format == WeightFormat::kDequantized ? at::kFloat : config.dtype;
+  const at::ScalarType dtype = row_of(options.format).packed                  ? at::kHalf
+                               : options.format == WeightFormat::kDequantized ? at::kFloat
+                                                                              : config.dtype;
   const StoredDtype stored = one_dtype(dtype);
   BlockSize most;
   uint64_t disk = 0;
@@ -391,8 +396,8 @@ QuantizeEstimate estimate_quantize(const DecoderConfig& config, const AwqOptions
   const int64_t sample = options.target_bits > 0 ? sample_tokens(calibration_tokens, batch_tokens) : 0;
   const uint64_t activations = static_cast<uint64_t>(std::max(batch_tokens, sample)) * (8 * hidden_size + 4 * most.widest_hidden);
   // The block before and after scaling, its packed tensors, and five temporaries of the largest linear; the Gram matrices, twice
-  // where rows are held back, and of the largest what rounding makes of it (divided, of all and of held-back rows, and again without
-  // salient channels; trusted, its factor); the embeddings, one of which is converted as a whole.
+  // where rows are held back, and of the largest what rounding makes of it (divided, of all and of held-back rows, and again
+  // without salient channels; trusted, its factor); the embeddings, one of which is converted as a whole.
   const bool compensated = row_of(options.format).rounds && options.rounding.kind == quant::RoundingKind::kGram;
   const uint64_t rounding_copies = !compensated ? 2 : options.salient_ratio > 0 ? 6 : 4;
   const uint64_t curve_copies = options.rows_curve ? 3 : 0;

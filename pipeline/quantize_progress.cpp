@@ -78,7 +78,9 @@ Json with_own_checksum(Json json) {
   return json;
 }
 
-bool has_own_checksum(const Json& json) { return json.is_object() && json.contains(kOwnChecksum) && with_own_checksum(json) == json; }
+bool has_own_checksum(const Json& json) {
+  return json.is_object() && json.contains(kOwnChecksum) && with_own_checksum(json) == json;
+}
 
 Json to_json(const LinearReport& report) {
   Json json = {{"name", report.name},        {"rtn_error", report.rtn_error}, {"error", report.error},
@@ -192,9 +194,8 @@ void save_progress(const fs::path& work_folder, QuantizeProgress& progress, cons
   hidden.sync();
   // Of the block before, of all ranks.
   const std::string stem = hidden_file(work_folder, progress.blocks_done - 1).stem().string();
-  std::erase_if(progress.files, [&](const auto& file) {
-    return file.first == stem + ".bin" || file.first.starts_with(stem + "_rank");
-  });
+  std::erase_if(progress.files,
+                [&](const auto& file) { return file.first == stem + ".bin" || file.first.starts_with(stem + "_rank"); });
   note_file(progress, hidden_file(work_folder, progress.blocks_done));
   save_progress(work_folder, progress);
 }

@@ -363,7 +363,8 @@ QuantizeModelResult QuantizeSession::finish(const RowReader& last_output) {
     result_.bytes = fs::file_size(job_.options.search_output);
     fs::remove_all(job_.work);
   } else {
-    write_other_files(job_, awq_, bits_, QuantizeProgress{progress_.fingerprint, progress_.blocks_done, result_.reports, {}, {}}, head);
+    write_other_files(job_, awq_, bits_, QuantizeProgress{progress_.fingerprint, progress_.blocks_done, result_.reports, {}, {}},
+                      head);
     publish(job_);
   }
   result_.seconds = seconds();

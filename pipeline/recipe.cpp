@@ -261,7 +261,8 @@ void RecipeReader::read_quantization(const Modifier& modifier) {
   }
   if (node.has("kv_cache_scheme"))
     note(node.get("kv_cache_scheme"),
-         "kv_cache_scheme: not taken over; 8-bit integers for it are written by --format compressed-tensors --write-runtime-bits, others are chosen in the engine");
+         "kv_cache_scheme: not taken over; 8-bit integers for it are written by --format compressed-tensors --write-runtime-bits, "
+         "others are chosen in the engine");
   for (const char* key : {"weight_observer", "observer"}) {
     if (!node.has(key)) continue;
     const Node& observer = node.get(key).kind() == Node::Kind::kMap ? node.get(key).get("weights") : node.get(key);

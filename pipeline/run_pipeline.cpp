@@ -49,7 +49,8 @@ std::string artifact_name(const RunConfig& config, const TrainingMetadata& train
   return make_artifact_name(name);
 }
 
-calibration::CalibrateOptions calibrate_options(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder) {
+calibration::CalibrateOptions calibrate_options(const RunConfig& config, const TrainingMetadata& training,
+                                                const fs::path& model_folder) {
   calibration::CalibrateOptions options;
   options.source = *training.train_file;
   options.dataset = sanitise_name_part(NamePart::kDataset, training.dataset_name);
@@ -77,8 +78,9 @@ Stage calibrate_stage(const RunConfig& config, const TrainingMetadata& training,
         .with_hint("set dataset.train_file, or calibration.file to a calibration file that exists");
   }
   if (!training.chat_template_given.empty() && !training.chat_template) {
-    throw Error(ErrorKind::kNotFound, fmt::format("{}: the chat template of the training is not there (training.chat_template of {})",
-                                                  training.chat_template_given, training.file.string()))
+    throw Error(ErrorKind::kNotFound,
+                fmt::format("{}: the chat template of the training is not there (training.chat_template of {})",
+                            training.chat_template_given, training.file.string()))
         .with_hint("put the file into the checkpoint's folder, or set calibration.chat_template");
   }
   const calibration::CalibrateOptions base = calibrate_options(config, training, model_folder);
@@ -131,8 +133,8 @@ std::set<std::string> measured_files() { return {kModelCard, kMetadataFile}; }
 
 bool draws_calibration(const RunConfig& config) { return config.calibration.file.empty() && config.calibration.sources.empty(); }
 
-QuantizeJob quantize_job(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder, const std::string& name,
-                         const RunObserver& observer) {
+QuantizeJob quantize_job(const RunConfig& config, const TrainingMetadata& training, const fs::path& model_folder,
+                         const std::string& name, const RunObserver& observer) {
   with_context("quantization", [&] { check_stored(config.quantization.awq); });
   QuantizeJob job;
   const std::string& split = config.quantization.split;
@@ -160,8 +162,12 @@ QuantizeJob quantize_job(const RunConfig& config, const TrainingMetadata& traini
   job.model.on_message = observer.message;
   if (observer.progress) {
     job.on_generation = [progress = observer.progress](int64_t done, int64_t total) { progress("generate", "steps", done, total); };
-    job.model.on_planning = [progress = observer.progress](int64_t done, int64_t total) { progress("choose bits", "blocks", done, total); };
-    job.model.on_progress = [progress = observer.progress](int64_t done, int64_t total) { progress("quantize", "blocks", done, total); };
+    job.model.on_planning = [progress = observer.progress](int64_t done, int64_t total) {
+      progress("choose bits", "blocks", done, total);
+    };
+    job.model.on_progress = [progress = observer.progress](int64_t done, int64_t total) {
+      progress("quantize", "blocks", done, total);
+    };
   }
   // Of the training set the calibrate stage has drawn them already.
   if (!draws_calibration(config) && config.calibration.samples) job.samples = *config.calibration.samples;
@@ -176,12 +182,9 @@ Stage quantize_stage(const RunConfig& config, const QuantizeJob& job, const std:
   stage.name = "quantize";
   Json settings = to_json(config.quantization);
   settings.erase("max_memory");  // changes nothing of the result
-  stage.settings = {{"quantization", std::move(settings)},
-                    {"max_seq_len", config.calibration.max_seq_len},
-                    {"packing", config.calibration.packing},
-                    {"calibration", to_json(config).at("calibration")},
-                    {"output", job.model.output.string()},
-                    {"device", config.runtime.device}};
+  stage.settings = {{"quantization", std::move(settings)},   {"max_seq_len", config.calibration.max_seq_len},
+                    {"packing", config.calibration.packing}, {"calibration", to_json(config).at("calibration")},
+                    {"output", job.model.output.string()},   {"device", config.runtime.device}};
   const std::vector<fs::path> folders = models::model_folders(job.model.model_folder);
   stage.input_files = {{"model", job.model.model_folder}};
   if (folders.size() > 1) stage.input_files["adapter_base"] = folders.back();
@@ -191,7 +194,8 @@ Stage quantize_stage(const RunConfig& config, const QuantizeJob& job, const std:
     stage.input_files["calibration"] = job.calibration_file;
   }
   if (config.quantization.awq.search != nullptr) stage.input_files["search"] = config.quantization.awq.search->file;
-  for (const calibration::CalibrationSource& source : job.sources) stage.input_files["calibration:" + calibration::domain_of(source)] = source.file;
+  for (const calibration::CalibrationSource& source : job.sources)
+    stage.input_files["calibration:" + calibration::domain_of(source)] = source.file;
   stage.body = [job = QuantizeJob(job), own_calibration, name, dataset](StageContext& context) mutable {
     if (own_calibration) job.calibration_file = context.output("calibrate", "texts");
     job.model.source_hashes = stored_source_hashes(context.store(), job.model.model_folder);
@@ -235,7 +239,8 @@ Stage detect_stage(const AwqOptions& awq) {
   stage.body = [wanted, packed, gguf](StageContext& context) {
     const fs::path& artifact = context.output("quantize", "artifact");
     const models::DetectedModel found = models::detect_model(artifact);
-    if (!packed && found.contradictions.empty() && (!gguf || found.format == "gguf")) return StageOutputs{{}, {{"format", found.format}}, found.format};
+    if (!packed && found.contradictions.empty() && (!gguf || found.format == "gguf"))
+      return StageOutputs{{}, {{"format", found.format}}, found.format};
     if (!found.contradictions.empty() || gguf || !found.spec || found.spec->weight_bits != wanted.weight_bits ||
         found.spec->group_size != wanted.group_size) {
       throw Error(ErrorKind::kInternal,
@@ -268,9 +273,11 @@ void check_retention(const eval::Evaluation& evaluation, double most) {
     for (const eval::MetricResult& metric : task.metrics) {
       const std::optional<double> lost = lost_share(metric);
       if (!lost || *lost <= most) continue;
-      throw Error(ErrorKind::kCheckFailed,
-                  fmt::format("{} {}: {:.4f} against {:.4f} of the base, {:.1f} % of it lost; evaluation.max_retention_loss allows {:.1f} %",
-                              task.task, metric.metric, metric.value.value, metric.base->base_value, 100 * *lost, 100 * most))
+      throw Error(
+          ErrorKind::kCheckFailed,
+          fmt::format(
+              "{} {}: {:.4f} against {:.4f} of the base, {:.1f} % of it lost; evaluation.max_retention_loss allows {:.1f} %",
+              task.task, metric.metric, metric.value.value, metric.base->base_value, 100 * *lost, 100 * most))
           .with_code("ACCURACY_DEGRADATION")
           .with_hint("try a smaller quantization.group_size or more calibration.samples; the artifact and all results are kept");
     }
@@ -283,7 +290,8 @@ RunPlan plan_run(const RunConfig& config, const RunObserver& observer) {
   plan.model_folder = models::resolve_model_folder(config.model);
   if (!config.base.empty()) {
     if (!models::is_adapter(plan.model_folder)) {
-      fail(ErrorKind::kInvalidArgument, "model.base is {}, but {} is not a LoRA adapter, which has a base", config.base, plan.model_folder.string());
+      fail(ErrorKind::kInvalidArgument, "model.base is {}, but {} is not a LoRA adapter, which has a base", config.base,
+           plan.model_folder.string());
     }
     models::set_adapter_base(plan.model_folder, config.base);
   }

@@ -46,7 +46,8 @@ struct RunPlan {
   std::vector<Stage> stages;
 };
 
-// Opens nothing but small files. Errors: not found (model, data), invalid argument (a task without a file; a spec that cannot be written).
+// Opens nothing but small files. Errors: not found (model, data), invalid argument (a task without a file; a spec that cannot be
+// written).
 RunPlan plan_run(const RunConfig& config, const RunObserver& observer);
 
 // Errors: those of the stages.

@@ -58,7 +58,8 @@ const FoundScales* find_scales(const SearchResult& search, const std::string& sm
 // As the search itself would have given them; nothing when there are none.
 std::optional<quant::ScaleSearchResult> found_scales(const SearchResult& search, const models::ScalingGroup& group);
 
-// Whether calibration tokens are needed: not when the searches' results are given, rounding is to nearest, and no scales of keys and values are stored.
+// Whether calibration tokens are needed: not when the searches' results are given, rounding is to nearest, and no scales of keys
+// and values are stored.
 bool needs_calibration(const AwqOptions& options);
 
 // Before any work: everything in options.search must belong to the model. Returns what the user should know of what will not be

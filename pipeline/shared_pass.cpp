@@ -144,9 +144,9 @@ ActivationFile SharedPass::open_file(size_t set, int64_t block) const {
 
 void SharedPass::save() const {
   for (size_t set = 0; set < tracks_.size(); ++set) open_file(set, next_block_).sync();
-  write_file(folder_ / kProgressFile, dump_json(with_own_checksum({{"fingerprint", fingerprint_},
-                                                                   {"next_block", next_block_},
-                                                                   {"files", file_checksums()}})));
+  write_file(
+      folder_ / kProgressFile,
+      dump_json(with_own_checksum({{"fingerprint", fingerprint_}, {"next_block", next_block_}, {"files", file_checksums()}})));
 }
 
 Json SharedPass::file_checksums() const {

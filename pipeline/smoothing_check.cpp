@@ -42,8 +42,8 @@ std::string list_some(const std::vector<std::string>& names, const char* separat
 
 std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-// Whether a float checkpoint of this configuration may lack these tensors and have those others: buffers, what tying repeats, what only
-// speculative decoding reads. Says why not; "" = it may.
+// Whether a float checkpoint of this configuration may lack these tensors and have those others: buffers, what tying repeats, what
+// only speculative decoding reads. Says why not; "" = it may.
 std::string why_incomplete(const Checkpoint& base, const Checkpoint& smoothed) {
   try {
     const models::DecoderConfig config = models::load_decoder_config(base);
@@ -73,7 +73,8 @@ bool check_inventory(const Checkpoint& base, const Checkpoint& smoothed, Smoothi
     if (new_info.shape != old_info.shape) {
       shapes.push_back(fmt::format("{} {} -> {}", name, shape_text(old_info.shape), shape_text(new_info.shape)));
     } else if (new_info.dtype != old_info.dtype) {
-      dtypes.push_back(fmt::format("{} {} -> {}", name, models::safetensors_dtype_name(old_info.dtype), models::safetensors_dtype_name(new_info.dtype)));
+      dtypes.push_back(fmt::format("{} {} -> {}", name, models::safetensors_dtype_name(old_info.dtype),
+                                   models::safetensors_dtype_name(new_info.dtype)));
     }
   }
   for (const std::string& name : smoothed.names()) {
@@ -89,14 +90,16 @@ bool check_inventory(const Checkpoint& base, const Checkpoint& smoothed, Smoothi
   if (quantized) {
     comparable = false;
     report.problems.push_back(
-        "it is a quantized model: its config.json has a quantization_config. A smoothed checkpoint stays in float; salient quantize --format smoothed "
+        "it is a quantized model: its config.json has a quantization_config. A smoothed checkpoint stays in float; salient "
+        "quantize --format smoothed "
         "makes one");
   }
   if (!missing.empty() || !extra.empty()) {
     const std::string why = why_incomplete(base, smoothed);
     std::string text;
     if (!missing.empty()) text += fmt::format("{} tensors are missing: {}", missing.size(), list_some(missing));
-    if (!extra.empty()) text += fmt::format("{}{} tensors are not the base's: {}", text.empty() ? "" : "; ", extra.size(), list_some(extra));
+    if (!extra.empty())
+      text += fmt::format("{}{} tensors are not the base's: {}", text.empty() ? "" : "; ", extra.size(), list_some(extra));
     if (why.empty() && !quantized) {
       report.notes.push_back(text + " (none of them changes what the model computes)");
     } else {
@@ -104,18 +107,22 @@ bool check_inventory(const Checkpoint& base, const Checkpoint& smoothed, Smoothi
       report.problems.push_back(text + (quantized ? "" : fmt::format(" ({}): another model's, or an incomplete copy", why)));
     }
   }
-  if (!shapes.empty()) report.problems.push_back(fmt::format("{} tensors have another shape: {}: it was made from another model", shapes.size(), list_some(shapes)));
+  if (!shapes.empty())
+    report.problems.push_back(
+        fmt::format("{} tensors have another shape: {}: it was made from another model", shapes.size(), list_some(shapes)));
   if (!dtypes.empty()) {
-    report.problems.push_back(fmt::format(
-        "{} tensors have another dtype: {}: it was converted when it was saved (torch_dtype). Smoothing keeps the dtype of each tensor", dtypes.size(),
-        list_some(dtypes)));
+    report.problems.push_back(
+        fmt::format("{} tensors have another dtype: {}: it was converted when it was saved (torch_dtype). Smoothing keeps the "
+                    "dtype of each tensor",
+                    dtypes.size(), list_some(dtypes)));
   }
   return comparable;
 }
 
 // Keys that may differ say how a file was written, not what the model computes.
 void compare_configs(const Checkpoint& base, const Checkpoint& smoothed, SmoothingReport& report) {
-  static constexpr std::string_view kIgnored[] = {"torch_dtype", "dtype", "transformers_version", "_name_or_path", "quantization_config"};
+  static constexpr std::string_view kIgnored[] = {"torch_dtype", "dtype", "transformers_version", "_name_or_path",
+                                                  "quantization_config"};
   std::vector<std::string> differing;
   const auto compare = [&](const Json& from, const Json& other, bool both) {
     for (const auto& [key, value] : from.items()) {
@@ -150,8 +157,8 @@ std::vector<ScalingFit> fit_tensor(const at::Tensor& before, const at::Tensor& a
 }
 
 // The changes of all common tensors, and how the changed matrices were scaled.
-SmoothingFits compare_tensors(const Checkpoint& base, const Checkpoint& smoothed, const SmoothingOptions& options, SmoothingReport& report,
-                              std::vector<at::ScalarType>& changed_dtypes) {
+SmoothingFits compare_tensors(const Checkpoint& base, const Checkpoint& smoothed, const SmoothingOptions& options,
+                              SmoothingReport& report, std::vector<at::ScalarType>& changed_dtypes) {
   SmoothingFits fits;
   std::vector<std::string> others;
   std::vector<std::string> broken;
@@ -189,19 +196,22 @@ SmoothingFits compare_tensors(const Checkpoint& base, const Checkpoint& smoothed
         if (change.residual <= std::max(0.5 * noise, 1e-5)) change.kind = ChangeKind::kScaled;
         fits[name] = change.kind == ChangeKind::kScaled ? std::move(found) : std::vector<ScalingFit>{};
       }
-      if (change.kind == ChangeKind::kOther && sizes.finite) others.push_back(fmt::format("{} ({:.2g} % unexplained)", name, 100 * change.residual));
+      if (change.kind == ChangeKind::kOther && sizes.finite)
+        others.push_back(fmt::format("{} ({:.2g} % unexplained)", name, 100 * change.residual));
     }
     report.tensors.push_back(std::move(change));
     base.release(name);
     smoothed.release(name);
   }
   progress(options, "tensors", static_cast<int64_t>(names.size()), static_cast<int64_t>(names.size()));
-  if (!broken.empty()) report.problems.push_back(fmt::format("NaN or infinity in {}: scales overflowed, or the file is damaged", list_some(broken)));
+  if (!broken.empty())
+    report.problems.push_back(fmt::format("NaN or infinity in {}: scales overflowed, or the file is damaged", list_some(broken)));
   if (!others.empty()) {
-    report.problems.push_back(fmt::format(
-        "{} tensors changed by more than a scaling of rows and columns: {}: rounded weights (a quantized model written as floats), a merged adapter, "
-        "further training, or another model",
-        others.size(), list_some(others)));
+    report.problems.push_back(
+        fmt::format("{} tensors changed by more than a scaling of rows and columns: {}: rounded weights (a quantized model written "
+                    "as floats), a merged adapter, "
+                    "further training, or another model",
+                    others.size(), list_some(others)));
   }
   if (report.changed == 0) report.notes.push_back("no tensor differs: it is the base itself");
   return fits;
@@ -226,10 +236,12 @@ Windows make_windows(const Checkpoint& base, const models::DecoderConfig& config
     }
     return windows;
   }
-  for (const models::TokenId id : models::Tokenizer::from_folder(base.folder()).encode(*options.text, false)) windows.ids.push_back(id);
+  for (const models::TokenId id : models::Tokenizer::from_folder(base.folder()).encode(*options.text, false))
+    windows.ids.push_back(id);
   const auto tokens = static_cast<int64_t>(windows.ids.size());
   if (tokens < windows.window) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("the text has {} tokens, a window {}", tokens, windows.window)).with_hint("give a longer text, or a smaller --window");
+    throw Error(ErrorKind::kInvalidArgument, fmt::format("the text has {} tokens, a window {}", tokens, windows.window))
+        .with_hint("give a longer text, or a smaller --window");
   }
   windows.count = std::min(windows.count, tokens / windows.window);
   windows.ids.resize(static_cast<size_t>(windows.count * windows.window));
@@ -252,7 +264,8 @@ void for_each_logits(const Checkpoint& checkpoint, const Windows& windows, const
   return_free_memory();
 }
 
-LogitChange compare_logits(const Checkpoint& base, const Checkpoint& smoothed, const Windows& windows, const SmoothingOptions& options) {
+LogitChange compare_logits(const Checkpoint& base, const Checkpoint& smoothed, const Windows& windows,
+                           const SmoothingOptions& options) {
   std::vector<at::Tensor> kept;
   for_each_logits(base, windows, options, "base", [&](int64_t, const at::Tensor& logits) { kept.push_back(logits); });
   LogitChange change;
@@ -317,7 +330,8 @@ SmoothingReport check_smoothing(const Checkpoint& base, const Checkpoint& smooth
   std::vector<at::ScalarType> dtypes;
   const SmoothingFits fits = compare_tensors(base, smoothed, options, report, dtypes);
   report.tolerance = options.tolerance.value_or(default_tolerance(dtypes, options.decoder.dtype));
-  const bool finite = std::all_of(report.tensors.begin(), report.tensors.end(), [](const TensorChange& change) { return std::isfinite(change.mean_absolute); });
+  const bool finite = std::all_of(report.tensors.begin(), report.tensors.end(),
+                                  [](const TensorChange& change) { return std::isfinite(change.mean_absolute); });
   if (!comparable || !finite) {
     report.notes.push_back("logits were not compared");
     return report;
@@ -326,8 +340,9 @@ SmoothingReport check_smoothing(const Checkpoint& base, const Checkpoint& smooth
   const GroupCheck groups = check_groups(base, smoothed, config, fits);
   report.groups_moved = groups.moved;
   if (!groups.broken.empty()) {
-    report.problems.push_back(fmt::format("scale was not moved alike in {} places: {}: a tensor was left out when the scales were applied, or comes from another run",
-                                          groups.broken.size(), list_some(groups.broken, "; ")));
+    report.problems.push_back(fmt::format(
+        "scale was not moved alike in {} places: {}: a tensor was left out when the scales were applied, or comes from another run",
+        groups.broken.size(), list_some(groups.broken, "; ")));
   }
   const Windows windows = make_windows(base, config, options);
   report.logits = compare_logits(base, smoothed, windows, options);
@@ -335,10 +350,11 @@ SmoothingReport check_smoothing(const Checkpoint& base, const Checkpoint& smooth
   if (!std::isfinite(logits.relative)) {
     report.problems.push_back("NaN or infinite logits: one of the models is broken");
   } else if (logits.relative > report.tolerance) {
-    report.problems.push_back(fmt::format(
-        "its logits differ by {:.3g} of their spread, {:.3g} are allowed: {}", logits.relative, report.tolerance,
-        report.problems.empty() ? "a broken group (an operation was divided and a linear that reads it not multiplied), or a tolerance too small for this dtype"
-                                : "see above"));
+    report.problems.push_back(
+        fmt::format("its logits differ by {:.3g} of their spread, {:.3g} are allowed: {}", logits.relative, report.tolerance,
+                    report.problems.empty() ? "a broken group (an operation was divided and a linear that reads it not "
+                                              "multiplied), or a tolerance too small for this dtype"
+                                            : "see above"));
   }
   return report;
 }
@@ -358,14 +374,25 @@ Json to_json(const SmoothingReport& report) {
   }
   Json logits;
   if (report.logits) {
-    logits = {{"positions", report.logits->positions},       {"mean_absolute", report.logits->mean_absolute},
-              {"max_absolute", report.logits->max_absolute}, {"spread", report.logits->spread},
-              {"relative", report.logits->relative},         {"mean_kl", report.logits->mean_kl},
-              {"max_kl", report.logits->max_kl},             {"same_top", report.logits->same_top}};
+    logits = {{"positions", report.logits->positions},
+              {"mean_absolute", report.logits->mean_absolute},
+              {"max_absolute", report.logits->max_absolute},
+              {"spread", report.logits->spread},
+              {"relative", report.logits->relative},
+              {"mean_kl", report.logits->mean_kl},
+              {"max_kl", report.logits->max_kl},
+              {"same_top", report.logits->same_top}};
   }
-  return {{"passed", report.passed()},   {"dtypes", report.dtypes},       {"identical", report.identical}, {"changed", report.changed},
-          {"groups_moved", report.groups_moved}, {"tolerance", report.tolerance}, {"logits", logits},              {"problems", report.problems},
-          {"notes", report.notes},       {"tensors", tensors}};
+  return {{"passed", report.passed()},
+          {"dtypes", report.dtypes},
+          {"identical", report.identical},
+          {"changed", report.changed},
+          {"groups_moved", report.groups_moved},
+          {"tolerance", report.tolerance},
+          {"logits", logits},
+          {"problems", report.problems},
+          {"notes", report.notes},
+          {"tensors", tensors}};
 }
 
 }  // namespace salient::pipeline

@@ -1,7 +1,6 @@
 #include "pipeline/smoothing_groups.h"
 
 #include <ATen/TensorOperators.h>
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -74,7 +73,9 @@ std::optional<Deviation> deviation(const std::vector<double>& wanted, const Scal
   std::vector<double> differences;
   double scale = 0;
   for (size_t i = 0; i < wanted.size(); ++i) {
-    const double column = linear.columns.empty() ? 0.0 : i < linear.columns.size() ? linear.columns[i] : std::numeric_limits<double>::quiet_NaN();
+    const double column = linear.columns.empty()      ? 0.0
+                          : i < linear.columns.size() ? linear.columns[i]
+                                                      : std::numeric_limits<double>::quiet_NaN();
     if (std::isnan(wanted[i]) || std::isnan(column)) continue;
     differences.push_back(column - wanted[i]);
     scale += std::fabs(wanted[i]);
@@ -105,13 +106,15 @@ class GroupChecker {
       for (const ScalingGroup& group : models::expert_scaling_groups(config_, block, expert)) check(group, layout, specs, {});
       experts.insert(experts.end(), specs.begin(), specs.end());
     }
-    for (const ScalingGroup& group : models::scaling_groups(config_, layout)) check(group, layout, layout.linears, group.experts ? experts : std::vector<LinearSpec>{});
+    for (const ScalingGroup& group : models::scaling_groups(config_, layout))
+      check(group, layout, layout.linears, group.experts ? experts : std::vector<LinearSpec>{});
   }
 
   GroupCheck result;
 
  private:
-  void check(const ScalingGroup& group, const models::BlockLayout& layout, const std::vector<LinearSpec>& linears, const std::vector<LinearSpec>& experts) {
+  void check(const ScalingGroup& group, const models::BlockLayout& layout, const std::vector<LinearSpec>& linears,
+             const std::vector<LinearSpec>& experts) {
     if (std::holds_alternative<models::ParameterSlot>(group.smooth)) return;  // float checkpoints have none
     Scaled smooth;
     int64_t rows = 0;
@@ -137,14 +140,19 @@ class GroupChecker {
       const std::optional<Scaled> linear = scaled_linear(base_, spec, fits_);
       if (!linear) return;
       const std::optional<Deviation> found = deviation(wanted, *linear, linear->ambiguous || smooth.ambiguous);
-      const std::string tensor = base_.contains(spec.name + ".weight") ? spec.name + ".weight" : spec.fused ? spec.fused->tensor : "";
+      const std::string tensor = base_.contains(spec.name + ".weight") ? spec.name + ".weight"
+                                 : spec.fused                          ? spec.fused->tensor
+                                                                       : "";
       if (!found || tensor.empty()) return;
       const double allowed = 4 * std::max(epsilon(base_.info(tensor).dtype), smooth_epsilon(group));
       counted |= found->scale > allowed;
       if (found->off <= allowed) return;
-      const std::string how = linear->columns.empty() ? "was not multiplied" : found->scale > allowed ? "was not multiplied to match" : "was multiplied";
-      result.broken.push_back(fmt::format("{} {}, but {} {} (its input channels are off by a factor of {:.3g} in the mean)", group.smooth_name,
-                                          found->scale > allowed ? "was divided" : "was not divided", spec.name, how, std::exp(found->off)));
+      const std::string how = linear->columns.empty()  ? "was not multiplied"
+                              : found->scale > allowed ? "was not multiplied to match"
+                                                       : "was multiplied";
+      result.broken.push_back(fmt::format("{} {}, but {} {} (its input channels are off by a factor of {:.3g} in the mean)",
+                                          group.smooth_name, found->scale > allowed ? "was divided" : "was not divided", spec.name,
+                                          how, std::exp(found->off)));
     };
     for (const LinearSpec& spec : linears) {
       if (std::find(group.balance.begin(), group.balance.end(), spec.id) != group.balance.end()) check_linear(spec);
@@ -160,7 +168,8 @@ class GroupChecker {
     std::vector<double> wanted;
     for (int64_t i = 0; i < in_features; ++i) {
       const int64_t row = group.channels.defined() ? group.channels.const_data_ptr<int64_t>()[i] : i;
-      wanted.push_back(row < static_cast<int64_t>(log_rows.size()) ? -group.power * log_rows[static_cast<size_t>(row)] : std::numeric_limits<double>::quiet_NaN());
+      wanted.push_back(row < static_cast<int64_t>(log_rows.size()) ? -group.power * log_rows[static_cast<size_t>(row)]
+                                                                   : std::numeric_limits<double>::quiet_NaN());
     }
     return wanted;
   }
@@ -178,7 +187,8 @@ class GroupChecker {
 
 }  // namespace
 
-GroupCheck check_groups(const Checkpoint& base, const Checkpoint& smoothed, const DecoderConfig& config, const SmoothingFits& fits) {
+GroupCheck check_groups(const Checkpoint& base, const Checkpoint& smoothed, const DecoderConfig& config,
+                        const SmoothingFits& fits) {
   GroupChecker checker(base, smoothed, config, fits);
   for (int64_t block = 0; block < config.num_hidden_layers; ++block) checker.check_block(block);
   return checker.result;

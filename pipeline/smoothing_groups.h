@@ -18,13 +18,15 @@ using SmoothingFits = std::map<std::string, std::vector<ScalingFit>>;
 
 struct GroupCheck {
   int64_t moved = 0;  // groups whose smooth operation was divided
-  // "model.layers.1.input_layernorm was divided, but model.layers.1.self_attn.k_proj was not multiplied to match (its input channels are off by a factor of 1.45
-  // in the mean)"
+  // "model.layers.1.input_layernorm was divided, but model.layers.1.self_attn.k_proj was not multiplied to match (its input
+  // channels are off by a factor of 1.45 in the mean)"
   std::vector<std::string> broken;
 };
 
-// Every linear of a group must have been multiplied by what the smooth operation was divided by, to 4 machine epsilons of the coarsest dtype in
-// the mean over channels. A factor that all channels share cannot be seen where rows and columns of one matrix were both scaled.
-GroupCheck check_groups(const models::Checkpoint& base, const models::Checkpoint& smoothed, const models::DecoderConfig& config, const SmoothingFits& fits);
+// Every linear of a group must have been multiplied by what the smooth operation was divided by, to 4 machine epsilons of the
+// coarsest dtype in the mean over channels. A factor that all channels share cannot be seen where rows and columns of one matrix
+// were both scaled.
+GroupCheck check_groups(const models::Checkpoint& base, const models::Checkpoint& smoothed, const models::DecoderConfig& config,
+                        const SmoothingFits& fits);
 
 }  // namespace salient::pipeline

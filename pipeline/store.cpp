@@ -314,7 +314,8 @@ ON CONFLICT (path) DO UPDATE SET dataset = excluded.dataset, rows = excluded.row
   source_hash = excluded.source_hash, template_hash = excluded.template_hash, tokens = excluded.tokens, record = excluded.record,
   created = excluded.created
 RETURNING id)sql",
-                           c.path, c.dataset, c.rows, c.samples, c.seed, c.source_hash, c.template_hash, c.tokens, c.record, utc_now());
+                           c.path, c.dataset, c.rows, c.samples, c.seed, c.source_hash, c.template_hash, c.tokens, c.record,
+                           utc_now());
 }
 
 int64_t Store::put_result(const ResultRecord& r) {
@@ -326,8 +327,8 @@ ON CONFLICT (model_path, model_hash, task, metric, protocol, config, data_hash, 
   model_name = excluded.model_name, value = excluded.value, standard_error = excluded.standard_error, n = excluded.n,
   created = excluded.created
 RETURNING id)sql",
-                           r.run_id, r.model_name, r.model_path, r.model_hash, r.task, r.metric, r.value, r.standard_error, r.n, r.config,
-                           r.data_hash, r.protocol, r.compared_with, utc_now());
+                           r.run_id, r.model_name, r.model_path, r.model_hash, r.task, r.metric, r.value, r.standard_error, r.n,
+                           r.config, r.data_hash, r.protocol, r.compared_with, utc_now());
 }
 
 std::vector<ArtifactRecord> Store::list_artifacts(const ArtifactFilter& filter) const {

@@ -255,7 +255,7 @@ class Store {
 
  private:
   friend class Transaction;
-  friend class StoreTransfer;  // store_transfer.cpp
+  friend class StoreTransfer;   // store_transfer.cpp
   friend class TrackingOutbox;  // pipeline/tracking/outbox.h: its tables are of this database
   struct Impl;
   std::unique_ptr<Impl> impl_;

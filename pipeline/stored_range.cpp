@@ -76,7 +76,8 @@ std::string first_overflow(const models::ScalingGroup& group, const std::vector<
     if (bias && linear.bias.defined() && !fits(linear.bias, dtype_of(*spec, ".bias"))) return spec->name + ".bias";
     return "";
   };
-  if (smooth_norm != nullptr && smooth_norm->bias.defined() && !fits(smooth_norm->bias, stored(group.smooth_name + ".bias"))) return group.smooth_name + ".bias";
+  if (smooth_norm != nullptr && smooth_norm->bias.defined() && !fits(smooth_norm->bias, stored(group.smooth_name + ".bias")))
+    return group.smooth_name + ".bias";
   if (const auto* smooth = std::get_if<models::LinearId>(&group.smooth)) {
     if (const std::string name = overflow(*smooth, /*bias=*/true); !name.empty()) return name;
   }

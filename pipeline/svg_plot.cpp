@@ -47,8 +47,8 @@ std::string text_at(double x, double y, const std::string& text, const std::stri
 }
 
 std::string line_at(double x1, double y1, double x2, double y2, const std::string& color, double width = 1) {
-  return fmt::format("<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"{}\" stroke-width=\"{}\"/>\n", number(x1), number(y1), number(x2), number(y2),
-                     escape(color), width);
+  return fmt::format("<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"{}\" stroke-width=\"{}\"/>\n", number(x1), number(y1),
+                     number(x2), number(y2), escape(color), width);
 }
 
 struct Range {
@@ -78,7 +78,8 @@ struct Scale {
 Scale make_scale(Range values, bool log_scale, double begin, double end, double margin) {
   if (log_scale) values = {std::log10(values.low), std::log10(values.high)};
   double room = margin * (values.high - values.low);
-  if (values.high - values.low < 1e-12 * std::max(1.0, std::fabs(values.high))) room = log_scale ? 0.5 : std::max(0.5, 0.1 * std::fabs(values.high));
+  if (values.high - values.low < 1e-12 * std::max(1.0, std::fabs(values.high)))
+    room = log_scale ? 0.5 : std::max(0.5, 0.1 * std::fabs(values.high));
   return {{values.low - room, values.high + room}, log_scale, begin, end};
 }
 
@@ -93,7 +94,8 @@ std::vector<SvgTick> linear_ticks(const Range& range) {
     }
   }
   std::vector<SvgTick> ticks;
-  for (double i = std::ceil(range.low / step); i * step <= range.high && ticks.size() < 20; ++i) ticks.push_back({i * step, fmt::format("{:.4g}", i == 0 ? 0.0 : i * step)});
+  for (double i = std::ceil(range.low / step); i * step <= range.high && ticks.size() < 20; ++i)
+    ticks.push_back({i * step, fmt::format("{:.4g}", i == 0 ? 0.0 : i * step)});
   return ticks;
 }
 
@@ -121,8 +123,8 @@ std::string draw_points(const SvgSeries& series, const Scale& x, const Scale& y)
   std::string out;
   for (size_t i = 0; i < std::min(series.x.size(), series.y.size()); ++i) {
     if (!drawable(series.x[i], false) || !drawable(series.y[i], y.log_scale)) continue;
-    out += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"3\" fill=\"{}\">{}</circle>\n", number(x(series.x[i])), number(y(series.y[i])),
-                       escape(series.color), hover(series, i));
+    out += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"3\" fill=\"{}\">{}</circle>\n", number(x(series.x[i])),
+                       number(y(series.y[i])), escape(series.color), hover(series, i));
   }
   return out;
 }
@@ -138,7 +140,8 @@ std::string draw_line(const SvgSeries& series, const Scale& x, const Scale& y) {
   }
   if (path.empty()) return "";
   path.pop_back();
-  return fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", path, escape(series.color)) + draw_points(series, x, y);
+  return fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", path, escape(series.color)) +
+         draw_points(series, x, y);
 }
 
 std::string draw_boxes(const SvgSeries& series, const Scale& x, const Scale& y, double half_width) {
@@ -152,10 +155,12 @@ std::string draw_boxes(const SvgSeries& series, const Scale& x, const Scale& y, 
     const double at = x(series.x[i]);
     out += fmt::format("<g>{}", hover(series, i));
     out += line_at(at, clamped(box[0]), at, clamped(box[5]), series.color, 1);
-    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\" fill-opacity=\"0.35\"/>\n", number(at - half_width),
-                       number(clamped(box[3])), number(2 * half_width), number(std::max(0.5, clamped(box[1]) - clamped(box[3]))), escape(series.color));
+    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\" fill-opacity=\"0.35\"/>\n",
+                       number(at - half_width), number(clamped(box[3])), number(2 * half_width),
+                       number(std::max(0.5, clamped(box[1]) - clamped(box[3]))), escape(series.color));
     out += line_at(at - half_width, clamped(box[2]), at + half_width, clamped(box[2]), series.color, 2);
-    out += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"1.8\" fill=\"{}\"/>\n</g>\n", number(at), number(clamped(box[4])), escape(series.color));
+    out += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"1.8\" fill=\"{}\"/>\n</g>\n", number(at), number(clamped(box[4])),
+                       escape(series.color));
   }
   return out;
 }
@@ -167,7 +172,8 @@ std::string draw_legend(const SvgPanel& panel, double top) {
   for (const SvgSeries& series : panel.series) {
     const std::string color = escape(series.color);
     if (series.mark == SvgMark::kBoxes) {
-      out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"10\" fill=\"{}\" fill-opacity=\"0.35\"/>\n", number(x), number(y - 5), color);
+      out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"10\" fill=\"{}\" fill-opacity=\"0.35\"/>\n", number(x),
+                         number(y - 5), color);
     } else {
       if (series.mark == SvgMark::kLine) out += line_at(x, y, x + 12, y, series.color, 1.5);
       out += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"3\" fill=\"{}\"/>\n", number(x + 6), number(y), color);
@@ -193,9 +199,10 @@ std::string draw_panel(const SvgPanel& panel, double top) {
   for (const SvgSeries& series : panel.series) {
     most = std::max(most, series.x.size());
     for (size_t i = 0; i < series.x.size(); ++i) {
-      const std::vector<double> values = series.mark == SvgMark::kBoxes ? (i < series.boxes.size() ? series.boxes[i] : std::vector<double>{})
-                                         : i < series.y.size()         ? std::vector<double>{series.y[i]}
-                                                                       : std::vector<double>{};
+      const std::vector<double> values = series.mark == SvgMark::kBoxes
+                                             ? (i < series.boxes.size() ? series.boxes[i] : std::vector<double>{})
+                                         : i < series.y.size() ? std::vector<double>{series.y[i]}
+                                                               : std::vector<double>{};
       for (const double value : values) {
         if (!drawable(series.x[i], false) || !drawable(value, panel.log_y)) continue;
         x_range.include(series.x[i]);
@@ -203,11 +210,12 @@ std::string draw_panel(const SvgPanel& panel, double top) {
       }
     }
   }
-  out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"{}\"/>\n", number(left), number(upper), number(right - left),
-                     number(lower - upper), kAxis);
+  out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"{}\"/>\n", number(left),
+                     number(upper), number(right - left), number(lower - upper), kAxis);
   out += text_at((left + right) / 2, lower + 44, panel.x_label, " text-anchor=\"middle\"");
   const double middle = (upper + lower) / 2;
-  out += text_at(left - 62, middle, panel.y_label, fmt::format(" text-anchor=\"middle\" transform=\"rotate(-90 {} {})\"", number(left - 62), number(middle)));
+  out += text_at(left - 62, middle, panel.y_label,
+                 fmt::format(" text-anchor=\"middle\" transform=\"rotate(-90 {} {})\"", number(left - 62), number(middle)));
   if (x_range.empty()) return out + text_at((left + right) / 2, middle, "no data", " text-anchor=\"middle\"");
 
   const Scale x = make_scale(x_range, false, left, right, 0.02);
@@ -240,7 +248,8 @@ std::string render_svg(const std::string& title, const std::vector<SvgPanel>& pa
   const double height = kTitle + panel_height * static_cast<double>(panels.size());
   std::string out = fmt::format(
       "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" font-size=\"12\" "
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" "
+      "font-size=\"12\" "
       "fill=\"{2}\">\n<rect width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n",
       number(kWidth), number(height), kInk);
   out += text_at(kLeft, 28, title, " font-size=\"16\" font-weight=\"bold\"");

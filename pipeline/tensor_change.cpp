@@ -17,7 +17,8 @@ namespace {
 constexpr int64_t kPartElements = int64_t{1} << 22;
 
 // Both as float64 matrices, some rows at a time.
-void for_each_part(const at::Tensor& a, const at::Tensor& b, const std::function<void(int64_t begin, const at::Tensor& a, const at::Tensor& b)>& work) {
+void for_each_part(const at::Tensor& a, const at::Tensor& b,
+                   const std::function<void(int64_t begin, const at::Tensor& a, const at::Tensor& b)>& work) {
   const int64_t rows = a.size(0);
   const int64_t at_once = std::max<int64_t>(1, kPartElements / std::max<int64_t>(1, a.numel() / std::max<int64_t>(1, rows)));
   for (int64_t begin = 0; begin < rows; begin += at_once) {

@@ -87,9 +87,10 @@ TrainingMetadata read_training_metadata(const fs::path& model_folder, const Trai
     return configured ? *configured : written.value_or(fallback);
   };
   const AdapterNames adapter = adapter_names(model_folder);
-  metadata.base_model = adapter.base_model.empty()
-                            ? choose("base_model", overrides.base_model, file.root, "base_model", folder_name(model_folder), "folder name")
-                            : choose("base_model", overrides.base_model, file.root, "base_model", adapter.base_model, "adapter_config.json");
+  metadata.base_model =
+      adapter.base_model.empty()
+          ? choose("base_model", overrides.base_model, file.root, "base_model", folder_name(model_folder), "folder name")
+          : choose("base_model", overrides.base_model, file.root, "base_model", adapter.base_model, "adapter_config.json");
   metadata.train_file_given = choose("train_file", overrides.train_file, file.dataset, "train_file", "", "none");
   if (overrides.train_file) {
     metadata.train_file = *overrides.train_file;

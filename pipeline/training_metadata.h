@@ -6,8 +6,8 @@
 //    "training": {"method": "SFT", "peft": "NoPeft", "max_seq_len": 256, "chat_template": "chat_template.jinja"},
 //    "system_prompt": "..."}
 //
-// Every key may be missing; keys that are not listed belong to the platform and are left alone. What it plans for after the training, its
-// sections "quantization", "calibration" and "evaluation", is read by pipeline/post_train.h.
+// Every key may be missing; keys that are not listed belong to the platform and are left alone. What it plans for after the
+// training, its sections "quantization", "calibration" and "evaluation", is read by pipeline/post_train.h.
 #pragma once
 
 #include <cstdint>
@@ -45,23 +45,25 @@ struct TrainingMetadata {
   std::string method;  // fallback "SFT"
   std::string peft;    // fallback "NoPeft"; of an adapter "LoRA" or "DoRA"
   std::optional<int64_t> max_seq_len;
-  std::string system_prompt;   // fallback: none
-  // The Jinja file that the training rendered its rows with, if it was found; fallback: none, which means the checkpoint's own template.
+  std::string system_prompt;  // fallback: none
+  // The Jinja file that the training rendered its rows with, if it was found; fallback: none, which means the checkpoint's own
+  // template.
   std::optional<std::filesystem::path> chat_template;
   std::string chat_template_given;  // as it was written; empty when nobody names one
-  std::filesystem::path file;  // empty when there is none
+  std::filesystem::path file;       // empty when there is none
   std::map<std::string, std::string>
       origins;  // "base_model" -> "training_metadata.json", "configuration", "adapter_config.json", "folder name" or "default"
 };
 
 inline constexpr const char* kTrainingMetadataFile = "training_metadata.json";
 
-// A file that a checkpoint's metadata names: in the model folder, its data/ folder or the working directory. Nothing where it is in none.
+// A file that a checkpoint's metadata names: in the model folder, its data/ folder or the working directory. Nothing where it is in
+// none.
 std::optional<std::filesystem::path> find_named_file(const std::filesystem::path& model_folder, const std::string& given);
 
-// Each value from `overrides`, else from <model_folder>/training_metadata.json, else the fallback. Files out of the metadata are looked for
-// by find_named_file; those out of the overrides are taken as they are.
-// Errors: corruption (malformed JSON, a key of the wrong type), io. A missing file is no error.
+// Each value from `overrides`, else from <model_folder>/training_metadata.json, else the fallback. Files out of the metadata are
+// looked for by find_named_file; those out of the overrides are taken as they are. Errors: corruption (malformed JSON, a key of the
+// wrong type), io. A missing file is no error.
 TrainingMetadata read_training_metadata(const std::filesystem::path& model_folder, const TrainingOverrides& overrides = {});
 
 // For reports and quantization_metadata.json.

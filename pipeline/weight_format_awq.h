@@ -2,8 +2,8 @@
 //
 // config.json: {"quant_method": "awq", "version": "gemm" | "gemv" | "gemv_fast" | "marlin", "bits": 4, "group_size": 128,
 //               "zero_point": true, "modules_to_not_convert": null or names}
-// "zero_point" is false for marlin alone. The others store zero points whether the codes are symmetric or not (then all of them 8), and
-// readers know them so only.
+// "zero_point" is false for marlin alone. The others store zero points whether the codes are symmetric or not (then all of them 8),
+// and readers know them so only.
 #pragma once
 
 #include "pipeline/weight_formats.h"

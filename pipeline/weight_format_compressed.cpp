@@ -96,8 +96,9 @@ std::map<LinearSetting, std::vector<std::string>> find_targets(const std::map<st
 
 // Symmetric int8: QuantizationArgs as llm-compressor writes them.
 Json int8_args(std::string_view strategy, bool dynamic) {
-  return {{"num_bits", 8},          {"type", "int"},      {"symmetric", true},  {"strategy", strategy},
-          {"group_size", nullptr},  {"block_structure", nullptr}, {"actorder", nullptr}, {"dynamic", dynamic}};
+  return {{"num_bits", 8},        {"type", "int"},         {"symmetric", true},
+          {"strategy", strategy}, {"group_size", nullptr}, {"block_structure", nullptr},
+          {"actorder", nullptr},  {"dynamic", dynamic}};
 }
 
 Json config_group(const LinearSetting& setting, const std::vector<std::string>& targets, const models::RuntimeBits& runtime) {
@@ -117,8 +118,8 @@ Json config_group(const LinearSetting& setting, const std::vector<std::string>& 
             {"dynamic", false}}}};
 }
 
-Json config_of(const quant::QuantizationSpec&, const std::map<std::string, LinearSetting>& quantized, const std::vector<std::string>& float_modules,
-               const models::RuntimeBits& runtime) {
+Json config_of(const quant::QuantizationSpec&, const std::map<std::string, LinearSetting>& quantized,
+               const std::vector<std::string>& float_modules, const models::RuntimeBits& runtime) {
   if (quantized.empty()) fail(ErrorKind::kInvalidArgument, "compressed-tensors: no linear is quantized");
   std::vector<std::string> ignore = float_modules;
   const bool head =

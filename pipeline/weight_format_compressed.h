@@ -1,5 +1,5 @@
-// compressed-tensors "pack-quantized": the tensors are in quant/pack_quantized.h, the configuration is that of its QuantizationConfig.
-// https://github.com/vllm-project/compressed-tensors
+// compressed-tensors "pack-quantized": the tensors are in quant/pack_quantized.h, the configuration is that of its
+// QuantizationConfig. https://github.com/vllm-project/compressed-tensors
 #pragma once
 
 #include <string>

@@ -36,7 +36,8 @@ constexpr std::array<WeightFormatRow, 15> kFormats = {{
      "compressed-tensors, transformers; with 4 and 8 bits vLLM and SGLang"},
     {WeightFormat::kDequantized, "dequantized", "", kAll, true, true, true, false, true, &kDequantizedFunctions,
      "everything that reads the source"},
-    {WeightFormat::kFloat, "smoothed", "", kAll, true, true, false, false, true, &kSmoothedFunctions, "everything that reads the source"},
+    {WeightFormat::kFloat, "smoothed", "", kAll, true, true, false, false, true, &kSmoothedFunctions,
+     "everything that reads the source"},
     // bits: that the search assumes.
     {WeightFormat::kGgufF16, "gguf-f16", "", kAll, true, false, false, false, true, nullptr, kGgufReaders},
     {WeightFormat::kGgufBF16, "gguf-bf16", "", kAll, true, false, false, false, true, nullptr, kGgufReaders},
@@ -73,7 +74,8 @@ std::string names_where(Fits fits) {
 }
 
 [[noreturn]] void fail_zero_points(const WeightFormatRow& row, std::string_view where) {
-  throw Error(ErrorKind::kUnsupported, fmt::format("{}: found zero points; format {} stores symmetric weights only", where, row.name))
+  throw Error(ErrorKind::kUnsupported,
+              fmt::format("{}: found zero points; format {} stores symmetric weights only", where, row.name))
       .with_hint("quantize with --symmetric (zero_point: false); formats with zero points: " +
                  names_where([](const WeightFormatRow& other) { return other.packed && other.zero_points; }));
 }
@@ -129,8 +131,9 @@ void check_format(WeightFormat format, const quant::QuantizationSpec& spec) {
 
 void check_salient_channels(WeightFormat format) {
   if (!row_of(format).packed) return;
-  throw Error(ErrorKind::kUnsupported,
-              fmt::format("salient_ratio: input channels kept in float; format {} packs every channel of a linear", to_string(format)))
+  throw Error(
+      ErrorKind::kUnsupported,
+      fmt::format("salient_ratio: input channels kept in float; format {} packs every channel of a linear", to_string(format)))
       .with_hint("formats that can hold them: " + names_where([](const WeightFormatRow& row) { return !row.packed; }) +
                  "; or salient_ratio 0");
 }
@@ -138,7 +141,8 @@ void check_salient_channels(WeightFormat format) {
 void check_mixed_bits(WeightFormat format) {
   const auto fits = [](const WeightFormatRow& row) { return row.mixed && row.rounds; };
   if (fits(row_of(format))) return;
-  throw Error(ErrorKind::kUnsupported, fmt::format("target_bits: bits chosen by module; format {} has no such thing", to_string(format)))
+  throw Error(ErrorKind::kUnsupported,
+              fmt::format("target_bits: bits chosen by module; format {} has no such thing", to_string(format)))
       .with_hint("formats that have: " + names_where(fits) + "; or target_bits 0");
 }
 

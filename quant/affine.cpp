@@ -95,7 +95,8 @@ void check_shapes(const at::Tensor& weight, const AffineOptions& options) {
 
 // Calls visit(row, group, scaled weights of the group, parameters, codes as floats).
 template <typename Visit>
-void for_each_group(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip, Visit visit) {
+void for_each_group(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip,
+                    Visit visit) {
   const int64_t rows = weight.size(0);
   const int64_t columns = weight.size(1);
   const int64_t group = options.group_size;
@@ -148,11 +149,12 @@ QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& o
   auto* codes = result.codes.data_ptr<uint8_t>();
   auto* zeros = result.zeros.data_ptr<uint8_t>();
   auto* scales = result.scales.data_ptr<float>();
-  for_each_group(weight, {}, options, clip, [&](int64_t row, int64_t g, const float*, GroupParameters parameters, const float* found) {
-    to_bytes(found, options.group_size, codes + row * columns + g * options.group_size);
-    zeros[row * groups + g] = static_cast<uint8_t>(parameters.zero);
-    scales[row * groups + g] = parameters.scale;
-  });
+  for_each_group(weight, {}, options, clip,
+                 [&](int64_t row, int64_t g, const float*, GroupParameters parameters, const float* found) {
+                   to_bytes(found, options.group_size, codes + row * columns + g * options.group_size);
+                   zeros[row * groups + g] = static_cast<uint8_t>(parameters.zero);
+                   scales[row * groups + g] = parameters.scale;
+                 });
   return result;
 }
 
@@ -186,7 +188,8 @@ at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, con
   return result;
 }
 
-void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip, const at::Tensor& error) {
+void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip,
+                              const at::Tensor& error) {
   check_shapes(weight, options);
   const int64_t columns = weight.size(1);
   auto* out = error.data_ptr<float>();

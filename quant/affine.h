@@ -1,7 +1,8 @@
 // Affine (integer) weight quantization by groups of input channels: w ~ (code - zero) * scale.
 //
-// Codes are computed with the scales that will be stored: scales are rounded to fp16 first, so that what a runtime dequantizes is what was
-// searched for. The range of an asymmetric group is extended to contain 0, so that a zero weight stays zero and the zero point fits its bits.
+// Codes are computed with the scales that will be stored: scales are rounded to fp16 first, so that what a runtime dequantizes is
+// what was searched for. The range of an asymmetric group is extended to contain 0, so that a zero weight stays zero and the zero
+// point fits its bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,8 +13,8 @@ namespace salient::quant {
 
 struct AffineOptions {
   int bits = 4;
-  int64_t group_size = 128;  // resolved: divides in_features
-  bool zero_point = true;    // false: symmetric, zero = 2^(bits-1)
+  int64_t group_size = 128;                // resolved: divides in_features
+  bool zero_point = true;                  // false: symmetric, zero = 2^(bits-1)
   at::ScalarType scale_dtype = at::kHalf;  // float16 or bfloat16: what scales are rounded to before codes are chosen
 };
 
@@ -29,7 +30,8 @@ struct ClipRange {
   at::Tensor high;  // float32 [out_features, groups], multiplies max(w, 0)
 };
 
-// weight: float32 [out_features, in_features], finite. `clip` may be null. Errors: invalid argument when group_size does not divide.
+// weight: float32 [out_features, in_features], finite. `clip` may be null. Errors: invalid argument when group_size does not
+// divide.
 QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& options, const ClipRange* clip = nullptr);
 
 // float32 [out_features, in_features]
@@ -41,9 +43,11 @@ at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, con
                               const ClipRange* clip = nullptr);
 
 // The same, written to `error`: contiguous float32 of the weight's shape, or [groups, out_features, group_size].
-void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip, const at::Tensor& error);
+void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip,
+                              const at::Tensor& error);
 
-// The scale as it is stored in float16 or bfloat16: the nearest, between 2^-24 and 65504. Below 2^-14 fp16 loses bits but still works; zero would not.
+// The scale as it is stored in float16 or bfloat16: the nearest, between 2^-24 and 65504. Below 2^-14 fp16 loses bits but still
+// works; zero would not.
 float to_stored_scale(float scale, at::ScalarType dtype = at::kHalf);
 
 // -1 -> in_features. Errors: invalid argument naming the sizes that do divide.

@@ -12,7 +12,7 @@
 namespace salient::quant {
 namespace {
 constexpr int64_t kFactoredColumns = 128;  // that are factorized at a time
-constexpr int64_t kSolvedRows = 32;      // below them that are solved for at a time
+constexpr int64_t kSolvedRows = 32;        // below them that are solved for at a time
 }  // namespace
 
 bool factorize_cholesky(const at::Tensor& matrix) {

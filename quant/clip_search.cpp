@@ -33,7 +33,8 @@ at::Tensor diagonal_blocks(const at::Tensor& gram, int64_t group) {
 }
 
 // d^T G_g d for each group of each row, [rows, groups], of what `range` (null: the full one) leaves of the weight.
-at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options, const ClipRange* range, const at::Tensor& blocks) {
+at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options, const ClipRange* range,
+                          const at::Tensor& blocks) {
   const int64_t rows = weight.size(0);
   const int64_t groups = blocks.size(0);
   const int64_t group = blocks.size(1);
@@ -80,8 +81,8 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     const auto constant = [&](double value) { return at::full({count, groups}, value, at::kFloat); };
     const auto factor = [&](int step) { return 1.0 - search.max_shrink * step / (search.steps - 1); };
     for (int i = 1; i < search.steps; ++i) try_range({constant(factor(i)), constant(factor(i))});
-    // Then each end in turn with the other held: a third of the work of trying all pairs, and on the demo model no worse by more than
-    // noise. A symmetric range has one magnitude, so that its two ends can only shrink together.
+    // Then each end in turn with the other held: a third of the work of trying all pairs, and on the demo model no worse by more
+    // than noise. A symmetric range has one magnitude, so that its two ends can only shrink together.
     if (options.zero_point) {
       const at::Tensor high = best_high;
       for (int i = 0; i < search.steps; ++i) try_range({constant(factor(i)), high});

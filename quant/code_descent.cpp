@@ -125,12 +125,8 @@ void descend_chunk(const QuantizedWeight& quantized, const at::Tensor& weight, c
   at::Tensor gradient = product(error, gram);
   const float* g = gram.const_data_ptr<float>();
   const at::Tensor zeros = quantized.zeros.to(at::kFloat).contiguous();
-  const Row first{quantized.codes.data_ptr<uint8_t>(),
-                  zeros.const_data_ptr<float>(),
-                  quantized.scales.const_data_ptr<float>(),
-                  weight.const_data_ptr<float>(),
-                  error.data_ptr<float>(),
-                  gradient.data_ptr<float>()};
+  const Row first{quantized.codes.data_ptr<uint8_t>(), zeros.const_data_ptr<float>(), quantized.scales.const_data_ptr<float>(),
+                  weight.const_data_ptr<float>(),      error.data_ptr<float>(),       gradient.data_ptr<float>()};
   const at::Tensor codes_before = quantized.codes.clone();
   const uint8_t* before = codes_before.const_data_ptr<uint8_t>();
   const auto row_at = [&](int64_t row) {

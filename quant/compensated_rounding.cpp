@@ -27,9 +27,10 @@ constexpr int64_t kPanel = 128;
 constexpr int64_t kLine = 16;          // floats of a line of cache
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
 
-// Rounds the columns of one row in [0, columns) of a panel. target: what to round, brought up to date here; step, zero: of each column; codes, error: out.
-SALIENT_CLONES void round_panel(float* target, const float* factor, int64_t factor_stride, const float* step, const float* zero, float levels,
-                                int64_t columns, float* codes, float* error) {
+// Rounds the columns of one row in [0, columns) of a panel. target: what to round, brought up to date here; step, zero: of each
+// column; codes, error: out.
+SALIENT_CLONES void round_panel(float* target, const float* factor, int64_t factor_stride, const float* step, const float* zero,
+                                float levels, int64_t columns, float* codes, float* error) {
   for (int64_t k = 0; k < columns; ++k) {
     float code = target[k] / step[k] + zero[k];
     code = code > 1e6f ? 1e6f : (code < -1e6f ? -1e6f : code);
@@ -108,7 +109,8 @@ CompensationFactor factorize_gram(const at::Tensor& gram, const RoundingOptions&
   fail(ErrorKind::kInternal, "the Gram matrix of {} channels cannot be factorised", gram.size(0));
 }
 
-QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, const AffineOptions& options, const ClipRange* clip) {
+QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, const AffineOptions& options,
+                                  const ClipRange* clip) {
   return round_compensated(weight, factor, quantize_affine(weight, options, clip), options.bits);
 }
 
@@ -121,7 +123,8 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
   const float levels = static_cast<float>((1 << bits) - 1);
   const at::Tensor float_zeros = start.zeros.to(at::kFloat).contiguous();
   const int64_t* order = factor.order.defined() ? factor.order.const_data_ptr<int64_t>() : nullptr;
-  // In the order of rounding: what is rounded (brought up to date as columns are done), and the untouched weight, which becomes the error.
+  // In the order of rounding: what is rounded (brought up to date as columns are done), and the untouched weight, which becomes the
+  // error.
   at::Tensor target = factor.order.defined() ? weight.index_select(1, factor.order) : weight.clone();
   at::Tensor error = target.clone();
   const float* u = factor.factor.const_data_ptr<float>();
@@ -143,8 +146,8 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
           step[static_cast<size_t>(k)] = scales[row * groups + column / group_size];
           zero[static_cast<size_t>(k)] = zeros[row * groups + column / group_size];
         }
-        round_panel(t + row * columns + begin, u + begin * columns + begin, columns, step.data(), zero.data(), levels, count, found.data(),
-                    e + row * columns + begin);
+        round_panel(t + row * columns + begin, u + begin * columns + begin, columns, step.data(), zero.data(), levels, count,
+                    found.data(), e + row * columns + begin);
         for (int64_t k = 0; k < count; ++k) {
           const int64_t column = order != nullptr ? order[begin + k] : begin + k;
           codes[row * columns + column] = static_cast<uint8_t>(found[static_cast<size_t>(k)]);

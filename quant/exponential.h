@@ -6,8 +6,9 @@
 
 namespace salient::quant {
 
-// In float32 with an error below 1.5 units in the last place (tested over all of its range). Below -87.33 it is 0, where e^x is less than the smallest
-// normal number; from 88.73 on infinity; NaN stays NaN. x = n ln 2 + r, and a polynomial of r (Cephes, expf: Moshier, netlib.org/cephes).
+// In float32 with an error below 1.5 units in the last place (tested over all of its range). Below -87.33 it is 0, where e^x is
+// less than the smallest normal number; from 88.73 on infinity; NaN stays NaN. x = n ln 2 + r, and a polynomial of r (Cephes, expf:
+// Moshier, netlib.org/cephes).
 [[gnu::always_inline]] inline float exponential(float x) {
   constexpr float kRounder = 12582912.0F;  // 1.5 * 2^23: adding it leaves the nearest whole number in the low bits
   const float below = x > 88.8F ? 88.8F : x;

@@ -23,7 +23,8 @@ inline __attribute__((always_inline)) uint64_t spread(uint64_t halves) {
 }
 
 // A word's low halves are channels 0, 2, 4, 6, its high ones 1, 3, 5, 7.
-SALIENT_CLONES void read_rows(const int32_t* __restrict words, int64_t stride, int64_t count, int64_t rows, uint8_t* __restrict codes) {
+SALIENT_CLONES void read_rows(const int32_t* __restrict words, int64_t stride, int64_t count, int64_t rows,
+                              uint8_t* __restrict codes) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t w = 0; w < count; ++w) {
       const auto word = static_cast<uint64_t>(static_cast<uint32_t>(words[row * stride + w]));

@@ -85,7 +85,11 @@ constexpr std::array kLayouts = {
     Layout{GgmlType::kQ5_1, {5, 32}, 4, 1, 0, [](int e) { return with_fifth_bit(4, half_block_nibble(8, e), e); }, with_minimum},
     Layout{GgmlType::kQ8_0, {8, 32}, 8, 0, 0x80, [](int e) { return Place{2 + e}; }, symmetric<128>},
     Layout{GgmlType::kQ4_K, {4, 32}, 4, 0, 0, [](int e) { return k_nibble(16, e); }, k_affine},
-    Layout{GgmlType::kQ5_K, {5, 32}, 4, 1, 0,
+    Layout{GgmlType::kQ5_K,
+           {5, 32},
+           4,
+           1,
+           0,
            [](int e) {
              const Place low = k_nibble(48, e);
              return Place{low.low_byte, low.low_shift, 16 + e % 32, e / 32};
@@ -120,9 +124,10 @@ template <typename Visit>
 void for_each_block(const at::Tensor& blocks, int64_t block_bytes, Visit visit) {
   const int64_t row_bytes = blocks.size(1);
   const int64_t row_blocks = row_bytes / block_bytes;
-  at::parallel_for(0, blocks.size(0), std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, row_bytes)), [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin * row_blocks; block < end * row_blocks; ++block) visit(block);
-  });
+  at::parallel_for(0, blocks.size(0), std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, row_bytes)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t block = begin * row_blocks; block < end * row_blocks; ++block) visit(block);
+                   });
 }
 
 }  // namespace
@@ -141,7 +146,8 @@ QuantizedWeight read_ggml_codes(const at::Tensor& blocks, GgmlType type) {
   const auto places = places_of(layout, elements);
   const at::Tensor bytes = blocks.contiguous();
   const std::vector<int64_t> scale_shape{blocks.size(0), columns / layout.codes.group_size};
-  QuantizedWeight result{at::empty({blocks.size(0), columns}, at::kByte), at::empty(scale_shape, at::kFloat), at::empty(scale_shape, at::kFloat)};
+  QuantizedWeight result{at::empty({blocks.size(0), columns}, at::kByte), at::empty(scale_shape, at::kFloat),
+                         at::empty(scale_shape, at::kFloat)};
   const auto* source = bytes.const_data_ptr<uint8_t>();
   auto* codes = result.codes.data_ptr<uint8_t>();
   auto* zeros = result.zeros.data_ptr<float>();
@@ -169,7 +175,8 @@ at::Tensor with_ggml_codes(const at::Tensor& blocks, GgmlType type, const at::Te
   const GgmlTypeInfo& info = ggml_type_info(type);
   const int64_t elements = info.block_elements;
   const auto places = places_of(layout, elements);
-  if (codes.size(0) != blocks.size(0) || codes.size(1) != blocks.size(1) / info.block_bytes * elements || codes.scalar_type() != at::kByte)
+  if (codes.size(0) != blocks.size(0) || codes.size(1) != blocks.size(1) / info.block_bytes * elements ||
+      codes.scalar_type() != at::kByte)
     fail(ErrorKind::kInternal, "codes do not fit the blocks of type {}", info.name);
   at::Tensor result = blocks.clone(at::MemoryFormat::Contiguous);
   const at::Tensor source = codes.contiguous();

@@ -69,7 +69,8 @@ void GgmlScaleChoice::add_error(const at::Tensor& weight, GgmlType type, bool no
   double identity = 0;
   for (Measured& candidate : candidates_) {
     const at::Tensor scaled = measured * candidate.scales.scales;
-    const at::Tensor gram = divided_gram(statistics_.gram, candidate.scales.scales);  // of one candidate at a time: it may be a gigabyte
+    const at::Tensor gram =
+        divided_gram(statistics_.gram, candidate.scales.scales);  // of one candidate at a time: it may be a gigabyte
     const at::Tensor blocks = quantize_ggml(scaled, type, ggml_importance(gram));
     const double error = output_error(dequantize_ggml(blocks, type) - scaled, gram, statistics_.rows) / share;
     if (&candidate == &candidates_.front()) identity = error;

@@ -46,7 +46,8 @@ QuantizedWeight compensate(const WeightToRound& weight, const Trusted& by, const
 }
 
 WeightToRound evenly_spread_rows(const WeightToRound& weight) {
-  const at::Tensor rows = at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kGramChoiceRows), at::kLong);
+  const at::Tensor rows =
+      at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kGramChoiceRows), at::kLong);
   WeightToRound part{weight.weight.index_select(0, rows).contiguous(), weight.options, {}, {}};
   if (weight.range() != nullptr) part.clip = {weight.clip.low.index_select(0, rows), weight.clip.high.index_select(0, rows)};
   if (const QuantizedWeight& start = weight.start; start.codes.defined())

@@ -1,7 +1,9 @@
-// Rounding of all weights that read one input, with its Gram matrix: the factorisation that they share, and how far its off-diagonal part is trusted.
+// Rounding of all weights that read one input, with its Gram matrix: the factorisation that they share, and how far its
+// off-diagonal part is trusted.
 //
-// What columns do for each other is learnt from the calibration rows, and compensation that fits them too closely makes other text worse. So the
-// off-diagonal part is multiplied by the factor that leaves the least error on rows that were held back; a factor of 0 is rounding to nearest.
+// What columns do for each other is learnt from the calibration rows, and compensation that fits them too closely makes other text
+// worse. So the off-diagonal part is multiplied by the factor that leaves the least error on rows that were held back; a factor of
+// 0 is rounding to nearest.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,7 +22,8 @@ struct WeightToRound {
   at::Tensor weight;
   AffineOptions options;
   ClipRange clip;  // undefined tensors = full ranges
-  // Rounded already by a format's own quantizer, whose scales and zero points are kept; undefined tensors = quantize_affine(weight, options, clip).
+  // Rounded already by a format's own quantizer, whose scales and zero points are kept; undefined tensors = quantize_affine(weight,
+  // options, clip).
   QuantizedWeight start = {};
 
   const ClipRange* range() const { return clip.low.defined() ? &clip : nullptr; }
@@ -28,8 +31,9 @@ struct WeightToRound {
 
 struct RoundedWeight {
   QuantizedWeight weight;
-  double held_back_nearest = -1;  // error for each held-back row, summed over the output channels, rounded to nearest; -1 when none were held back
-  double held_back_error = -1;    // the same with the factor chosen, from the other rows alone
+  double held_back_nearest =
+      -1;  // error for each held-back row, summed over the output channels, rounded to nearest; -1 when none were held back
+  double held_back_error = -1;  // the same with the factor chosen, from the other rows alone
 };
 
 struct RoundedWeights {

@@ -20,10 +20,12 @@ namespace {
 
 constexpr float kLowest = -128.0f;
 constexpr float kHighest = 127.0f;
-constexpr float kScaleOfZeros = std::numeric_limits<float>::epsilon();  // compressed-tensors' choice; the codes are 0 whatever it is
-constexpr int64_t kParallelElements = 1 << 15;                          // that are worth a thread
+constexpr float kScaleOfZeros =
+    std::numeric_limits<float>::epsilon();      // compressed-tensors' choice; the codes are 0 whatever it is
+constexpr int64_t kParallelElements = 1 << 15;  // that are worth a thread
 
-// As unsigned integers, magnitudes keep their order and NaN is above all of them. An integer maximum is also one that the compiler may compute in any order.
+// As unsigned integers, magnitudes keep their order and NaN is above all of them. An integer maximum is also one that the compiler
+// may compute in any order.
 SALIENT_CLONES float largest_magnitude(const float* x, int64_t n) {
   uint32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -52,7 +54,8 @@ Int8Rows on_cpu(const at::Tensor& x, float half_range, const at::Tensor& given) 
   const at::Tensor source = x.contiguous();
   const int64_t width = x.size(-1);
   const int64_t rows = width == 0 ? 0 : x.numel() / width;
-  const Int8Rows result = {at::empty(x.sizes(), at::kChar), given.defined() ? given.contiguous() : at::empty(row_shape(x), at::kFloat)};
+  const Int8Rows result = {at::empty(x.sizes(), at::kChar),
+                           given.defined() ? given.contiguous() : at::empty(row_shape(x), at::kFloat)};
   const float* from = source.const_data_ptr<float>();
   auto* codes = result.codes.mutable_data_ptr<int8_t>();
   const float* stored = given.defined() ? result.scales.const_data_ptr<float>() : nullptr;
@@ -104,6 +107,8 @@ at::Tensor from_int8_rows(const Int8Rows& rows, at::ScalarType dtype) {
   return rows.codes.to(at::kFloat).mul_(rows.scales.unsqueeze(-1)).to(dtype);
 }
 
-at::Tensor round_to_int8_rows(const at::Tensor& x) { return from_int8_rows(to_int8_rows(x, kCompressedTensorsHalfRange), x.scalar_type()); }
+at::Tensor round_to_int8_rows(const at::Tensor& x) {
+  return from_int8_rows(to_int8_rows(x, kCompressedTensorsHalfRange), x.scalar_type());
+}
 
 }  // namespace salient::quant

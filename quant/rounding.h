@@ -17,8 +17,8 @@ enum class RoundingKind : uint8_t { kNearest, kGram, kAdaround };
 // In which order columns are rounded.
 enum class ColumnOrder : uint8_t { kNatural, kActivation };  // as they lie; those with the largest inputs first
 
-std::string_view to_string(RoundingKind kind);   // "nearest", "gram", "adaround"
-std::string_view to_string(ColumnOrder order);   // "natural", "activation"
+std::string_view to_string(RoundingKind kind);  // "nearest", "gram", "adaround"
+std::string_view to_string(ColumnOrder order);  // "natural", "activation"
 // Errors: invalid argument. "rtn" is another name of "nearest".
 RoundingKind parse_rounding_kind(std::string_view name);
 ColumnOrder parse_column_order(std::string_view name);
@@ -27,7 +27,8 @@ struct RoundingOptions {
   RoundingKind kind = RoundingKind::kGram;
   ColumnOrder order = ColumnOrder::kActivation;
   double damping = 0.01;  // added to the diagonal, as a share of its mean
-  // What the off-diagonal part of the Gram matrix is multiplied by: 0 = no compensation, 1 = all of it. Nothing: chosen on held-back rows.
+  // What the off-diagonal part of the Gram matrix is multiplied by: 0 = no compensation, 1 = all of it. Nothing: chosen on
+  // held-back rows.
   std::optional<double> off_diagonal;
   int sweeps = 2;  // of descent on single codes after the compensated rounding
 };

@@ -23,7 +23,8 @@ namespace {
 constexpr double kWeightEpsilon = 1e-6;
 constexpr double kRatioEpsilon = 1e-4;
 constexpr double kLeastScale = 1e-4;
-// Rows that candidates are compared on first, of weights with at least twice as many; and how many of them, besides identity, are then compared on all rows.
+// Rows that candidates are compared on first, of weights with at least twice as many; and how many of them, besides identity, are
+// then compared on all rows.
 constexpr int64_t kSampleRows = 64;
 constexpr size_t kFinalists = 4;
 constexpr int64_t kProductRows = 2048;  // of the errors of several candidates that are multiplied at a time
@@ -39,7 +40,9 @@ at::Tensor average_tied(const at::Tensor& values, const at::Tensor& tie) {
 
 at::Tensor candidate_scales(const std::string& kind, double ratio, const at::Tensor& x, const at::Tensor& w) {
   if (kind == "identity") return at::ones_like(x);
-  const auto power = [](const at::Tensor& base, double exponent) { return elementwise(base, [&](const at::Tensor& part) { return part.pow(exponent); }); };
+  const auto power = [](const at::Tensor& base, double exponent) {
+    return elementwise(base, [&](const at::Tensor& part) { return part.pow(exponent); });
+  };
   at::Tensor s = power(x, ratio);
   if (kind == "duo") s = s / (power(w, 1.0 - ratio) + kRatioEpsilon);
   s = s.clamp_min(kLeastScale);
@@ -56,10 +59,10 @@ at::Tensor sample_rows(const at::Tensor& weight) {
   return step < 2 ? weight : weight.slice(0, 0, step * kSampleRows, step).contiguous();
 }
 
-// What each of `scales` leaves of `weight`. Several candidates share a product with the Gram matrix: small products cost more in getting started than in
-// work. `most_rows`: of a product.
-std::vector<double> candidate_errors(const at::Tensor& weight, const std::vector<at::Tensor>& scales, const InputStatistics& statistics,
-                                     const AffineOptions& options, int64_t most_rows) {
+// What each of `scales` leaves of `weight`. Several candidates share a product with the Gram matrix: small products cost more in
+// getting started than in work. `most_rows`: of a product.
+std::vector<double> candidate_errors(const at::Tensor& weight, const std::vector<at::Tensor>& scales,
+                                     const InputStatistics& statistics, const AffineOptions& options, int64_t most_rows) {
   std::vector<double> errors(scales.size(), 0.0);
   const int64_t slice = std::min(most_rows, weight.size(0));
   const auto together = static_cast<size_t>(std::max<int64_t>(1, std::min(most_rows, kProductRows) / slice));
@@ -69,8 +72,11 @@ std::vector<double> candidate_errors(const at::Tensor& weight, const std::vector
     for (size_t first = 0; first < scales.size(); first += together) {
       const auto count = static_cast<int64_t>(std::min(together, scales.size() - first));
       const at::Tensor left = at::empty({count, part.size(0), part.size(1)}, at::kFloat);
-      for (int64_t i = 0; i < count; ++i) write_quantization_error(part, scales[first + static_cast<size_t>(i)], options, nullptr, left[i]);
-      const at::Tensor sums = output_error_by_row(left.flatten(0, 1), statistics.gram, statistics.rows).view({count, -1}).sum(1, /*keepdim=*/false, at::kDouble);
+      for (int64_t i = 0; i < count; ++i)
+        write_quantization_error(part, scales[first + static_cast<size_t>(i)], options, nullptr, left[i]);
+      const at::Tensor sums = output_error_by_row(left.flatten(0, 1), statistics.gram, statistics.rows)
+                                  .view({count, -1})
+                                  .sum(1, /*keepdim=*/false, at::kDouble);
       for (int64_t i = 0; i < count; ++i) errors[first + static_cast<size_t>(i)] += sums.const_data_ptr<double>()[i];
     }
   }
@@ -149,7 +155,8 @@ void ScaleSearch::add_error(const at::Tensor& weight, const AffineOptions& optio
   const bool compare = none_worse || first_ == 0;
   if (compare) scales.push_back(candidates_.front().scales);
   for (size_t i = std::max<size_t>(1, first_); i < candidates_.size(); ++i) scales.push_back(candidates_[i].scales);
-  const std::vector<double> errors = candidate_errors(measured, scales, statistics_, options, rows_in_memory(options_.max_chunk_memory, weight.size(1)));
+  const std::vector<double> errors =
+      candidate_errors(measured, scales, statistics_, options, rows_in_memory(options_.max_chunk_memory, weight.size(1)));
   const double identity = compare ? errors.front() / share : 0.0;
   if (first_ == 0) candidates_.front().error += identity;
   for (size_t i = std::max<size_t>(1, first_), at = compare ? 1 : 0; i < candidates_.size(); ++i, ++at) {

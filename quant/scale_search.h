@@ -1,9 +1,9 @@
 // AWQ's scale search (Lin et al., "AWQ: Activation-aware Weight Quantization", arXiv 2306.00978) on the Gram matrix.
 //
-// Input channels are multiplied by s before quantization and divided after, so that channels with large activations lose less. Candidates are
-// s = mean|x|^r and s = mean|x|^r / mean|w|^(1-r) ("duo") over a grid of r in [0, 1], both ends included, and identity, so that
-// the result is never worse than rounding to nearest by its own measure. Of weights with many rows the candidates are compared on some rows, evenly spread;
-// the best few and identity then on all of them.
+// Input channels are multiplied by s before quantization and divided after, so that channels with large activations lose less.
+// Candidates are s = mean|x|^r and s = mean|x|^r / mean|w|^(1-r) ("duo") over a grid of r in [0, 1], both ends included, and
+// identity, so that the result is never worse than rounding to nearest by its own measure. Of weights with many rows the candidates
+// are compared on some rows, evenly spread; the best few and identity then on all of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,11 +29,12 @@ struct ScaleSearchOptions {
   int grid = 20;  // steps of r
   DuoScaling duo = DuoScaling::kBoth;
   bool refine = true;  // after the grid: smaller steps of r around the best
-  int64_t max_chunk_memory = kDefaultChunkMemory;  // bytes of the temporaries for one weight; changes no result beyond the order of sums
+  int64_t max_chunk_memory =
+      kDefaultChunkMemory;  // bytes of the temporaries for one weight; changes no result beyond the order of sums
 };
 
 struct ScaleSearchResult {
-  at::Tensor scales;  // float32 [in_features]
+  at::Tensor scales;      // float32 [in_features]
   double rtn_error = 0;   // tr(D G D^T) / rows summed over the linears, with identity
   double best_error = 0;  // with `scales`
   std::string kind;       // "identity", "plain" or "duo"
@@ -45,8 +46,8 @@ struct ScaleSearchResult {
 class ScaleSearch {
  public:
   // `statistics` of the shared input must outlive the search.
-  // `tie`: empty, or int64 [in_features] with the index of the scale that each input channel must share with others (0 .. tied-1): how
-  // v_proj -> o_proj works under grouped-query attention.
+  // `tie`: empty, or int64 [in_features] with the index of the scale that each input channel must share with others (0 .. tied-1):
+  // how v_proj -> o_proj works under grouped-query attention.
   ScaleSearch(const InputStatistics& statistics, const ScaleSearchOptions& search, at::Tensor tie = {});
 
   // weight: float32 [out, in_features].
@@ -55,7 +56,8 @@ class ScaleSearch {
   void add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse = true);
   // The same with an error that was measured otherwise (a block's output): `error` is called with each candidate's scales.
   void add_error(const std::function<double(const at::Tensor& scales)>& error);
-  // Whether every weight must be shown again: for candidates around the best one of the grid, and for the best few on all rows. Twice at most.
+  // Whether every weight must be shown again: for candidates around the best one of the grid, and for the best few on all rows.
+  // Twice at most.
   bool refine();
   ScaleSearchResult finish() const;
   // Identity, then the best `count` of the other candidates, the best first: to be compared by a dearer measure.
@@ -78,7 +80,7 @@ class ScaleSearch {
   ScaleSearchOptions options_;
   at::Tensor tie_;
   std::vector<Candidate> candidates_;
-  size_t first_ = 0;          // candidates that are being measured: this one and those after it, and identity for comparison
+  size_t first_ = 0;  // candidates that are being measured: this one and those after it, and identity for comparison
   Stage stage_ = Stage::kGrid;
   bool sampled_ = false;      // some weight was measured on a part of its rows
   at::Tensor magnitude_sum_;  // float64 [in_features]
@@ -86,8 +88,8 @@ class ScaleSearch {
 };
 
 // The same for linears that are all in memory and quantized alike. weights: float32 [out_i, in_features].
-ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics, const AffineOptions& options,
-                                const ScaleSearchOptions& search, const at::Tensor& tie = {});
+ScaleSearchResult search_scales(const std::vector<at::Tensor>& weights, const InputStatistics& statistics,
+                                const AffineOptions& options, const ScaleSearchOptions& search, const at::Tensor& tie = {});
 
 // Mean over all rows of |w| relative to the largest |w| of its group: float32 [in_features] in (0, 1].
 at::Tensor relative_weight_magnitude(const std::vector<at::Tensor>& weights, int64_t group_size);

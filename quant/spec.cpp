@@ -87,8 +87,9 @@ void validate(const QuantizationSpec& spec) {
   check_bits("activation_bits", spec.activation_bits, {4, 8, 16});
   check_bits("kv_cache_bits", spec.kv_cache_bits, {2, 4, 8, 16});
   if (spec.group_size != -1 && spec.group_size < kSmallestGroup) {
-    fail(ErrorKind::kInvalidArgument, "quantization spec: group_size is {}, expected -1 (one group for each output channel) or at least {}",
-         spec.group_size, kSmallestGroup);
+    fail(ErrorKind::kInvalidArgument,
+         "quantization spec: group_size is {}, expected -1 (one group for each output channel) or at least {}", spec.group_size,
+         kSmallestGroup);
   }
 }
 

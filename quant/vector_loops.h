@@ -1,5 +1,5 @@
-// The loops that row-wise searches and statistics spend their time in, built for several instruction sets; the best one is chosen when the
-// program starts.
+// The loops that row-wise searches and statistics spend their time in, built for several instruction sets; the best one is chosen
+// when the program starts.
 #pragma once
 
 #include <cstdint>

@@ -7,6 +7,7 @@
 namespace salient::models {
 namespace {
 
+// clang-format off
 constexpr Architecture kArchitectures[] = {
     {"llama", "Llama 2 and 3.x, Yi, SmolLM, TinyLlama", &kLlamaNames, {.max_position_embeddings = 2048}, configure_llama},
     {"mistral", "Mistral 7B, Nemo, Small (text)", &kLlamaNames, {.num_key_value_heads = 8, .max_position_embeddings = 131072}, configure_mistral},
@@ -111,6 +112,7 @@ constexpr Architecture kArchitectures[] = {
      {.num_key_value_heads = 2, .head_dim = 256, .max_position_embeddings = 32768, .partial_rotary_factor = 0.25}, configure_qwen3_5_moe},
     {"afmoe", "Trinity", &kAfmoeNames, {.head_dim = 128, .max_position_embeddings = 16384, .norm_eps = 1e-5}, configure_afmoe},
 };
+// clang-format on
 
 }  // namespace
 
@@ -120,7 +122,8 @@ const Architecture& find_architecture(std::string_view model_type, std::string_v
   for (const Architecture& row : kArchitectures) {
     if (row.model_type == model_type) return row;
   }
-  throw Error(ErrorKind::kUnsupported, describe_missing(model_type, text_model)).with_hint("salient architectures lists all that are");
+  throw Error(ErrorKind::kUnsupported, describe_missing(model_type, text_model))
+      .with_hint("salient architectures lists all that are");
 }
 
 }  // namespace salient::models

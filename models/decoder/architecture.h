@@ -1,5 +1,5 @@
-// The supported architectures: one table row each. A row holds the tensor names, what transformers' configuration class assumes where
-// config.json says nothing, and a function for what is peculiar to it. There is no class per model.
+// The supported architectures: one table row each. A row holds the tensor names, what transformers' configuration class assumes
+// where config.json says nothing, and a function for what is peculiar to it. There is no class per model.
 #pragma once
 
 #include <cstdint>

@@ -81,7 +81,8 @@ at::Tensor attend_float(const DecoderConfig& config, const AttentionTerms& terms
   const int64_t past_length = keys.size(2) - tokens;
   const auto joined = [&](const at::Tensor& output) { return output.transpose(1, 2).reshape({batch, tokens, -1}); };
   if (config.attention_softcap > 0.0 || terms.sinks.defined()) {
-    const BlockMask open = terms.mask.causal ? BlockMask{causal_mask(tokens, past_length, query.scalar_type(), query.device())} : terms.mask;
+    const BlockMask open =
+        terms.mask.causal ? BlockMask{causal_mask(tokens, past_length, query.scalar_type(), query.device())} : terms.mask;
     return joined(explicit_attention(config, terms.sinks, query, keys, values, open, terms.scale));
   }
   const at::Tensor& mask = terms.mask.mask;
@@ -103,7 +104,8 @@ at::Tensor part_of(const at::Tensor& x, int64_t dimension, int64_t begin, int64_
 }
 
 // keys, values: int8 with scales.
-at::Tensor attend_codes(const DecoderConfig& config, const AttentionTerms& terms, const at::Tensor& query, const KeysAndValues& seen) {
+at::Tensor attend_codes(const DecoderConfig& config, const AttentionTerms& terms, const at::Tensor& query,
+                        const KeysAndValues& seen) {
   const int64_t batch = query.size(0);
   const int64_t kv_heads = seen.keys.size(1);
   const int64_t group = query.size(1) / kv_heads;
@@ -150,8 +152,8 @@ KeysAndValues with_codes(const AttentionCall& call, const at::Tensor& keys, cons
   const auto scales = [&](const at::Tensor& own, const at::Tensor& stored) {
     return own.defined() ? own.narrow(2, 0, total) : stored.expand({keys.size(0), keys.size(1), total});
   };
-  return {call.cache->keys.narrow(2, 0, total), call.cache->values.narrow(2, 0, total), scales(call.cache->key_scales, call.kv.key_scale),
-          scales(call.cache->value_scales, call.kv.value_scale)};
+  return {call.cache->keys.narrow(2, 0, total), call.cache->values.narrow(2, 0, total),
+          scales(call.cache->key_scales, call.kv.key_scale), scales(call.cache->value_scales, call.kv.value_scale)};
 }
 
 struct Projected {
@@ -251,10 +253,13 @@ at::Tensor attend(const AttentionCall& call, const at::Tensor& query, const Keys
   const AttentionTerms terms = {call.weights.at(ParameterSlot::kSinks), mask, call.scale(query.size(3))};
   const bool plain = config.attention_softcap <= 0.0 && !terms.sinks.defined();
   if (tokens == 1 && plain) {
-    if (at::Tensor output = decode_attention(query, seen.keys, seen.values, terms.mask.mask, terms.scale, seen.key_scales, seen.value_scales);
-        output.defined()) return output;
+    if (at::Tensor output =
+            decode_attention(query, seen.keys, seen.values, terms.mask.mask, terms.scale, seen.key_scales, seen.value_scales);
+        output.defined())
+      return output;
   }
-  return seen.key_scales.defined() ? attend_codes(config, terms, query, seen) : attend_float(config, terms, query, seen.keys, seen.values);
+  return seen.key_scales.defined() ? attend_codes(config, terms, query, seen)
+                                   : attend_float(config, terms, query, seen.keys, seen.values);
 }
 
 at::Tensor attend_with_cache(const AttentionCall& call, const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values) {

@@ -4,8 +4,8 @@
 //   h = x + residual_multiplier * a
 //   y = h + residual_multiplier * norm_mlp_output(mlp(norm_mlp_input(h)))
 //
-// where norms that an architecture lacks are left out. With a parallel residual the MLP reads norm_mlp_input(x), or, without such a norm, what
-// attention reads. The two halves can be run apart: between them experts may be loaded a few at a time.
+// where norms that an architecture lacks are left out. With a parallel residual the MLP reads norm_mlp_input(x), or, without such a
+// norm, what attention reads. The two halves can be run apart: between them experts may be loaded a few at a time.
 #pragma once
 
 #include <ATen/core/Tensor.h>

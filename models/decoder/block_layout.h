@@ -24,7 +24,7 @@ struct LinearId {
 
 // The distinct inputs of linears: what calibration keeps statistics of.
 enum class InputSlot : uint8_t {
-  kAttentionInput,   // also the MLP's where both share one norm
+  kAttentionInput,  // also the MLP's where both share one norm
   kQueryLatent,
   kKvLatent,
   kAttentionOutput,  // what o_proj reads
@@ -46,7 +46,7 @@ struct FusedPart {
   int64_t experts = 0;    // of the tensor
   int64_t row_begin = 0;  // rows row_begin, row_begin + row_step, ... of the expert's [rows, in] matrix are this linear's
   int64_t row_step = 1;
-  int64_t rows = 0;       // of the whole matrix
+  int64_t rows = 0;  // of the whole matrix
   bool transposed = false;
 };
 
@@ -95,11 +95,12 @@ BlockLayout block_layout(const DecoderConfig& config, int64_t block);
 // The linears of one expert of a block: gate_proj, up_proj, down_proj or what the architecture has in their place.
 std::vector<LinearSpec> expert_layout(const DecoderConfig& config, int64_t block, int64_t expert);
 
-// The module that a block's output projection is in, "model.layers.3.self_attn": what compressed-tensors names the scales of keys and values after.
+// The module that a block's output projection is in, "model.layers.3.self_attn": what compressed-tensors names the scales of keys
+// and values after.
 std::string attention_module(const DecoderConfig& config, int64_t block);
 
-// Output row of a linear that feeds each channel of attention's output, int64 [heads * value head_dim]: for v_proj, a fused qkv_proj or
-// kv_b_proj. Under grouped-query attention several channels share a row.
+// Output row of a linear that feeds each channel of attention's output, int64 [heads * value head_dim]: for v_proj, a fused
+// qkv_proj or kv_b_proj. Under grouped-query attention several channels share a row.
 std::vector<int64_t> value_rows(const DecoderConfig& config, LinearSlot slot);
 
 }  // namespace salient::models

@@ -12,8 +12,10 @@
 namespace salient::models {
 namespace {
 
-// A linear in codes; GPTQ's order, in which the channels of a group do not lie together, in float. `integers`: for activations in 8 bits.
-Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const at::Tensor& bias, at::ScalarType dtype, bool integers) {
+// A linear in codes; GPTQ's order, in which the channels of a group do not lie together, in float. `integers`: for activations in 8
+// bits.
+Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const at::Tensor& bias, at::ScalarType dtype,
+                   bool integers) {
   const at::Tensor kept_bias = bias.defined() ? bias.to(dtype) : bias;
   const auto fits = [&](int64_t group_size) { return integers && group_size <= quant::kMaxIntegerGroup; };
   if (const auto gemm = view_awq_gemm(checkpoint, spec.name, spec.out_features, spec.in_features)) {
@@ -29,7 +31,8 @@ Linear load_packed(const Checkpoint& checkpoint, const LinearSpec& spec, const a
   const auto& [codes, zeros, scales] = stored.weight;
   if (stored.channel_groups.defined()) {
     const at::Tensor zero = zeros.to(at::kFloat).index_select(1, stored.channel_groups);
-    return FloatLinear{((codes.to(at::kFloat) - zero) * scales.index_select(1, stored.channel_groups)).to(dtype), bias, /*from_codes=*/true};
+    return FloatLinear{((codes.to(at::kFloat) - zero) * scales.index_select(1, stored.channel_groups)).to(dtype), bias,
+                       /*from_codes=*/true};
   }
   const int64_t group_size = stored.layout.group_size;
   return with_context(spec.name, [&]() -> Linear {

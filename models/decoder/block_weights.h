@@ -56,17 +56,17 @@ bool has_weight(const Linear& linear);
 
 enum class LoadExperts : uint8_t { kNo, kYes };
 
-// One linear: in float, or quantized where the checkpoint has <module>.qweight (AutoAWQ's layouts, 4 bits) or <module>.weight_packed
-// (compressed-tensors, 2 to 8 bits, its own for each linear): models/io/packed_codes.h. Weights of GPTQ's order of channels
-// (weight_g_idx) become a float linear. `activation_bits`: 8 makes a quantized one as set_activation_bits does. Errors: those of
-// Checkpoint::load and load_codes.
+// One linear: in float, or quantized where the checkpoint has <module>.qweight (AutoAWQ's layouts, 4 bits) or
+// <module>.weight_packed (compressed-tensors, 2 to 8 bits, its own for each linear): models/io/packed_codes.h. Weights of GPTQ's
+// order of channels (weight_g_idx) become a float linear. `activation_bits`: 8 makes a quantized one as set_activation_bits does.
+// Errors: those of Checkpoint::load and load_codes.
 Linear load_linear(const Checkpoint& checkpoint, const LinearSpec& spec, at::ScalarType dtype, int activation_bits = 16);
 
 // Loads one block, each linear as load_linear does.
-BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype, at::Device device,
-                        LoadExperts experts = LoadExperts::kYes, int activation_bits = 16);
-MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int64_t expert, at::ScalarType dtype,
-                       at::Device device, int activation_bits = 16);
+BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, at::ScalarType dtype,
+                        at::Device device, LoadExperts experts = LoadExperts::kYes, int activation_bits = 16);
+MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config, int64_t block, int64_t expert,
+                       at::ScalarType dtype, at::Device device, int activation_bits = 16);
 
 // Module (norm, embedding) -> its weight and bias tensor names' values.
 Norm load_norm(const Checkpoint& checkpoint, const NormSpec& spec, at::ScalarType dtype, at::Device device);

@@ -29,7 +29,8 @@ size_t shared_blocks(const std::vector<TokenId>& prompt, const std::vector<Token
 
 class Generator {
  public:
-  Generator(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options, const ContinuousOptions& continuous)
+  Generator(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options,
+            const ContinuousOptions& continuous)
       : decoder_(decoder), prompts_(prompts), continuous_(continuous) {
     const auto room = static_cast<size_t>(decoder.config().max_position_embeddings);
     check_generation(options, prompts, room);
@@ -40,7 +41,8 @@ class Generator {
     }
     const auto capacity = static_cast<int64_t>(std::min(room, longest + static_cast<size_t>(options.max_new_tokens)));
     const int64_t row_bytes = std::max<int64_t>(1, capacity * static_cast<int64_t>(decoder.cache_bytes_per_token()));
-    const int64_t rows = std::clamp<int64_t>(continuous.cache_bytes / row_bytes, 1, std::min<int64_t>(continuous.max_rows, static_cast<int64_t>(prompts.size())));
+    const int64_t rows = std::clamp<int64_t>(continuous.cache_bytes / row_bytes, 1,
+                                             std::min<int64_t>(continuous.max_rows, static_cast<int64_t>(prompts.size())));
     slots_.resize(static_cast<size_t>(rows));
     cache_ = decoder.make_cache(rows, capacity);
   }
@@ -58,7 +60,8 @@ class Generator {
   const std::vector<TokenId>& prompt_of(const Slot& slot) const { return prompts_[*slot.prompt]; }
   bool reads_prompt(const Slot& slot) const { return slot.kept.size() < prompt_of(slot).size(); }
 
-  // Gives free slots to the next prompts. One that shares more with a prompt that is still being read than with what is there waits for that.
+  // Gives free slots to the next prompts. One that shares more with a prompt that is still being read than with what is there waits
+  // for that.
   void start_prompts() {
     for (; next_ < prompts_.size(); ++next_) {
       const std::vector<TokenId>& prompt = prompts_[next_];
@@ -79,7 +82,8 @@ class Generator {
       if (free == slots_.size() || promised > shared) return;
       if (donor != slots_.size() && !slots_[donor].prompt) free = donor;
       Slot& slot = slots_[free];
-      if (shared > 0 && donor != free) copy_slot(cache_, static_cast<int64_t>(donor), static_cast<int64_t>(free), static_cast<int64_t>(shared));
+      if (shared > 0 && donor != free)
+        copy_slot(cache_, static_cast<int64_t>(donor), static_cast<int64_t>(free), static_cast<int64_t>(shared));
       slot.kept.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(shared));
       slot.prompt = next_;
       result_.shared_tokens += static_cast<int64_t>(shared);
@@ -111,7 +115,8 @@ class Generator {
       const bool prompt = reads_prompt(slot);
       const std::vector<TokenId> tokens = next_tokens(slot, budget);
       if (tokens.empty()) continue;
-      batch.rows.push_back({static_cast<int64_t>(tokens.size()), static_cast<int64_t>(i), static_cast<int64_t>(slot.kept.size()), {}});
+      batch.rows.push_back(
+          {static_cast<int64_t>(tokens.size()), static_cast<int64_t>(i), static_cast<int64_t>(slot.kept.size()), {}});
       for (const TokenId id : tokens) {
         positions.push_back(static_cast<int64_t>(slot.kept.size()));
         ids.push_back(id);
@@ -167,8 +172,8 @@ class Generator {
 
 }  // namespace
 
-ContinuousResult generate_continuously(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options,
-                                       const ContinuousOptions& continuous) {
+ContinuousResult generate_continuously(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
+                                       const GenerationOptions& options, const ContinuousOptions& continuous) {
   const at::NoGradGuard no_grad;
   if (prompts.empty()) {
     check_generation(options, prompts, 0);

@@ -1,5 +1,5 @@
-// Generation where a row that ends makes room for the next prompt at once, so that the batch stays full (Yu et al., "Orca", OSDI 2022), and where a prompt
-// takes over the keys and values of a beginning that another one has already read.
+// Generation where a row that ends makes room for the next prompt at once, so that the batch stays full (Yu et al., "Orca", OSDI
+// 2022), and where a prompt takes over the keys and values of a beginning that another one has already read.
 #pragma once
 
 #include <functional>
@@ -24,10 +24,10 @@ struct ContinuousResult {
   int64_t steps = 0;                   // forward passes
 };
 
-// As generate(), to the same options but for `observer`. A row's result does not depend on the others or on their number, to the bit where
-// Decoder::hidden_states(RaggedBatch) does not. Prompts start in their order. Errors: those of generate(); unsupported where the
-// decoder does not run ragged rows of that length.
-ContinuousResult generate_continuously(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options,
-                                       const ContinuousOptions& continuous = {});
+// As generate(), to the same options but for `observer`. A row's result does not depend on the others or on their number, to the
+// bit where Decoder::hidden_states(RaggedBatch) does not. Prompts start in their order. Errors: those of generate(); unsupported
+// where the decoder does not run ragged rows of that length.
+ContinuousResult generate_continuously(const Decoder& decoder, const std::vector<std::vector<TokenId>>& prompts,
+                                       const GenerationOptions& options, const ContinuousOptions& continuous = {});
 
 }  // namespace salient::models

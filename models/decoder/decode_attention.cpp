@@ -49,12 +49,12 @@ bool applies(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& 
   const auto has_rows = [](const at::Tensor& x) { return x.is_cpu() && x.dim() == 4 && x.stride(3) == 1; };
   if (!has_rows(query) || !has_rows(keys) || !has_rows(values)) return false;
   const bool codes = keys.scalar_type() == at::kChar && values.scalar_type() == at::kChar;
-  const bool floats =
-      query.scalar_type() == at::kFloat && keys.scalar_type() == at::kFloat && values.scalar_type() == at::kFloat;
+  const bool floats = query.scalar_type() == at::kFloat && keys.scalar_type() == at::kFloat && values.scalar_type() == at::kFloat;
   if (!codes && !floats) return false;
   if (query.size(2) != 1 || keys.size(2) == 0 || query.size(3) != keys.size(3) || query.size(1) % keys.size(1) != 0) return false;
-  return !mask.defined() || (has_rows(mask) && mask.scalar_type() == query.scalar_type() && mask.size(1) == 1 && mask.size(2) == 1 &&
-                             mask.size(3) == keys.size(2) && (mask.size(0) == 1 || mask.size(0) == query.size(0)));
+  return !mask.defined() ||
+         (has_rows(mask) && mask.scalar_type() == query.scalar_type() && mask.size(1) == 1 && mask.size(2) == 1 &&
+          mask.size(3) == keys.size(2) && (mask.size(0) == 1 || mask.size(0) == query.size(0)));
 }
 
 }  // namespace
@@ -72,8 +72,8 @@ quant::CachedHead cached_head(const at::Tensor& cache, const at::Tensor& scales,
   return view;
 }
 
-void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const quant::CachedHead& keys, const quant::CachedHead& values, int64_t total,
-                    const float* mask, float scale, float* shares, float* out) {
+void attend_to_head(const float* queries, int64_t query_stride, int64_t group, const quant::CachedHead& keys,
+                    const quant::CachedHead& values, int64_t total, const float* mask, float scale, float* shares, float* out) {
   const quant::TileKernels& kernels = quant::tile_kernels(quant::best_instruction_set());
   for (int64_t first = 0; first < group; first += quant::kMaxQueries) {
     const int64_t count = std::min(quant::kMaxQueries, group - first);
@@ -89,8 +89,8 @@ void attend_to_head(const float* queries, int64_t query_stride, int64_t group, c
   }
 }
 
-at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale,
-                            const at::Tensor& key_scales, const at::Tensor& value_scales) {
+at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask,
+                            double scale, const at::Tensor& key_scales, const at::Tensor& value_scales) {
   if (!applies(query, keys, values, mask)) return {};
   const at::Tensor wide_query = query.to(at::kFloat);
   const at::Tensor wide_mask = mask.defined() ? mask.to(at::kFloat) : mask;
@@ -110,10 +110,10 @@ at::Tensor decode_attention(const at::Tensor& query, const at::Tensor& keys, con
     for (int64_t item = begin; item < end; ++item) {
       const int64_t row = item / kv_heads;
       const int64_t head = item % kv_heads;
-      attend_to_head(q + row * wide_query.stride(0) + head * group * wide_query.stride(1), wide_query.stride(1), group, cached_head(keys, key_scales, row, head),
-                     cached_head(values, value_scales, row, head), total,
-                     added == nullptr ? nullptr : added + (wide_mask.size(0) == 1 ? 0 : row * wide_mask.stride(0)), static_cast<float>(scale), shares.data(),
-                     out + (row * heads + head * group) * value_dim);
+      attend_to_head(q + row * wide_query.stride(0) + head * group * wide_query.stride(1), wide_query.stride(1), group,
+                     cached_head(keys, key_scales, row, head), cached_head(values, value_scales, row, head), total,
+                     added == nullptr ? nullptr : added + (wide_mask.size(0) == 1 ? 0 : row * wide_mask.stride(0)),
+                     static_cast<float>(scale), shares.data(), out + (row * heads + head * group) * value_dim);
     }
   });
   return result.to(query.scalar_type());

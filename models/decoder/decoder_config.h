@@ -1,4 +1,5 @@
-// The shape of a decoder as a value, read once from config.json; loading, the forward pass, the scaling groups and the writers all read it.
+// The shape of a decoder as a value, read once from config.json; loading, the forward pass, the scaling groups and the writers all
+// read it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -38,9 +39,9 @@ enum class HeadNorm : uint8_t {
 
 struct LayerConfig {
   AttentionKind attention = AttentionKind::kStandard;
-  int64_t sliding_window = 0;  // 0 = full attention
-  int64_t attention_chunk = 0; // > 0: positions see only those of their own chunk of so many (Llama 4)
-  int64_t rope = 0;            // index in DecoderConfig::ropes, -1 = none
+  int64_t sliding_window = 0;   // 0 = full attention
+  int64_t attention_chunk = 0;  // > 0: positions see only those of their own chunk of so many (Llama 4)
+  int64_t rope = 0;             // index in DecoderConfig::ropes, -1 = none
   bool moe = false;
 };
 
@@ -66,7 +67,7 @@ enum class RouterScore : uint8_t {
   kSoftmax,          // softmax over all experts, then the best are taken
   kSoftmaxOfChosen,  // the best are taken, then softmax over those
   kSigmoid,
-  kSparseMixer,      // one after the other, each weighed against the experts whose logit is near its own (arXiv 2409.12136)
+  kSparseMixer,  // one after the other, each weighed against the experts whose logit is near its own (arXiv 2409.12136)
 };
 
 // How groups of experts are ranked where only some groups may be chosen.
@@ -78,22 +79,22 @@ struct MoeConfig {
   int64_t intermediate_size = 0;
   int64_t shared_intermediate_size = 0;  // 0: no shared expert
   RouterScore score = RouterScore::kSoftmax;
-  bool normalize = false;             // the chosen weights are divided by their sum
-  double normalize_epsilon = 0.0;     // added to that sum
-  double normalize_minimum = 0.0;     // that sum is taken to be at least this
-  double router_jitter = 0.0;         // kSparseMixer: logits count as near up to twice this, relative to their size
-  double scaling_factor = 1.0;        // of the chosen weights, after normalizing
+  bool normalize = false;          // the chosen weights are divided by their sum
+  double normalize_epsilon = 0.0;  // added to that sum
+  double normalize_minimum = 0.0;  // that sum is taken to be at least this
+  double router_jitter = 0.0;      // kSparseMixer: logits count as near up to twice this, relative to their size
+  double scaling_factor = 1.0;     // of the chosen weights, after normalizing
   int64_t groups = 1;
   int64_t groups_per_token = 1;
   GroupScore group_score = GroupScore::kNone;
-  bool weight_input = false;     // the weight multiplies the expert's input, not its output (Llama 4)
+  bool weight_input = false;       // the weight multiplies the expert's input, not its output (Llama 4)
   bool fused_transposed = false;   // fused expert tensors are [experts, in, out]
   bool fused_either_way = false;   // or not: the checkpoint's shapes say it
   bool fused_interleaved = false;  // rows of gate and up alternate (gpt-oss)
   bool expert_bias = false;
   bool router_bias = false;
-  bool correction_row = false;     // the correction bias is stored as [1, experts]
-  double swiglu_limit = 0.0;     // gpt-oss: clamped, (up + 1) * gate * sigmoid(swiglu_alpha * gate); 0 = the plain product
+  bool correction_row = false;  // the correction bias is stored as [1, experts]
+  double swiglu_limit = 0.0;    // gpt-oss: clamped, (up + 1) * gate * sigmoid(swiglu_alpha * gate); 0 = the plain product
   double swiglu_alpha = 1.702;
 };
 
@@ -108,7 +109,8 @@ struct QueryGrowth {
 struct DecoderConfig {
   std::string model_type;
   TensorNames names;  // the architecture's, as this configuration has them
-  // Of a text model inside of a multimodal one (models/decoder/wrappers.h): which, and how its checkpoint spells the names. Else nullptr.
+  // Of a text model inside of a multimodal one (models/decoder/wrappers.h): which, and how its checkpoint spells the names. Else
+  // nullptr.
   const Wrapper* wrapper = nullptr;
   const TextSpelling* text_spelling = nullptr;
   int64_t vocab_size = 0;
@@ -122,48 +124,51 @@ struct DecoderConfig {
 
   NormKind norm_kind = NormKind::kRms;
   double norm_eps = 1e-6;
-  bool norm_bias = false;            // of the hidden-sized norms
-  bool norm_affine = true;           // false: norms without parameters (OLMo)
-  double latent_norm_eps = 1e-6;     // of kQueryLatent and kKvLatent
+  bool norm_bias = false;         // of the hidden-sized norms
+  bool norm_affine = true;        // false: norms without parameters (OLMo)
+  double latent_norm_eps = 1e-6;  // of kQueryLatent and kKvLatent
 
-  std::string hidden_act = "silu";   // as the table in models/decoder/activation.h names them
-  bool gated_mlp = true;             // act(gate) * up; otherwise act(up)
-  bool parallel_residual = false;    // attention and MLP both read the block's input; without kMlpInput also the same norm's output
-  bool residual_from_norm = false;   // a branch's output is added to what its norm gives, not to what the norm reads (BLOOM's option)
+  std::string hidden_act = "silu";  // as the table in models/decoder/activation.h names them
+  bool gated_mlp = true;            // act(gate) * up; otherwise act(up)
+  bool parallel_residual = false;   // attention and MLP both read the block's input; without kMlpInput also the same norm's output
+  bool residual_from_norm =
+      false;  // a branch's output is added to what its norm gives, not to what the norm reads (BLOOM's option)
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
   bool lm_head_bias = false;
 
-  // A fused qkv_proj's rows: `qkv_groups` times (queries, keys, values) of heads in equal shares. 1 = all queries, all keys, all values.
+  // A fused qkv_proj's rows: `qkv_groups` times (queries, keys, values) of heads in equal shares. 1 = all queries, all keys, all
+  // values.
   int64_t qkv_groups = 1;
   HeadNorm head_norm = HeadNorm::kEachHead;
   NormKind head_norm_kind = NormKind::kRms;
   bool head_norm_bias = false;
   bool head_norm_after_rope = false;
-  bool head_norm_affine = true;      // false: without parameters (Llama 4)
+  bool head_norm_affine = true;  // false: without parameters (Llama 4)
   bool head_norm_rotated_layers_only = false;
-  bool query_gate = false;           // q_proj gives each head's query and a gate of the same size; sigmoid(gate) multiplies the attention's output
-  double attention_scale = 0.0;      // 0: 1 / sqrt(head_dim)
-  double attention_softcap = 0.0;    // cap * tanh(logit / cap); 0 = none
+  bool query_gate =
+      false;  // q_proj gives each head's query and a gate of the same size; sigmoid(gate) multiplies the attention's output
+  double attention_scale = 0.0;    // 0: 1 / sqrt(head_dim)
+  double attention_softcap = 0.0;  // cap * tanh(logit / cap); 0 = none
   QueryGrowth query_growth;
-  double qkv_clip = 0.0;             // queries and keys, once normalized, and values are clamped to +-this; 0 = not
+  double qkv_clip = 0.0;  // queries and keys, once normalized, and values are clamped to +-this; 0 = not
 
   PositionKind position = PositionKind::kRope;
   std::vector<RopeConfig> ropes;
-  double alibi_max_bias = 8.0;       // attention with linear biases (arXiv 2108.12409): head h of n has slope 2^(-max_bias (h + 1) / n)
-  double alibi_multiplier = 1.0;     // of the biases
-  bool alibi_bfloat16 = false;       // slopes, positions and biases are rounded to bfloat16, as Falcon's are
-  int64_t position_offset = 0;       // learned positions: row of position 0
-  int64_t learned_positions = 0;     // learned positions: rows of the table
+  double alibi_max_bias = 8.0;  // attention with linear biases (arXiv 2108.12409): head h of n has slope 2^(-max_bias (h + 1) / n)
+  double alibi_multiplier = 1.0;  // of the biases
+  bool alibi_bfloat16 = false;    // slopes, positions and biases are rounded to bfloat16, as Falcon's are
+  int64_t position_offset = 0;    // learned positions: row of position 0
+  int64_t learned_positions = 0;  // learned positions: rows of the table
 
-  double embedding_multiplier = 1.0; // rounded to the activations' dtype before use, as transformers does for Gemma
+  double embedding_multiplier = 1.0;  // rounded to the activations' dtype before use, as transformers does for Gemma
   double residual_multiplier = 1.0;
   double logit_multiplier = 1.0;
   double logit_softcap = 0.0;
 
-  std::vector<LayerConfig> layers;   // [num_hidden_layers]
+  std::vector<LayerConfig> layers;  // [num_hidden_layers]
   LatentAttentionConfig latent;
   LinearAttentionConfig linear_attention;
   MoeConfig moe;
@@ -186,8 +191,8 @@ void add_generation_config(DecoderConfig& config, const Json& generation_config,
 
 // config.json of a folder, and generation_config.json where there is one. Errors: not found, corruption, unsupported.
 DecoderConfig load_decoder_config(const std::filesystem::path& folder);
-// The same, with the tensors' names as this checkpoint has them: published ones may lack the first part ("transformer.") of all names
-// but the head's, and those of a text model inside of a multimodal one are spelled in several ways.
+// The same, with the tensors' names as this checkpoint has them: published ones may lack the first part ("transformer.") of all
+// names but the head's, and those of a text model inside of a multimodal one are spelled in several ways.
 DecoderConfig load_decoder_config(const Checkpoint& checkpoint);
 
 }  // namespace salient::models

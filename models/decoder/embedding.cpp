@@ -30,7 +30,8 @@ EmbeddingWeights load_embedding(const Checkpoint& checkpoint, const DecoderConfi
   EmbeddingWeights weights;
   const std::string tokens(names.embedding);
   weights.tokens = view_tokens ? checkpoint.view(tokens)
-                               : checkpoint.load(tokens, {config.vocab_size, config.hidden_size}, kept_dtype(checkpoint, tokens, dtype, device), device);
+                               : checkpoint.load(tokens, {config.vocab_size, config.hidden_size},
+                                                 kept_dtype(checkpoint, tokens, dtype, device), device);
   if (!names.position_embedding.empty()) {
     weights.positions =
         checkpoint.load(std::string(names.position_embedding), {config.learned_positions, config.hidden_size}, dtype, device);
@@ -54,7 +55,8 @@ at::Tensor embed(const DecoderConfig& config, const EmbeddingWeights& weights, c
   return normalize(weights.norm, hidden).contiguous();
 }
 
-Linear load_head(const Checkpoint& checkpoint, const DecoderConfig& config, const EmbeddingWeights& embedding, at::ScalarType dtype, at::Device device) {
+Linear load_head(const Checkpoint& checkpoint, const DecoderConfig& config, const EmbeddingWeights& embedding, at::ScalarType dtype,
+                 at::Device device) {
   LinearSpec spec;
   spec.name = std::string(config.names.lm_head);
   spec.out_features = config.vocab_size;

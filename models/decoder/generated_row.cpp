@@ -91,8 +91,8 @@ GeneratedRow::GeneratedRow(const GenerationOptions& options, size_t row, size_t 
       random_(derive_seed(options.seed, fmt::format("row/{}", options.rows.empty() ? row : options.rows[row]))) {}
 
 bool GeneratedRow::advance(std::span<const float> logits, TokenId likeliest) {
-  // A broken model would look stupid, since some token is always the first. All logits are looked at behind the prompt alone, which costs as much as finding
-  // the likeliest; a NaN later on is the likeliest of its row.
+  // A broken model would look stupid, since some token is always the first. All logits are looked at behind the prompt alone, which
+  // costs as much as finding the likeliest; a NaN later on is the likeliest of its row.
   const bool finite = std::isfinite(logits[static_cast<size_t>(likeliest)]) &&
                       (!result_.ids.empty() || std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }));
   if (!finite) {
@@ -108,7 +108,8 @@ bool GeneratedRow::advance(std::span<const float> logits, TokenId likeliest) {
   result_.ids.push_back(id);
   if (options_->on_token) options_->on_token(row_, id);
   result_.stopped = contains_stop_string(result_.ids, *options_);
-  const bool full = result_.ids.size() >= static_cast<size_t>(options_->max_new_tokens) || prompt_tokens_ + result_.ids.size() >= room_;
+  const bool full =
+      result_.ids.size() >= static_cast<size_t>(options_->max_new_tokens) || prompt_tokens_ + result_.ids.size() >= room_;
   return !result_.stopped && !full;
 }
 

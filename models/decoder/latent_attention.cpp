@@ -1,6 +1,6 @@
-// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values are linear in a small latent vector that all heads share, the
-// positional part of the keys is one vector for all heads. The cache holds the keys and values themselves: for evaluation, where many tokens
-// are read at once, that costs less than making them anew from the latents in every call.
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values are linear in a small latent vector that all heads
+// share, the positional part of the keys is one vector for all heads. The cache holds the keys and values themselves: for
+// evaluation, where many tokens are read at once, that costs less than making them anew from the latents in every call.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 
@@ -29,7 +29,8 @@ at::Tensor latent_attention(const AttentionCall& call, const at::Tensor& x) {
   const BlockWeights& weights = call.weights;
   const int64_t rope = call.layer().rope;
   const auto turn = [&](const at::Tensor& t) {
-    return rope < 0 ? t : rotate(t, call.context.rotary[static_cast<size_t>(rope)], call.config.ropes[static_cast<size_t>(rope)].pairs);
+    return rope < 0 ? t
+                    : rotate(t, call.context.rotary[static_cast<size_t>(rope)], call.config.ropes[static_cast<size_t>(rope)].pairs);
   };
 
   call.observe(InputSlot::kAttentionInput, x);

@@ -41,7 +41,7 @@ namespace {
 int64_t max_register_rows(at::ScalarType dtype) { return dtype == at::kFloat ? 8 : 2; }
 
 constexpr int64_t kMaxHalfProductRows = 12;  // beyond them a float16 weight is converted in blocks
-constexpr int kHighestHalf = 15;  // code in half a byte
+constexpr int kHighestHalf = 15;             // code in half a byte
 constexpr int64_t kGrainElements = 1 << 15;
 
 ByteView view_of(const ByteLinear& linear) {
@@ -74,7 +74,8 @@ at::Tensor dequantize_with_operators(const ByteLinear& linear, int64_t begin, in
   return dequantize_codes(linear, linear.codes.narrow(0, begin, end - begin), begin);
 }
 
-// Codes of the output channels [begin, end) in their natural order, uint8 [end - begin, in_features], with tensor operators: any device.
+// Codes of the output channels [begin, end) in their natural order, uint8 [end - begin, in_features], with tensor operators: any
+// device.
 at::Tensor natural_codes(const PackedLinear& linear, int64_t begin, int64_t end) {
   const int64_t count = end - begin;
   const at::Tensor bytes = linear.packed.narrow(0, begin, count);
@@ -122,7 +123,8 @@ at::Tensor multiply_in_registers(const PackedLinear& linear, const at::Tensor& x
   const PackedView view = view_of(linear);
   const at::Tensor numbers = at::empty_like(input);
   const at::Tensor sums = at::empty({x.size(0), linear.in_features / linear.group_size}, at::kFloat);
-  prepare_packed_input(view, input.const_data_ptr<float>(), x.size(0), numbers.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>());
+  prepare_packed_input(view, input.const_data_ptr<float>(), x.size(0), numbers.mutable_data_ptr<float>(),
+                       sums.mutable_data_ptr<float>());
   const PackedInput prepared{x.size(0), numbers.const_data_ptr<float>(), sums.const_data_ptr<float>()};
   auto* out = output.data_ptr<float>();
   const int64_t grain = std::max<int64_t>(1, kGrainElements / linear.in_features);
@@ -161,8 +163,9 @@ at::Tensor multiply_integers(const IntegerLinear& linear, const at::Tensor& x) {
 // float16 or bfloat16 weight, float32 x: [rows, in_features]
 at::Tensor multiply_halves(const FloatLinear& linear, const at::Tensor& x) {
   if (x.size(0) > kMaxHalfProductRows) {
-    return multiply_in_blocks(x, linear.weight.size(0), linear.bias.defined() ? linear.bias.to(at::kFloat) : linear.bias,
-                              [&](int64_t begin, int64_t end) { return linear.weight.narrow(0, begin, end - begin).to(at::kFloat); });
+    return multiply_in_blocks(
+        x, linear.weight.size(0), linear.bias.defined() ? linear.bias.to(at::kFloat) : linear.bias,
+        [&](int64_t begin, int64_t end) { return linear.weight.narrow(0, begin, end - begin).to(at::kFloat); });
   }
   const at::Tensor output = quant::half_product(linear.weight.contiguous(), x);
   return linear.bias.defined() ? output.add_(linear.bias) : output;
@@ -191,8 +194,8 @@ void check_codes(const at::Tensor& codes, const at::Tensor& zeros, const at::Ten
 bool fits_half(const at::Tensor& values) { return values.numel() == 0 || values.max().item<int64_t>() <= kHighestHalf; }
 
 // Of codes, zeros and a group size that have been checked.
-PackedLinear pack_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias, int64_t group_size,
-                         at::ScalarType compute_dtype) {
+PackedLinear pack_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, const at::Tensor& bias,
+                         int64_t group_size, at::ScalarType compute_dtype) {
   PackedLinear linear;
   linear.out_features = codes.size(0);
   linear.in_features = codes.size(1);
@@ -261,7 +264,8 @@ Linear make_quantized_linear(const quant::PackedGemm& packed, const at::Tensor& 
   auto* const to = linear.packed.data_ptr<uint8_t>();
   static_assert(quant::kPiecePositions == kWideChunk);
   quant::each_gemm_piece(packed.qweight, [&](const quant::GemmPiece& piece) {
-    pack_wide_chunk(piece.codes, quant::kPieceChannels, piece.channels, to + piece.channel * row_bytes + piece.position / 2, row_bytes);
+    pack_wide_chunk(piece.codes, quant::kPieceChannels, piece.channels, to + piece.channel * row_bytes + piece.position / 2,
+                    row_bytes);
   });
   linear.zeros = quant::unpack_awq_codes(packed.qzeros);
   linear.scales = packed.scales.to(at::kFloat).t().contiguous();
@@ -273,7 +277,8 @@ Linear make_quantized_linear(const at::Tensor& codes, const at::Tensor& zeros, c
                              int64_t group_size, at::ScalarType compute_dtype) {
   const at::NoGradGuard no_grad;
   check_codes(codes, zeros, scales, group_size);
-  if (group_size % 2 == 0 && fits_half(codes) && fits_half(zeros)) return pack_linear(codes, zeros, scales, bias, group_size, compute_dtype);
+  if (group_size % 2 == 0 && fits_half(codes) && fits_half(zeros))
+    return pack_linear(codes, zeros, scales, bias, group_size, compute_dtype);
   ByteLinear linear{
       codes.size(1), codes.size(0), group_size, codes.contiguous(), scales.to(at::kFloat).contiguous(), zeros.contiguous(), {}};
   if (bias.defined()) linear.bias = bias.to(compute_dtype);
@@ -287,7 +292,8 @@ Linear with_int8_activations(const Linear& linear) {
     return IntegerLinear{quant::interleave(codes, coded.zeros, coded.scales, coded.group_size), coded.bias};
   };
   if (const auto* packed = std::get_if<PackedLinear>(&linear)) {
-    if (is_on_cpu(*packed) && packed->group_size <= quant::kMaxIntegerGroup) return interleaved(*packed, natural_codes(*packed, 0, packed->out_features));
+    if (is_on_cpu(*packed) && packed->group_size <= quant::kMaxIntegerGroup)
+      return interleaved(*packed, natural_codes(*packed, 0, packed->out_features));
   } else if (const auto* bytes = std::get_if<ByteLinear>(&linear)) {
     if (is_on_cpu(*bytes) && bytes->group_size <= quant::kMaxIntegerGroup) return interleaved(*bytes, bytes->codes);
   }
@@ -299,8 +305,8 @@ Linear with_float_activations(const Linear& linear) {
   if (integer == nullptr) return linear;
   const quant::InterleavedWeight& weight = integer->weight;
   const at::ScalarType dtype = integer->bias.defined() ? integer->bias.scalar_type() : at::kFloat;
-  return make_quantized_linear(quant::natural_codes(weight), quant::natural_zeros(weight), quant::natural_scales(weight), integer->bias, weight.group_size,
-                               dtype);
+  return make_quantized_linear(quant::natural_codes(weight), quant::natural_zeros(weight), quant::natural_scales(weight),
+                               integer->bias, weight.group_size, dtype);
 }
 
 bool set_activation_bits(Linear& linear, int bits) {
@@ -320,10 +326,12 @@ at::Tensor forward(const Linear& linear, const at::Tensor& given) {
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) {
     const bool mixed = x.is_cpu() && x.scalar_type() == at::kFloat && plain->weight.defined() && is_half(plain->weight);
     if (!mixed) return float_product(x, plain->weight, plain->bias);
-    return forward_rows(plain->weight.size(1), plain->weight.size(0), x, [&](const at::Tensor& rows) { return multiply_halves(*plain, rows); });
+    return forward_rows(plain->weight.size(1), plain->weight.size(0), x,
+                        [&](const at::Tensor& rows) { return multiply_halves(*plain, rows); });
   }
   if (const auto* bytes = std::get_if<ByteLinear>(&linear)) {
-    return forward_rows(bytes->in_features, bytes->out_features, x, [&](const at::Tensor& rows) { return multiply_in_blocks(*bytes, rows); });
+    return forward_rows(bytes->in_features, bytes->out_features, x,
+                        [&](const at::Tensor& rows) { return multiply_in_blocks(*bytes, rows); });
   }
   if (const auto* integer = std::get_if<IntegerLinear>(&linear)) {
     return forward_rows(integer->weight.in_features, integer->weight.out_features, x,
@@ -368,7 +376,8 @@ Linear to_device(const Linear& linear, at::Device device) {
     for (at::Tensor* tensor : {&moved.codes, &moved.scales, &moved.zeros, &moved.bias}) *tensor = move(*tensor);
     return moved;
   }
-  if (std::holds_alternative<IntegerLinear>(linear)) return device.is_cpu() ? linear : to_device(with_float_activations(linear), device);
+  if (std::holds_alternative<IntegerLinear>(linear))
+    return device.is_cpu() ? linear : to_device(with_float_activations(linear), device);
   PackedLinear packed = std::get<PackedLinear>(linear);
   for (at::Tensor* tensor : {&packed.packed, &packed.scales, &packed.zeros, &packed.bias}) *tensor = move(*tensor);
   return packed;

@@ -11,12 +11,13 @@
 
 namespace salient::models {
 
-// `activation_bits`: 16 = the input is multiplied as it is, 8 = it is rounded to int8 first, each row (token) with a scale of its own
-// (quant/int8_rows.h), and the product taken in floats: on other devices than the CPU, and for groups that IntegerLinear does not take.
+// `activation_bits`: 16 = the input is multiplied as it is, 8 = it is rounded to int8 first, each row (token) with a scale of its
+// own (quant/int8_rows.h), and the product taken in floats: on other devices than the CPU, and for groups that IntegerLinear does
+// not take.
 
 struct FloatLinear {
-  at::Tensor weight;  // float [out_features, in_features]; float16 and bfloat16 also go with an input in float32, on the CPU
-  at::Tensor bias;    // float [out_features], or undefined
+  at::Tensor weight;        // float [out_features, in_features]; float16 and bfloat16 also go with an input in float32, on the CPU
+  at::Tensor bias;          // float [out_features], or undefined
   bool from_codes = false;  // stored in codes whose order no layout below has (GPTQ's), dequantized when it was loaded
   int activation_bits = 16;
 };
@@ -52,8 +53,8 @@ struct ByteLinear {
   int activation_bits = 16;
 };
 
-// The same codes on the CPU, for inputs that are rounded to 8 bits with a scale for each row: quant/kernels/integer_product.h. Summed as integers, in an order
-// that depends neither on the processor nor on the other rows.
+// The same codes on the CPU, for inputs that are rounded to 8 bits with a scale for each row: quant/kernels/integer_product.h.
+// Summed as integers, in an order that depends neither on the processor nor on the other rows.
 struct IntegerLinear {
   quant::InterleavedWeight weight;
   at::Tensor bias;  // compute dtype [out_features], or undefined
@@ -80,18 +81,19 @@ PackedView view_of(const PackedLinear& linear);
 // Whether the weight is in codes.
 bool is_quantized(const Linear& linear);
 
-// A linear in codes on the CPU as an IntegerLinear, whose own memory replaces the codes'; any other, or one with groups of more than quant::kMaxIntegerGroup
-// channels, as it is.
+// A linear in codes on the CPU as an IntegerLinear, whose own memory replaces the codes'; any other, or one with groups of more
+// than quant::kMaxIntegerGroup channels, as it is.
 Linear with_int8_activations(const Linear& linear);
 // The way back, which loses nothing: an IntegerLinear as make_quantized_linear makes it; any other as it is.
 Linear with_float_activations(const Linear& linear);
 
-// Sets the activation bits (8 or 16) of a linear that is in codes or was: an IntegerLinear for 8 bits where there can be one, else the field. Leaves others as
-// they are. Returns whether it was set.
+// Sets the activation bits (8 or 16) of a linear that is in codes or was: an IntegerLinear for 8 bits where there can be one, else
+// the field. Leaves others as they are. Returns whether it was set.
 bool set_activation_bits(Linear& linear, int bits);
 
-// x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights, except for 8-bit activations, are dequantized in float32; beyond a few rows of x in
-// blocks of output channels, so that at most kDequantizedElements of them are in memory at a time.
+// x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights, except for 8-bit activations, are dequantized in
+// float32; beyond a few rows of x in blocks of output channels, so that at most kDequantizedElements of them are in memory at a
+// time.
 at::Tensor forward(const Linear& linear, const at::Tensor& x);
 inline constexpr int64_t kDequantizedElements = int64_t{1} << 21;
 

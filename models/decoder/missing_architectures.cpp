@@ -23,11 +23,13 @@ constexpr std::string_view kEncoderDecoder = "it has an encoder and cross-attent
 constexpr std::string_view kEncoder = "it is a bidirectional encoder, which has no next token to predict";
 constexpr std::string_view kTransposed = "its linears are stored transposed (Conv1D), which is not built";
 constexpr std::string_view kWrapper =
-    "it joins image, audio or video encoders to a text model in a way that is not built; save its text model as a checkpoint of its own "
+    "it joins image, audio or video encoders to a text model in a way that is not built; save its text model as a checkpoint of "
+    "its own "
     "and quantize that";
 constexpr std::string_view kNotDescribed = "nothing here describes its tensors and its forward pass";
 constexpr std::string_view kRemoteCode = "its tensors are those of remote code, which nothing here describes";
-constexpr std::string_view kOldFalcon = "it is Falcon with an older config.json; take the one that is published now (model_type 'falcon')";
+constexpr std::string_view kOldFalcon =
+    "it is Falcon with an older config.json; take the one that is published now (model_type 'falcon')";
 constexpr std::string_view kSparseIndex = "it has attention to keys that an indexer selects, which is not built";
 
 constexpr MissingArchitecture kMissing[] = {
@@ -86,7 +88,8 @@ constexpr MissingArchitecture kMissing[] = {
     {"paligemma", kWrapper, "gemma"},
     {"gemma3n", kWrapper, "gemma3_text"},
     {"gemma4", "its per-layer inputs, shared keys and values and head sizes that differ by layer are not built", "gemma3_text"},
-    {"gemma4_text", "its per-layer inputs, shared keys and values and head sizes that differ by layer are not built", "gemma3_text"},
+    {"gemma4_text", "its per-layer inputs, shared keys and values and head sizes that differ by layer are not built",
+     "gemma3_text"},
     {"mllama", kWrapper, "llama"},
     {"pixtral", kWrapper, "mistral"},
     {"internvl", kWrapper, "qwen2"},
@@ -130,7 +133,8 @@ std::vector<std::string> nearest_types(std::string_view model_type, std::string_
   };
   std::sort(ranked.begin(), ranked.end(), [&](const std::string& a, const std::string& b) { return rank(a) < rank(b); });
   size_t count = 1;
-  while (count < kMostSuggestions && count < ranked.size() && common_beginning(ranked[count], model_type) >= kFamilyLetters) ++count;
+  while (count < kMostSuggestions && count < ranked.size() && common_beginning(ranked[count], model_type) >= kFamilyLetters)
+    ++count;
   ranked.resize(count);
   return ranked;
 }
@@ -145,12 +149,14 @@ std::string describe_missing(std::string_view given, std::string_view text_model
   for (const Architecture& row : architectures()) known.emplace_back(row.model_type);
   for (const Wrapper& row : wrappers()) known.emplace_back(row.model_type);
   std::sort(known.begin(), known.end());
-  const auto* row = std::find_if(std::begin(kMissing), std::end(kMissing), [&](const MissingArchitecture& m) { return m.model_type == model_type; });
+  const auto* row = std::find_if(std::begin(kMissing), std::end(kMissing),
+                                 [&](const MissingArchitecture& m) { return m.model_type == model_type; });
   const bool listed = row != std::end(kMissing);
   std::string what(listed ? row->what : text_model.empty() ? kNotDescribed : kWrapper);
   if (!text_model.empty()) what += fmt::format(" (model_type '{}')", shorten(one_line(text_model), kMostLetters));
   const std::vector<std::string> nearest = nearest_types(model_type, text_model, listed ? row->nearest : "", known);
-  return fmt::format("model_type '{}' is not supported: {}. Nearest of those that are: {}", model_type, what, list_choices(nearest));
+  return fmt::format("model_type '{}' is not supported: {}. Nearest of those that are: {}", model_type, what,
+                     list_choices(nearest));
 }
 
 }  // namespace salient::models

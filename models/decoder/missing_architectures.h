@@ -17,8 +17,8 @@ struct MissingArchitecture {
 };
 std::span<const MissingArchitecture> missing_architectures();
 
-// The error text: `model_type`, what is missing, the nearest supported ones, and all that are supported. `text_model`: the model_type
-// of config.json's "text_config", where there is one.
+// The error text: `model_type`, what is missing, the nearest supported ones, and all that are supported. `text_model`: the
+// model_type of config.json's "text_config", where there is one.
 std::string describe_missing(std::string_view model_type, std::string_view text_model = {});
 
 }  // namespace salient::models

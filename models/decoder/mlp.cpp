@@ -73,17 +73,21 @@ at::Tensor silu_product_rows(const at::Tensor& gate, const at::Tensor& up) {
   const at::Tensor gates = gate.reshape({-1, width});
   const at::Tensor ups = up.reshape({-1, width});
   if (gates.stride(1) != 1 || ups.stride(1) != 1) return silu_product_rows(gate.contiguous(), up.contiguous());
-  at::Tensor hidden = gate.is_contiguous() && gate.storage().nbytes() == gate.nbytes() ? gate : at::empty(gate.sizes(), gate.options());
+  at::Tensor hidden =
+      gate.is_contiguous() && gate.storage().nbytes() == gate.nbytes() ? gate : at::empty(gate.sizes(), gate.options());
   const float* from = gates.const_data_ptr<float>();
   const float* by = ups.const_data_ptr<float>();
   float* to = hidden.mutable_data_ptr<float>();
-  at::parallel_for(0, gates.size(0), std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, width)), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) silu_product(from + row * gates.stride(0), by + row * ups.stride(0), width, to + row * width);
-  });
+  at::parallel_for(0, gates.size(0), std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, width)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t row = begin; row < end; ++row)
+                       silu_product(from + row * gates.stride(0), by + row * ups.stride(0), width, to + row * width);
+                   });
   return hidden;
 }
 
-// Both are results of products and used up; gate: undefined where there is none. At most two of the largest activations are in memory at a time.
+// Both are results of products and used up; gate: undefined where there is none. At most two of the largest activations are in
+// memory at a time.
 at::Tensor combine(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& gate, const at::Tensor& up) {
   if (weights.xielu.alpha_p.defined()) return apply_xielu(weights.xielu, up);
   if (!gate.defined()) return activate(config.hidden_act, up);

@@ -11,13 +11,16 @@
 
 namespace salient::models {
 
-// What feeds down_proj: act(gate_proj(x)) * up_proj(x), or act(up_proj(x)), divided by activation_scales where there are any. x: [..., hidden_size] ->
+// What feeds down_proj: act(gate_proj(x)) * up_proj(x), or act(up_proj(x)), divided by activation_scales where there are any. x:
+// [..., hidden_size] ->
 // [..., intermediate].
 at::Tensor mlp_hidden(const DecoderConfig& config, const MlpWeights& weights, const at::Tensor& x);
 // down_proj(mlp_hidden(x)). `mlp`: for the observer.
-at::Tensor mlp_forward(const DecoderConfig& config, const MlpWeights& weights, int64_t mlp, const at::Tensor& x, const BlockObserver& observer);
+at::Tensor mlp_forward(const DecoderConfig& config, const MlpWeights& weights, int64_t mlp, const at::Tensor& x,
+                       const BlockObserver& observer);
 
-// silu(gate) * up of n float32 numbers, in this thread: what mlp_hidden computes for float32 on the CPU. `to` may be one of the two.
+// silu(gate) * up of n float32 numbers, in this thread: what mlp_hidden computes for float32 on the CPU. `to` may be one of the
+// two.
 void silu_product(const float* gate, const float* up, int64_t n, float* to);
 bool is_silu(std::string_view hidden_act);
 

@@ -41,11 +41,13 @@ TensorChange padding_change(const Checkpoint& checkpoint, const std::string& nam
   const auto rank = static_cast<int64_t>(change.shape.size());
   int64_t& size = change.shape[static_cast<size_t>(std::min(padding.dimension, rank - 1))];
   if (padding.dimension >= rank || size % padding.parts != 0 || padding.size % padding.parts != 0 || padding.size < size) {
-    fail(ErrorKind::kInternal, "{}: tensor '{}' of shape [{}] cannot become {} wide in dimension {}", checkpoint.folder().string(), name,
-         fmt::join(change.shape, ", "), padding.size, padding.dimension);
+    fail(ErrorKind::kInternal, "{}: tensor '{}' of shape [{}] cannot become {} wide in dimension {}", checkpoint.folder().string(),
+         name, fmt::join(change.shape, ", "), padding.size, padding.dimension);
   }
   size = padding.size;
-  change.apply = [padding](const at::Tensor& before, bool part) { return with_zeros(before, padding, padding.dimension - (part ? 1 : 0)); };
+  change.apply = [padding](const at::Tensor& before, bool part) {
+    return with_zeros(before, padding, padding.dimension - (part ? 1 : 0));
+  };
   return change;
 }
 
@@ -122,7 +124,8 @@ void check_gated(const Checkpoint& checkpoint, const std::vector<LinearSpec>& li
     if (down.id.slot != LinearSlot::kDownProj) continue;
     const bool gated = std::any_of(linears.begin(), linears.end(),
                                    [&](const LinearSpec& spec) { return spec.id.mlp == down.id.mlp && is_gate(spec); });
-    if (!gated) fail_pad(checkpoint, fmt::format("{} reads an activation without a gate, which need not be 0 where its input is", down.name));
+    if (!gated)
+      fail_pad(checkpoint, fmt::format("{} reads an activation without a gate, which need not be 0 where its input is", down.name));
   }
 }
 
@@ -138,7 +141,8 @@ std::vector<WidenedMlp> widen_mlps(Checkpoint& checkpoint, const std::function<i
   const std::vector<int64_t> after = widths_of(raised).all();
   for (size_t i = 0; i < before.size(); ++i) {
     if (before[i] == 0 || after[i] != before[i] || width_for(before[i]) == before[i]) continue;
-    fail_pad(checkpoint, fmt::format("no key of config.json gives the width {} ({} are known)", before[i], fmt::join(kWidthKeys, ", ")));
+    fail_pad(checkpoint,
+             fmt::format("no key of config.json gives the width {} ({} are known)", before[i], fmt::join(kWidthKeys, ", ")));
   }
   if (widened.empty()) return widened;
   DecoderConfig wider = config;  // with the names that this checkpoint has

@@ -30,17 +30,20 @@ SALIENT_CLONES void multiply(float* to, const float* x, float factor, const floa
 
 // Rows of float32 on the CPU, in one pass over memory where the operators above take five. Undefined where it does not apply.
 at::Tensor normalize_rms_rows(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() && weight.defined() && weight.scalar_type() == at::kFloat &&
-                     weight.is_contiguous() && x.dim() > 0 && weight.sizes() == x.sizes().slice(x.dim() - 1);
+  const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() && weight.defined() &&
+                     weight.scalar_type() == at::kFloat && weight.is_contiguous() && x.dim() > 0 &&
+                     weight.sizes() == x.sizes().slice(x.dim() - 1);
   if (!plain) return {};
   at::Tensor result = at::empty_like(x);
   const int64_t features = x.size(-1);
   const float* from = x.const_data_ptr<float>();
   const float* w = weight.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
-  at::parallel_for(0, x.numel() / std::max<int64_t>(1, features), std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, features)), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) rms_norm_row(from + row * features, w, eps, features, to + row * features);
-  });
+  at::parallel_for(0, x.numel() / std::max<int64_t>(1, features),
+                   std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, features)), [&](int64_t begin, int64_t end) {
+                     for (int64_t row = begin; row < end; ++row)
+                       rms_norm_row(from + row * features, w, eps, features, to + row * features);
+                   });
   return result;
 }
 

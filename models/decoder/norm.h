@@ -15,7 +15,9 @@ enum class NormKind : uint8_t {
 };
 
 // What is added to the stored weight: 1 for the kinds that store it without the one.
-constexpr double stored_weight_offset(NormKind kind) { return kind == NormKind::kRmsOnePlus || kind == NormKind::kLayerOnePlus ? 1.0 : 0.0; }
+constexpr double stored_weight_offset(NormKind kind) {
+  return kind == NormKind::kRmsOnePlus || kind == NormKind::kLayerOnePlus ? 1.0 : 0.0;
+}
 
 // As stored: for the ...OnePlus kinds the weight without the one. A weight of shape [heads, features] is one norm for each head.
 struct Norm {

@@ -37,7 +37,8 @@ SALIENT_INLINE void unpack(const IntLanes& words, int nibble, FloatLanes& codes)
   codes = __builtin_convertvector((words >> (4 * nibble)) & 15, FloatLanes);
 }
 
-// The same times 16^nibble, without a shift: PackedInput's numbers are divided by it, both exactly. The highest nibble is shifted, since it holds the sign.
+// The same times 16^nibble, without a shift: PackedInput's numbers are divided by it, both exactly. The highest nibble is shifted,
+// since it holds the sign.
 SALIENT_INLINE void unpack_in_place(const IntLanes& words, int nibble, FloatLanes& codes) {
   if (nibble == kNibbles - 1) {
     codes = __builtin_convertvector(WordLanes(words) >> (4 * nibble), FloatLanes);
@@ -55,11 +56,12 @@ SALIENT_INLINE float sum(const FloatLanes& lanes) {
   return parts[0];
 }
 
-// `Channels` output channels from n on, times `Rows` rows of x: unpacked codes are used for every row, loaded inputs for every channel. `Run`: nibbles of a
-// word that lie in one group; with all of them in one, a group may go on over several chunks. A group's sum of codes times inputs is multiplied with its scale,
-// its zero point with the sum of its inputs.
+// `Channels` output channels from n on, times `Rows` rows of x: unpacked codes are used for every row, loaded inputs for every
+// channel. `Run`: nibbles of a word that lie in one group; with all of them in one, a group may go on over several chunks. A
+// group's sum of codes times inputs is multiplied with its scale, its zero point with the sum of its inputs.
 template <int Channels, int Rows, int Run>
-SALIENT_INLINE void product_tile(const PackedView& w, const PackedInput& x, int64_t row, float* y, int64_t out_features, int64_t n) {
+SALIENT_INLINE void product_tile(const PackedView& w, const PackedInput& x, int64_t row, float* y, int64_t out_features,
+                                 int64_t n) {
   const int64_t groups = w.in_features / w.group_size;
   const float* inputs = x.numbers + row * w.in_features;
   const float* sums = x.sums + row * groups;
@@ -102,7 +104,8 @@ SALIENT_INLINE void product_tile(const PackedView& w, const PackedInput& x, int6
 }
 
 template <int Rows, int Run>
-SALIENT_INLINE void product_rows(const PackedView& w, const PackedInput& x, int64_t row, float* y, int64_t out_features, int64_t begin, int64_t end) {
+SALIENT_INLINE void product_rows(const PackedView& w, const PackedInput& x, int64_t row, float* y, int64_t out_features,
+                                 int64_t begin, int64_t end) {
   constexpr int kChannels = Rows == 1 ? 4 : 2;
   int64_t n = begin;
   for (; n + kChannels <= end; n += kChannels) product_tile<kChannels, Rows, Run>(w, x, row, y, out_features, n);
@@ -110,7 +113,8 @@ SALIENT_INLINE void product_rows(const PackedView& w, const PackedInput& x, int6
 }
 
 template <int Run>
-SALIENT_INLINE void product_wide(const PackedView& w, const PackedInput& x, float* y, int64_t out_features, int64_t begin, int64_t end) {
+SALIENT_INLINE void product_wide(const PackedView& w, const PackedInput& x, float* y, int64_t out_features, int64_t begin,
+                                 int64_t end) {
   constexpr int kTile = 4;
   int64_t row = 0;
   for (; row + kTile <= x.rows; row += kTile) product_rows<kTile, Run>(w, x, row, y, out_features, begin, end);
@@ -223,7 +227,8 @@ SALIENT_CLONES void pack_wide_chunk(const uint8_t* codes, int64_t stride, int64_
     for (int64_t i = 0; i < kWideLanes; ++i) {
       for (int64_t c = 0; c < kChannels; ++c) {
         uint32_t word = 0;
-        for (int nibble = 0; nibble < kNibbles; ++nibble) word |= static_cast<uint32_t>(codes[(nibble * kWideLanes + i) * stride + n + c]) << (4 * nibble);
+        for (int nibble = 0; nibble < kNibbles; ++nibble)
+          word |= static_cast<uint32_t>(codes[(nibble * kWideLanes + i) * stride + n + c]) << (4 * nibble);
         words[i][c] = word;
       }
     }
@@ -235,7 +240,8 @@ SALIENT_CLONES void pack_wide_chunk(const uint8_t* codes, int64_t stride, int64_
   }
 }
 
-SALIENT_CLONES void packed_product(const PackedView& weight, const PackedInput& x, float* y, int64_t out_features, int64_t begin, int64_t end) {
+SALIENT_CLONES void packed_product(const PackedView& weight, const PackedInput& x, float* y, int64_t out_features, int64_t begin,
+                                   int64_t end) {
   if (!is_wide(weight.in_features, weight.group_size)) {
     for (int64_t r = 0; r < x.rows; ++r) {
       for (int64_t n = begin; n < end; ++n) {

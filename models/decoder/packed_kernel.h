@@ -32,17 +32,19 @@ constexpr bool is_wide(int64_t in_features, int64_t group_size) {
 // codes: [rows, in_features], 0..15 -> packed: [rows, in_features / 2].
 void pack_codes(const uint8_t* codes, int64_t rows, int64_t in_features, bool wide, uint8_t* packed);
 
-// A chunk of `channels` rows of the wide layout from codes that lie side by side: codes[k * stride + n] of channel n -> packed + n * row_bytes.
-// `channels`: a multiple of 8.
+// A chunk of `channels` rows of the wide layout from codes that lie side by side: codes[k * stride + n] of channel n -> packed + n
+// * row_bytes. `channels`: a multiple of 8.
 void pack_wide_chunk(const uint8_t* codes, int64_t stride, int64_t channels, uint8_t* packed, int64_t row_bytes);
 
 // Rows as packed_product reads them.
 struct PackedInput {
   int64_t rows = 0;
-  const float* numbers = nullptr;  // [rows, in_features]; for the wide layout divided by 16 to the power of the nibble that a channel's codes are in
-  const float* sums = nullptr;     // [rows, in_features / group_size], of the numbers before that
+  const float* numbers =
+      nullptr;  // [rows, in_features]; for the wide layout divided by 16 to the power of the nibble that a channel's codes are in
+  const float* sums = nullptr;  // [rows, in_features / group_size], of the numbers before that
 };
-// x: [rows, in_features] -> numbers and sums, in memory of the caller. A power of two changes no bit of a number unless it becomes smaller than 2^-126.
+// x: [rows, in_features] -> numbers and sums, in memory of the caller. A power of two changes no bit of a number unless it becomes
+// smaller than 2^-126.
 void prepare_packed_input(const PackedView& weight, const float* x, int64_t rows, float* numbers, float* sums);
 
 // y[r, n] = sum over k of x[r, k] * W[n, k] for the channels n in [begin, end). y: [rows, out_features].

@@ -18,7 +18,7 @@ namespace {
 
 // What this call's tokens have: as attention sees it, and as it is kept.
 struct OwnKeys {
-  at::Tensor keys;    // float
+  at::Tensor keys;  // float
   at::Tensor values;
   quant::Int8Rows key_codes;  // with 8 bits
   quant::Int8Rows value_codes;
@@ -34,10 +34,12 @@ OwnKeys round_keys(const KvScheme& kv, const at::Tensor& keys, const at::Tensor&
   return own;
 }
 
-// from: [1, heads, tokens, ...], of which `count` tokens from `begin` on go to to: [slots, heads, capacity, ...], to token `at` of `slot`.
+// from: [1, heads, tokens, ...], of which `count` tokens from `begin` on go to to: [slots, heads, capacity, ...], to token `at` of
+// `slot`.
 void keep_tokens(const at::Tensor& to, const at::Tensor& from, const RaggedRow& row, int64_t begin) {
   if (!to.defined()) return;
-  const bool plain = to.is_cpu() && from.scalar_type() == to.scalar_type() && (to.dim() == 3 || (from.stride(3) == 1 && to.stride(3) == 1));
+  const bool plain =
+      to.is_cpu() && from.scalar_type() == to.scalar_type() && (to.dim() == 3 || (from.stride(3) == 1 && to.stride(3) == 1));
   if (!plain) {
     to.select(0, row.slot).narrow(1, row.past, row.tokens).copy_(from.select(0, 0).narrow(1, begin, row.tokens));
     return;
@@ -77,7 +79,8 @@ at::Tensor scales_of(const at::Tensor& own, const at::Tensor& stored, const at::
 // All that a layer of a cache keeps.
 KeysAndValues kept_in(const KvCacheLayer& layer, const KvScheme& kv) {
   if (kv.bits != 8) return {layer.keys, layer.values};
-  return {layer.keys, layer.values, scales_of(layer.key_scales, kv.key_scale, layer.keys), scales_of(layer.value_scales, kv.value_scale, layer.values)};
+  return {layer.keys, layer.values, scales_of(layer.key_scales, kv.key_scale, layer.keys),
+          scales_of(layer.value_scales, kv.value_scale, layer.values)};
 }
 
 KeysAndValues part_of(const KeysAndValues& kept, int64_t slot, int64_t tokens) {
@@ -88,9 +91,11 @@ KeysAndValues part_of(const KeysAndValues& kept, int64_t slot, int64_t tokens) {
 // In float: read by many rows.
 KeysAndValues prefix_of(const RaggedBatch& batch, const AttentionCall& call, at::ScalarType dtype) {
   if (batch.prefix_tokens == 0) return {};
-  const KeysAndValues kept = part_of(kept_in(batch.prefix->layers[static_cast<size_t>(call.block)], call.kv), 0, batch.prefix_tokens);
+  const KeysAndValues kept =
+      part_of(kept_in(batch.prefix->layers[static_cast<size_t>(call.block)], call.kv), 0, batch.prefix_tokens);
   if (call.kv.bits != 8) return kept;
-  return {quant::from_int8_rows({kept.keys, kept.key_scales}, dtype), quant::from_int8_rows({kept.values, kept.value_scales}, dtype)};
+  return {quant::from_int8_rows({kept.keys, kept.key_scales}, dtype),
+          quant::from_int8_rows({kept.values, kept.value_scales}, dtype)};
 }
 
 // One new token of each of many rows, without operators: they would cost more than the work.

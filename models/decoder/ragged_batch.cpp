@@ -58,7 +58,8 @@ at::Tensor visible_keys(const RaggedBatch& batch, const RaggedBlock& block, cons
 // One query that sees every key, or as many queries as keys in plain order.
 bool needs_none(const RaggedBatch& batch, const RaggedBlock& block, const RaggedMasks& kind) {
   const auto reaches = [&](int64_t length) { return length > 0 && block.keys > length; };
-  return (block.queries == 1 || block.queries == block.keys) && !batch.rows[block.row].visible.defined() && !reaches(kind.window) && !reaches(kind.chunk);
+  return (block.queries == 1 || block.queries == block.keys) && !batch.rows[block.row].visible.defined() && !reaches(kind.window) &&
+         !reaches(kind.chunk);
 }
 
 // Blocks of the same shape at the same place share a mask.
@@ -97,8 +98,9 @@ class MaskMaker {
 }  // namespace
 
 const std::vector<at::Tensor>& RaggedLayout::masks_of(const LayerConfig& layer) const {
-  const auto found = std::find_if(masks.begin(), masks.end(),
-                                  [&](const RaggedMasks& kind) { return kind.window == layer.sliding_window && kind.chunk == layer.attention_chunk; });
+  const auto found = std::find_if(masks.begin(), masks.end(), [&](const RaggedMasks& kind) {
+    return kind.window == layer.sliding_window && kind.chunk == layer.attention_chunk;
+  });
   if (found == masks.end()) fail(ErrorKind::kInternal, "a ragged batch has no masks for windows of {}", layer.sliding_window);
   return found->of_block;
 }

@@ -1,9 +1,10 @@
-// Rows of different lengths in one forward pass, one after the other and without padding. A row may continue what a cache holds of it, or branch: several
-// continuations of one text are a tree, whose common part is computed once.
+// Rows of different lengths in one forward pass, one after the other and without padding. A row may continue what a cache holds of
+// it, or branch: several continuations of one text are a tree, whose common part is computed once.
 //
-// What a row gives depends on nothing else in the batch, to the bit, in float32 on the CPU: products run over at least kLeastRaggedTokens tokens, where
-// oneDNN computes each row on its own, and each query's attention is computed in blocks whose bounds are fixed by its place in the row. Not so in a mixture,
-// whose experts read few tokens of a batch, and in 16 bits: there it holds up to rounding.
+// What a row gives depends on nothing else in the batch, to the bit, in float32 on the CPU: products run over at least
+// kLeastRaggedTokens tokens, from where on each row has its own bits (float_product.h), and each query's attention is computed in
+// blocks whose bounds are fixed by its place in the row. Not so in a mixture, whose experts read few tokens of a batch, and in 16
+// bits: there it holds up to rounding.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,15 +20,16 @@ struct KvCache;
 
 // Fewer tokens are filled up with a row that nobody sees.
 inline constexpr int64_t kLeastRaggedTokens = 16;
-// Queries that attention takes at a time, from positions that it divides. A row with a slot may therefore be read in several calls, split at these
-// positions, with the same result.
+// Queries that attention takes at a time, from positions that it divides. A row with a slot may therefore be read in several calls,
+// split at these positions, with the same result.
 inline constexpr int64_t kQueryBlock = 32;
 
 struct RaggedRow {
   int64_t tokens = 0;  // of this call
   int64_t slot = -1;   // the cache's row that holds what was read before, and takes the new keys and values; -1: nothing is kept
   int64_t past = 0;    // tokens in the slot
-  // bool [tokens, tokens], on the CPU: visible[i][j] = token i sees token j. Undefined: each sees those before it and itself. Only without a slot.
+  // bool [tokens, tokens], on the CPU: visible[i][j] = token i sees token j. Undefined: each sees those before it and itself. Only
+  // without a slot.
   at::Tensor visible;
 };
 
@@ -38,7 +40,8 @@ struct RaggedBatch {
   KvCache* cache = nullptr;         // of the rows with a slot; as Decoder::make_cache makes it, its `length` is not used
   const KvCache* prefix = nullptr;  // a cache of one row: `prefix_tokens` of it stand in front of every row without a slot
   int64_t prefix_tokens = 0;
-  // int64: tokens of the batch whose final states are wanted, in this order; the last block's MLP runs for them alone. Undefined: all.
+  // int64: tokens of the batch whose final states are wanted, in this order; the last block's MLP runs for them alone. Undefined:
+  // all.
   at::Tensor wanted;
 
   int64_t tokens() const { return ids.size(0); }

@@ -310,9 +310,9 @@ SALIENT_CLONES void rotate_halves(float* to, const float* x, const float* cos, c
 }
 
 bool can_rotate_heads(const at::Tensor& x, const RotaryTable& table, RopePairs pairs) {
-  return pairs == RopePairs::kHalves && x.dim() == 4 && x.is_cpu() && x.scalar_type() == at::kFloat && x.stride(3) == 1 && table.cos.dim() == 4 &&
-         table.cos.scalar_type() == at::kFloat && table.cos.is_contiguous() && table.sin.is_contiguous() && table.cos.size(1) == 1 &&
-         table.cos.size(2) == x.size(2) && (table.cos.size(0) == 1 || table.cos.size(0) == x.size(0));
+  return pairs == RopePairs::kHalves && x.dim() == 4 && x.is_cpu() && x.scalar_type() == at::kFloat && x.stride(3) == 1 &&
+         table.cos.dim() == 4 && table.cos.scalar_type() == at::kFloat && table.cos.is_contiguous() && table.sin.is_contiguous() &&
+         table.cos.size(1) == 1 && table.cos.size(2) == x.size(2) && (table.cos.size(0) == 1 || table.cos.size(0) == x.size(0));
 }
 
 // x: float32 [batch, heads, tokens, head_dim] -> the same, contiguous.
@@ -327,16 +327,17 @@ at::Tensor rotate_heads(const at::Tensor& x, const RotaryTable& table) {
   const float* sin = table.sin.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
   const int64_t table_stride = table.cos.size(0) == 1 ? 0 : tokens * dim;
-  at::parallel_for(0, x.size(0) * heads, std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, tokens * width)), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t batch = row / heads;
-      for (int64_t token = 0; token < tokens; ++token) {
-        const float* values = from + batch * x.stride(0) + (row % heads) * x.stride(1) + token * x.stride(2);
-        const int64_t angle = batch * table_stride + token * dim;
-        rotate_head(values, cos + angle, sin + angle, dim, width, to + (row * tokens + token) * width);
-      }
-    }
-  });
+  at::parallel_for(0, x.size(0) * heads, std::max<int64_t>(1, kParallelElements / std::max<int64_t>(1, tokens * width)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t row = begin; row < end; ++row) {
+                       const int64_t batch = row / heads;
+                       for (int64_t token = 0; token < tokens; ++token) {
+                         const float* values = from + batch * x.stride(0) + (row % heads) * x.stride(1) + token * x.stride(2);
+                         const int64_t angle = batch * table_stride + token * dim;
+                         rotate_head(values, cos + angle, sin + angle, dim, width, to + (row * tokens + token) * width);
+                       }
+                     }
+                   });
   return result;
 }
 

@@ -72,12 +72,13 @@ struct RotaryTable {
   at::Tensor sin;  // the same
 };
 
-// Rows longer than this have other angles than shorter ones, so that keys and values which a cache kept of a shorter row are of no use;
-// 0 = there is no such length. (kDynamic changes them with every position after it.)
+// Rows longer than this have other angles than shorter ones, so that keys and values which a cache kept of a shorter row are of no
+// use; 0 = there is no such length. (kDynamic changes them with every position after it.)
 int64_t angles_change_after(const RopeConfig& rope);
 
-// position_ids: int64 [batch or 1, tokens], on the device of the result. Angles in float32. Where they follow the length, it is that of
-// the row: its largest position and one. (transformers takes the longest row of a batch; so a row's result would depend on the others.)
+// position_ids: int64 [batch or 1, tokens], on the device of the result. Angles in float32. Where they follow the length, it is
+// that of the row: its largest position and one. (transformers takes the longest row of a batch; so a row's result would depend on
+// the others.)
 RotaryTable make_rotary_table(const RopeConfig& rope, const at::Tensor& position_ids, at::ScalarType dtype);
 
 // x: [batch, heads, tokens, head_dim]: its first rope.dim channels turned, the others as they are. In the wider of the two types,

@@ -28,7 +28,8 @@ constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 at::Tensor router_logits(const Linear& router, const at::Tensor& x) {
   const auto* plain = std::get_if<FloatLinear>(&router);
   if (plain == nullptr) return forward(router, x).to(at::kFloat);
-  return float_product(x.to(at::kFloat), plain->weight.to(at::kFloat), plain->bias.defined() ? plain->bias.to(at::kFloat) : at::Tensor());
+  return float_product(x.to(at::kFloat), plain->weight.to(at::kFloat),
+                       plain->bias.defined() ? plain->bias.to(at::kFloat) : at::Tensor());
 }
 
 // Scores of experts outside the best groups become -inf.

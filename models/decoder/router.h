@@ -17,8 +17,8 @@ struct Routing {
   at::Tensor weights;  // float32, the same shape
 };
 
-// x: [rows, hidden_size], the MLP's input. All in float32, the router's linear included. Which of equal scores is chosen is up to the
-// library's topk.
+// x: [rows, hidden_size], the MLP's input. All in float32, the router's linear included. Which of equal scores is chosen is up to
+// the library's topk.
 Routing route(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x);
 
 // The rows that go to an expert, and their weights: int64 [n] in rising order, float32 [n].
@@ -29,13 +29,15 @@ struct ExpertRows {
 ExpertRows rows_of_expert(const Routing& routing, int64_t expert);
 
 // Adds one expert's part to `output` [rows, hidden_size], in place. `expert_rows` are those of `x` [rows, hidden_size].
-void add_expert(const DecoderConfig& config, const MlpWeights& expert, int64_t index, const ExpertRows& expert_rows, const at::Tensor& x,
-                at::Tensor& output, const BlockObserver& observer);
+void add_expert(const DecoderConfig& config, const MlpWeights& expert, int64_t index, const ExpertRows& expert_rows,
+                const at::Tensor& x, at::Tensor& output, const BlockObserver& observer);
 
 // The shared expert with its gate; undefined where the architecture has none. x: [rows, hidden_size].
-at::Tensor shared_expert_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x, const BlockObserver& observer);
+at::Tensor shared_expert_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x,
+                                 const BlockObserver& observer);
 
 // All of a mixture: experts that are in memory, and the shared one. x: [..., hidden_size] -> the same shape.
-at::Tensor mixture_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x, const BlockObserver& observer);
+at::Tensor mixture_forward(const DecoderConfig& config, const BlockWeights& weights, const at::Tensor& x,
+                           const BlockObserver& observer);
 
 }  // namespace salient::models

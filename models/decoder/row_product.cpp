@@ -27,8 +27,8 @@ void RowInput::prepare(int64_t rows, const RowProduct& product) {
   const int64_t groups = in_features / product.group_size_;
   const int64_t width = groups * quant::padded_group(product.group_size_);
   for (int64_t row = 0; row < rows; ++row) {
-    scales_[static_cast<size_t>(row)] =
-        quant::quantize_row(numbers_.data() + row * in_features, in_features, product.group_size_, codes_.data() + row * width, sums_.data() + row * groups);
+    scales_[static_cast<size_t>(row)] = quant::quantize_row(numbers_.data() + row * in_features, in_features, product.group_size_,
+                                                            codes_.data() + row * width, sums_.data() + row * groups);
   }
 }
 
@@ -86,7 +86,8 @@ void RowProduct::multiply(const RowInput& x, int64_t begin, int64_t end, float* 
   } else if (const auto* half = std::get_if<quant::HalfView>(&view_)) {
     kernels.half_rows(*half, x.numbers_.data(), x.rows_, first, last, y);
   } else {
-    packed_product(std::get<PackedView>(view_), {x.rows_, x.packed_numbers_.data(), x.packed_sums_.data()}, y, out_features_, first, last);
+    packed_product(std::get<PackedView>(view_), {x.rows_, x.packed_numbers_.data(), x.packed_sums_.data()}, y, out_features_, first,
+                   last);
   }
   if (bias_ == nullptr) return;
   for (int64_t row = 0; row < x.rows_; ++row) {

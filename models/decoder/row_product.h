@@ -41,18 +41,22 @@ class RowProduct {
   // Most rows at a time.
   static constexpr int64_t kMaxRows = quant::kFewRows;
 
-  // Nothing for linears that have no such product: without a weight, in float32, in codes that are always dequantized; not on the CPU.
+  // Nothing for linears that have no such product: without a weight, in float32, in codes that are always dequantized; not on the
+  // CPU.
   static std::optional<RowProduct> of(const Linear& linear);
 
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
   int64_t tiles() const { return (out_features_ + quant::kTileChannels - 1) / quant::kTileChannels; }
-  bool accepts_input_of(const RowProduct& other) const { return view_.index() == other.view_.index() && group_size_ == other.group_size_; }
+  bool accepts_input_of(const RowProduct& other) const {
+    return view_.index() == other.view_.index() && group_size_ == other.group_size_;
+  }
 
   // The weight's bytes from a tile on, at most `most`; empty for weights that are not stored in tiles.
   quant::Ahead bytes_from(int64_t tile, int64_t most) const;
 
-  // The output channels of the tiles [begin, end), bias included, with the bits that models::forward gives. y: float32 [rows, out_features].
+  // The output channels of the tiles [begin, end), bias included, with the bits that models::forward gives. y: float32 [rows,
+  // out_features].
   void multiply(const RowInput& x, int64_t begin, int64_t end, float* y) const;
 
  private:

@@ -1,6 +1,6 @@
-// Where AWQ may move scale between operations without changing the function: a "smooth" operation whose output channels are divided by s, and the
-// linears that read them, whose input channels are multiplied by s. The groups of a block follow from its tensors and from what lies between
-// them: only linear or positively homogeneous operations may.
+// Where AWQ may move scale between operations without changing the function: a "smooth" operation whose output channels are divided
+// by s, and the linears that read them, whose input channels are multiplied by s. The groups of a block follow from its tensors and
+// from what lies between them: only linear or positively homogeneous operations may.
 //
 //   norm -> every linear that reads its output, routers and gates included
 //   v_proj -> o_proj (also the value rows of a fused qkv_proj and of kv_b_proj); query heads that share values share scales
@@ -39,9 +39,9 @@ std::vector<ScalingGroup> scaling_groups(const DecoderConfig& config, const Bloc
 // The group inside of one expert (up_proj -> down_proj), or none.
 std::vector<ScalingGroup> expert_scaling_groups(const DecoderConfig& config, int64_t block, int64_t expert);
 
-// Moves `scales` (float32 [in_features of the balance linears]) from the smooth operation into the balance linears that are in memory, in place. A
-// norm's new weight and an activation's divisor are rounded to `stored`, as they will be on disk, and the balance linears take up what that
-// rounding changed: returns the scales that were really applied. Float linears only.
+// Moves `scales` (float32 [in_features of the balance linears]) from the smooth operation into the balance linears that are in
+// memory, in place. A norm's new weight and an activation's divisor are rounded to `stored`, as they will be on disk, and the
+// balance linears take up what that rounding changed: returns the scales that were really applied. Float linears only.
 at::Tensor apply_scales(BlockWeights& weights, const ScalingGroup& group, const at::Tensor& scales, at::ScalarType stored);
 // The same for the group of one expert.
 void apply_scales(MlpWeights& expert, const ScalingGroup& group, const at::Tensor& scales);

@@ -25,8 +25,8 @@ constexpr int64_t kAheadBytes = 1 << 16;  // of the next product's weights, fetc
 bool is_plain(const Norm& norm) {
   if (!norm.present) return true;
   const at::Tensor& weight = norm.weight;
-  return norm.kind == NormKind::kRms && !norm.bias.defined() && weight.defined() && weight.dim() == 1 && weight.scalar_type() == at::kFloat &&
-         weight.is_cpu() && weight.is_contiguous();
+  return norm.kind == NormKind::kRms && !norm.bias.defined() && weight.defined() && weight.dim() == 1 &&
+         weight.scalar_type() == at::kFloat && weight.is_cpu() && weight.is_contiguous();
 }
 
 void normalize_row(const Norm& norm, const float* x, int64_t n, float* to) {
@@ -82,31 +82,34 @@ int64_t total_tiles(const std::vector<RowProduct>& products) {
 // Of another decoder's shape it would be read and written out of bounds.
 void check_cache(const DecoderConfig& config, const KvCacheLayer& cache, int64_t rows, int64_t past_length) {
   for (const at::Tensor* kept : {&cache.keys, &cache.values}) {
-    const bool fits = kept->dim() == 4 && kept->size(0) == rows && kept->size(1) == config.num_key_value_heads && kept->size(2) > past_length &&
-                      kept->size(3) == config.head_dim && kept->stride(3) == 1 && (kept->scalar_type() == at::kFloat || kept->scalar_type() == at::kChar);
+    const bool fits = kept->dim() == 4 && kept->size(0) == rows && kept->size(1) == config.num_key_value_heads &&
+                      kept->size(2) > past_length && kept->size(3) == config.head_dim && kept->stride(3) == 1 &&
+                      (kept->scalar_type() == at::kFloat || kept->scalar_type() == at::kChar);
     if (fits) continue;
-    fail(ErrorKind::kInternal, "one token after {}: the cache is [{}], expected [{}, {}, capacity, {}] of this decoder", past_length,
-         fmt::join(kept->sizes(), ", "), rows, config.num_key_value_heads, config.head_dim);
+    fail(ErrorKind::kInternal, "one token after {}: the cache is [{}], expected [{}, {}, capacity, {}] of this decoder",
+         past_length, fmt::join(kept->sizes(), ", "), rows, config.num_key_value_heads, config.head_dim);
   }
 }
 
 // Where the heads of queries, keys or values lie in a product's output.
 struct Heads {
   float* data = nullptr;
-  int64_t row = 0;        // stride
+  int64_t row = 0;  // stride
   int64_t dim = 0;
   int64_t first = 0;      // head of the row
   int64_t per_group = 1;  // neighbours
   int64_t group = 0;      // heads from one group to the next
 
-  const float* at(int64_t r, int64_t head) const { return data + r * row + (first + head / per_group * group + head % per_group) * dim; }
+  const float* at(int64_t r, int64_t head) const {
+    return data + r * row + (first + head / per_group * group + head % per_group) * dim;
+  }
 };
 
 }  // namespace
 
 struct TokenStepMemory {
-  TokenStepMemory(const TokenStep* of, const DecoderConfig& config, int64_t row_count, int64_t token_count, int thread_count, int64_t qkv_width,
-                  int64_t gate_up_width)
+  TokenStepMemory(const TokenStep* of, const DecoderConfig& config, int64_t row_count, int64_t token_count, int thread_count,
+                  int64_t qkv_width, int64_t gate_up_width)
       : owner(of), rows(row_count), capacity(token_count), threads(thread_count) {
     const auto floats = [](int64_t count) { return std::vector<float>(static_cast<size_t>(count)); };
     const int64_t attention_width = config.num_attention_heads * config.head_dim;
@@ -117,8 +120,8 @@ struct TokenStepMemory {
     mlp_hidden = floats(rows * config.intermediate_size);
     branch = floats(rows * config.hidden_size);
     for (int t = 0; t < threads; ++t) {
-      own.push_back({RowInput(rows, std::max({attention_width, config.hidden_size, config.intermediate_size})), floats((group + 2) * config.head_dim),
-                     floats(std::min(group, quant::kMaxQueries) * capacity)});
+      own.push_back({RowInput(rows, std::max({attention_width, config.hidden_size, config.intermediate_size})),
+                     floats((group + 2) * config.head_dim), floats(std::min(group, quant::kMaxQueries) * capacity)});
     }
   }
 
@@ -141,10 +144,18 @@ struct TokenStepMemory {
 // The work of one thread.
 class TokenStepRun {
  public:
-  TokenStepRun(const TokenStep& step, const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches, TokenStepMemory& memory,
-               at::Tensor& hidden, const TeamMember& member)
-      : step_(step), config_(step.config_), context_(context), past_(past_length), caches_(caches), memory_(memory),
-        own_(memory.own[static_cast<size_t>(member.index)]), rows_(hidden.size(0)), hidden_(hidden.mutable_data_ptr<float>()), member_(member) {}
+  TokenStepRun(const TokenStep& step, const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches,
+               TokenStepMemory& memory, at::Tensor& hidden, const TeamMember& member)
+      : step_(step),
+        config_(step.config_),
+        context_(context),
+        past_(past_length),
+        caches_(caches),
+        memory_(memory),
+        own_(memory.own[static_cast<size_t>(member.index)]),
+        rows_(hidden.size(0)),
+        hidden_(hidden.mutable_data_ptr<float>()),
+        member_(member) {}
 
   void run() {
     for (size_t block = 0; block < step_.blocks_.size(); ++block) {
@@ -167,7 +178,8 @@ class TokenStepRun {
   }
 
  private:
-  // Waits for the others, and fetches meanwhile what this thread reads first of its next products' weights: from tile `first` of all on.
+  // Waits for the others, and fetches meanwhile what this thread reads first of its next products' weights: from tile `first` of
+  // all on.
   void meet_before(const std::vector<RowProduct>& next, int64_t first) {
     for (const RowProduct& product : next) {
       if (first < product.tiles()) {
@@ -250,13 +262,17 @@ class TokenStepRun {
     float* data = memory_.qkv.data();
     if (products.size() == 3) {
       float* key_data = data + rows_ * queries * dim;
-      return {{data, queries * dim, dim, 0, queries, 0}, {key_data, keys * dim, dim, 0, keys, 0}, {key_data + rows_ * keys * dim, keys * dim, dim, 0, keys, 0}};
+      return {{data, queries * dim, dim, 0, queries, 0},
+              {key_data, keys * dim, dim, 0, keys, 0},
+              {key_data + rows_ * keys * dim, keys * dim, dim, 0, keys, 0}};
     }
     const int64_t of_group = queries / config_.qkv_groups;
     const int64_t keys_of_group = keys / config_.qkv_groups;
     const int64_t group = of_group + 2 * keys_of_group;
     const int64_t row = (queries + 2 * keys) * dim;
-    return {{data, row, dim, 0, of_group, group}, {data, row, dim, of_group, keys_of_group, group}, {data, row, dim, of_group + keys_of_group, keys_of_group, group}};
+    return {{data, row, dim, 0, of_group, group},
+            {data, row, dim, of_group, keys_of_group, group},
+            {data, row, dim, of_group + keys_of_group, keys_of_group, group}};
   }
 
   // Key heads are shared out: each thread finishes their queries, writes their new key and value, and attends.
@@ -277,12 +293,14 @@ class TokenStepRun {
     for (int64_t item = part.begin; item < part.end; ++item) {
       const int64_t row = item / kv_heads;
       const int64_t head = item % kv_heads;
-      for (int64_t i = 0; i < group; ++i) place(weights.query, layer, row, heads.queries.at(row, head * group + i), normalized, queries + i * dim);
+      for (int64_t i = 0; i < group; ++i)
+        place(weights.query, layer, row, heads.queries.at(row, head * group + i), normalized, queries + i * dim);
       place(weights.key, layer, row, heads.keys.at(row, head), normalized, key);
       const KvScheme& scheme = step_.kv_[block];
       const KvCacheLayer& cache = caches_[block];
       const quant::CachedHead keys = write(key, cache.keys, cache.key_scales, scheme.key_scale, row, head);
-      const quant::CachedHead values = write(heads.values.at(row, head), cache.values, cache.value_scales, scheme.value_scale, row, head);
+      const quant::CachedHead values =
+          write(heads.values.at(row, head), cache.values, cache.value_scales, scheme.value_scale, row, head);
       const float* added = mask.defined() ? mask.const_data_ptr<float>() + (mask.size(0) == 1 ? 0 : row * mask.stride(0)) : nullptr;
       attend_to_head(queries, dim, group, keys, values, total, added, static_cast<float>(scale), own_.shares.data(),
                      memory_.attention.data() + (row * kv_heads + head) * group * dim);
@@ -301,7 +319,8 @@ class TokenStepRun {
   }
 
   // Writes x at past_ and returns all that is kept of this head.
-  quant::CachedHead write(const float* x, const at::Tensor& cache, const at::Tensor& scales, const at::Tensor& stored, int64_t row, int64_t head) const {
+  quant::CachedHead write(const float* x, const at::Tensor& cache, const at::Tensor& scales, const at::Tensor& stored, int64_t row,
+                          int64_t head) const {
     quant::CachedHead kept{.stride = cache.stride(2), .dim = cache.size(3)};
     const int64_t first = row * cache.stride(0) + head * cache.stride(1);
     if (cache.scalar_type() == at::kFloat) {
@@ -342,14 +361,23 @@ class TokenStepRun {
 std::optional<TokenStep::Block> TokenStep::plan(const DecoderConfig& config, const LayerConfig& layer, const BlockWeights& weights,
                                                 std::string& why_not) {
   const auto none = [](const auto& parts, auto... slots) { return (!parts[static_cast<size_t>(slots)].defined() && ...); };
-  const bool plain = layer.attention == AttentionKind::kStandard && !layer.moe && !has_weight(weights.at(LinearSlot::kOutputGate)) &&
-                     none(weights.parameters, ParameterSlot::kSinks, ParameterSlot::kOutputScale) && !weights.mlp.activation_scales.defined() &&
-                     !weights.mlp.xielu.alpha_p.defined() && !weights.at(NormSlot::kAttentionOutput).present && !weights.at(NormSlot::kMlpOutput).present;
+  const bool plain = layer.attention == AttentionKind::kStandard && !layer.moe &&
+                     !has_weight(weights.at(LinearSlot::kOutputGate)) &&
+                     none(weights.parameters, ParameterSlot::kSinks, ParameterSlot::kOutputScale) &&
+                     !weights.mlp.activation_scales.defined() && !weights.mlp.xielu.alpha_p.defined() &&
+                     !weights.at(NormSlot::kAttentionOutput).present && !weights.at(NormSlot::kMlpOutput).present;
   if (!plain || (layer.rope >= 0 && config.ropes[static_cast<size_t>(layer.rope)].pairs != RopePairs::kHalves)) {
     why_not = "its kind of attention, MLP, norms or positions has no such way";
     return std::nullopt;
   }
-  Block block{weights.at(NormSlot::kAttentionInput), weights.at(NormSlot::kQuery), weights.at(NormSlot::kKey), weights.at(NormSlot::kMlpInput), {}, {}, {}, {}};
+  Block block{weights.at(NormSlot::kAttentionInput),
+              weights.at(NormSlot::kQuery),
+              weights.at(NormSlot::kKey),
+              weights.at(NormSlot::kMlpInput),
+              {},
+              {},
+              {},
+              {}};
   for (const Norm* norm : {&block.attention_input, &block.query, &block.key, &block.mlp_input}) {
     if (is_plain(*norm)) continue;
     why_not = "a norm is no RMS norm in float32";
@@ -358,10 +386,9 @@ std::optional<TokenStep::Block> TokenStep::plan(const DecoderConfig& config, con
   const auto choose = [&](const NamedLinear& fused, const std::vector<NamedLinear>& parts) {
     return has_weight(*fused.linear) ? products_of({fused}, why_not) : products_of(parts, why_not);
   };
-  block.qkv = choose({"qkv_proj", &weights.at(LinearSlot::kQkvProj)},
-                     {{"q_proj", &weights.at(LinearSlot::kQProj)},
-                      {"k_proj", &weights.at(LinearSlot::kKProj)},
-                      {"v_proj", &weights.at(LinearSlot::kVProj)}});
+  block.qkv = choose({"qkv_proj", &weights.at(LinearSlot::kQkvProj)}, {{"q_proj", &weights.at(LinearSlot::kQProj)},
+                                                                       {"k_proj", &weights.at(LinearSlot::kKProj)},
+                                                                       {"v_proj", &weights.at(LinearSlot::kVProj)}});
   block.output = products_of({{"o_proj", &weights.at(LinearSlot::kOProj)}}, why_not);
   block.gate_up = choose({"gate_up_proj", &weights.mlp.gate_up}, {{"gate_proj", &weights.mlp.gate}, {"up_proj", &weights.mlp.up}});
   block.down = products_of({{"down_proj", &weights.mlp.down}}, why_not);
@@ -376,9 +403,10 @@ std::optional<TokenStep::Block> TokenStep::plan(const DecoderConfig& config, con
 
 std::shared_ptr<const TokenStep> TokenStep::make(const DecoderConfig& config, const std::vector<BlockWeights>& blocks,
                                                  std::vector<KvScheme> kv, std::string* why_not) {
-  const bool plain = config.gated_mlp && is_silu(config.hidden_act) && !config.parallel_residual && !config.residual_from_norm && !config.query_gate &&
-                     config.head_norm == HeadNorm::kEachHead && !config.head_norm_after_rope && config.attention_softcap == 0.0 &&
-                     config.query_growth.beta == 0.0 && config.qkv_clip == 0.0 && config.position == PositionKind::kRope && !blocks.empty();
+  const bool plain = config.gated_mlp && is_silu(config.hidden_act) && !config.parallel_residual && !config.residual_from_norm &&
+                     !config.query_gate && config.head_norm == HeadNorm::kEachHead && !config.head_norm_after_rope &&
+                     config.attention_softcap == 0.0 && config.query_growth.beta == 0.0 && config.qkv_clip == 0.0 &&
+                     config.position == PositionKind::kRope && !blocks.empty();
   if (!plain) {
     if (why_not != nullptr) *why_not = fmt::format("{} has parts that this way lacks", config.model_type);
     return nullptr;
@@ -397,8 +425,8 @@ std::shared_ptr<const TokenStep> TokenStep::make(const DecoderConfig& config, co
   return step;
 }
 
-void TokenStep::run(const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches, std::shared_ptr<TokenStepMemory>& memory,
-                    at::Tensor& hidden) const {
+void TokenStep::run(const AttentionContext& context, int64_t past_length, std::vector<KvCacheLayer>& caches,
+                    std::shared_ptr<TokenStepMemory>& memory, at::Tensor& hidden) const {
   check_cancelled();
   const int threads = at::get_num_threads();
   for (const KvCacheLayer& cache : caches) check_cache(config_, cache, hidden.size(0), past_length);
@@ -407,7 +435,8 @@ void TokenStep::run(const AttentionContext& context, int64_t past_length, std::v
     memory = std::make_shared<TokenStepMemory>(this, config_, hidden.size(0), capacity, threads, total_width(blocks_.front().qkv),
                                                total_width(blocks_.front().gate_up));
   }
-  quant::run_team(threads, [&](const TeamMember& member) { TokenStepRun(*this, context, past_length, caches, *memory, hidden, member).run(); });
+  quant::run_team(
+      threads, [&](const TeamMember& member) { TokenStepRun(*this, context, past_length, caches, *memory, hidden, member).run(); });
 }
 
 }  // namespace salient::models

@@ -1,5 +1,5 @@
-// Multimodal models around a text model: config.json nests the text model's keys, and its tensors lie beside those of image encoders and
-// projectors. Only the text model is read here; everything else of such a checkpoint is kept as it is.
+// Multimodal models around a text model: config.json nests the text model's keys, and its tensors lie beside those of image
+// encoders and projectors. Only the text model is read here; everything else of such a checkpoint is kept as it is.
 #pragma once
 
 #include <functional>
@@ -25,8 +25,8 @@ struct TextSpelling {
 struct TextModel {
   std::string_view model_type;    // in the nested keys
   std::string_view architecture;  // row of models/decoder/architecture.h
-  // JSON object: what its configuration class in transformers assumes where that differs from the row, or where the row needs the key.
-  // Published files leave out what is so.
+  // JSON object: what its configuration class in transformers assumes where that differs from the row, or where the row needs the
+  // key. Published files leave out what is so.
   std::string_view defaults;
   // What is different inside; called after the row's own function. nullptr = nothing is.
   void (*configure)(DecoderConfig& decoder) = nullptr;
@@ -34,9 +34,9 @@ struct TextModel {
 
 struct Wrapper {
   std::string_view model_type;
-  std::string_view models;  // what people know by it: "Gemma 3 4B, 12B, 27B"
+  std::string_view models;                        // what people know by it: "Gemma 3 4B, 12B, 27B"
   std::span<const TextModel* const> text_models;  // those that are supported; the first is meant where the nested keys name none
-  const TextSpelling* published;  // how the names are spelled in published checkpoints
+  const TextSpelling* published;                  // how the names are spelled in published checkpoints
   // tie_word_embeddings is a key of the outer object; what its class assumes, and whether the nested key can say yes, too.
   bool tied = false;
   bool tied_by_text = false;
@@ -66,8 +66,8 @@ void set_spelling(DecoderConfig& config, const TextSpelling& spelling);
 
 // Whether a tensor is of the image encoder, the projector or another part that is not the text model.
 bool is_other_part(const TextSpelling& spelling, std::string_view tensor);
-// The module of such a tensor that holds all that belongs together, without "model.": "visual", "vision_tower"; "" for a tensor that is
-// in none ("image_newline").
+// The module of such a tensor that holds all that belongs together, without "model.": "visual", "vision_tower"; "" for a tensor
+// that is in none ("image_newline").
 std::string_view part_of(std::string_view tensor);
 // A module's name without the spelling's beginning, so that it ends the name in every spelling: "layers.0.mlp.gate", "lm_head".
 std::string_view without_spelling(const TextSpelling& spelling, std::string_view module);

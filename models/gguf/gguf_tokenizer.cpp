@@ -114,7 +114,8 @@ class TokenizerWriter {
     text_ = read_text_file(where_);
     file_ = parse_json(text_, where_);
     model_ = require<Json>(file_, "model", where_);
-    if (const fs::path settings = model_file(folder, "tokenizer_config.json"); fs::exists(settings)) settings_ = read_json_file(settings);
+    if (const fs::path settings = model_file(folder, "tokenizer_config.json"); fs::exists(settings))
+      settings_ = read_json_file(settings);
   }
 
   GgufTokenizer write() {
@@ -320,7 +321,8 @@ class TokenizerWriter {
           templates[require<std::string>(item, "name", where_)] = require<std::string>(item, "template", where_);
       }
     }
-    if (const fs::path file = model_file(folder_, "chat_template.jinja"); fs::exists(file)) templates["default"] = read_text_file(file);
+    if (const fs::path file = model_file(folder_, "chat_template.jinja"); fs::exists(file))
+      templates["default"] = read_text_file(file);
     std::vector<std::string> names;
     for (const auto& [name, text] : templates) {
       add(name == "default" ? "tokenizer.chat_template" : "tokenizer.chat_template." + name, text);

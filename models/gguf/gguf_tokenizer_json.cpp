@@ -60,7 +60,8 @@ class TokenizerReader {
     Json named = Json::array();
     for (const GgufPair& pair : header_.metadata) {
       const auto* const other = std::get_if<std::string>(&pair.value);
-      if (other == nullptr || !pair.key.starts_with(kKey) || pair.key.size() < kKey.size() + 2 || pair.key[kKey.size()] != '.') continue;
+      if (other == nullptr || !pair.key.starts_with(kKey) || pair.key.size() < kKey.size() + 2 || pair.key[kKey.size()] != '.')
+        continue;
       named.push_back({{"name", pair.key.substr(kKey.size() + 1)}, {"template", *other}});
     }
     if (named.empty()) return text != nullptr ? Json(*text) : Json();

@@ -120,7 +120,7 @@ std::optional<double> pattern_value(const OrderedJson& config, const char* key, 
 
 struct Suffix {
   std::string_view text;
-  std::string AdapterModule::* field;
+  std::string AdapterModule::*field;
 };
 constexpr Suffix kSuffixes[] = {
     {".lora_A.weight", &AdapterModule::a},

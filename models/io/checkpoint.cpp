@@ -196,8 +196,8 @@ void Checkpoint::open_folder(const fs::path& folder) {
     for (const auto& [name, info] : files_.back().tensors()) {
       const auto [it, inserted] = places_.emplace(name, Place{files_.size() - 1, name});
       if (!inserted) {
-        fail(ErrorKind::kCorruption, "{}: tensor '{}' is in two shards, {} and {}", folder.string(), name, file_names[it->second.file],
-             file);
+        fail(ErrorKind::kCorruption, "{}: tensor '{}' is in two shards, {} and {}", folder.string(), name,
+             file_names[it->second.file], file);
       }
     }
   }
@@ -277,8 +277,8 @@ void Checkpoint::show_original(const std::string& name, const std::string& origi
   places_.insert_or_assign(name, Place(place_of(original)));
 }
 
-at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part,
-                                    at::ScalarType dtype) const {
+at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape,
+                                    std::optional<int64_t> part, at::ScalarType dtype) const {
   const TensorInfo& info = this->info(name);
   const std::string where = fmt::format("{}: tensor '{}'", file_of(name).string(), name);
   if (info.shape != expected_shape) {
@@ -307,7 +307,8 @@ at::Tensor Checkpoint::copy_checked(const std::string& name, const std::vector<i
     own = true;
   }
   at::Tensor copy = shown.to(at::TensorOptions().dtype(dtype), /*non_blocking=*/false, /*copy=*/!own);
-  const bool narrows = at::isFloatingType(dtype) && shown.scalar_type() != dtype && (shown.scalar_type() == at::kDouble || dtype == at::kHalf);
+  const bool narrows =
+      at::isFloatingType(dtype) && shown.scalar_type() != dtype && (shown.scalar_type() == at::kDouble || dtype == at::kHalf);
   if (narrows) {
     if (const auto bad = find_non_finite(copy)) {
       throw Error(ErrorKind::kUnsupported, fmt::format("{}: element {} is {}, which does not fit into {}", where, *bad,
@@ -326,7 +327,8 @@ at::Tensor Checkpoint::load(const std::string& name, const std::vector<int64_t>&
   return device == at::kCPU ? copy : copy.to(device);
 }
 
-at::Tensor Checkpoint::load_part(const std::string& name, const std::vector<int64_t>& expected_shape, int64_t index, at::ScalarType dtype) const {
+at::Tensor Checkpoint::load_part(const std::string& name, const std::vector<int64_t>& expected_shape, int64_t index,
+                                 at::ScalarType dtype) const {
   return copy_checked(name, expected_shape, index, dtype);
 }
 

@@ -23,8 +23,9 @@ class GgufCheckpoint;
 // What is shown in the place of a stored tensor, as if it stood in the file.
 struct TensorChange {
   std::vector<int64_t> shape;  // as shown
-  // `before`: what stood there, of the whole tensor, or with `part` one element of its first dimension; not to be written to. Returns what is
-  // shown for it, in memory of its own, in the stored dtype or in float32, which is then rounded once, to what the reader wants.
+  // `before`: what stood there, of the whole tensor, or with `part` one element of its first dimension; not to be written to.
+  // Returns what is shown for it, in memory of its own, in the stored dtype or in float32, which is then rounded once, to what the
+  // reader wants.
   std::function<at::Tensor(const at::Tensor& before, bool part)> apply;
   std::string what;  // opens errors about values that come of it: "merged with lora/adapter_model.safetensors"
 };
@@ -32,13 +33,14 @@ struct TensorChange {
 // Opens every shard's mapping; reads no tensor data until asked. Like transformers, model.safetensors goes before an index.
 class Checkpoint {
  public:
-  // `path` as resolve_model gives it: a folder, or what find_gguf_model (models/gguf/gguf_checkpoint.h) takes for a model. Errors: not
-  // found (folder, config.json, weights, shards that the index names: all of them are listed), corruption (a shard, the index, a tensor
-  // in two shards, a tensor that the index names and no shard has), unsupported (weights in another file format); those of
+  // `path` as resolve_model gives it: a folder, or what find_gguf_model (models/gguf/gguf_checkpoint.h) takes for a model. Errors:
+  // not found (folder, config.json, weights, shards that the index names: all of them are listed), corruption (a shard, the index,
+  // a tensor in two shards, a tensor that the index names and no shard has), unsupported (weights in another file format); those of
   // GgufCheckpoint and of merge_adapter (models/io/merge_adapter.h).
   explicit Checkpoint(const std::filesystem::path& path);
 
-  // The GGUF file where the weights are in one; the adapter's folder, not its base's. Files beside the weights: models/io/model_files.h.
+  // The GGUF file where the weights are in one; the adapter's folder, not its base's. Files beside the weights:
+  // models/io/model_files.h.
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const { return config_; }  // config.json as it is; of a GGUF file as GgufCheckpoint makes it; or as changed
   // Null for a folder of safetensors files.
@@ -50,16 +52,18 @@ class Checkpoint {
   const TensorInfo& info(const std::string& name) const;
   // The file that holds the tensor. Errors: as info().
   const std::filesystem::path& file_of(const std::string& name) const;
-  // The stored tensor: a view of the mapping, see SafetensorsFile::view. Of a GGUF file, and where a change is shown, its values in memory
-  // of their own, in the dtype of info().
+  // The stored tensor: a view of the mapping, see SafetensorsFile::view. Of a GGUF file, and where a change is shown, its values in
+  // memory of their own, in the dtype of info().
   at::Tensor view(const std::string& name) const;
   // A checked copy: expected shape, converted to `dtype`, on `device`. Floating-point data is converted between floating-point
   // dtypes only, integers between integers. NaN and Inf, stored or from a conversion to a narrower range, are refused by name, flat
   // index and value. The mapping's pages are released afterwards. Errors: not found, corruption.
   at::Tensor load(const std::string& name, const std::vector<int64_t>& expected_shape, at::ScalarType dtype,
                   at::Device device = at::kCPU) const;
-  // Element `index` of the first dimension of a tensor of several matrices, checked and converted as load() does; without that dimension.
-  at::Tensor load_part(const std::string& name, const std::vector<int64_t>& expected_shape, int64_t index, at::ScalarType dtype) const;
+  // Element `index` of the first dimension of a tensor of several matrices, checked and converted as load() does; without that
+  // dimension.
+  at::Tensor load_part(const std::string& name, const std::vector<int64_t>& expected_shape, int64_t index,
+                       at::ScalarType dtype) const;
   // Lets go of the mapped pages that a view of this tensor has brought into memory.
   void release(const std::string& name) const;
   uint64_t total_bytes() const;  // of all tensors, as they are on disk
@@ -77,7 +81,7 @@ class Checkpoint {
 
  private:
   struct Place {
-    size_t file = 0;  // in files_; of a GGUF file 0
+    size_t file = 0;     // in files_; of a GGUF file 0
     std::string stored;  // name in it
   };
   struct Changed {
@@ -86,7 +90,8 @@ class Checkpoint {
   };
 
   void open_folder(const std::filesystem::path& folder);
-  at::Tensor copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part, at::ScalarType dtype) const;
+  at::Tensor copy_checked(const std::string& name, const std::vector<int64_t>& expected_shape, std::optional<int64_t> part,
+                          at::ScalarType dtype) const;
   at::Tensor stored_view(const std::string& name) const;  // without changes
   // Errors: as info().
   const Place& place_of(const std::string& name) const;

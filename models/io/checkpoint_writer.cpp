@@ -99,7 +99,7 @@ struct ShardFile {
   std::string header;
   uint64_t size = 0;
   Descriptor descriptor;
-  bool renamed = false;     // it already stands under its final name
+  bool renamed = false;  // it already stands under its final name
   bool taken_over = false;
 };
 
@@ -134,7 +134,8 @@ ShardPlan plan_shards(const std::vector<PlannedTensor>& tensors, uint64_t max_sh
   std::set<std::string_view> names;
   uint64_t shard_bytes = 0;
   for (const PlannedTensor& tensor : tensors) {
-    if (!names.insert(tensor.name).second) fail(ErrorKind::kInvalidArgument, "shard plan: tensor '{}' is planned twice", tensor.name);
+    if (!names.insert(tensor.name).second)
+      fail(ErrorKind::kInvalidArgument, "shard plan: tensor '{}' is planned twice", tensor.name);
     const uint64_t bytes = data_bytes(tensor);
     if (plan.shards.empty() || (shard_bytes > 0 && (bytes > max_shard_bytes || shard_bytes > max_shard_bytes - bytes))) {
       plan.shards.emplace_back();
@@ -242,8 +243,9 @@ void CheckpointWriter::State::check_other_files() const {
     const bool ours = it != planned.end() ? open_matching(it->second->path, it->second->header, it->second->size).get() >= 0
                                           : name == kIndexName && shards.size() > 1;
     if (ours) continue;
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is already there and does not belong to the checkpoint to be written; nothing was changed",
-                                                         entry.path().string()))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("{}: is already there and does not belong to the checkpoint to be written; nothing was changed",
+                            entry.path().string()))
         .with_hint("choose another output folder, or remove the old checkpoint");
   }
 }
@@ -306,7 +308,8 @@ Place& CheckpointWriter::State::place(const std::string& name) {
 void CheckpointWriter::State::write_index() const {
   Json map = Json::object();
   for (const auto& [name, place] : places) map[name] = shards[place.shard].path.filename().string();
-  write_file(folder / kIndexName, dump_json({{"metadata", {{"total_size", total_bytes}}}, {"weight_map", std::move(map)}}, 2) + "\n");
+  write_file(folder / kIndexName,
+             dump_json({{"metadata", {{"total_size", total_bytes}}}, {"weight_map", std::move(map)}}, 2) + "\n");
 }
 
 void CheckpointWriter::State::verify() const {
@@ -329,7 +332,8 @@ void CheckpointWriter::State::verify() const {
   for (const auto& [name, place] : places) {
     const auto& tensors = files[place.shard].tensors();
     const auto it = tensors.find(name);
-    if (it == tensors.end() || it->second.dtype != place.plan.dtype || it->second.shape != place.plan.shape || it->second.begin != place.offset) {
+    if (it == tensors.end() || it->second.dtype != place.plan.dtype || it->second.shape != place.plan.shape ||
+        it->second.begin != place.offset) {
       fail(ErrorKind::kInternal, "{}: tensor '{}' was not read back as it was planned", shards[place.shard].path.string(), name);
     }
   }
@@ -341,7 +345,8 @@ CheckpointWriter::CheckpointWriter(const fs::path& folder, const ShardPlan& plan
   state_->open_shards();
 }
 
-CheckpointWriter::CheckpointWriter(const FolderLock& lock, const ShardPlan& plan) : state_(std::make_unique<State>(lock.folder(), plan)) {
+CheckpointWriter::CheckpointWriter(const FolderLock& lock, const ShardPlan& plan)
+    : state_(std::make_unique<State>(lock.folder(), plan)) {
   state_->check_other_files();
   state_->open_shards();
 }
@@ -364,7 +369,8 @@ void CheckpointWriter::State::write(const std::string& key, Place& to, uint64_t 
 }
 
 // `shape`: what the tensor, or the part of it that is put, must have.
-void CheckpointWriter::State::check(const std::string& name, const Place& to, const at::Tensor& tensor, at::IntArrayRef shape) const {
+void CheckpointWriter::State::check(const std::string& name, const Place& to, const at::Tensor& tensor,
+                                    at::IntArrayRef shape) const {
   if (finished) fail(ErrorKind::kInternal, "{}: tensor '{}' put after finish()", folder.string(), name);
   if (tensor.defined() && tensor.scalar_type() == to.plan.dtype && tensor.sizes() == shape) return;
   fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' is {}, planned was {} {}", folder.string(), name,
@@ -383,7 +389,8 @@ void CheckpointWriter::put_part(const std::string& name, int64_t index, const at
   Place& place = state_->place(name);
   const at::IntArrayRef whole = place.plan.shape;
   if (whole.empty() || index < 0 || index >= whole.front()) {
-    fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' of shape {} has no part {}", state_->folder.string(), name, shape_text(whole), index);
+    fail(ErrorKind::kInvalidArgument, "{}: tensor '{}' of shape {} has no part {}", state_->folder.string(), name,
+         shape_text(whole), index);
   }
   state_->check(name, place, part, whole.slice(1));
   state_->write(fmt::format("{}{}{}", name, kPartSign, index), place, static_cast<uint64_t>(index) * part.nbytes(), part);
@@ -429,8 +436,9 @@ void CheckpointWriter::finish() {
   }
   if (!missing.empty()) {
     const size_t shown = std::min<size_t>(missing.size(), 3);
-    fail(ErrorKind::kInvalidArgument, "{}: {} of {} planned tensors were not put, among them {}", state.folder.string(), missing.size(),
-         state.places.size(), fmt::join(missing.begin(), missing.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
+    fail(ErrorKind::kInvalidArgument, "{}: {} of {} planned tensors were not put, among them {}", state.folder.string(),
+         missing.size(), state.places.size(),
+         fmt::join(missing.begin(), missing.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
   }
   sync();
   for (ShardFile& shard : state.shards) {

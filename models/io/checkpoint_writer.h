@@ -67,16 +67,17 @@ class CheckpointWriter {
   void put(const std::string& name, const at::Tensor& tensor);
   // Element `index` of the first dimension of a tensor that comes in parts. The tensor counts as put with its last part.
   void put_part(const std::string& name, int64_t index, const at::Tensor& part);
-  // Checksums (checksum_text) of what was put since the last call, to be recorded with the work that is done: by the tensors' names,
-  // of parts "NAME#INDEX".
+  // Checksums (checksum_text) of what was put since the last call, to be recorded with the work that is done: by the tensors'
+  // names, of parts "NAME#INDEX".
   std::map<std::string, std::string> take_checksums();
-  // The first of these that is not in the shards any more as it was put, or is not planned; "" when all are. Reads them. Errors: io.
+  // The first of these that is not in the shards any more as it was put, or is not planned; "" when all are. Reads them. Errors:
+  // io.
   std::string find_changed(const std::map<std::string, std::string>& checksums) const;
   // Flushes what was put so far to disk, so that the caller may record it as done.
   void sync();
-  // Renames the shards to their names, writes model.safetensors.index.json when there are several of them, flushes the folder, opens the
-  // result again and checks every header. Errors: invalid argument when a tensor of a shard that was not taken over has not been
-  // put; io.
+  // Renames the shards to their names, writes model.safetensors.index.json when there are several of them, flushes the folder,
+  // opens the result again and checks every header. Errors: invalid argument when a tensor of a shard that was not taken over has
+  // not been put; io.
   void finish();
 
  private:

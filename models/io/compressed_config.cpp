@@ -70,7 +70,8 @@ RuntimeBits read_runtime_bits(const Json& config, const std::string& where) {
     ++rounded;
   }
   if (rounded > 0 && rounded < groups.size() && !others) {
-    log_warn("activations_in_float where=\"{}\" found=\"input_activations in {} of {} groups\" expected=\"all or none\"", where, rounded, groups.size());
+    log_warn("activations_in_float where=\"{}\" found=\"input_activations in {} of {} groups\" expected=\"all or none\"", where,
+             rounded, groups.size());
   } else if (rounded > 0 && !others) {
     result.activation_bits = 8;
   }

@@ -19,8 +19,8 @@ struct CompressedConfig {
 // Errors: corruption for another structure.
 CompressedConfig read_compressed_config(const Json& config, const std::string& where);
 
-// What it says of a runtime's numbers beside the weights. Nothing: it says nothing, or what is not computed here (float8, other granularities), which is then
-// logged as a warning.
+// What it says of a runtime's numbers beside the weights. Nothing: it says nothing, or what is not computed here (float8, other
+// granularities), which is then logged as a warning.
 struct RuntimeBits {
   std::optional<int> activation_bits;  // 8: int8 of each token, found when it runs; of all schemes
   std::optional<int> kv_bits;          // 8: int8 with a stored scale of a block's keys and one of its values

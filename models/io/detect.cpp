@@ -33,7 +33,8 @@ constexpr int kNotQuantized = 16;
 std::string display_name(const fs::path& folder) {
   fs::path path = fs::absolute(folder).lexically_normal();
   if (path.filename().empty()) path = path.parent_path();
-  if (path.parent_path().filename() == "snapshots") path = path.parent_path().parent_path();  // a commit id in the Hugging Face cache
+  if (path.parent_path().filename() == "snapshots")
+    path = path.parent_path().parent_path();  // a commit id in the Hugging Face cache
   return path.filename().string();
 }
 
@@ -59,10 +60,12 @@ WeightFiles find_weight_files(const fs::path& folder) {
   } else if (fs::exists(index)) {
     const Json map = require<Json>(read_json_file(index), "weight_map", index.string());
     std::set<std::string> names;
-    if (!map.is_object()) fail(ErrorKind::kCorruption, "{}: weight_map is a JSON {}, expected an object", index.string(), map.type_name());
+    if (!map.is_object())
+      fail(ErrorKind::kCorruption, "{}: weight_map is a JSON {}, expected an object", index.string(), map.type_name());
     for (const auto& [tensor, file] : map.items()) names.insert(require<std::string>(map, tensor, index.string()));
     for (const std::string& name : names) {
-      if (!fs::exists(folder / name)) fail(ErrorKind::kNotFound, "{}: the shard {} is missing, {} names it", folder.string(), name, index.filename().string());
+      if (!fs::exists(folder / name))
+        fail(ErrorKind::kNotFound, "{}: the shard {} is missing, {} names it", folder.string(), name, index.filename().string());
       files.safetensors.push_back(folder / name);
     }
   }
@@ -72,7 +75,8 @@ WeightFiles find_weight_files(const fs::path& folder) {
     if (entry.path().filename().string().front() == '.' || !entry.is_regular_file()) continue;
     if (search && extension == ".safetensors") files.safetensors.push_back(entry.path());
     if (extension == ".gguf") files.gguf.push_back(entry.path());
-    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ts") files.pickled.push_back(entry.path());
+    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ts")
+      files.pickled.push_back(entry.path());
   }
   for (auto* list : {&files.safetensors, &files.gguf, &files.pickled}) std::sort(list->begin(), list->end());
   return files;
@@ -83,14 +87,18 @@ bool ends_with_any(std::string_view name, std::initializer_list<std::string_view
 }
 
 bool is_companion(std::string_view name) {
-  return ends_with_any(name, {".qzeros", ".scales", ".g_idx", ".scaled_zeros", ".weight_scale", ".weight_zero_point", ".weight_shape", ".weight_g_idx"});
+  return ends_with_any(name, {".qzeros", ".scales", ".g_idx", ".scaled_zeros", ".weight_scale", ".weight_zero_point",
+                              ".weight_shape", ".weight_g_idx"});
 }
 
-bool is_embedding(std::string_view name) { return name.find("embed") != std::string_view::npos || ends_with_any(name, {"wte.weight", "wpe.weight"}); }
+bool is_embedding(std::string_view name) {
+  return name.find("embed") != std::string_view::npos || ends_with_any(name, {"wte.weight", "wpe.weight"});
+}
 
 // How a multimodal model's checkpoint spells the names of its text model; nullptr for other models.
 const TextSpelling* text_spelling(const std::map<std::string, TensorInfo>& tensors, const Json& model_config) {
-  if (!model_config.is_object() || !model_config.contains("model_type") || !model_config.at("model_type").is_string()) return nullptr;
+  if (!model_config.is_object() || !model_config.contains("model_type") || !model_config.at("model_type").is_string())
+    return nullptr;
   if (find_wrapper(model_config.at("model_type").get<std::string>()) == nullptr) return nullptr;
   return find_spelling([&](const std::string& name) { return tensors.contains(name); });
 }
@@ -103,7 +111,9 @@ StoredWidth stored_widths(const std::vector<SafetensorsFile>& files) {
     const std::string name = linear.name + ".weight_shape";
     for (const SafetensorsFile& file : files) {
       const auto found = file.tensors().find(name);
-      if (found == file.tensors().end() || found->second.shape != std::vector<int64_t>{2} || !c10::isIntegralType(found->second.dtype, false)) continue;
+      if (found == file.tensors().end() || found->second.shape != std::vector<int64_t>{2} ||
+          !c10::isIntegralType(found->second.dtype, false))
+        continue;
       const at::Tensor shape = file.view(name).to(at::kLong);
       const auto* size = shape.const_data_ptr<int64_t>();
       return size[0] == linear.out_features ? size[1] : 0;
@@ -112,21 +122,26 @@ StoredWidth stored_widths(const std::vector<SafetensorsFile>& files) {
   };
 }
 
-// The bits of layers whose tensors' shapes leave them open: from their weight_shape; else from the layers that read the hidden state, whose width the config
-// gives; else from what the config says about bits.
-void resolve_open_bits(std::vector<PackedLayout>& linears, const Json& model_config, const StoredWidth& stored_width, const std::set<int>& claimed_bits) {
+// The bits of layers whose tensors' shapes leave them open: from their weight_shape; else from the layers that read the hidden
+// state, whose width the config gives; else from what the config says about bits.
+void resolve_open_bits(std::vector<PackedLayout>& linears, const Json& model_config, const StoredWidth& stored_width,
+                       const std::set<int>& claimed_bits) {
   for (PackedLayout& linear : linears) {
     if (linear.bits == 0 && linear.words_per_row > 0) resolve_shape(linear, stored_width(linear), claimed_bits);
   }
   int64_t hidden = 0;
-  for (const Json* config : {&model_config, model_config.is_object() && model_config.contains("text_config") ? &model_config.at("text_config") : nullptr}) {
-    if (config != nullptr && config->is_object() && config->contains("hidden_size") && config->at("hidden_size").is_number_integer()) {
+  for (const Json* config :
+       {&model_config,
+        model_config.is_object() && model_config.contains("text_config") ? &model_config.at("text_config") : nullptr}) {
+    if (config != nullptr && config->is_object() && config->contains("hidden_size") &&
+        config->at("hidden_size").is_number_integer()) {
       hidden = config->at("hidden_size").get<int64_t>();
     }
   }
   int bits = claimed_bits.size() == 1 ? *claimed_bits.begin() : 0;
   for (PackedLayout& linear : linears) {
-    const bool reads_hidden = ends_with_any(linear.name, {".q_proj", ".k_proj", ".v_proj", ".qkv_proj", ".gate_proj", ".up_proj", ".gate_up_proj"});
+    const bool reads_hidden =
+        ends_with_any(linear.name, {".q_proj", ".k_proj", ".v_proj", ".qkv_proj", ".gate_proj", ".up_proj", ".gate_up_proj"});
     if (!reads_hidden || linear.bits != 0 || linear.words_per_row == 0) continue;
     resolve_shape(linear, hidden, claimed_bits);
     if (linear.bits != 0) bits = linear.bits;
@@ -185,7 +200,8 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   if (linears.empty()) {
     claim.format = unknown_weights > 0 ? "unknown" : "float";
     claim.detail = unknown_weights > 0 ? fmt::format("{} weights of a kind not known here, as {}", unknown_weights, unknown_example)
-                                       : fmt::format("{} tensors, {} linear weights{}, none packed", tensors.size(), model.unquantized_linears, others);
+                                       : fmt::format("{} tensors, {} linear weights{}, none packed", tensors.size(),
+                                                     model.unquantized_linears, others);
     return claim;
   }
 
@@ -193,7 +209,9 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   std::map<Kind, int64_t> kinds;
   std::set<int64_t> widths;
   bool one_group = true;
-  const auto is_head = [](const PackedLayout& linear) { return linear.bits == 8 && (linear.name == "lm_head" || linear.name.ends_with(".lm_head")); };
+  const auto is_head = [](const PackedLayout& linear) {
+    return linear.bits == 8 && (linear.name == "lm_head" || linear.name.ends_with(".lm_head"));
+  };
   for (const PackedLayout& linear : linears) {
     int8_head |= is_head(linear);
     model.parameters += static_cast<uint64_t>(std::max<int64_t>(linear.in_features, 0) * linear.out_features);
@@ -217,7 +235,8 @@ Claim read_tensors(const std::map<std::string, TensorInfo>& tensors, const Json&
   // In the other formats zero points are always stored, all of them the middle code when the quantization is symmetric.
   if (format == "compressed-tensors" || format == "awq-marlin") claim.zero_point = example->zero_point;
   claim.head = int8_head ? quant::HeadDtype::kInt8 : quant::HeadDtype::kFp16;
-  claim.detail = fmt::format("{} packed linears{}, {} float ones{}; {}: {}", linears.size(), int8_head ? " and lm_head" : "", model.unquantized_linears, others, example->name, example->shapes);
+  claim.detail = fmt::format("{} packed linears{}, {} float ones{}; {}: {}", linears.size(), int8_head ? " and lm_head" : "",
+                             model.unquantized_linears, others, example->name, example->shapes);
   if (kinds.size() > 1) {
     std::vector<std::string> texts;
     for (const auto& [kind, count] : kinds) {
@@ -247,8 +266,12 @@ Claim read_gguf(const std::vector<fs::path>& files, DetectedModel& model) {
     floats = floats && summary->is_float();
     claim.version = fmt::format("GGUF {}", summary->version);
     const std::string name = path.filename().string();
-    const auto note = [&](std::string_view key, const std::string& finding) { model.evidence.push_back({fmt::format("{} {}", name, key), finding}); };
-    if (summary->kind != "model") note("general.type", fmt::format("{}: {}", summary->kind, summary->kind == "imatrix" ? "an importance matrix, no model" : "no model"));
+    const auto note = [&](std::string_view key, const std::string& finding) {
+      model.evidence.push_back({fmt::format("{} {}", name, key), finding});
+    };
+    if (summary->kind != "model")
+      note("general.type",
+           fmt::format("{}: {}", summary->kind, summary->kind == "imatrix" ? "an importance matrix, no model" : "no model"));
     note("architecture", summary->architecture.empty() ? "not said" : summary->architecture);
     note("weights", describe_weights(*summary));
     if (summary->split_count > 1) note("split", fmt::format("one of {} files", summary->split_count));
@@ -264,7 +287,8 @@ Claim read_gguf(const std::vector<fs::path>& files, DetectedModel& model) {
   return claim;
 }
 
-// --- judgement---------------------------------------------------------------------------------------------------------------------
+// ---
+// judgement---------------------------------------------------------------------------------------------------------------------
 
 std::string value_text(const std::string& value) { return value; }
 std::string value_text(const std::optional<int>& value) { return fmt::format("{}", *value); }
@@ -280,27 +304,31 @@ bool says_nothing(const std::optional<T>& value) {
 
 // The field as the strongest claim has it; weaker claims that differ are reported.
 template <typename T>
-T decide(const std::vector<Claim>& strongest_first, T Claim::*field, std::string_view name, std::vector<std::string>& contradictions) {
+T decide(const std::vector<Claim>& strongest_first, T Claim::*field, std::string_view name,
+         std::vector<std::string>& contradictions) {
   const Claim* decided = nullptr;
   for (const Claim& claim : strongest_first) {
     if (says_nothing(claim.*field)) continue;
     if (decided == nullptr) {
       decided = &claim;
     } else if (claim.*field != decided->*field) {
-      contradictions.push_back(fmt::format("{}: {} say{} {}{}, {} says {}", name, decided->source, decided->source.ends_with('s') ? "" : "s",
-                                           value_text(decided->*field), decided->detail.empty() ? "" : " (" + decided->detail + ")", claim.source,
+      contradictions.push_back(fmt::format("{}: {} say{} {}{}, {} says {}", name, decided->source,
+                                           decided->source.ends_with('s') ? "" : "s", value_text(decided->*field),
+                                           decided->detail.empty() ? "" : " (" + decided->detail + ")", claim.source,
                                            value_text(claim.*field)));
     }
   }
   return decided == nullptr ? T{} : decided->*field;
 }
 
-// Strongest first. Our metadata is more exact than quant_method, which has to name a reader: rtn codes in AutoAWQ's layout say "awq" there.
+// Strongest first. Our metadata is more exact than quant_method, which has to name a reader: rtn codes in AutoAWQ's layout say
+// "awq" there.
 std::vector<Claim> method_claims(const std::vector<Claim>& claims, const Claim& weights, const Claim& name) {
   std::vector<Claim> result = claims;
-  std::stable_partition(result.begin(), result.end(), [](const Claim& claim) { return claim.source == "quantization_metadata.json"; });
-  if (!result.empty() && result.front().source == "quantization_metadata.json" && !result.front().method.empty() && result.front().method != "awq" &&
-      result.front().method != "gptq") {
+  std::stable_partition(result.begin(), result.end(),
+                        [](const Claim& claim) { return claim.source == "quantization_metadata.json"; });
+  if (!result.empty() && result.front().source == "quantization_metadata.json" && !result.front().method.empty() &&
+      result.front().method != "awq" && result.front().method != "gptq") {
     result.resize(1);
   }
   // Floats do not tell what smoothed them: "none" only where nothing says more.
@@ -310,8 +338,8 @@ std::vector<Claim> method_claims(const std::vector<Claim>& claims, const Claim& 
   return result;
 }
 
-// Tensors of several kinds: a name or metadata of one setting says what was asked for on the whole, and no contradiction is in that. What config.json says
-// of one setting must be one of those that are there.
+// Tensors of several kinds: a name or metadata of one setting says what was asked for on the whole, and no contradiction is in
+// that. What config.json says of one setting must be one of those that are there.
 void drop_single_settings(std::vector<Claim>& strongest_first) {
   const Claim& weights = strongest_first.front();
   for (Claim& claim : strongest_first) {
@@ -333,8 +361,9 @@ DetectedModel detect_adapter(const fs::path& folder) {
   const fs::path base = adapter_base(adapter);
   DetectedModel model = with_context(folder.string(), [&] { return detect_model(base); });
   model.disk_bytes += fs::file_size(adapter.weights->path());
-  const std::string finding = fmt::format("{} adapter of rank {} and alpha {} for {} modules, merged into {} when it is read", adapter.dora ? "DoRA" : "LoRA",
-                                          adapter.rank, adapter.alpha, adapter.modules.size(), base.string());
+  const std::string finding =
+      fmt::format("{} adapter of rank {} and alpha {} for {} modules, merged into {} when it is read",
+                  adapter.dora ? "DoRA" : "LoRA", adapter.rank, adapter.alpha, adapter.modules.size(), base.string());
   model.evidence.insert(model.evidence.begin(), {"adapter_config.json", finding});
   return model;
 }
@@ -349,12 +378,15 @@ DetectedModel detect_model(const fs::path& folder) {
   Json config;
   if (const fs::path path = folder / "config.json"; fs::exists(path)) {
     config = read_json_file(path);
-    if (!config.is_object()) fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", path.string(), config.type_name());
+    if (!config.is_object())
+      fail(ErrorKind::kCorruption, "{}: expected an object, found a JSON {}", path.string(), config.type_name());
     for (const char* key : {"quantization_config", "compression_config"}) {
       const Json* owner = &config;
-      if (!config.contains(key) && config.contains("text_config") && config.at("text_config").is_object()) owner = &config.at("text_config");
+      if (!config.contains(key) && config.contains("text_config") && config.at("text_config").is_object())
+        owner = &config.at("text_config");
       if (!owner->contains(key) || owner->at(key).is_null()) continue;
-      claims.push_back(read_quantization_config(owner->at(key), fmt::format("config.json {}", key), fmt::format("{}: {}", path.string(), key)));
+      claims.push_back(
+          read_quantization_config(owner->at(key), fmt::format("config.json {}", key), fmt::format("{}: {}", path.string(), key)));
     }
     if (claims.empty()) model.evidence.push_back({"config.json", "no quantization_config"});
   }
@@ -381,14 +413,16 @@ DetectedModel detect_model(const fs::path& folder) {
       try {
         const SafetensorsFile& file = opened.emplace_back(path);
         for (const auto& [name, info] : file.tensors()) {
-          if (!tensors.emplace(name, info).second) model.contradictions.push_back(fmt::format("tensor '{}' is in more than one file", name));
+          if (!tensors.emplace(name, info).second)
+            model.contradictions.push_back(fmt::format("tensor '{}' is in more than one file", name));
         }
       } catch (Error& error) {
         if (error.kind() == ErrorKind::kUnsupported) error.with_code(kCode);
         throw;
       }
     }
-    weights = with_context(folder.string(), [&] { return read_tensors(tensors, config, stored_widths(opened), claimed_bits, model); });
+    weights =
+        with_context(folder.string(), [&] { return read_tensors(tensors, config, stored_widths(opened), claimed_bits, model); });
   } else if (!files.gguf.empty()) {
     weights = read_gguf(files.gguf, model);
   } else {
@@ -438,21 +472,25 @@ DetectedModel detect_model(const fs::path& folder) {
   const bool claims_quantized = !claims.empty();
   if (model.format.empty() || (model.format == "unknown" && claims_quantized)) {
     if (claims_quantized) {
-      fail_detection(folder, fmt::format("it claims to be quantized ({}: {}), but {}", claims.front().source, describe(claims.front()),
-                                         weights.format.empty() ? "no weights in a known format are there" : weights.detail),
-                     "known are AutoAWQ (gemm, gemv, gemv_fast, marlin), GPTQ, compressed-tensors, GGUF and unquantized safetensors");
+      fail_detection(
+          folder,
+          fmt::format("it claims to be quantized ({}: {}), but {}", claims.front().source, describe(claims.front()),
+                      weights.format.empty() ? "no weights in a known format are there" : weights.detail),
+          "known are AutoAWQ (gemm, gemv, gemv_fast, marlin), GPTQ, compressed-tensors, GGUF and unquantized safetensors");
     }
     const bool pickled = !files.pickled.empty();
-    fail_detection(folder, pickled ? fmt::format("only pickled weights are there ({})", files.pickled.front().filename().string())
-                                   : "neither weights nor a config that says what they are",
-                   pickled ? "convert the model to safetensors first" : "give a folder with config.json and *.safetensors, or a GGUF file");
+    fail_detection(
+        folder,
+        pickled ? fmt::format("only pickled weights are there ({})", files.pickled.front().filename().string())
+                : "neither weights nor a config that says what they are",
+        pickled ? "convert the model to safetensors first" : "give a folder with config.json and *.safetensors, or a GGUF file");
   }
   if (model.format == "float" || model.format == "unknown") {
     model.method = model.format == "float" ? "none" : "unknown";
     for (const Claim& claim : ranked) {
       if (model.format == "unknown" || claim.method.empty() || !claim.format.empty()) continue;
-      model.contradictions.push_back(fmt::format("method: {} say the weights are not quantized ({}), {} says {}", weights.source, weights.detail, claim.source,
-                                                 claim.method));
+      model.contradictions.push_back(fmt::format("method: {} say the weights are not quantized ({}), {} says {}", weights.source,
+                                                 weights.detail, claim.source, claim.method));
     }
     return model;
   }
@@ -469,9 +507,12 @@ DetectedModel detect_model(const fs::path& folder) {
   const auto activation_bits = decide(ranked, &Claim::activation_bits, "activation_bits", model.contradictions);
   const auto kv_cache_bits = decide(ranked, &Claim::kv_cache_bits, "kv_cache_bits", model.contradictions);
   if (!bits || !group_size) return model;
-  const quant::QuantizationSpec spec{.weight_bits = *bits, .activation_bits = activation_bits.value_or(kNotQuantized),
-                                     .kv_cache_bits = kv_cache_bits.value_or(kNotQuantized), .group_size = *group_size,
-                                     .zero_point = zero_point.value_or(true), .lm_head = head.value_or(quant::HeadDtype::kFp16)};
+  const quant::QuantizationSpec spec{.weight_bits = *bits,
+                                     .activation_bits = activation_bits.value_or(kNotQuantized),
+                                     .kv_cache_bits = kv_cache_bits.value_or(kNotQuantized),
+                                     .group_size = *group_size,
+                                     .zero_point = zero_point.value_or(true),
+                                     .lm_head = head.value_or(quant::HeadDtype::kFp16)};
   try {
     validate(spec);
     model.spec = spec;

@@ -67,7 +67,9 @@ std::vector<std::string> text_list(const Json& object, const char* key, const st
 
 void read_compressed_tensors(Claim& claim, const Json& config, const std::string& where) {
   claim.format = "compressed-tensors";
-  claim.version = fmt::format("{}", fmt::join(std::vector<std::string>{first_text(config, {"format"}, where), first_text(config, {"version"}, where)}, " "));
+  claim.version = fmt::format(
+      "{}",
+      fmt::join(std::vector<std::string>{first_text(config, {"format"}, where), first_text(config, {"version"}, where)}, " "));
   const Json groups = value_or<Json>(config, "config_groups", Json::object(), where);
   if (!groups.is_object() || groups.empty()) return;
   std::set<std::optional<int64_t>> group_sizes;
@@ -112,7 +114,8 @@ std::string describe(const Claim& claim) {
   if (!claim.method.empty()) parts.push_back("method " + claim.method);
   if (!claim.version.empty()) parts.push_back("version " + claim.version);
   if (claim.bits) parts.push_back(fmt::format("{} bits", *claim.bits));
-  if (claim.group_size) parts.push_back(*claim.group_size == -1 ? "one group per channel" : fmt::format("group {}", *claim.group_size));
+  if (claim.group_size)
+    parts.push_back(*claim.group_size == -1 ? "one group per channel" : fmt::format("group {}", *claim.group_size));
   if (claim.zero_point) parts.push_back(*claim.zero_point ? "zero points" : "symmetric");
   if (claim.head) parts.push_back(fmt::format("lm_head {}", to_string(*claim.head)));
   if (claim.activation_bits) parts.push_back(fmt::format("activations {} bits", *claim.activation_bits));
@@ -178,7 +181,8 @@ Claim read_folder_name(const std::string& name) {
     }
   }
   std::string words = to_lower(name);
-  std::replace_if(words.begin(), words.end(), [](char c) { return c == '_' || c == '-' || c == '.'; }, ' ');
+  std::replace_if(
+      words.begin(), words.end(), [](char c) { return c == '_' || c == '-' || c == '.'; }, ' ');
   for (const std::string& word : split(words, ' ')) {
     if (word == "awq" || word == "gptq" || word == "rtn") claim.method = word;
     if (word == "gguf") claim.format = word;
@@ -186,7 +190,8 @@ Claim read_folder_name(const std::string& name) {
     const size_t g = word.find('g');
     const std::string bits_part = word.substr(0, g), group_part = g == std::string::npos ? "" : word.substr(g + 1);
     const auto is_number = [](const std::string& text) {
-      return !text.empty() && text.size() <= 5 && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
+      return !text.empty() && text.size() <= 5 &&
+             std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
     };
     if (bits_part.size() == 2 && bits_part[0] == 'w' && is_number(bits_part.substr(1))) claim.bits = bits_part[1] - '0';
     if ((bits_part.empty() || bits_part[0] == 'w') && is_number(group_part)) claim.group_size = std::stoll(group_part);

@@ -1,4 +1,5 @@
-// What each source about a model's format says: config files, our metadata, the folder's name. For detect.cpp, and for who runs a model.
+// What each source about a model's format says: config files, our metadata, the folder's name. For detect.cpp, and for who runs a
+// model.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +15,9 @@ namespace salient::models {
 
 // What one source says; an empty field says nothing.
 struct Claim {
-  std::string source = {};   // "config.json quantization_config"
-  std::string format = {};   // as DetectedModel::format
-  std::string method = {};   // in lower case
+  std::string source = {};  // "config.json quantization_config"
+  std::string format = {};  // as DetectedModel::format
+  std::string method = {};  // in lower case
   std::string version = {};
   std::optional<int> bits = {};
   std::set<int> all_bits = {};  // where modules differ; `bits` is then empty, or of tensors the most frequent

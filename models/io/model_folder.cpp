@@ -89,7 +89,8 @@ std::vector<std::string> near_names(const std::string& wanted, const std::vector
   const auto last_part = [](const std::string& id) { return to_lower(id.substr(id.find('/') + 1)); };
   std::vector<std::pair<size_t, std::string>> ranked;
   for (const std::string& candidate : candidates) {
-    const size_t distance = std::min(edit_distance(to_lower(wanted), to_lower(candidate)), edit_distance(last_part(wanted), last_part(candidate)));
+    const size_t distance =
+        std::min(edit_distance(to_lower(wanted), to_lower(candidate)), edit_distance(last_part(wanted), last_part(candidate)));
     if (distance <= std::max<size_t>(2, last_part(wanted).size() / 3)) ranked.emplace_back(distance, candidate);
   }
   std::sort(ranked.begin(), ranked.end());
@@ -136,11 +137,12 @@ fs::path snapshot_of(const RepositoryName& repository, const fs::path& folder) {
   if (fs::is_directory(snapshot) && !fs::is_empty(snapshot)) return snapshot;
   const auto references = entry_names(folder / "refs");
   const auto snapshots = entry_names(folder / "snapshots");
-  fail_not_cached(repository, fmt::format("model '{}': {} is in the cache without the files of revision '{}' (looked for {}); refs there: {}; "
-                                          "snapshots there: {}",
-                                          repository.id, folder.string(), revision, snapshot.string(),
-                                          references.empty() ? "none" : fmt::format("{}", fmt::join(references, ", ")),
-                                          snapshots.empty() ? "none" : fmt::format("{}", fmt::join(snapshots, ", "))));
+  fail_not_cached(repository,
+                  fmt::format("model '{}': {} is in the cache without the files of revision '{}' (looked for {}); refs there: {}; "
+                              "snapshots there: {}",
+                              repository.id, folder.string(), revision, snapshot.string(),
+                              references.empty() ? "none" : fmt::format("{}", fmt::join(references, ", ")),
+                              snapshots.empty() ? "none" : fmt::format("{}", fmt::join(snapshots, ", "))));
 }
 
 }  // namespace
@@ -159,7 +161,9 @@ fs::path resolve_model_folder(const std::string& name_or_path) {
   if (fs::exists(name_or_path, ignored)) {
     if (find_gguf_model(name_or_path)) {
       throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is a GGUF file, expected the model's folder", name_or_path))
-          .with_hint("give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder of the file");
+          .with_hint(
+              "give the float checkpoint that it was made from; where there is none, salient export --format float makes a folder "
+              "of the file");
     }
     throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: is a file, expected the model's folder", name_or_path))
         .with_hint(fmt::format("give the folder: {}", fs::absolute(name_or_path).parent_path().string()));
@@ -175,8 +179,8 @@ fs::path resolve_model_folder(const std::string& name_or_path) {
   const fs::path cache = hugging_face_cache();
   const fs::path folder = cache_folder_of(cache, repository->id);
   if (!fs::is_directory(folder, ignored)) {
-    fail_not_cached(*repository, fmt::format("model '{}': no folder {}, and nothing in the Hugging Face cache at {}{}", name_or_path,
-                                             fs::absolute(name_or_path).string(), folder.string(),
+    fail_not_cached(*repository, fmt::format("model '{}': no folder {}, and nothing in the Hugging Face cache at {}{}",
+                                             name_or_path, fs::absolute(name_or_path).string(), folder.string(),
                                              near_text(near_names(repository->id, cached_models(cache)))));
   }
   return snapshot_of(*repository, folder);

@@ -9,9 +9,9 @@ namespace salient::models {
 // Where downloaded models lie: HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub.
 std::filesystem::path hugging_face_cache();
 
-// A folder path (wins when it exists), or "org/name", "org/name@revision" (branch, tag, or commit id, of which 7 characters are enough)
-// in hugging_face_cache(), layout models--org--name/{refs/main, snapshots/<commit>}. Nothing is ever downloaded.
-// Errors: not found, naming every place looked at and near names there; the hint gives the download command ("hf download org/name").
+// A folder path (wins when it exists), or "org/name", "org/name@revision" (branch, tag, or commit id, of which 7 characters are
+// enough) in hugging_face_cache(), layout models--org--name/{refs/main, snapshots/<commit>}. Nothing is ever downloaded. Errors:
+// not found, naming every place looked at and near names there; the hint gives the download command ("hf download org/name").
 // Invalid argument for a file (resolve_model takes some).
 std::filesystem::path resolve_model_folder(const std::string& name_or_path);
 

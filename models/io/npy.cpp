@@ -64,7 +64,8 @@ class HeaderReader {
 
  private:
   [[noreturn]] void broken(const std::string& found) const {
-    fail(ErrorKind::kCorruption, "{}: the array's header has {} near byte {}, expected a dict with descr, fortran_order and shape", where_, found, at_);
+    fail(ErrorKind::kCorruption, "{}: the array's header has {} near byte {}, expected a dict with descr, fortran_order and shape",
+         where_, found, at_);
   }
   void skip_space() {
     while (at_ < text_.size() && std::string_view(" \t\r\n").find(text_[at_]) != std::string_view::npos) ++at_;
@@ -76,7 +77,9 @@ class HeaderReader {
     return true;
   }
   void expect(char wanted) {
-    if (!accept(wanted)) broken(at_ >= text_.size() ? std::string("its end") : fmt::format("'{}' instead of '{}'", one_line(text_.substr(at_, 1)), wanted));
+    if (!accept(wanted))
+      broken(at_ >= text_.size() ? std::string("its end")
+                                 : fmt::format("'{}' instead of '{}'", one_line(text_.substr(at_, 1)), wanted));
   }
   bool accept_word(std::string_view word) {
     skip_space();
@@ -113,9 +116,12 @@ class HeaderReader {
   }
   [[noreturn]] void unsupported(std::string_view descr) const {
     const bool object = descr.find('O') != std::string_view::npos;
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: an array of dtype '{}', supported are {}", where_, shorten(one_line(descr), 40), kSupported))
-        .with_hint(object ? "object arrays are pickles, which can run any program and are never read; save numbers: np.asarray(x, np.float32)"
-                          : "convert it in NumPy: array.astype(np.float32)");
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: an array of dtype '{}', supported are {}", where_, shorten(one_line(descr), 40), kSupported))
+        .with_hint(
+            object
+                ? "object arrays are pickles, which can run any program and are never read; save numbers: np.asarray(x, np.float32)"
+                : "convert it in NumPy: array.astype(np.float32)");
   }
   std::vector<int64_t> shape() {
     std::vector<int64_t> sizes;
@@ -125,7 +131,8 @@ class HeaderReader {
       size_t digits = 0;
       int64_t size = 0;
       for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_, ++digits) {
-        if (__builtin_mul_overflow(size, int64_t{10}, &size) || __builtin_add_overflow(size, int64_t{text_[at_] - '0'}, &size)) broken("a dimension above 2^63");
+        if (__builtin_mul_overflow(size, int64_t{10}, &size) || __builtin_add_overflow(size, int64_t{text_[at_] - '0'}, &size))
+          broken("a dimension above 2^63");
       }
       if (digits == 0) broken("a dimension that is no number from 0");
       sizes.push_back(size);
@@ -164,9 +171,11 @@ void swap_bytes(std::byte* data, uint64_t bytes, size_t width) {
 
 NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& where) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  if (text.substr(0, kMagic.size()) != kMagic) fail(ErrorKind::kCorruption, "{}: not a NumPy array: it does not begin with \\x93NUMPY", where);
+  if (text.substr(0, kMagic.size()) != kMagic)
+    fail(ErrorKind::kCorruption, "{}: not a NumPy array: it does not begin with \\x93NUMPY", where);
   const auto byte = [&](size_t i) {
-    if (i >= bytes.size()) fail(ErrorKind::kCorruption, "{}: {} bytes, shorter than an array's header: truncated", where, bytes.size());
+    if (i >= bytes.size())
+      fail(ErrorKind::kCorruption, "{}: {} bytes, shorter than an array's header: truncated", where, bytes.size());
     return std::to_integer<uint64_t>(bytes[i]);
   };
   const uint64_t major = byte(6);
@@ -177,10 +186,12 @@ NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& 
   uint64_t length = 0;
   for (size_t i = 8; i < begin; ++i) length |= byte(i) << (8 * (i - 8));
   if (length > kMaxNpyHeaderBytes - begin) {
-    fail(ErrorKind::kCorruption, "{}: an array's header of {} bytes, expected at most {}", where, length, kMaxNpyHeaderBytes - begin);
+    fail(ErrorKind::kCorruption, "{}: an array's header of {} bytes, expected at most {}", where, length,
+         kMaxNpyHeaderBytes - begin);
   }
   if (length > bytes.size() - begin) {
-    fail(ErrorKind::kCorruption, "{}: the array's header should have {} bytes, but only {} follow: truncated", where, length, bytes.size() - begin);
+    fail(ErrorKind::kCorruption, "{}: the array's header should have {} bytes, but only {} follow: truncated", where, length,
+         bytes.size() - begin);
   }
   NpyHeader header = HeaderReader(text.substr(begin, length), where).read();
   header.header_bytes = begin + length;
@@ -190,9 +201,11 @@ NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& 
 
 std::string make_npy_header(at::ScalarType dtype, const std::vector<int64_t>& shape) {
   const auto row = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const DtypeRow& each) { return each.dtype == dtype; });
-  if (row == std::end(kDtypes)) fail(ErrorKind::kUnsupported, "NumPy files cannot hold {}, only {}", c10::toString(dtype), kSupported);
-  const std::string dict = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}{}), }}", c10::elementSize(dtype) == 1 ? '|' : '<', row->descr,
-                                       fmt::join(shape, ", "), shape.size() == 1 ? "," : "");
+  if (row == std::end(kDtypes))
+    fail(ErrorKind::kUnsupported, "NumPy files cannot hold {}, only {}", c10::toString(dtype), kSupported);
+  const std::string dict =
+      fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}{}), }}", c10::elementSize(dtype) == 1 ? '|' : '<',
+                  row->descr, fmt::join(shape, ", "), shape.size() == 1 ? "," : "");
   constexpr size_t kPrefix = 10;
   const size_t total = (kPrefix + dict.size() + 1 + kDataAlignment - 1) / kDataAlignment * kDataAlignment;
   const size_t length = total - kPrefix;
@@ -205,7 +218,8 @@ std::string make_npy_header(at::ScalarType dtype, const std::vector<int64_t>& sh
 }
 
 at::Tensor decode_npy_data(const NpyHeader& header, std::span<const std::byte> data) {
-  if (data.size() != header.data_bytes) fail(ErrorKind::kInternal, "{} bytes of array data, its header says {}", data.size(), header.data_bytes);
+  if (data.size() != header.data_bytes)
+    fail(ErrorKind::kInternal, "{} bytes of array data, its header says {}", data.size(), header.data_bytes);
   std::vector<int64_t> stored = header.shape;
   if (header.fortran_order) std::reverse(stored.begin(), stored.end());
   at::Tensor array = at::empty(stored, at::TensorOptions(header.dtype));
@@ -214,7 +228,8 @@ at::Tensor decode_npy_data(const NpyHeader& header, std::span<const std::byte> d
     std::memcpy(target, data.data(), data.size());
     if (header.big_endian) swap_bytes(target, data.size(), c10::elementSize(header.dtype));
     // A bool is 0 or 1 to the compiler; any other byte in the file must not get that far.
-    if (header.dtype == at::kBool) std::transform(target, target + data.size(), target, [](std::byte value) { return std::byte{value != std::byte{0}}; });
+    if (header.dtype == at::kBool)
+      std::transform(target, target + data.size(), target, [](std::byte value) { return std::byte{value != std::byte{0}}; });
   }
   if (!header.fortran_order || stored.size() < 2) return array;
   std::vector<int64_t> order(stored.size());
@@ -227,7 +242,8 @@ at::Tensor read_npy(const std::filesystem::path& path) {
   const NpyHeader header = parse_npy_header(file.bytes(), path.string());
   const uint64_t rest = file.bytes().size() - header.header_bytes;
   if (rest != header.data_bytes) {
-    fail(ErrorKind::kCorruption, "{}: {} bytes of data, but shape ({}) needs {}", path.string(), rest, fmt::join(header.shape, ", "), header.data_bytes);
+    fail(ErrorKind::kCorruption, "{}: {} bytes of data, but shape ({}) needs {}", path.string(), rest,
+         fmt::join(header.shape, ", "), header.data_bytes);
   }
   return decode_npy_data(header, file.bytes().subspan(header.header_bytes));
 }

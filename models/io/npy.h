@@ -34,9 +34,9 @@ struct NpyHeader {
 // The longest prefix of a file that make_npy_header or NumPy would write a header into; longer headers are refused.
 inline constexpr uint64_t kMaxNpyHeaderBytes = 64 * 1024;
 
-// `bytes`: the beginning of the file, at least its whole header. Errors, with `where` in front: corruption for what is no .npy header, a header cut
-// short, wrong keys, a shape of more than 2^63 bytes; unsupported for dtypes that torch has not (object arrays, which would need unpickling, text,
-// complex, structured, dates).
+// `bytes`: the beginning of the file, at least its whole header. Errors, with `where` in front: corruption for what is no .npy
+// header, a header cut short, wrong keys, a shape of more than 2^63 bytes; unsupported for dtypes that torch has not (object
+// arrays, which would need unpickling, text, complex, structured, dates).
 NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& where);
 
 // The header that NumPy writes for a C-ordered array, version 1.0. Errors: unsupported dtype (bfloat16: NumPy has none).

@@ -52,7 +52,9 @@ struct NpzFile::State {
 
   const Member& find(const std::string& name) const {
     const auto it = members.find(name);
-    if (it == members.end()) fail(ErrorKind::kNotFound, "{}: no array '{}' among its {}{}", path.string(), one_line(name), names.size(), did_you_mean(name, names));
+    if (it == members.end())
+      fail(ErrorKind::kNotFound, "{}: no array '{}' among its {}{}", path.string(), one_line(name), names.size(),
+           did_you_mean(name, names));
     return it->second;
   }
 
@@ -63,7 +65,8 @@ struct NpzFile::State {
     for (uint64_t done = 0; done < bytes;) {
       const auto wanted = static_cast<unsigned>(std::min(bytes - done, kChunk));
       const int got = unzReadCurrentFile(archive, target + done, wanted);
-      if (got < 0) corrupt(fmt::format("array '{}': the compressed data is broken near byte {} of {}", one_line(name), done, bytes));
+      if (got < 0)
+        corrupt(fmt::format("array '{}': the compressed data is broken near byte {} of {}", one_line(name), done, bytes));
       if (got == 0) corrupt(fmt::format("array '{}': {} bytes, expected {}: truncated", one_line(name), done, bytes));
       done += static_cast<uint64_t>(got);
     }
@@ -71,13 +74,16 @@ struct NpzFile::State {
 
   // Opens the member and reads as much as a header can have. Returns what was read.
   std::vector<std::byte> open_member(const std::string& name, const Member& member) const {
-    if ((member.flags & kEncrypted) != 0) fail(ErrorKind::kUnsupported, "{}: it is encrypted, which NumPy does not write", where(name));
+    if ((member.flags & kEncrypted) != 0)
+      fail(ErrorKind::kUnsupported, "{}: it is encrypted, which NumPy does not write", where(name));
     if (member.method != 0 && member.method != Z_DEFLATED) {
-      fail(ErrorKind::kUnsupported, "{}: compressed with zip method {}, supported are 0 (stored) and 8 (deflated)", where(name), member.method);
+      fail(ErrorKind::kUnsupported, "{}: compressed with zip method {}, supported are 0 (stored) and 8 (deflated)", where(name),
+           member.method);
     }
     unz64_file_pos position = member.position;
     if (unzGoToFilePos64(archive, &position) != UNZ_OK || unzOpenCurrentFile(archive) != UNZ_OK) {
-      corrupt(fmt::format("array '{}': its entry and the list of members say different things: the archive is broken", one_line(name)));
+      corrupt(
+          fmt::format("array '{}': its entry and the list of members say different things: the archive is broken", one_line(name)));
     }
     std::vector<std::byte> head(std::min<uint64_t>(member.size, kMaxNpyHeaderBytes));
     read_exactly(name, head.data(), head.size());
@@ -107,7 +113,8 @@ NpzFile::NpzFile(const std::filesystem::path& path) : state_(std::make_unique<St
   const uint64_t file_bytes = MappedFile(path).bytes().size();  // also tells a missing or unreadable file apart
   state_->archive = unzOpen64(path.c_str());
   if (state_->archive == nullptr) {
-    throw Error(ErrorKind::kCorruption, fmt::format("{}: not a .npz file: no zip archive ends it, or it is truncated ({} bytes)", path.string(), file_bytes))
+    throw Error(ErrorKind::kCorruption, fmt::format("{}: not a .npz file: no zip archive ends it, or it is truncated ({} bytes)",
+                                                    path.string(), file_bytes))
         .with_hint("np.savez and np.savez_compressed write .npz files; a single .npy array is read where one array is asked for");
   }
   unz_global_info64 global{};
@@ -117,16 +124,21 @@ NpzFile::NpzFile(const std::filesystem::path& path) : state_(std::make_unique<St
   for (; status == UNZ_OK; status = unzGoToNextFile(state_->archive), ++seen) {
     unz_file_info64 info{};
     if (unzGetCurrentFileInfo64(state_->archive, &info, nullptr, 0, nullptr, 0, nullptr, 0) != UNZ_OK) break;
-    if (info.size_filename > kMaxNameBytes) state_->corrupt(fmt::format("a member's name has {} bytes, expected at most {}", info.size_filename, kMaxNameBytes));
+    if (info.size_filename > kMaxNameBytes)
+      state_->corrupt(fmt::format("a member's name has {} bytes, expected at most {}", info.size_filename, kMaxNameBytes));
     std::string name(info.size_filename + 1, '\0');
-    if (unzGetCurrentFileInfo64(state_->archive, &info, name.data(), static_cast<uLong>(name.size()), nullptr, 0, nullptr, 0) != UNZ_OK) break;
+    if (unzGetCurrentFileInfo64(state_->archive, &info, name.data(), static_cast<uLong>(name.size()), nullptr, 0, nullptr, 0) !=
+        UNZ_OK)
+      break;
     name.resize(info.size_filename);
     if (!ends_with_npy(name)) continue;
     name.resize(name.size() - kSuffix.size());
     Member member{{}, info.compressed_size, info.uncompressed_size, info.compression_method, info.flag};
     unzGetFilePos64(state_->archive, &member.position);
-    if (member.stored > file_bytes) state_->corrupt(fmt::format("array '{}' takes {} bytes, but the file has {}", one_line(name), member.stored, file_bytes));
-    if (!state_->members.emplace(name, member).second) state_->corrupt(fmt::format("the array '{}' is there twice", one_line(name)));
+    if (member.stored > file_bytes)
+      state_->corrupt(fmt::format("array '{}' takes {} bytes, but the file has {}", one_line(name), member.stored, file_bytes));
+    if (!state_->members.emplace(name, member).second)
+      state_->corrupt(fmt::format("the array '{}' is there twice", one_line(name)));
     state_->names.push_back(std::move(name));
   }
   if (status != UNZ_END_OF_LIST_OF_FILE || seen != global.number_entry) {
@@ -154,18 +166,20 @@ at::Tensor NpzFile::read(const std::string& name) const {
   const std::vector<std::byte> head = state_->open_member(name, member);
   const NpyHeader header = parse_npy_header(head, state_->where(name));
   if (header.header_bytes + header.data_bytes != member.size) {
-    state_->corrupt(fmt::format("array '{}': {} bytes, but shape ({}) needs {}", one_line(name), member.size, fmt::join(header.shape, ", "),
-                                header.header_bytes + header.data_bytes));
+    state_->corrupt(fmt::format("array '{}': {} bytes, but shape ({}) needs {}", one_line(name), member.size,
+                                fmt::join(header.shape, ", "), header.header_bytes + header.data_bytes));
   }
   const uint64_t most = member.method == 0 ? member.stored : (member.stored + 1) * kMaxDeflateRatio;
   if (member.size > most) {
-    state_->corrupt(fmt::format("array '{}': {} bytes cannot come out of {} stored ones", one_line(name), member.size, member.stored));
+    state_->corrupt(
+        fmt::format("array '{}': {} bytes cannot come out of {} stored ones", one_line(name), member.size, member.stored));
   }
   std::vector<std::byte> data(header.data_bytes);
   const uint64_t known = head.size() - header.header_bytes;
   std::copy(head.begin() + static_cast<std::ptrdiff_t>(header.header_bytes), head.end(), data.begin());
   state_->read_exactly(name, data.data() + known, header.data_bytes - known);
-  if (guard.close() != UNZ_OK) state_->corrupt(fmt::format("array '{}': its checksum is wrong: the data was changed", one_line(name)));
+  if (guard.close() != UNZ_OK)
+    state_->corrupt(fmt::format("array '{}': its checksum is wrong: the data was changed", one_line(name)));
   return decode_npy_data(header, data);
 }
 
@@ -206,11 +220,14 @@ NpzWriter::~NpzWriter() = default;
 
 void NpzWriter::add(const std::string& name, const at::Tensor& array) {
   if (name.empty() || name.size() > kMaxNameBytes || name.find('\0') != std::string::npos) {
-    fail(ErrorKind::kInvalidArgument, "{}: an array's name must have 1 to {} bytes and no NUL, not {}", state_->path.string(), kMaxNameBytes, name.size());
+    fail(ErrorKind::kInvalidArgument, "{}: an array's name must have 1 to {} bytes and no NUL, not {}", state_->path.string(),
+         kMaxNameBytes, name.size());
   }
-  if (!state_->names.insert(name).second) fail(ErrorKind::kInvalidArgument, "{}: the array '{}' is added twice", state_->path.string(), one_line(name));
+  if (!state_->names.insert(name).second)
+    fail(ErrorKind::kInvalidArgument, "{}: the array '{}' is added twice", state_->path.string(), one_line(name));
   const at::Tensor data = array.cpu().contiguous();
-  const std::string header = with_context(state_->path.string(), [&] { return make_npy_header(data.scalar_type(), data.sizes().vec()); });
+  const std::string header =
+      with_context(state_->path.string(), [&] { return make_npy_header(data.scalar_type(), data.sizes().vec()); });
 
   const std::string member = name + std::string(kSuffix);
   zip_fileinfo info{};
@@ -220,7 +237,8 @@ void NpzWriter::add(const std::string& name, const at::Tensor& array) {
   constexpr uLong kUtf8Names = 1 << 11;
   errno = 0;
   const int opened = zipOpenNewFileInZip4_64(state_->archive, member.c_str(), &info, nullptr, 0, nullptr, 0, nullptr,
-                                             state_->compressed ? Z_DEFLATED : 0, level, 0, -MAX_WBITS, DEF_MEM_LEVEL, Z_DEFAULT_STRATEGY, nullptr, 0,
+                                             state_->compressed ? Z_DEFLATED : 0, level, 0, -MAX_WBITS, DEF_MEM_LEVEL,
+                                             Z_DEFAULT_STRATEGY, nullptr, 0,
                                              /*versionMadeBy=*/0, kUtf8Names, large ? 1 : 0);
   state_->check(opened, "write");
   const auto write = [&](const void* bytes, uint64_t size) {

@@ -26,7 +26,8 @@ std::map<std::string, TensorInfo> awq_tensors(const Checkpoint& checkpoint, cons
   return tensors;
 }
 
-PackedLayout awq_layout(const Checkpoint& checkpoint, const std::string& module, const std::map<std::string, TensorInfo>& tensors, int64_t out, int64_t in) {
+PackedLayout awq_layout(const Checkpoint& checkpoint, const std::string& module, const std::map<std::string, TensorInfo>& tensors,
+                        int64_t out, int64_t in) {
   const std::string folder = checkpoint.folder().string();
   PackedLayout layout = *with_context(folder, [&] { return read_packed_layout(module + kAwqWeight, tensors); });
   if (layout.out_features != out || layout.in_features != in) {
@@ -135,7 +136,8 @@ StoredCodes load_codes(const Checkpoint& checkpoint, const std::string& module, 
                     : load_awq(checkpoint, module, out_features, in_features);
 }
 
-std::optional<quant::PackedGemm> view_awq_gemm(const Checkpoint& checkpoint, const std::string& module, int64_t out_features, int64_t in_features) {
+std::optional<quant::PackedGemm> view_awq_gemm(const Checkpoint& checkpoint, const std::string& module, int64_t out_features,
+                                               int64_t in_features) {
   if (!checkpoint.contains(module + kAwqWeight)) return std::nullopt;
   const std::map<std::string, TensorInfo> tensors = awq_tensors(checkpoint, module);
   const PackedLayout layout = awq_layout(checkpoint, module, tensors, out_features, in_features);

@@ -31,7 +31,8 @@ bool is_matrix(const TensorInfo* tensor, at::ScalarType dtype) {
 }
 
 bool is_scale(const TensorInfo* tensor) {
-  return tensor != nullptr && tensor->shape.size() == 2 && tensor->shape[0] > 0 && tensor->shape[1] > 0 && c10::isFloatingType(tensor->dtype);
+  return tensor != nullptr && tensor->shape.size() == 2 && tensor->shape[0] > 0 && tensor->shape[1] > 0 &&
+         c10::isFloatingType(tensor->dtype);
 }
 
 // The bits per code when `codes` codes fill `words` words of 32 bits exactly, 0 when there is no such number.
@@ -73,7 +74,8 @@ bool read_gemm(PackedLayout& linear, const Parts& parts) {
   linear.out_features = scales->shape[1];
   linear.bits = bits_of(weight->shape[1], linear.out_features);
   linear.zero_point = true;
-  return linear.bits > 0 && zeros->shape[1] == weight->shape[1] && zeros->shape[0] == scales->shape[0] && set_groups(linear, scales->shape[0]);
+  return linear.bits > 0 && zeros->shape[1] == weight->shape[1] && zeros->shape[0] == scales->shape[0] &&
+         set_groups(linear, scales->shape[0]);
 }
 
 bool read_gptq(PackedLayout& linear, const Parts& parts) {
@@ -94,7 +96,8 @@ bool read_gemv(PackedLayout& linear, const Parts& parts) {
   linear.out_features = weight->shape[0];
   linear.in_features = weight->shape[1] * 8;
   linear.zero_point = true;
-  if (zeros->shape[0] != linear.out_features || scales->shape[0] != linear.out_features || scales->shape[1] != zeros->shape[1] * 8) return false;
+  if (zeros->shape[0] != linear.out_features || scales->shape[0] != linear.out_features || scales->shape[1] != zeros->shape[1] * 8)
+    return false;
   set_padded_groups(linear, zeros->shape[1]);
   return true;
 }
@@ -161,7 +164,7 @@ quant::QuantizedWeight unpack_marlin(const PackedLayout&, const PackedTensors& t
 // Of weights that are named qweight.
 struct LayoutRow {
   std::string_view format;
-  bool (*read)(PackedLayout& linear, const Parts& parts);  // false: another one
+  bool (*read)(PackedLayout& linear, const Parts& parts);                                      // false: another one
   quant::QuantizedWeight (*unpack)(const PackedLayout& linear, const PackedTensors& tensors);  // nullptr: cannot be read
 };
 // In the order in which they are tried. GEMV before GPTQ: a layer of GEMV can look like GPTQ with groups of 8, which nobody makes.
@@ -176,8 +179,8 @@ constexpr std::array<LayoutRow, 5> kLayouts = {{
 std::string shape_list(const std::string& prefix, const Tensors& tensors) {
   std::string text;
   for (auto it = tensors.lower_bound(prefix); it != tensors.end() && it->first.starts_with(prefix); ++it) {
-    text += fmt::format("{}{} {} [{}]", text.empty() ? "" : ", ", it->first.substr(prefix.size()), safetensors_dtype_name(it->second.dtype),
-                        fmt::join(it->second.shape, ", "));
+    text += fmt::format("{}{} {} [{}]", text.empty() ? "" : ", ", it->first.substr(prefix.size()),
+                        safetensors_dtype_name(it->second.dtype), fmt::join(it->second.shape, ", "));
   }
   return text;
 }
@@ -208,16 +211,20 @@ std::optional<PackedLayout> read_packed_layout(const std::string& tensor_name, c
                                     return (!reordered || row.format == "gptq") && attempt(row.format, row.read);
                                   });
   if (!known) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: the shapes fit no known layout of packed weights: {}", linear.name, linear.shapes))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: the shapes fit no known layout of packed weights: {}", linear.name, linear.shapes))
         .with_code("SALIENT_DETECTION_FAILED")
-        .with_hint("known are AutoAWQ (gemm, gemv, gemv_fast, marlin), GPTQ and compressed-tensors pack-quantized; look whether the checkpoint is complete");
+        .with_hint(
+            "known are AutoAWQ (gemm, gemv, gemv_fast, marlin), GPTQ and compressed-tensors pack-quantized; look whether the "
+            "checkpoint is complete");
   }
   return linear;
 }
 
 quant::QuantizedWeight unpack_codes(const PackedLayout& linear, const PackedTensors& tensors) {
   return with_context(linear.name, [&] {
-    const auto row = std::find_if(kLayouts.begin(), kLayouts.end(), [&](const LayoutRow& one) { return one.format == linear.format; });
+    const auto row =
+        std::find_if(kLayouts.begin(), kLayouts.end(), [&](const LayoutRow& one) { return one.format == linear.format; });
     if (row == kLayouts.end() || row->unpack == nullptr)
       fail(ErrorKind::kUnsupported, "weights in the layout {} cannot be read ({})", linear.format, linear.shapes);
     if (linear.group_size == 0) {
@@ -236,7 +243,8 @@ void resolve_bits(PackedLayout& linear, int bits) {
   linear.group_size = in_features / linear.groups;
 }
 
-std::optional<int> choose_bits(int64_t words, int64_t in_features, int64_t zero_words, int64_t out_features, const std::set<int>& claimed) {
+std::optional<int> choose_bits(int64_t words, int64_t in_features, int64_t zero_words, int64_t out_features,
+                               const std::set<int>& claimed) {
   const std::vector<int> bits = quant::possible_bits(words, in_features, zero_words, out_features);
   if (bits.size() == 1) return bits.front();
   std::vector<int> agreed;
@@ -248,7 +256,8 @@ std::optional<int> choose_bits(int64_t words, int64_t in_features, int64_t zero_
 }
 
 void resolve_shape(PackedLayout& linear, int64_t in_features, const std::set<int>& claimed) {
-  if (linear.bits != 0 || linear.words_per_row <= 0 || linear.groups <= 0 || in_features <= 0 || in_features % linear.groups != 0) return;
+  if (linear.bits != 0 || linear.words_per_row <= 0 || linear.groups <= 0 || in_features <= 0 || in_features % linear.groups != 0)
+    return;
   const auto bits = choose_bits(linear.words_per_row, in_features, linear.zero_words, linear.out_features, claimed);
   if (!bits) return;
   linear.bits = *bits;

@@ -27,7 +27,8 @@ uint64_t data_bytes(const PlannedTensor& tensor) {
   uint64_t bytes = c10::elementSize(tensor.dtype);
   for (const int64_t size : tensor.shape) {
     if (size < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes)) {
-      fail(ErrorKind::kInvalidArgument, "tensor '{}': shape [{}] has no valid size in bytes", tensor.name, fmt::join(tensor.shape, ", "));
+      fail(ErrorKind::kInvalidArgument, "tensor '{}': shape [{}] has no valid size in bytes", tensor.name,
+           fmt::join(tensor.shape, ", "));
     }
   }
   return bytes;

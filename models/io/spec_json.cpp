@@ -8,15 +8,17 @@ namespace salient::models {
 namespace {
 
 int narrow(int64_t value, std::string_view key, std::string_view where) {
-  if (value < 0 || value > std::numeric_limits<int>::max()) fail(ErrorKind::kCorruption, "{}: key '{}': {} is out of range", where, key, value);
+  if (value < 0 || value > std::numeric_limits<int>::max())
+    fail(ErrorKind::kCorruption, "{}: key '{}': {} is out of range", where, key, value);
   return static_cast<int>(value);
 }
 
 }  // namespace
 
 Json spec_to_json(const quant::QuantizationSpec& spec) {
-  return {{"weight_bits", spec.weight_bits}, {"activation_bits", spec.activation_bits}, {"kv_cache_bits", spec.kv_cache_bits},
-          {"group_size", spec.group_size},   {"zero_point", spec.zero_point},           {"lm_head", std::string(to_string(spec.lm_head))}};
+  return {{"weight_bits", spec.weight_bits},     {"activation_bits", spec.activation_bits},
+          {"kv_cache_bits", spec.kv_cache_bits}, {"group_size", spec.group_size},
+          {"zero_point", spec.zero_point},       {"lm_head", std::string(to_string(spec.lm_head))}};
 }
 
 quant::QuantizationSpec spec_from_json(const Json& json, std::string_view where) {

@@ -162,8 +162,10 @@ ChatTemplate ChatTemplate::parse(std::string source, std::string origin, Ordered
 ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view name) {
   if (const auto file = find_gguf_model(folder)) {
     const OrderedJson config(read_gguf_tokenizer_config(*file));
-    if (auto text = template_in(config, name, *file)) return parse(std::move(*text), file->string() + ": tokenizer.chat_template", special_tokens_of(config));
-    throw Error(ErrorKind::kNotFound, fmt::format("{}: found no chat template '{}' in it (tokenizer.chat_template)", file->string(), name))
+    if (auto text = template_in(config, name, *file))
+      return parse(std::move(*text), file->string() + ": tokenizer.chat_template", special_tokens_of(config));
+    throw Error(ErrorKind::kNotFound,
+                fmt::format("{}: found no chat template '{}' in it (tokenizer.chat_template)", file->string(), name))
         .with_hint("use plain prompts, or the folder of the model that the file was made from");
   }
   const fs::path config_path = model_file(folder, kConfigFile);

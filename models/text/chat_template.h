@@ -10,8 +10,8 @@
 
 namespace salient::models {
 
-// Where calibration and evaluation let a template's clock stand, so that the same run gives the same texts on any day: the date that Llama 3's
-// template itself falls back to.
+// Where calibration and evaluation let a template's clock stand, so that the same run gives the same texts on any day: the date
+// that Llama 3's template itself falls back to.
 inline constexpr std::string_view kFixedTemplateDate = "2024-07-26";
 
 struct ChatRenderOptions {
@@ -25,13 +25,14 @@ struct ChatRenderOptions {
 // Immutable and safe to use from many threads.
 class ChatTemplate {
  public:
-  // `origin` names the source in errors. `special_tokens`: bos_token, eos_token, pad_token, unk_token as strings, where the model has them.
+  // `origin` names the source in errors. `special_tokens`: bos_token, eos_token, pad_token, unk_token as strings, where the model
+  // has them.
   static ChatTemplate parse(std::string source, std::string origin, OrderedJson special_tokens = OrderedJson::object());
 
-  // chat_template.jinja, else "chat_template" of tokenizer_config.json (a string, or a list of {name, template} of which `name` is taken,
-  // default "default"). Special tokens come from tokenizer_config.json, else special_tokens_map.json. Where find_gguf_model
-  // (models/gguf/gguf_summary.h) finds a GGUF file: tokenizer.chat_template, tokenizer.chat_template.<name> and the tokens in it. Errors:
-  // not found (no template: the hint says what to do), corruption, unsupported construct with file and line.
+  // chat_template.jinja, else "chat_template" of tokenizer_config.json (a string, or a list of {name, template} of which `name` is
+  // taken, default "default"). Special tokens come from tokenizer_config.json, else special_tokens_map.json. Where find_gguf_model
+  // (models/gguf/gguf_summary.h) finds a GGUF file: tokenizer.chat_template, tokenizer.chat_template.<name> and the tokens in it.
+  // Errors: not found (no template: the hint says what to do), corruption, unsupported construct with file and line.
   static ChatTemplate from_folder(const std::filesystem::path& folder, std::string_view name = "default");
   static bool exists_in(const std::filesystem::path& folder);
   // A Jinja file, with the special tokens of a model folder. Errors: as from_folder.

@@ -85,8 +85,8 @@ Regex::Regex(std::string_view pattern, std::string_view where) {
                                     &offset, context.get()));
   if (!program->code) {
     const std::string as_pcre = translated == pattern ? "" : fmt::format(" of its PCRE2 form '{}'", translated);
-    fail(ErrorKind::kCorruption, "{}: bad regular expression '{}': {} at byte {}{}", where, pattern, pcre2::message_of(error), offset,
-         as_pcre);
+    fail(ErrorKind::kCorruption, "{}: bad regular expression '{}': {} at byte {}{}", where, pattern, pcre2::message_of(error),
+         offset, as_pcre);
   }
   // Without a compiler for this machine the interpreter does the same, only slower.
   pcre2_jit_compile(program->code.get(), PCRE2_JIT_COMPLETE);

@@ -85,7 +85,8 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
-  if (const auto file = find_gguf_model(folder)) return from_json(read_gguf_tokenizer(*file).tokenizer, file->string() + ": tokenizer");
+  if (const auto file = find_gguf_model(folder))
+    return from_json(read_gguf_tokenizer(*file).tokenizer, file->string() + ": tokenizer");
   return from_file(model_file(folder, "tokenizer.json"));
 }
 

@@ -1,7 +1,8 @@
 // Hugging Face tokenizer.json, BPE family: text to ids and back, equal to the `tokenizers` library on every string.
 // Format: https://huggingface.co/docs/tokenizers/api/tokenizer (normalizer -> pre-tokenizer -> model -> post-processor, decoder).
 // "truncation" and "padding" of the file are ignored: lengths are the caller's business.
-// Not like the library: a pattern in which (?i:...) would match a character that folds to several (ss against U+00DF) does not match it.
+// Not like the library: a pattern in which (?i:...) would match a character that folds to several (ss against U+00DF) does not
+// match it.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ using TokenId = int32_t;
 // Immutable after construction and safe to use from many threads.
 class Tokenizer {
  public:
-  // Reads <folder>/tokenizer.json; where find_gguf_model (models/gguf/gguf_summary.h) finds a GGUF file, the tokenizer inside it. Errors:
-  // not found, corruption (malformed), unsupported (Unigram, WordPiece, unknown parts: named).
+  // Reads <folder>/tokenizer.json; where find_gguf_model (models/gguf/gguf_summary.h) finds a GGUF file, the tokenizer inside it.
+  // Errors: not found, corruption (malformed), unsupported (Unigram, WordPiece, unknown parts: named).
   static Tokenizer from_folder(const std::filesystem::path& folder);
   static Tokenizer from_file(const std::filesystem::path& tokenizer_json);
   // The content of a tokenizer.json. `where` opens error texts. Errors: as above.

@@ -12,7 +12,8 @@ namespace {
 constexpr int64_t kLogitElements = int64_t{1} << 25;
 
 int64_t query_head_dim(const DecoderConfig& config, const LayerConfig& layer) {
-  return layer.attention == AttentionKind::kLatent ? config.latent.qk_nope_head_dim + config.latent.qk_rope_head_dim : config.head_dim;
+  return layer.attention == AttentionKind::kLatent ? config.latent.qk_nope_head_dim + config.latent.qk_rope_head_dim
+                                                   : config.head_dim;
 }
 
 // attend(q, k, v, mask): [batch, heads, tokens, head_dim] -> [batch, tokens, heads * value head_dim]
@@ -30,7 +31,9 @@ void add_attend(std::string& text, const BlockParts& parts) {
     // One new token: the query heads of a key head become its queries, which avoids copying the cache for each of them.
     add_line(text, "  if tokens == 1:");
     add_line(text, "    grouped = q.reshape([batch, k.size(1), {}, q.size(3)])", group);
-    add_line(text, "    return torch.scaled_dot_product_attention(grouped, k, v, mask, 0.0, False, scale={}).reshape([batch, 1, -1])", scale);
+    add_line(text,
+             "    return torch.scaled_dot_product_attention(grouped, k, v, mask, 0.0, False, scale={}).reshape([batch, 1, -1])",
+             scale);
   }
   if (group > 1) {
     add_line(text, "  k = torch.repeat_interleave(k, {}, 1)", group);
@@ -80,7 +83,8 @@ void add_projections(std::string& text, const BlockParts& parts) {
   if (parts.has(LinearSlot::kQkvProj)) {
     const int64_t queries = config.num_attention_heads / config.qkv_groups;
     const int64_t keys = config.num_key_value_heads / config.qkv_groups;
-    add_line(text, "  qkv = self.qkv_proj.forward(x).view([batch, tokens, {}, {}, {}])", config.qkv_groups, queries + 2 * keys, dim);
+    add_line(text, "  qkv = self.qkv_proj.forward(x).view([batch, tokens, {}, {}, {}])", config.qkv_groups, queries + 2 * keys,
+             dim);
     split("q", fmt::format("qkv.narrow(3, 0, {})", queries));
     split("k", fmt::format("qkv.narrow(3, {}, {})", queries, keys));
     split("v", fmt::format("qkv.narrow(3, {}, {})", queries + keys, keys));
@@ -136,7 +140,8 @@ void add_standard(std::string& text, const BlockParts& parts) {
   add_placing(text, parts, "q", NormSlot::kQuery);
   if (parts.grows()) add_line(text, "  q = q * growth");
   add_placing(text, parts, "k", NormSlot::kKey);
-  if (config.qkv_clip > 0.0) add_line(text, "  v = torch.clamp(v, {}, {})", real_literal(-config.qkv_clip), real_literal(config.qkv_clip));
+  if (config.qkv_clip > 0.0)
+    add_line(text, "  v = torch.clamp(v, {}, {})", real_literal(-config.qkv_clip), real_literal(config.qkv_clip));
   add_line(text, "  k = self.with_cache(k, cache, 2 * index, position)");
   add_line(text, "  v = self.with_cache(v.transpose(1, 2), cache, 2 * index + 1, position)");
   add_line(text, "  y = self.attend(q, k, v, mask)");
@@ -153,7 +158,9 @@ void add_latent(std::string& text, const BlockParts& parts) {
   const auto by_head = [&](std::string_view name, std::string_view from, int64_t dim) {
     add_line(text, "  {} = {}.view([batch, tokens, -1, {}]).transpose(1, 2)", name, from, dim);
   };
-  by_head("q", latent.q_lora_rank == 0 ? "self.q_proj.forward(x)" : "self.q_b_proj.forward(self.q_latent_norm.forward(self.q_a_proj.forward(x)))",
+  by_head("q",
+          latent.q_lora_rank == 0 ? "self.q_proj.forward(x)"
+                                  : "self.q_b_proj.forward(self.q_latent_norm.forward(self.q_a_proj.forward(x)))",
           nope + turned);
   add_line(text, "  q_place = q.narrow(3, {}, {})", nope, turned);
   turn("q_place");
@@ -163,7 +170,8 @@ void add_latent(std::string& text, const BlockParts& parts) {
   by_head("kv", "self.kv_b_proj.forward(latent)", nope + latent.v_head_dim);
   add_line(text, "  k_place = compressed.narrow(2, {}, {}).unsqueeze(1)", latent.kv_lora_rank, turned);
   turn("k_place");
-  add_line(text, "  k = torch.cat([kv.narrow(3, 0, {}), k_place.expand([-1, {}, -1, -1])], 3)", nope, parts.config.num_attention_heads);
+  add_line(text, "  k = torch.cat([kv.narrow(3, 0, {}), k_place.expand([-1, {}, -1, -1])], 3)", nope,
+           parts.config.num_attention_heads);
   add_line(text, "  k = self.with_cache(k, cache, 2 * index, position)");
   add_line(text, "  v = self.with_cache(kv.narrow(3, {}, {}), cache, 2 * index + 1, position)", nope, latent.v_head_dim);
   add_line(text, "  y = self.attend(q, k, v, mask)");

@@ -4,7 +4,8 @@
 //   attention(self, x, <context>) -> Tensor   x: [batch, tokens, hidden]
 //
 // The context is what all blocks are given, see kContextParameters. `cache` is empty, or holds keys and values of all blocks,
-// [batch, key heads, capacity, head_dim] at 2 * index and 2 * index + 1, of which `position` tokens are filled; this call's are written there.
+// [batch, key heads, capacity, head_dim] at 2 * index and 2 * index + 1, of which `position` tokens are filled; this call's are
+// written there.
 #pragma once
 
 #include <string>

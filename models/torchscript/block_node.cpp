@@ -81,14 +81,15 @@ ScriptNode block_node(const NodeSource& source, int64_t block) {
   if (!dense.empty()) {
     MlpWeights weights;
     weights.activation_scales = parameter(ParameterSlot::kActivationScales);
-    weights.xielu = {parameter(ParameterSlot::kXieluAlphaP), parameter(ParameterSlot::kXieluAlphaN), parameter(ParameterSlot::kXieluBeta),
-                     parameter(ParameterSlot::kXieluEps)};
+    weights.xielu = {parameter(ParameterSlot::kXieluAlphaP), parameter(ParameterSlot::kXieluAlphaN),
+                     parameter(ParameterSlot::kXieluBeta), parameter(ParameterSlot::kXieluEps)};
     node.children.emplace_back("mlp", mlp_node(source, dense, weights));
   }
   if (!shared.empty()) node.children.emplace_back("shared_expert", mlp_node(source, shared, {}));
   if (parts.layer().moe) {
     std::vector<std::vector<LinearSpec>> experts;
-    for (int64_t expert = 0; expert < parts.layout.experts; ++expert) experts.push_back(expert_layout(source.config, block, expert));
+    for (int64_t expert = 0; expert < parts.layout.experts; ++expert)
+      experts.push_back(expert_layout(source.config, block, expert));
     node.children.emplace_back("experts", experts_node(source, experts));
   }
   return node;

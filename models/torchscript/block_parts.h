@@ -22,14 +22,16 @@ struct BlockParts {
            (layer().rope < 0 || !config.query_growth.unrotated_layers_only);
   }
   bool has(LinearSlot slot) const {
-    return std::any_of(layout.linears.begin(), layout.linears.end(),
-                       [&](const LinearSpec& spec) { return spec.id == LinearId{slot, kDenseMlp}; });
+    return std::any_of(layout.linears.begin(), layout.linears.end(), [&](const LinearSpec& spec) {
+      return spec.id == LinearId{slot, kDenseMlp};
+    });
   }
   bool has(NormSlot slot) const {
     return std::any_of(layout.norms.begin(), layout.norms.end(), [&](const NormSpec& spec) { return spec.slot == slot; });
   }
   bool has(ParameterSlot slot) const {
-    return std::any_of(layout.parameters.begin(), layout.parameters.end(), [&](const ParameterSpec& spec) { return spec.slot == slot; });
+    return std::any_of(layout.parameters.begin(), layout.parameters.end(),
+                       [&](const ParameterSpec& spec) { return spec.slot == slot; });
   }
 };
 

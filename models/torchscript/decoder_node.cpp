@@ -57,7 +57,9 @@ std::string mask_source(const DecoderConfig& config, at::ScalarType dtype) {
   add_line(text, "  if chunk > 0:");
   add_line(text, "    visible = torch.logical_and(visible, torch.floor_divide(key, chunk) == torch.floor_divide(query, chunk))");
   add_line(text, "  hidden = torch.logical_not(visible).view([1, 1, tokens, total])");
-  add_line(text, "  mask = torch.zeros([1, 1, tokens, total], dtype={}, device=positions.device).masked_fill(hidden, float(\"-inf\"))", to);
+  add_line(text,
+           "  mask = torch.zeros([1, 1, tokens, total], dtype={}, device=positions.device).masked_fill(hidden, float(\"-inf\"))",
+           to);
   if (alibi) {
     const std::string_view rounded = config.alibi_bfloat16 ? ".to(15).to(6)" : "";
     add_line(text, "  bias = self.alibi_slopes.view([1, -1, 1, 1]) * key.view([1, 1, 1, -1]).to(6){}", rounded);
@@ -89,15 +91,18 @@ std::string hidden_states_source(const NodeSource& source, bool positions_table,
     const double rounded = at::tensor(config.embedding_multiplier, at::TensorOptions(source.dtype)).item<double>();
     add_line(text, "  x = x * {}", real_literal(rounded));
   }
-  if (positions_table) add_line(text, "  x = x + torch.embedding(self.embed_positions, positions + {}).to({})", config.position_offset, to);
+  if (positions_table)
+    add_line(text, "  x = x + torch.embedding(self.embed_positions, positions + {}).to({})", config.position_offset, to);
   if (embedding_norm) add_line(text, "  x = self.embedding_norm.forward(x)");
 
   add_line(text, "  none = torch.zeros([0], dtype={}, device=ids.device)", to);
   for (size_t i = 0; i < config.ropes.size(); ++i)
     add_line(text, "  cos_{}, sin_{} = getattr(self.rotary, \"{}\").forward(positions, total)", i, i, i);
   if (const QueryGrowth& growth = config.query_growth; growth.beta != 0.0) {
-    add_line(text, "  periods = torch.floor((positions + {}).to(6) / {})", growth.shift, real_literal(static_cast<double>(growth.period)));
-    add_line(text, "  growth = (torch.log(1.0 + periods) * {} + 1.0).to({}).unsqueeze(1).unsqueeze(-1)", real_literal(growth.beta), to);
+    add_line(text, "  periods = torch.floor((positions + {}).to(6) / {})", growth.shift,
+             real_literal(static_cast<double>(growth.period)));
+    add_line(text, "  growth = (torch.log(1.0 + periods) * {} + 1.0).to({}).unsqueeze(1).unsqueeze(-1)", real_literal(growth.beta),
+             to);
   }
   const std::vector<Bounds> masks = distinct_bounds(config);
   for (size_t i = 0; i < masks.size(); ++i)
@@ -135,8 +140,8 @@ std::string interface_source(const NodeSource& source) {
   add_line(text, "  cache: List[Tensor] = []");
   add_line(text, "  for block in range({}):", config.layers.size());
   for (const int64_t dim : {key_dim, value_dim})
-    add_line(text, "    cache.append(torch.zeros([batch, {}, capacity, {}], dtype={}, device=self.embed_tokens.device))", heads, dim,
-             dtype_literal(source.dtype));
+    add_line(text, "    cache.append(torch.zeros([batch, {}, capacity, {}], dtype={}, device=self.embed_tokens.device))", heads,
+             dim, dtype_literal(source.dtype));
   add_line(text, "  return cache");
   add_line(text, "def step(self, input_ids: Tensor, cache: List[Tensor], position: int) -> Tensor:");
   add_line(text, "  hidden = self.hidden_states(input_ids, cache, position)");
@@ -191,7 +196,8 @@ ScriptNode decoder_node(const NodeSource& source) {
                                norm_node(load_norm(checkpoint, hidden_norm(config, embedding_norm), source.dtype, at::kCPU)));
   if (!config.ropes.empty()) {
     ScriptNode rotary{"RotaryList", "", {}, {}};
-    for (size_t i = 0; i < config.ropes.size(); ++i) rotary.children.emplace_back(std::to_string(i), rotary_node(config.ropes[i], source.dtype));
+    for (size_t i = 0; i < config.ropes.size(); ++i)
+      rotary.children.emplace_back(std::to_string(i), rotary_node(config.ropes[i], source.dtype));
     node.children.emplace_back("rotary", std::move(rotary));
   }
   ScriptNode layers{"BlockList", "", {}, {}};
@@ -204,7 +210,8 @@ ScriptNode decoder_node(const NodeSource& source) {
   if (final_norm.present) node.children.emplace_back("norm", norm_node(final_norm));
   node.children.emplace_back("lm_head", head_node(source, tokens));
   node.source = mask_source(config, source.dtype) +
-                hidden_states_source(source, !positions.empty(), !embedding_norm.empty(), final_norm.present) + interface_source(source);
+                hidden_states_source(source, !positions.empty(), !embedding_norm.empty(), final_norm.present) +
+                interface_source(source);
   return node;
 }
 

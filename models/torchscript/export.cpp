@@ -41,12 +41,15 @@ std::optional<std::string> torchscript_supports(const DecoderConfig& config) {
   return std::nullopt;
 }
 
-TorchscriptFile export_torchscript(const Checkpoint& checkpoint, const std::filesystem::path& path, const TorchscriptOptions& options) {
+TorchscriptFile export_torchscript(const Checkpoint& checkpoint, const std::filesystem::path& path,
+                                   const TorchscriptOptions& options) {
   if (options.dtype != at::kFloat && options.dtype != at::kBFloat16 && options.dtype != at::kHalf)
-    fail(ErrorKind::kUnsupported, "a TorchScript module cannot run in {}, only in float32, bfloat16 or float16", c10::toString(options.dtype));
+    fail(ErrorKind::kUnsupported, "a TorchScript module cannot run in {}, only in float32, bfloat16 or float16",
+         c10::toString(options.dtype));
   const DecoderConfig config = load_decoder_config(checkpoint);
   if (const auto reason = torchscript_supports(config)) {
-    throw Error(ErrorKind::kUnsupported, fmt::format("{}: cannot be exported as TorchScript: {}", checkpoint.folder().string(), *reason))
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: cannot be exported as TorchScript: {}", checkpoint.folder().string(), *reason))
         .with_hint("export another format, or run the model with Salient");
   }
   const std::filesystem::path folder = path.parent_path();
@@ -66,7 +69,8 @@ TorchscriptFile export_torchscript(const Checkpoint& checkpoint, const std::file
                          {"float_linears", written.float_linears},
                          {"max_position_embeddings", config.max_position_embeddings},
                          {"vocab_size", config.vocab_size}};
-  write_torchscript(path, node, {{"config.json", dump_json(checkpoint.config(), 2) + "\n"}, {"salient.json", dump_json(metadata, 2) + "\n"}});
+  write_torchscript(path, node,
+                    {{"config.json", dump_json(checkpoint.config(), 2) + "\n"}, {"salient.json", dump_json(metadata, 2) + "\n"}});
   written.bytes = std::filesystem::file_size(path);
   return written;
 }

@@ -90,7 +90,8 @@ Tensors load_tensors(const NodeSource& source, const LinearSpec& spec) {
   return tensors;
 }
 
-// dense(begin, count), for experts dense(expert, begin, count): rows of the weight, float ones as stored, quantized ones in float32.
+// dense(begin, count), for experts dense(expert, begin, count): rows of the weight, float ones as stored, quantized ones in
+// float32.
 std::string dense_method(std::string_view kind, bool experts) {
   const auto rows = [&](std::string_view buffer) {
     return fmt::format("self.{}{}.narrow(0, begin, count)", buffer, experts ? ".select(0, expert)" : "");
@@ -154,7 +155,8 @@ ScriptNode linear_node(const NodeSource& source, const LinearSpec& spec) {
   Tensors tensors = load_tensors(source, spec);
   for (auto& [name, tensor] : tensors.buffers) {
     const std::string whole = spec.name + ".weight";
-    const bool is_stored = name == "weight" && source.checkpoint.contains(whole) && tensor.scalar_type() == source.checkpoint.info(whole).dtype &&
+    const bool is_stored = name == "weight" && source.checkpoint.contains(whole) &&
+                           tensor.scalar_type() == source.checkpoint.info(whole).dtype &&
                            tensor.sizes() == source.checkpoint.info(whole).shape;
     tensor = is_stored ? source.checkpoint.view(whole) : source.scratch.keep(tensor);
   }
@@ -177,8 +179,8 @@ ScriptNode experts_linear_node(const NodeSource& source, const std::vector<Linea
         stacked.emplace_back(name, source.scratch.make(sizes, tensor.scalar_type()));
       }
     } else if (const std::string found = describe(tensors); found != expected) {
-      fail(ErrorKind::kUnsupported, "'{}' is {}, '{}' is {}: TorchScript export needs all experts of a block in one format", experts[expert].name,
-           found, experts.front().name, expected);
+      fail(ErrorKind::kUnsupported, "'{}' is {}, '{}' is {}: TorchScript export needs all experts of a block in one format",
+           experts[expert].name, found, experts.front().name, expected);
     }
     for (size_t i = 0; i < stacked.size(); ++i) {
       const at::Tensor place = stacked[i].second.select(0, static_cast<int64_t>(expert));

@@ -73,7 +73,9 @@ std::string mlp_source(const DecoderConfig& config, const MlpShape& shape) {
 }
 
 void add_xielu(ScriptNode& node, const Xielu& xielu) {
-  const auto or_default = [&](const at::Tensor& tensor, double value) { return tensor.defined() ? tensor : xielu.alpha_p.new_full({}, value); };
+  const auto or_default = [&](const at::Tensor& tensor, double value) {
+    return tensor.defined() ? tensor : xielu.alpha_p.new_full({}, value);
+  };
   node.buffers.emplace_back("alpha_p", xielu.alpha_p);
   node.buffers.emplace_back("alpha_n", xielu.alpha_n);
   node.buffers.emplace_back("beta", or_default(xielu.beta, 0.5));

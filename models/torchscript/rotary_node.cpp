@@ -19,11 +19,12 @@ void add_frequencies(ScriptNode& node, const RopeConfig& rope) {
     return;
   }
   const int64_t dim = rope.frequency_dim == 0 ? rope.dim : rope.frequency_dim;
-  add_line(text, "    stretch = torch.scalar_tensor(total, dtype=4, device=positions.device) * {} / {} - {}", real_literal(rope.factor),
-           real_literal(static_cast<double>(limit)), real_literal(rope.factor - 1.0));
-  add_line(text, "    base = torch.pow(stretch, {}) * {}", real_literal(static_cast<double>(dim) / (static_cast<double>(dim) - 2.0)),
-           real_literal(rope.theta));
-  add_line(text, "    exponents = torch.arange(0, {}, 2, device=positions.device).to(6) / {}", dim, real_literal(static_cast<double>(dim)));
+  add_line(text, "    stretch = torch.scalar_tensor(total, dtype=4, device=positions.device) * {} / {} - {}",
+           real_literal(rope.factor), real_literal(static_cast<double>(limit)), real_literal(rope.factor - 1.0));
+  add_line(text, "    base = torch.pow(stretch, {}) * {}",
+           real_literal(static_cast<double>(dim) / (static_cast<double>(dim) - 2.0)), real_literal(rope.theta));
+  add_line(text, "    exponents = torch.arange(0, {}, 2, device=positions.device).to(6) / {}", dim,
+           real_literal(static_cast<double>(dim)));
   add_line(text, "    frequencies = torch.reciprocal(torch.pow(base, exponents))");
 }
 

@@ -1,5 +1,5 @@
-// A rotary embedding as TorchScript: forward(positions int64 [1, tokens], total) -> (cos, sin), as make_rotary_table gives them for a row
-// of `total` tokens; and the text that turns queries and keys.
+// A rotary embedding as TorchScript: forward(positions int64 [1, tokens], total) -> (cos, sin), as make_rotary_table gives them for
+// a row of `total` tokens; and the text that turns queries and keys.
 #pragma once
 
 #include <string>

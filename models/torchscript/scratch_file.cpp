@@ -48,7 +48,8 @@ at::Tensor ScratchFile::make(const std::vector<int64_t>& sizes, at::ScalarType d
   void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor_, static_cast<off_t>(begin));
   if (data == MAP_FAILED) fail_errno(folder_, "map scratch space in", errno);
   size_ = begin + bytes;
-  return at::from_blob(data, sizes, [bytes](void* mapped) { ::munmap(mapped, bytes); }, at::TensorOptions(dtype));
+  return at::from_blob(
+      data, sizes, [bytes](void* mapped) { ::munmap(mapped, bytes); }, at::TensorOptions(dtype));
 }
 
 at::Tensor ScratchFile::keep(const at::Tensor& tensor) {

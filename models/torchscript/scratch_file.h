@@ -1,5 +1,5 @@
-// Tensors whose bytes lie in a file without a name, so that weights which had to be converted do not count against memory: the kernel
-// writes their pages out when it needs room.
+// Tensors whose bytes lie in a file without a name, so that weights which had to be converted do not count against memory: the
+// kernel writes their pages out when it needs room.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,8 +18,8 @@ class ScratchFile {
   ScratchFile(const ScratchFile&) = delete;
   ScratchFile& operator=(const ScratchFile&) = delete;
 
-  // A tensor to be filled, of zeros; it may outlive this object. Disk space is reserved now, so that filling it cannot fail. Tensors of
-  // less than 64 KiB lie in memory. Errors: io (a full disk).
+  // A tensor to be filled, of zeros; it may outlive this object. Disk space is reserved now, so that filling it cannot fail.
+  // Tensors of less than 64 KiB lie in memory. Errors: io (a full disk).
   at::Tensor make(const std::vector<int64_t>& sizes, at::ScalarType dtype);
   // A copy of `tensor` made by make(), or `tensor` itself, made contiguous, where it is small.
   at::Tensor keep(const at::Tensor& tensor);

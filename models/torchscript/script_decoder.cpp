@@ -49,11 +49,12 @@ ScriptDecoder load_script_decoder(const fs::path& path, const DecoderOptions& op
   config.max_position_embeddings = text.value("max_position_embeddings", text.value("n_positions", int64_t{2048}));
   config.dtype = model->dtype();
   add_generation_config(config, json, (folder / "config.json").string());
-  if (const fs::path file = folder / "generation_config.json"; fs::exists(file)) add_generation_config(config, read_json_file(file), file.string());
+  if (const fs::path file = folder / "generation_config.json"; fs::exists(file))
+    add_generation_config(config, read_json_file(file), file.string());
   DecoderOptions shown = options;
   shown.dtype = model->dtype();
-  ExternalModel external{[model](const at::Tensor& ids, const at::Tensor& mask) { return model->logits(ids, mask); }, model->weight_bytes(),
-                         is_quantized(*model)};
+  ExternalModel external{[model](const at::Tensor& ids, const at::Tensor& mask) { return model->logits(ids, mask); },
+                         model->weight_bytes(), is_quantized(*model)};
   return {Decoder::of(std::move(external), std::move(config), shown), std::move(json), fs::file_size(model->path())};
 }
 

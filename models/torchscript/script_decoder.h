@@ -18,8 +18,8 @@ struct ScriptDecoder {
 // Whether `path` is a file, or a folder without a checkpoint's tensors in which find_torchscript_file finds one.
 bool holds_script_model(const std::filesystem::path& path);
 
-// model_type is "torchscript (<that of config.json>)". The module computes in the types it was saved with, whatever options.dtype says. Errors:
-// those of ScriptModel::load.
+// model_type is "torchscript (<that of config.json>)". The module computes in the types it was saved with, whatever options.dtype
+// says. Errors: those of ScriptModel::load.
 ScriptDecoder load_script_decoder(const std::filesystem::path& path, const DecoderOptions& options);
 
 }  // namespace salient::models

@@ -26,8 +26,8 @@ namespace jit = torch::jit;
 constexpr std::string_view kExtensions[] = {".pt", ".pth", ".ts"};
 constexpr const char* kExtraFiles[] = {"config.json", "salient.json"};
 
-// libtorch's optimizer compiles a graph anew for the first shapes that it sees: half a second for a decoder of 4 blocks on one core, after which the
-// same work took as long as before. The switch belongs to the thread.
+// libtorch's optimizer compiles a graph anew for the first shapes that it sees: half a second for a decoder of 4 blocks on one
+// core, after which the same work took as long as before. The switch belongs to the thread.
 struct WithoutOptimizer : jit::GraphOptimizerEnabledGuard {
   WithoutOptimizer() : jit::GraphOptimizerEnabledGuard(false) {}
 };
@@ -46,9 +46,11 @@ at::Tensor find_logits(const c10::IValue& value, const std::string& where) {
   if (value.isList() && !value.toListRef().empty()) return find_logits(value.toListRef().front(), where);
   if (value.isGenericDict()) {
     const auto dictionary = value.toGenericDict();
-    if (const auto found = dictionary.find(c10::IValue("logits")); found != dictionary.end()) return find_logits(found->value(), where);
+    if (const auto found = dictionary.find(c10::IValue("logits")); found != dictionary.end())
+      return find_logits(found->value(), where);
   }
-  fail(ErrorKind::kUnsupported, "{}: forward gives {}, expected logits: a tensor, a tuple that begins with one, or a dictionary with \"logits\"", where,
+  fail(ErrorKind::kUnsupported,
+       "{}: forward gives {}, expected logits: a tensor, a tuple that begins with one, or a dictionary with \"logits\"", where,
        value.tagKind());
 }
 
@@ -64,8 +66,8 @@ bool check_arguments(const jit::Module& module, const std::string& where) {
       wants_mask = true;
       continue;
     }
-    fail(ErrorKind::kUnsupported, "{}: forward wants '{}', expected forward(input_ids) or forward(input_ids, attention_mask)", where,
-         arguments[i].name());
+    fail(ErrorKind::kUnsupported, "{}: forward wants '{}', expected forward(input_ids) or forward(input_ids, attention_mask)",
+         where, arguments[i].name());
   }
   if (arguments.size() < 2) fail(ErrorKind::kUnsupported, "{}: forward takes nothing, expected forward(input_ids)", where);
   return wants_mask;
@@ -101,8 +103,8 @@ fs::path find_torchscript_file(const fs::path& path) {
   std::sort(found.begin(), found.end());
   std::string names;
   for (const fs::path& file : found) names += fmt::format("{}{}", names.empty() ? "" : ", ", file.filename().string());
-  throw Error(ErrorKind::kNotFound, fmt::format("{}: {} TorchScript files (.pt, .pth, .ts){}, expected one", path.string(), found.size(),
-                                                names.empty() ? "" : ": " + names))
+  throw Error(ErrorKind::kNotFound, fmt::format("{}: {} TorchScript files (.pt, .pth, .ts){}, expected one", path.string(),
+                                                found.size(), names.empty() ? "" : ": " + names))
       .with_hint("name the file itself");
 }
 
@@ -117,7 +119,9 @@ ScriptModel ScriptModel::load(const fs::path& path, at::Device device) {
     model.module_ = std::make_shared<Module>(Module{jit::load(where, device, extra)});
   } catch (const std::exception& error) {
     throw Error(ErrorKind::kCorruption, fmt::format("{}: torch.jit.load refuses it: {}", where, first_lines(error)))
-        .with_hint("save the module with torch.jit.save(torch.jit.script(model) or torch.jit.trace(model, ids), path); its operators must be libtorch's own");
+        .with_hint(
+            "save the module with torch.jit.save(torch.jit.script(model) or torch.jit.trace(model, ids), path); its operators must "
+            "be libtorch's own");
   }
   for (const auto& [name, content] : extra) {
     if (!content.empty()) model.extra_files_[name] = content;
@@ -161,8 +165,9 @@ at::Tensor ScriptModel::run(const at::Tensor& ids) const {
   }
   const at::Tensor logits = find_logits(result, where);
   if (logits.dim() != 3 || !logits.is_floating_point() || logits.size(0) != ids.size(0) || logits.size(1) != ids.size(1)) {
-    fail(ErrorKind::kCheckFailed, "{}: forward of ids [{}] gives {} [{}], expected logits [{}, {}, vocabulary]", where, fmt::join(ids.sizes(), ", "),
-         c10::toString(logits.scalar_type()), fmt::join(logits.sizes(), ", "), ids.size(0), ids.size(1));
+    fail(ErrorKind::kCheckFailed, "{}: forward of ids [{}] gives {} [{}], expected logits [{}, {}, vocabulary]", where,
+         fmt::join(ids.sizes(), ", "), c10::toString(logits.scalar_type()), fmt::join(logits.sizes(), ", "), ids.size(0),
+         ids.size(1));
   }
   return logits.to(at::kFloat);
 }
@@ -175,12 +180,13 @@ at::Tensor ScriptModel::logits(const at::Tensor& ids, const at::Tensor& attentio
   const int64_t lowest = ids.min().item<int64_t>();
   const int64_t highest = ids.max().item<int64_t>();
   if (lowest < 0 || highest >= vocab_size_) {
-    fail(ErrorKind::kInvalidArgument, "TorchScript model: token id {} is outside the vocabulary of {}", lowest < 0 ? lowest : highest, vocab_size_);
+    fail(ErrorKind::kInvalidArgument, "TorchScript model: token id {} is outside the vocabulary of {}",
+         lowest < 0 ? lowest : highest, vocab_size_);
   }
   if (!attention_mask.defined()) return run(ids);
   if (attention_mask.scalar_type() != at::kBool || attention_mask.sizes() != ids.sizes()) {
-    fail(ErrorKind::kInvalidArgument, "TorchScript model: the attention mask must be bool [{}], found {} of [{}]", fmt::join(ids.sizes(), ", "),
-         c10::toString(attention_mask.scalar_type()), fmt::join(attention_mask.sizes(), ", "));
+    fail(ErrorKind::kInvalidArgument, "TorchScript model: the attention mask must be bool [{}], found {} of [{}]",
+         fmt::join(ids.sizes(), ", "), c10::toString(attention_mask.scalar_type()), fmt::join(attention_mask.sizes(), ", "));
   }
   return run_padded(ids, attention_mask.to(ids.device()));
 }

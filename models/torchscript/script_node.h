@@ -1,4 +1,5 @@
-// A TorchScript module as a value, before libtorch's compiler sees it: what the sources that write TorchScript text need to know of it.
+// A TorchScript module as a value, before libtorch's compiler sees it: what the sources that write TorchScript text need to know of
+// it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,8 +13,8 @@ namespace salient::models {
 
 struct ScriptChild;
 
-// Nodes of one `kind` with the same source and the same names of buffers and children become one TorchScript class, so that the code of a
-// decoder does not grow with its blocks.
+// Nodes of one `kind` with the same source and the same names of buffers and children become one TorchScript class, so that the
+// code of a decoder does not grow with its blocks.
 struct ScriptNode {
   std::string kind;    // the class's name: "PackedLinear"
   std::string source;  // its methods in TorchScript, configuration folded in as literals

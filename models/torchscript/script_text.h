@@ -1,6 +1,7 @@
 // Small helpers for writing TorchScript text.
 //
-// In the text scalar types stand as the integers that TorchScript itself saves (c10::ScalarType): 4 int64, 5 float16, 6 float32, 15 bfloat16.
+// In the text scalar types stand as the integers that TorchScript itself saves (c10::ScalarType): 4 int64, 5 float16, 6 float32, 15
+// bfloat16.
 #pragma once
 
 #include <c10/core/ScalarType.h>

@@ -66,7 +66,8 @@ class Compiler {
 
 }  // namespace
 
-void write_torchscript(const std::filesystem::path& path, const ScriptNode& node, const std::map<std::string, std::string>& extra_files) {
+void write_torchscript(const std::filesystem::path& path, const ScriptNode& node,
+                       const std::map<std::string, std::string>& extra_files) {
   const jit::Module module = Compiler().make(node);
   AtomicFile file(path);
   // Told when libtorch has ended its file: its writer does that in a destructor too, where a second error would end the process.

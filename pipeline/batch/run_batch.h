@@ -34,7 +34,8 @@ struct BatchEvents {
 // An error ends one evaluation, not the batch. Failed ones are tried again when all others are done, up to settings.retries times,
 // but for those that would fail again in the same way (invalid argument, unsupported, a check that failed). Without settings.memory
 // a model is skipped that needs more than is free when its turn comes. What another process evaluates is waited for, and its
-// results are taken. A stop that is asked for (common/cancellation.h) ends it with the outcome kStopped for what is left. Errors: those of the store.
+// results are taken. A stop that is asked for (common/cancellation.h) ends it with the outcome kStopped for what is left. Errors:
+// those of the store.
 std::vector<ModelOutcome> run_batch(Store& store, const std::string& run_name, std::vector<PlannedEvaluation> plan,
                                     const BatchSettings& settings, StoredResults& results, const BatchEvents& events);
 

@@ -21,9 +21,9 @@ struct WatchOptions {
   std::optional<double> until_idle_seconds;  // ends when nothing has changed and nothing was to do for so long
 };
 
-// Until a stop is asked for (common/cancellation.h), or as the options say. A model that fails is left alone until its files change; one that
-// was evaluated alone is evaluated again when a base for it appears. The report has the last outcome of each model that is still
-// there. Errors: not found for a folder that is not there at the start; those of the store.
+// Until a stop is asked for (common/cancellation.h), or as the options say. A model that fails is left alone until its files
+// change; one that was evaluated alone is evaluated again when a base for it appears. The report has the last outcome of each model
+// that is still there. Errors: not found for a folder that is not there at the start; those of the store.
 BatchReport watch_folder(Store& store, const std::filesystem::path& folder, const BatchSettings& settings,
                          const WatchOptions& options, const BatchEvents& events);
 

@@ -62,7 +62,8 @@ std::vector<ArchitectureRow> collect() {
 
 std::string to_markdown(const std::vector<ArchitectureRow>& rows) {
   std::string text = "| model_type | models | attention | MLP |\n|---|---|---|---|\n";
-  for (const ArchitectureRow& row : rows) text += fmt::format("| `{}` | {} | {} | {} |\n", row.model_type, row.models, row.attention, row.mlp);
+  for (const ArchitectureRow& row : rows)
+    text += fmt::format("| `{}` | {} | {} | {} |\n", row.model_type, row.models, row.attention, row.mlp);
   return text;
 }
 

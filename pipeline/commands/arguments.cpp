@@ -154,8 +154,8 @@ int64_t Arguments::integer_or(const std::string& name, int64_t fallback, int64_t
     used = 0;
   }
   if (used != found.size() || found.empty() || value < least || value > most) {
-    fail(ErrorKind::kInvalidArgument, "salient {}: --{}: found '{}', expected a whole number from {} to {}", command_, name, found, least,
-         most);
+    fail(ErrorKind::kInvalidArgument, "salient {}: --{}: found '{}', expected a whole number from {} to {}", command_, name, found,
+         least, most);
   }
   return value;
 }

@@ -1,4 +1,5 @@
-// Command-line options of one command, declared once: parsing, help and errors come from the same rows. Boost.Program_options stays in here.
+// Command-line options of one command, declared once: parsing, help and errors come from the same rows. Boost.Program_options stays
+// in here.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,12 @@
 
 namespace salient::pipeline {
 
-// One option. `name` may hold aliases after commas ("model,src"): the first is the one that --help shows first; a one-letter alias is used with
-// a single dash. Without `value` it is a flag.
+// One option. `name` may hold aliases after commas ("model,src"): the first is the one that --help shows first; a one-letter alias
+// is used with a single dash. Without `value` it is a flag.
 struct OptionRow {
   std::string name;
-  std::string value;     // what stands for the value in --help: "DIR"; empty for a flag
-  std::string help;      // the default belongs in here
+  std::string value;      // what stands for the value in --help: "DIR"; empty for a flag
+  std::string help;       // the default belongs in here
   bool repeated = false;  // may be given several times
 };
 
@@ -27,8 +28,8 @@ struct CommandText {
 
 class Arguments {
  public:
-  // Adds --help, --threads, --log-level to the rows. Errors: invalid argument, for an unknown option (with the nearest known one), a missing
-  // value, positional values where none belong.
+  // Adds --help, --threads, --log-level to the rows. Errors: invalid argument, for an unknown option (with the nearest known one),
+  // a missing value, positional values where none belong.
   Arguments(const CommandText& text, const std::vector<OptionRow>& rows, const std::vector<std::string>& words);
 
   bool wants_help() const { return wants_help_; }

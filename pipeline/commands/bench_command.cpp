@@ -33,19 +33,22 @@ std::string milliseconds(double seconds) { return fmt::format("{:.3g}", 1000 * s
 }  // namespace
 
 void bench_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"bench", "MODEL",
-                             "Speed and memory of a model on this machine, as llama-bench measures them: a prompt at once (pp), then tokens one by one (tg), "
-                             "batch size 1;\n"
-                             "how long the first token takes, and each token after it: median, 95 % and 99 %.\n"
-                             "Bytes that a token reads, over its time, as a share of the bandwidth with which the same threads read memory, say how much "
-                             "there is left to gain.",
-                             "  salient bench demo_awq\n"
-                             "  salient bench demo_awq --activation-bits 8 --threads 2 --json\n"},
-                            kBenchOptions, words);
+  const Arguments arguments(
+      {"bench", "MODEL",
+       "Speed and memory of a model on this machine, as llama-bench measures them: a prompt at once (pp), then tokens one by one "
+       "(tg), "
+       "batch size 1;\n"
+       "how long the first token takes, and each token after it: median, 95 % and 99 %.\n"
+       "Bytes that a token reads, over its time, as a share of the bandwidth with which the same threads read memory, say how much "
+       "there is left to gain.",
+       "  salient bench demo_awq\n"
+       "  salient bench demo_awq --activation-bits 8 --threads 2 --json\n"},
+      kBenchOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {
-    throw Error(ErrorKind::kInvalidArgument, fmt::format("salient bench: {} models are named, expected one", arguments.positional().size()))
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("salient bench: {} models are named, expected one", arguments.positional().size()))
         .with_hint("salient bench MODEL");
   }
   const eval::LanguageModelOptions options = language_model_options(arguments);
@@ -95,8 +98,9 @@ void bench_command(const std::vector<std::string>& words) {
   }
   if (arguments.flag("json")) return print_json(result);
   const std::string runtime = eval::runtime_text(description);
-  std::string text = fmt::format("{}{}, {} threads: loaded in {:.1f} s, {} of weights, peak memory {}\n", model.name, runtime.empty() ? "" : " " + runtime,
-                                 found.threads, load_seconds, human_bytes(found.memory_bytes), human_bytes(found.peak_rss_bytes));
+  std::string text = fmt::format("{}{}, {} threads: loaded in {:.1f} s, {} of weights, peak memory {}\n", model.name,
+                                 runtime.empty() ? "" : " " + runtime, found.threads, load_seconds, human_bytes(found.memory_bytes),
+                                 human_bytes(found.peak_rss_bytes));
   text += fmt::format("pp{:<5} {:>9.1f} tokens/s, {} ms to the first token\n", found.prompt_tokens, found.prompt_tokens_per_second,
                       milliseconds(found.first_token_seconds));
   text += fmt::format("tg{:<5} {:>9.1f} tokens/s", found.generated_tokens, found.generation_tokens_per_second);

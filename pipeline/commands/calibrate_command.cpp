@@ -1,5 +1,4 @@
 #include "calibration/calibrate.h"
-
 #include "common/error.h"
 #include "common/table.h"
 #include "models/io/model_folder.h"
@@ -16,7 +15,9 @@ const std::vector<OptionRow> kCalibrateOptions = {
     {"dataset", "NAME", "its name in the file's name; default: the file's own"},
     {"samples", "N", "auto (default): 15 % of the rows, at least 8 and at most 128; or a number"},
     {"seed", "N", "of the sample; default 42"},
-    {"content", "MODE", "conversation (default: measured better on held-out rows, docs/calibration.md): the answer too; prompt: system and user turns only"},
+    {"content", "MODE",
+     "conversation (default: measured better on held-out rows, docs/calibration.md): the answer too; prompt: system and user turns "
+     "only"},
     {"system-prompt", "TEXT", "system turn; default: what the template does without one"},
     {"question-field", "NAME", "field of the user's turn; default: found by layout"},
     {"answer-field", "NAME", "field of the assistant's turn; default: found by layout"},
@@ -35,10 +36,12 @@ const std::vector<OptionRow> kCalibrateOptions = {
 void calibrate_command(const std::vector<std::string>& words) {
   const Arguments arguments(
       {"calibrate", "",
-       "Calibration prompts out of training data: a seeded sample of its rows, rendered with the model's chat template as in training. Writes\n"
+       "Calibration prompts out of training data: a seeded sample of its rows, rendered with the model's chat template as in "
+       "training. Writes\n"
        "calibration_<dataset>_<rows in the training set>samples.jsonl and a record of where it comes from.",
        "  salient calibrate --model models/demo --data models/demo/data/openmath_train.jsonl --dataset openmath\n"
-       "  salient calibrate --model models/demo --data train.csv --samples 64 --question-field prompt --answer-field reply --out calib\n"},
+       "  salient calibrate --model models/demo --data train.csv --samples 64 --question-field prompt --answer-field reply --out "
+       "calib\n"},
       kCalibrateOptions, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
@@ -68,10 +71,10 @@ void calibrate_command(const std::vector<std::string>& words) {
   }
   for (const std::string& note : result.notes) print_note("note: " + note);
   const calibration::CalibrationRecord& record = result.record;
-  print_text(fmt::format("{}\n{} of {} rows, {} tokens ({} to {} a row, median {}), {} longer than {}, {} duplicates, content: {}\n",
-                         result.texts_file.string(), record.samples, record.dataset_rows, record.tokens.total, record.tokens.min,
-                         record.tokens.max, record.tokens.median, record.truncated, record.max_seq_len, record.duplicates,
-                         record.content));
+  print_text(fmt::format(
+      "{}\n{} of {} rows, {} tokens ({} to {} a row, median {}), {} longer than {}, {} duplicates, content: {}\n",
+      result.texts_file.string(), record.samples, record.dataset_rows, record.tokens.total, record.tokens.min, record.tokens.max,
+      record.tokens.median, record.truncated, record.max_seq_len, record.duplicates, record.content));
 }
 
 }  // namespace salient::pipeline

@@ -30,14 +30,16 @@ std::vector<int64_t> parse_ids(const std::string& text) {
     } catch (const std::exception&) {
       used = 0;
     }
-    if (used == 0 || used != part.size()) fail(ErrorKind::kInvalidArgument, "salient logits: --ids: found '{}', expected numbers separated by commas", part);
+    if (used == 0 || used != part.size())
+      fail(ErrorKind::kInvalidArgument, "salient logits: --ids: found '{}', expected numbers separated by commas", part);
   }
   return ids;
 }
 
 // NumPy's .npy format 1.0: magic, version, header length, a Python dict padded with spaces to a multiple of 64 bytes, the data.
 std::string npy_bytes(const at::Tensor& matrix) {
-  std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", matrix.size(0), matrix.size(1));
+  std::string header =
+      fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", matrix.size(0), matrix.size(1));
   const size_t unpadded = 10 + header.size() + 1;
   header += std::string((64 - unpadded % 64) % 64, ' ') + "\n";
   std::string bytes("\x93NUMPY\x01\x00", 8);
@@ -65,7 +67,8 @@ void logits_command(const std::vector<std::string>& words) {
   const models::Decoder decoder = models::Decoder::load(checkpoint, decoder_options(arguments));
   for (const int64_t id : ids) {
     if (id < 0 || id >= decoder.config().vocab_size) {
-      fail(ErrorKind::kInvalidArgument, "salient logits: --ids: {} is outside of the vocabulary of {}", id, decoder.config().vocab_size);
+      fail(ErrorKind::kInvalidArgument, "salient logits: --ids: {} is outside of the vocabulary of {}", id,
+           decoder.config().vocab_size);
     }
   }
   const at::Tensor input = at::tensor(ids, at::kLong).unsqueeze(0).to(decoder.options().device);
@@ -98,18 +101,20 @@ void tokenize_command(const std::vector<std::string>& words) {
 }
 
 void render_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"render", "", "A model's chat template, rendered over messages; to standard output, nothing added.",
-                             "  salient render --model models/demo --messages messages.json --add-generation-prompt\n"
-                             "  salient render --model models/demo --messages messages.json --variables '{\"enable_thinking\": false}'\n"},
-                            {{"model", "DIR", "model folder, GGUF file, or org/name in the Hugging Face cache"},
-                             {"messages", "FILE", "JSON: a list of {\"role\", \"content\"}"},
-                             {"add-generation-prompt", "", "open the assistant's turn"},
-                             {"template", "NAME", "which of several named templates; default: default"},
-                             {"variables", "JSON", "further template variables, e.g. tools"}},
-                            words);
+  const Arguments arguments(
+      {"render", "", "A model's chat template, rendered over messages; to standard output, nothing added.",
+       "  salient render --model models/demo --messages messages.json --add-generation-prompt\n"
+       "  salient render --model models/demo --messages messages.json --variables '{\"enable_thinking\": false}'\n"},
+      {{"model", "DIR", "model folder, GGUF file, or org/name in the Hugging Face cache"},
+       {"messages", "FILE", "JSON: a list of {\"role\", \"content\"}"},
+       {"add-generation-prompt", "", "open the assistant's turn"},
+       {"template", "NAME", "which of several named templates; default: default"},
+       {"variables", "JSON", "further template variables, e.g. tools"}},
+      words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
-  const auto chat = models::ChatTemplate::from_folder(models::resolve_model(arguments.text("model")), arguments.text_or("template", "default"));
+  const auto chat =
+      models::ChatTemplate::from_folder(models::resolve_model(arguments.text("model")), arguments.text_or("template", "default"));
   models::ChatRenderOptions options;
   options.add_generation_prompt = arguments.flag("add-generation-prompt");
   if (arguments.has("variables")) {

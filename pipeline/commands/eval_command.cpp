@@ -51,7 +51,8 @@ const std::vector<OptionRow> kEvalOptions = with_evaluation_rows({
 
 // The request whose text tells what rounding costs.
 const eval::TaskRequest* find_text(const std::vector<eval::TaskRequest>& requests, const eval::TaskLibrary& library) {
-  const auto it = std::find_if(requests.begin(), requests.end(), [&](const auto& request) { return library.find(request.task).name == "perplexity"; });
+  const auto it = std::find_if(requests.begin(), requests.end(),
+                               [&](const auto& request) { return library.find(request.task).name == "perplexity"; });
   if (it != requests.end()) return &*it;
   throw Error(ErrorKind::kInvalidArgument, "salient eval: --runtime-cost without the task perplexity, on whose text it is measured")
       .with_hint("--tasks perplexity --data perplexity=heldout.txt");
@@ -179,13 +180,16 @@ void eval_command(const std::vector<std::string>& words) {
     lm_eval_run.started = seconds_since_1970();
     std::optional<OnlineCalibration> recorder;
     if (arguments.has("record")) {
-      recorder.emplace(OnlineCalibrationOptions{.file = arguments.text("record"), .max_rows = arguments.integer_or("record-rows", 128, 0, 1 << 30)}, *model);
+      recorder.emplace(OnlineCalibrationOptions{.file = arguments.text("record"),
+                                                .max_rows = arguments.integer_or("record-rows", 128, 0, 1 << 30)},
+                       *model);
       options.run_observer = &recorder->observer();
     }
     std::optional<eval::RequestJournal> journal;
     if (store) journal = make_journal(*store, model_hash(*store, folder), *model, arguments.flag("fresh"));
     options.journal = journal ? &*journal : nullptr;
-    eval::Evaluation evaluation = eval::evaluate(*model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
+    eval::Evaluation evaluation =
+        eval::evaluate(*model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     model.reset();

@@ -12,10 +12,11 @@ namespace {
 
 const std::vector<OptionRow> kExportOptions = {
     {"model", "MODEL", "a folder or GGUF file that Salient reads, float or quantized, or org/name in the local Hugging Face cache"},
-    {"format", "NAME", "gguf-f16, gguf-bf16, gguf-q8_0, gguf-q4_0, gguf-q4_k_s, gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k: for llama.cpp;\n"
-                       "torchscript: one file for torch.jit.load in Python and C++;\n"
-                       "awq-gemm, awq-gemv, awq-gemv-fast, awq-marlin, compressed-tensors: of a model in another of them, without loss;\n"
-                       "float: a GGUF file, or a LoRA adapter with its base, as a folder of safetensors"},
+    {"format", "NAME",
+     "gguf-f16, gguf-bf16, gguf-q8_0, gguf-q4_0, gguf-q4_k_s, gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k: for llama.cpp;\n"
+     "torchscript: one file for torch.jit.load in Python and C++;\n"
+     "awq-gemm, awq-gemv, awq-gemv-fast, awq-marlin, compressed-tensors: of a model in another of them, without loss;\n"
+     "float: a GGUF file, or a LoRA adapter with its base, as a folder of safetensors"},
     adapter_base_option(),
     {"out", "PATH", "a new folder, or a file ending in .gguf or .pt; it appears whole or not at all"},
     {"json", "", "print the result as JSON"},
@@ -42,7 +43,11 @@ void export_command(const std::vector<std::string>& words) {
   if (arguments.flag("json")) {
     Json files = Json::array();
     for (const auto& file : result.files) files.push_back(file.string());
-    print_json({{"output", options.output.string()}, {"format", format}, {"files", files}, {"bytes", result.bytes}, {"notes", result.notes}});
+    print_json({{"output", options.output.string()},
+                {"format", format},
+                {"files", files},
+                {"bytes", result.bytes},
+                {"notes", result.notes}});
     return;
   }
   for (const std::string& note : result.notes) print_note(note);

@@ -112,7 +112,8 @@ class PromptReader {
     }
     std::vector<std::string> keys;
     for (const auto& [key, value] : row.items()) keys.push_back(key);
-    fail(ErrorKind::kCorruption, "found the keys {}, expected a text \"prompt\", \"question\", \"problem\" or \"text\", or a list \"messages\"",
+    fail(ErrorKind::kCorruption,
+         "found the keys {}, expected a text \"prompt\", \"question\", \"problem\" or \"text\", or a list \"messages\"",
          fmt::join(keys, ", "));
   }
 
@@ -208,8 +209,7 @@ void generate_command(const std::vector<std::string>& words) {
   options.stop_strings = arguments.values("stop");
   const eval::LanguageModelOptions model_options = language_model_options(arguments);
 
-  const eval::LanguageModel model =
-      eval::load_language_model(models::resolve_model(arguments.positional().front()), model_options);
+  const eval::LanguageModel model = eval::load_language_model(models::resolve_model(arguments.positional().front()), model_options);
   const std::vector<Prompt> prompts = PromptReader(arguments, model).read();
   const std::vector<std::vector<models::TokenId>> rows = encode(model, prompts);
   options.stop_ids = model.stop_ids;

@@ -49,8 +49,9 @@ struct WorkFolder {
   void refuse_others() const {
     for (const auto& entry : fs::directory_iterator(lock.folder())) {
       if (is_importance_work(entry.path().filename().string())) continue;
-      throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: this name is needed for the work in progress, but the folder holds {}",
-                                                           lock.folder().string(), entry.path().filename().string()))
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("{}: this name is needed for the work in progress, but the folder holds {}", lock.folder().string(),
+                              entry.path().filename().string()))
           .with_hint("move that folder away, or choose another --out");
     }
   }

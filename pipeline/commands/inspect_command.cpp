@@ -27,8 +27,8 @@ Json to_json(const models::DetectedModel& model) {
 }
 
 std::string to_text(const models::DetectedModel& model) {
-  std::string text = fmt::format("format      {}{}\nmethod      {}\n", model.format, model.version.empty() ? "" : " (" + model.version + ")",
-                                 model.method);
+  std::string text = fmt::format("format      {}{}\nmethod      {}\n", model.format,
+                                 model.version.empty() ? "" : " (" + model.version + ")", model.method);
   if (model.spec) text += fmt::format("spec        {}\n", quant::to_string(*model.spec));
   if (model.parameters > 0) text += fmt::format("parameters  {:.4g} M\n", static_cast<double>(model.parameters) / 1e6);
   text += fmt::format("on disk     {}", human_bytes(model.disk_bytes));
@@ -49,13 +49,15 @@ std::string to_text(const models::DetectedModel& model) {
 }  // namespace
 
 void inspect_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"inspect", "MODEL",
-                             "Says what a model folder holds: format, method, bits, group size, sizes; and from which evidence: config.json,\n"
-                             "metadata, tensor names and shapes, the folder's name last. Sources that contradict each other are listed. A GGUF file tells its\n"
-                             "architecture, types, bits per weight, tokenizer and importance matrix.",
-                             "  salient inspect artifacts/Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized\n"
-                             "  salient inspect demo-Q4_K_M.gguf\n"},
-                            {adapter_base_option(), {"json", "", "print the result as JSON"}}, words);
+  const Arguments arguments(
+      {"inspect", "MODEL",
+       "Says what a model folder holds: format, method, bits, group size, sizes; and from which evidence: config.json,\n"
+       "metadata, tensor names and shapes, the folder's name last. Sources that contradict each other are listed. A GGUF file "
+       "tells its\n"
+       "architecture, types, bits per weight, tokenizer and importance matrix.",
+       "  salient inspect artifacts/Qwen3-Demo-openmath_SFT_NoPeft_AWQ_w4_g128_headfp16_quantized\n"
+       "  salient inspect demo-Q4_K_M.gguf\n"},
+      {adapter_base_option(), {"json", "", "print the result as JSON"}}, words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   if (arguments.positional().size() != 1) {

@@ -30,7 +30,11 @@ std::string number(double value) { return fmt::format("{:.6g}", value); }
 Json stages_json(const Store& store, int64_t run_id) {
   Json stages = Json::array();
   for (const StageRecord& stage : store.list_stages(run_id)) {
-    stages.push_back({{"name", stage.name}, {"status", stage.status}, {"seconds", stage.seconds}, {"message", stage.message}, {"key", stage.key}});
+    stages.push_back({{"name", stage.name},
+                      {"status", stage.status},
+                      {"seconds", stage.seconds},
+                      {"message", stage.message},
+                      {"key", stage.key}});
   }
   return stages;
 }
@@ -52,8 +56,14 @@ void runs_command(const std::vector<std::string>& words) {
     const std::optional<RunRecord> run = store.find_run(id);
     if (!run) fail(ErrorKind::kNotFound, "run {}: the store {} has no such run", id, store.path().string());
     if (arguments.flag("json")) {
-      return print_json({{"id", run->id}, {"name", run->name}, {"status", run->status}, {"error", run->error}, {"started", run->started},
-                         {"finished", run->finished}, {"config", run->config}, {"stages", stages_json(store, id)}});
+      return print_json({{"id", run->id},
+                         {"name", run->name},
+                         {"status", run->status},
+                         {"error", run->error},
+                         {"started", run->started},
+                         {"finished", run->finished},
+                         {"config", run->config},
+                         {"stages", stages_json(store, id)}});
     }
     std::vector<std::vector<std::string>> rows;
     for (const StageRecord& stage : store.list_stages(id)) {
@@ -63,12 +73,20 @@ void runs_command(const std::vector<std::string>& words) {
     if (!run->error.empty()) text += run->error + "\n";
     return print_text(text + "\n" + format_table({"Stage", "Status", "Time", "Result"}, rows));
   }
-  const std::vector<RunRecord> runs = store.list_runs({arguments.text_or("name", ""), arguments.text_or("status", ""), limit_of(arguments)});
+  const std::vector<RunRecord> runs =
+      store.list_runs({arguments.text_or("name", ""), arguments.text_or("status", ""), limit_of(arguments)});
   Json list = Json::array();
   std::vector<std::vector<std::string>> rows;
   for (const RunRecord& run : runs) {
-    list.push_back({{"id", run.id}, {"name", run.name}, {"status", run.status}, {"started", run.started}, {"finished", run.finished},
-                    {"error", run.error}, {"version", run.version}, {"config_hash", run.config_hash}, {"stages", stages_json(store, run.id)}});
+    list.push_back({{"id", run.id},
+                    {"name", run.name},
+                    {"status", run.status},
+                    {"started", run.started},
+                    {"finished", run.finished},
+                    {"error", run.error},
+                    {"version", run.version},
+                    {"config_hash", run.config_hash},
+                    {"stages", stages_json(store, run.id)}});
     rows.push_back({std::to_string(run.id), run.name, run.status, run.started, run.finished, shorten(one_line(run.error), 60)});
   }
   if (arguments.flag("json")) return print_json(list);
@@ -76,20 +94,31 @@ void runs_command(const std::vector<std::string>& words) {
 }
 
 void models_command(const std::vector<std::string>& words) {
-  const Arguments arguments({"models", "", "Lists the artifacts in the store, newest first.", "  salient models\n  salient models --name '*g64*' --json\n"},
-                            with_store_rows({{"name", "PATTERN", "only artifacts whose name holds this, or matches it as a glob"}}), words);
+  const Arguments arguments({"models", "", "Lists the artifacts in the store, newest first.",
+                             "  salient models\n  salient models --name '*g64*' --json\n"},
+                            with_store_rows({{"name", "PATTERN", "only artifacts whose name holds this, or matches it as a glob"}}),
+                            words);
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const Store store = open_store(arguments);
   Json list = Json::array();
   std::vector<std::vector<std::string>> rows;
   for (const ArtifactRecord& artifact : store.list_artifacts({arguments.text_or("name", ""), "", limit_of(arguments)})) {
-    list.push_back({{"id", artifact.id}, {"name", artifact.name}, {"path", artifact.path}, {"format", artifact.format}, {"method", artifact.method},
-                    {"spec", artifact.spec}, {"base_model_path", artifact.base_model_path}, {"base_model_hash", artifact.base_model_hash},
-                    {"dataset", artifact.dataset}, {"bytes", artifact.bytes}, {"files", artifact.files}, {"created", artifact.created},
+    list.push_back({{"id", artifact.id},
+                    {"name", artifact.name},
+                    {"path", artifact.path},
+                    {"format", artifact.format},
+                    {"method", artifact.method},
+                    {"spec", artifact.spec},
+                    {"base_model_path", artifact.base_model_path},
+                    {"base_model_hash", artifact.base_model_hash},
+                    {"dataset", artifact.dataset},
+                    {"bytes", artifact.bytes},
+                    {"files", artifact.files},
+                    {"created", artifact.created},
                     {"there", std::filesystem::exists(artifact.path)}});
-    rows.push_back({std::to_string(artifact.id), artifact.name, artifact.format, human_bytes(static_cast<uint64_t>(artifact.bytes)), artifact.created,
-                    std::filesystem::exists(artifact.path) ? artifact.path : artifact.path + " (gone)"});
+    rows.push_back({std::to_string(artifact.id), artifact.name, artifact.format, human_bytes(static_cast<uint64_t>(artifact.bytes)),
+                    artifact.created, std::filesystem::exists(artifact.path) ? artifact.path : artifact.path + " (gone)"});
   }
   if (arguments.flag("json")) return print_json(list);
   print_text(format_table({"Id", "Name", "Format", "Size", "Created", "Path"}, rows));
@@ -106,18 +135,29 @@ void results_command(const std::vector<std::string>& words) {
   if (arguments.wants_help()) return print_text(arguments.help());
   apply_common_options(arguments);
   const Store store = open_store(arguments);
-  ResultFilter filter{arguments.text_or("model", ""), arguments.text_or("task", ""), arguments.text_or("metric", ""), std::nullopt, limit_of(arguments)};
+  ResultFilter filter{arguments.text_or("model", ""), arguments.text_or("task", ""), arguments.text_or("metric", ""), std::nullopt,
+                      limit_of(arguments)};
   if (arguments.has("run")) filter.run_id = arguments.integer_or("run", 0, 1, INT64_MAX);
   Json list = Json::array();
   std::vector<std::vector<std::string>> rows;
   for (const ResultRecord& result : store.list_results(filter)) {
-    list.push_back({{"model", result.model_name}, {"model_path", result.model_path}, {"model_hash", result.model_hash}, {"task", result.task},
-                    {"metric", result.metric}, {"value", result.value}, {"stderr", result.standard_error ? Json(*result.standard_error) : Json()},
-                    {"n", result.n}, {"config", result.config}, {"data_sha256", result.data_hash}, {"protocol", result.protocol},
-                    {"compared_with", result.compared_with}, {"created", result.created}});
+    list.push_back({{"model", result.model_name},
+                    {"model_path", result.model_path},
+                    {"model_hash", result.model_hash},
+                    {"task", result.task},
+                    {"metric", result.metric},
+                    {"value", result.value},
+                    {"stderr", result.standard_error ? Json(*result.standard_error) : Json()},
+                    {"n", result.n},
+                    {"config", result.config},
+                    {"data_sha256", result.data_hash},
+                    {"protocol", result.protocol},
+                    {"compared_with", result.compared_with},
+                    {"created", result.created}});
     const std::string bits = eval::runtime_text(result.config.contains("model") ? result.config.at("model") : result.config);
-    rows.push_back({result.model_name + (bits.empty() ? "" : fmt::format(" ({})", bits)), result.task, result.metric, number(result.value),
-                    result.standard_error ? number(*result.standard_error) : "", std::to_string(result.n), result.compared_with, result.created});
+    rows.push_back({result.model_name + (bits.empty() ? "" : fmt::format(" ({})", bits)), result.task, result.metric,
+                    number(result.value), result.standard_error ? number(*result.standard_error) : "", std::to_string(result.n),
+                    result.compared_with, result.created});
   }
   if (arguments.flag("json")) return print_json(list);
   print_text(format_table({"Model", "Task", "Metric", "Value", "Stderr", "N", "Compared with", "Created"}, rows));

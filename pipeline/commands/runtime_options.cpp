@@ -7,7 +7,9 @@ namespace salient::pipeline {
 std::vector<OptionRow> with_runtime_rows(std::vector<OptionRow> rows) {
   rows.push_back({"dtype", "TYPE", "float32 (default) or bfloat16: of activations and float weights"});
   rows.push_back({"device", "DEVICE", "cpu (default) or cuda"});
-  rows.push_back({"activation-bits", "N", "8: inputs of quantized linears as int8, a scale for each token; 16: as computed. Default: as the model's files say, else 16"});
+  rows.push_back({"activation-bits", "N",
+                  "8: inputs of quantized linears as int8, a scale for each token; 16: as computed. Default: as the model's files "
+                  "say, else 16"});
   rows.push_back({"kv-bits", "N", "8: keys and values as int8; 16: as computed. Default: as the model's files say, else 16"});
   return rows;
 }

@@ -72,7 +72,8 @@ class Family {
     Member member(artifact.path, "", artifact.name, artifact.bytes);
     for (const ResultRecord& result : results) {
       if (result.model_path != artifact.path || result.task == "throughput" || result.task == "sensitivity") continue;
-      if (result.metric.ends_with("_difference") || result.metric.ends_with("_retention") || result.metric.starts_with("flag_")) continue;
+      if (result.metric.ends_with("_difference") || result.metric.ends_with("_retention") || result.metric.starts_with("flag_"))
+        continue;
       if (!fits(member, result.task, conditions_of(result.data_hash, result.config.value("settings", Json::object())))) continue;
       Json figure = {{"task", result.task}, {"metric", result.metric}, {"value", result.value}};
       if (result.standard_error) figure["stderr"] = *result.standard_error;

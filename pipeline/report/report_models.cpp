@@ -59,7 +59,8 @@ class Merger {
   }
 
   bool is_same(const EvaluationRecord& record) const {
-    const Json description = record.evaluation.at("model").value("description", Json());  // bits, dtype, BOS policy; none where only rounding was measured
+    const Json description = record.evaluation.at("model").value(
+        "description", Json());  // bits, dtype, BOS policy; none where only rounding was measured
     return record.model_path == model_.record.model_path && record.model_hash == model_.record.model_hash &&
            (description.empty() || description_.empty() || description == description_);
   }
@@ -120,7 +121,7 @@ class Merger {
   Json merged_ = Json::object();
   Json tasks_;
   Json base_tasks_;
-  Json description_;  // of the newest
+  Json description_;                                    // of the newest
   std::set<std::pair<std::string, std::string>> seen_;  // task, file
 };
 

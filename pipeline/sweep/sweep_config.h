@@ -41,9 +41,10 @@ struct SweepPoint {
 
 struct SweepConfig {
   std::string name;
-  std::vector<SweepPoint> points;      // distinct, in the order of the file; of a grid the last key runs fastest
+  std::vector<SweepPoint> points;       // distinct, in the order of the file; of a grid the last key runs fastest
   std::vector<std::string> duplicates;  // names of points that equal an earlier one, and were left out
-  std::vector<std::string> keys;       // in which points differ, in full, in the order of the file; without calibration.seed of repetitions
+  std::vector<std::string>
+      keys;  // in which points differ, in full, in the order of the file; without calibration.seed of repetitions
   bool share = true;
   std::string loss = "auto";
   std::optional<LauncherConfig> launcher;  // nothing: this process does the work
@@ -52,8 +53,8 @@ struct SweepConfig {
 };
 
 // `overrides`: "a.b=c" of the sweep's own file ("loss=retention", "run=other.yaml"). Errors: those of load_run_config, with the
-// point in front; invalid argument: no points, an empty list, a key given twice, more than kMostPoints points, output.folder or name
-// as a key of a point.
+// point in front; invalid argument: no points, an empty list, a key given twice, more than kMostPoints points, output.folder or
+// name as a key of a point.
 SweepConfig load_sweep_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 
 inline constexpr size_t kMostPoints = 10'000;

@@ -16,8 +16,8 @@
 namespace salient::quant {
 namespace {
 
-constexpr float kHalfRange = 127.5F;       // (127 - -128) / 2
-constexpr float kRounder = 12582912.0F;    // 1.5 * 2^23: adding it leaves the nearest whole number, ties to even, in the low bits
+constexpr float kHalfRange = 127.5F;     // (127 - -128) / 2
+constexpr float kRounder = 12582912.0F;  // 1.5 * 2^23: adding it leaves the nearest whole number, ties to even, in the low bits
 constexpr int64_t kGrainElements = 1 << 13;
 
 // The largest magnitude's bits: ordered as the numbers are, NaN above all.
@@ -53,31 +53,36 @@ float quantize_row(const float* x, int64_t in_features, int64_t group_size, int8
   return scale;
 }
 
-void quantize_rows(const float* x, int64_t rows, int64_t in_features, int64_t group_size, int8_t* codes, float* scales, int32_t* sums) {
+void quantize_rows(const float* x, int64_t rows, int64_t in_features, int64_t group_size, int8_t* codes, float* scales,
+                   int32_t* sums) {
   const int64_t groups = in_features / group_size;
   const int64_t width = groups * padded_group(group_size);
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, in_features)), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) scales[r] = quantize_row(x + r * in_features, in_features, group_size, codes + r * width, sums + r * groups);
-  });
+  at::parallel_for(0, rows, std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, in_features)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t r = begin; r < end; ++r)
+                       scales[r] = quantize_row(x + r * in_features, in_features, group_size, codes + r * width, sums + r * groups);
+                   });
 }
 
 QuantizedRows quantize_rows(const at::Tensor& x, int64_t group_size) {
   const at::NoGradGuard no_grad;
   if (x.dim() != 2 || x.scalar_type() != at::kFloat || group_size < 1 || x.size(1) % group_size != 0) {
-    fail(ErrorKind::kInvalidArgument, "activations in 8 bits: [{}] in groups of {}, expected float32 [rows, in_features] and a divisor of in_features",
+    fail(ErrorKind::kInvalidArgument,
+         "activations in 8 bits: [{}] in groups of {}, expected float32 [rows, in_features] and a divisor of in_features",
          fmt::join(x.sizes(), ", "), group_size);
   }
   const int64_t groups = x.size(1) / group_size;
-  QuantizedRows rows{x.size(1), group_size, at::empty({x.size(0), groups, padded_group(group_size)}, at::kChar), at::empty({x.size(0)}, at::kFloat),
-                     at::empty({x.size(0), groups}, at::kInt)};
+  QuantizedRows rows{x.size(1), group_size, at::empty({x.size(0), groups, padded_group(group_size)}, at::kChar),
+                     at::empty({x.size(0)}, at::kFloat), at::empty({x.size(0), groups}, at::kInt)};
   const at::Tensor input = x.contiguous();
-  quantize_rows(input.const_data_ptr<float>(), x.size(0), x.size(1), group_size, rows.codes.data_ptr<int8_t>(), rows.scales.data_ptr<float>(),
-                rows.sums.data_ptr<int32_t>());
+  quantize_rows(input.const_data_ptr<float>(), x.size(0), x.size(1), group_size, rows.codes.data_ptr<int8_t>(),
+                rows.scales.data_ptr<float>(), rows.sums.data_ptr<int32_t>());
   return rows;
 }
 
 RowsView view_of(const QuantizedRows& rows) {
-  return {rows.codes.size(0), rows.codes.const_data_ptr<int8_t>(), rows.scales.const_data_ptr<float>(), rows.sums.const_data_ptr<int32_t>()};
+  return {rows.codes.size(0), rows.codes.const_data_ptr<int8_t>(), rows.scales.const_data_ptr<float>(),
+          rows.sums.const_data_ptr<int32_t>()};
 }
 
 at::Tensor dequantize(const QuantizedRows& rows) {

@@ -18,14 +18,16 @@ struct QuantizedRows {
   at::Tensor sums;         // int32 [rows, groups]: of the codes, for the weights' zero points
 };
 
-// scale = max |x| / 127.5, or 2^-23 for a row of zeros; code = x / scale, rounded to nearest even, in -128..127: compressed-tensors' symmetric 8-bit scheme
-// with strategy "token" and dynamic true, for float32 (compressed_tensors/quantization/utils/helpers.py, calculate_qparams). A row with NaN or infinity has a
-// scale that is neither finite, and so have its products.
-// x: float32 [rows, in_features]; group_size divides in_features.
+// scale = max |x| / 127.5, or 2^-23 for a row of zeros; code = x / scale, rounded to nearest even, in -128..127:
+// compressed-tensors' symmetric 8-bit scheme with strategy "token" and dynamic true, for float32
+// (compressed_tensors/quantization/utils/helpers.py, calculate_qparams). A row with NaN or infinity has a scale that is neither
+// finite, and so have its products. x: float32 [rows, in_features]; group_size divides in_features.
 QuantizedRows quantize_rows(const at::Tensor& x, int64_t group_size);
 
-// The same into memory of the caller: codes [rows, in_features / group_size * padded_group], scales [rows], sums [rows, in_features / group_size]. Parallel.
-void quantize_rows(const float* x, int64_t rows, int64_t in_features, int64_t group_size, int8_t* codes, float* scales, int32_t* sums);
+// The same into memory of the caller: codes [rows, in_features / group_size * padded_group], scales [rows], sums [rows, in_features
+// / group_size]. Parallel.
+void quantize_rows(const float* x, int64_t rows, int64_t in_features, int64_t group_size, int8_t* codes, float* scales,
+                   int32_t* sums);
 
 // One row in this thread: codes [in_features / group_size * padded_group], sums [in_features / group_size]. Returns the scale.
 float quantize_row(const float* x, int64_t in_features, int64_t group_size, int8_t* codes, int32_t* sums);

@@ -20,7 +20,8 @@ inline typename I::Float load_elements(const int8_t* from) {
 
 // Each key is read once for R queries.
 template <typename I, int R, typename Element>
-void find_logits_of(const float* queries, int64_t query_stride, const Element* key, const CachedHead& keys, int64_t total, float scale, float* logits) {
+void find_logits_of(const float* queries, int64_t query_stride, const Element* key, const CachedHead& keys, int64_t total,
+                    float scale, float* logits) {
   const int64_t dim = keys.dim;
   for (int64_t token = 0; token < total; ++token, key += keys.stride) {
     typename I::Float acc[R];
@@ -64,7 +65,8 @@ template <typename I, int R, typename Element>
 void sum_values_of(const float* shares, const Element* value, const CachedHead& values, int64_t total, float* out) {
   constexpr int kSums = I::kValueSums / R > 0 ? I::kValueSums / R : 1;
   int64_t i = 0;
-  for (; i + kSums * kTileChannels <= values.dim; i += kSums * kTileChannels) sum_channels<I, R, kSums>(shares, value + i, values, total, out + i);
+  for (; i + kSums * kTileChannels <= values.dim; i += kSums * kTileChannels)
+    sum_channels<I, R, kSums>(shares, value + i, values, total, out + i);
   for (; i + kTileChannels <= values.dim; i += kTileChannels) sum_channels<I, R, 1>(shares, value + i, values, total, out + i);
   for (; i < values.dim; ++i) {
     for (int r = 0; r < R; ++r) {
@@ -92,8 +94,10 @@ void for_kind(int64_t queries, const CachedHead& head, Of of) {
 }
 
 template <typename I>
-void find_logits(const float* queries, int64_t query_stride, int64_t count, const CachedHead& keys, int64_t total, float scale, float* logits) {
-  for_kind(count, keys, [&]<int R>(const auto* key) { find_logits_of<I, R>(queries, query_stride, key, keys, total, scale, logits); });
+void find_logits(const float* queries, int64_t query_stride, int64_t count, const CachedHead& keys, int64_t total, float scale,
+                 float* logits) {
+  for_kind(count, keys,
+           [&]<int R>(const auto* key) { find_logits_of<I, R>(queries, query_stride, key, keys, total, scale, logits); });
 }
 
 template <typename I>

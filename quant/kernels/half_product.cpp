@@ -11,14 +11,17 @@
 namespace salient::quant {
 
 HalfView half_view_of(const at::Tensor& weight) {
-  return {weight.size(1), weight.size(0), static_cast<const uint16_t*>(weight.const_data_ptr()), weight.scalar_type() == at::kBFloat16};
+  return {weight.size(1), weight.size(0), static_cast<const uint16_t*>(weight.const_data_ptr()),
+          weight.scalar_type() == at::kBFloat16};
 }
 
 at::Tensor half_product(const at::Tensor& weight, const at::Tensor& x, InstructionSet set) {
   const at::NoGradGuard no_grad;
   const bool half = weight.scalar_type() == at::kHalf || weight.scalar_type() == at::kBFloat16;
-  if (!half || weight.dim() != 2 || !weight.is_contiguous() || x.dim() != 2 || x.scalar_type() != at::kFloat || x.size(1) != weight.size(1)) {
-    fail(ErrorKind::kInternal, "half product: weight [{}] and input [{}], expected float16 or bfloat16 [out, in], contiguous, and float32 [rows, in]",
+  if (!half || weight.dim() != 2 || !weight.is_contiguous() || x.dim() != 2 || x.scalar_type() != at::kFloat ||
+      x.size(1) != weight.size(1)) {
+    fail(ErrorKind::kInternal,
+         "half product: weight [{}] and input [{}], expected float16 or bfloat16 [out, in], contiguous, and float32 [rows, in]",
          fmt::join(weight.sizes(), ", "), fmt::join(x.sizes(), ", "));
   }
   constexpr int64_t kGrainElements = 1 << 14;

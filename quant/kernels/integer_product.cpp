@@ -59,7 +59,8 @@ void integer_product(const WeightView& weight, const RowsView& x, float* y, void
   const int64_t tiles = divided_up(weight.out_features, kTileChannels);
   const int64_t tile_bytes = std::max<int64_t>(1, weight.groups * weight.padded_group * kTileChannels * weight.bits / 8);
   if (x.rows <= kFewRows) {
-    at::parallel_for(0, tiles, divided_up(kGrainBytes, tile_bytes), [&](int64_t begin, int64_t end) { kernels.few_rows(weight, x, begin, end, y); });
+    at::parallel_for(0, tiles, divided_up(kGrainBytes, tile_bytes),
+                     [&](int64_t begin, int64_t end) { kernels.few_rows(weight, x, begin, end, y); });
     return;
   }
   const Scratch parts(weight, x.rows, kernels);
@@ -69,23 +70,24 @@ void integer_product(const WeightView& weight, const RowsView& x, float* y, void
   at::parallel_for(0, parts.panels, 1, [&](int64_t begin, int64_t end) {
     const int64_t panel_groups = weight.groups * kernels.panel_rows;
     for (int64_t panel = begin; panel < end; ++panel) {
-      fill_panel(weight, x, panel, kernels.panel_rows, codes + panel * panel_groups * weight.padded_group, sums + panel * panel_groups);
+      fill_panel(weight, x, panel, kernels.panel_rows, codes + panel * panel_groups * weight.padded_group,
+                 sums + panel * panel_groups);
     }
   });
   const PanelsView panels{x.rows, codes, x.scales, sums};
   const int64_t steps = divided_up(tiles, kernels.panel_tiles);
   at::parallel_for(0, steps, 1, [&](int64_t begin, int64_t end) {
     uint8_t* own = of_threads + at::get_thread_num() * (parts.totals_bytes + parts.unpacked_bytes);
-    kernels.many_rows(weight, panels, begin * kernels.panel_tiles, std::min(tiles, end * kernels.panel_tiles), reinterpret_cast<float*>(own),
-                      own + parts.totals_bytes, y);
+    kernels.many_rows(weight, panels, begin * kernels.panel_tiles, std::min(tiles, end * kernels.panel_tiles),
+                      reinterpret_cast<float*>(own), own + parts.totals_bytes, y);
   });
 }
 
 at::Tensor integer_product(const InterleavedWeight& weight, const QuantizedRows& x, InstructionSet set) {
   const at::NoGradGuard no_grad;
   if (x.in_features != weight.in_features || x.group_size != weight.group_size) {
-    fail(ErrorKind::kInternal, "integer product: activations of {} features in groups of {}, weight of {} in groups of {}", x.in_features, x.group_size,
-         weight.in_features, weight.group_size);
+    fail(ErrorKind::kInternal, "integer product: activations of {} features in groups of {}, weight of {} in groups of {}",
+         x.in_features, x.group_size, weight.in_features, weight.group_size);
   }
   const WeightView view = view_of(weight);
   const RowsView rows = view_of(x);

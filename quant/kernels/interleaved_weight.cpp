@@ -28,18 +28,22 @@ bool fits_half(const at::Tensor& values) { return values.numel() == 0 || values.
 
 void check(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, int64_t group_size) {
   if (codes.dim() != 2 || codes.scalar_type() != at::kByte || zeros.scalar_type() != at::kByte || !codes.is_cpu()) {
-    fail(ErrorKind::kInvalidArgument, "integer weight: codes and zeros must be uint8 on the CPU, codes of two dimensions, found {} dimensions", codes.dim());
+    fail(ErrorKind::kInvalidArgument,
+         "integer weight: codes and zeros must be uint8 on the CPU, codes of two dimensions, found {} dimensions", codes.dim());
   }
   if (group_size < 1 || codes.size(1) % group_size != 0) {
-    fail(ErrorKind::kInvalidArgument, "integer weight: group_size {} does not divide the {} input features", group_size, codes.size(1));
+    fail(ErrorKind::kInvalidArgument, "integer weight: group_size {} does not divide the {} input features", group_size,
+         codes.size(1));
   }
   if (group_size > kMaxIntegerGroup) {
-    fail(ErrorKind::kInvalidArgument, "integer weight: groups of {} channels are too large for sums in 32 bits, expected at most {}", group_size,
+    fail(ErrorKind::kInvalidArgument,
+         "integer weight: groups of {} channels are too large for sums in 32 bits, expected at most {}", group_size,
          kMaxIntegerGroup);
   }
   const std::vector<int64_t> expected = {codes.size(0), codes.size(1) / group_size};
   if (zeros.sizes() != expected || scales.sizes() != expected) {
-    fail(ErrorKind::kInvalidArgument, "integer weight: zeros are [{}] and scales [{}], expected [{}] for {} input features in groups of {}",
+    fail(ErrorKind::kInvalidArgument,
+         "integer weight: zeros are [{}] and scales [{}], expected [{}] for {} input features in groups of {}",
          fmt::join(zeros.sizes(), ", "), fmt::join(scales.sizes(), ", "), fmt::join(expected, ", "), codes.size(1), group_size);
   }
 }
@@ -117,7 +121,8 @@ SALIENT_CLONES void place_piece(const uint8_t* __restrict codes, int64_t lines, 
     const uint8_t* at = codes + line * kGroupAlign * kPieceChannels;
     for (int64_t c = 0; c < kTileChannels; ++c) {
       uint32_t word = 0;
-      for (int64_t i = 0; i < 4; ++i) word |= static_cast<uint32_t>(at[i * kPieceChannels + c] | at[(4 + i) * kPieceChannels + c] << 4) << (8 * i);
+      for (int64_t i = 0; i < 4; ++i)
+        word |= static_cast<uint32_t>(at[i * kPieceChannels + c] | at[(4 + i) * kPieceChannels + c] << 4) << (8 * i);
       words[line * kTileChannels + c] = word;
     }
   }
@@ -130,9 +135,16 @@ int64_t padded_group(int64_t group_size) { return (group_size + kGroupAlign - 1)
 InterleavedWeight interleave(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales, int64_t group_size) {
   const at::NoGradGuard no_grad;
   check(codes, zeros, scales, group_size);
-  InterleavedWeight weight{codes.size(1), codes.size(0), group_size, fits_half(codes) && fits_half(zeros) ? 4 : 8, {}, to_tiles(zeros),
+  InterleavedWeight weight{codes.size(1),
+                           codes.size(0),
+                           group_size,
+                           fits_half(codes) && fits_half(zeros) ? 4 : 8,
+                           {},
+                           to_tiles(zeros),
                            to_tiles(narrowed(scales))};
-  weight.codes = at::zeros({tiles_of(weight.out_features), codes.size(1) / group_size, padded_group(group_size) * kTileChannels * weight.bits / 8}, at::kByte);
+  weight.codes = at::zeros(
+      {tiles_of(weight.out_features), codes.size(1) / group_size, padded_group(group_size) * kTileChannels * weight.bits / 8},
+      at::kByte);
   const at::Tensor source = codes.contiguous();
   const auto* from = source.const_data_ptr<uint8_t>();
   each_group(weight, [&](uint8_t* bytes, int64_t c, int64_t n, int64_t g) {
@@ -153,8 +165,13 @@ InterleavedWeight interleave(const PackedGemm& packed) {
     return interleave(natural.codes, natural.zeros, natural.scales, in / groups);
   }
   const int64_t tiles = tiles_of(out);
-  InterleavedWeight weight{in, out, in / groups, 4, at::empty({tiles, groups, in / groups * kTileChannels / 2}, at::kByte),
-                           at::empty({tiles, groups, kTileChannels}, at::kByte), at::zeros({tiles, groups, kTileChannels}, at::kHalf)};
+  InterleavedWeight weight{in,
+                           out,
+                           in / groups,
+                           4,
+                           at::empty({tiles, groups, in / groups * kTileChannels / 2}, at::kByte),
+                           at::empty({tiles, groups, kTileChannels}, at::kByte),
+                           at::zeros({tiles, groups, kTileChannels}, at::kHalf)};
   auto* const words = reinterpret_cast<uint32_t*>(weight.codes.data_ptr<uint8_t>());
   each_gemm_piece(packed.qweight, [&](const GemmPiece& piece) {
     for (int64_t c = 0; c < piece.channels; c += kTileChannels) {
@@ -178,7 +195,8 @@ InterleavedWeight interleave(const PackedGemm& packed) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const auto channels = static_cast<size_t>(std::min(kTileChannels, out - tile * kTileChannels));
       for (int64_t g = 0; g < groups; ++g)
-        std::memcpy(scales + (tile * groups + g) * kTileChannels, from + g * out + tile * kTileChannels, channels * sizeof(uint16_t));
+        std::memcpy(scales + (tile * groups + g) * kTileChannels, from + g * out + tile * kTileChannels,
+                    channels * sizeof(uint16_t));
     }
   });
   return weight;
@@ -201,7 +219,9 @@ at::Tensor natural_codes(const InterleavedWeight& weight) {
 at::Tensor natural_zeros(const InterleavedWeight& weight) { return from_tiles(weight.zeros, weight.out_features); }
 at::Tensor natural_scales(const InterleavedWeight& weight) { return from_tiles(weight.scales, weight.out_features).to(at::kFloat); }
 
-uint64_t memory_bytes(const InterleavedWeight& weight) { return weight.codes.nbytes() + weight.zeros.nbytes() + weight.scales.nbytes(); }
+uint64_t memory_bytes(const InterleavedWeight& weight) {
+  return weight.codes.nbytes() + weight.zeros.nbytes() + weight.scales.nbytes();
+}
 
 WeightView view_of(const InterleavedWeight& weight) {
   WeightView view;

@@ -1,5 +1,5 @@
-// Threads that go through a sequence of small steps together: one parallel region, with a meeting point between the steps, where a region for each step
-// would cost more than the step itself.
+// Threads that go through a sequence of small steps together: one parallel region, with a meeting point between the steps, where a
+// region for each step would cost more than the step itself.
 #pragma once
 
 #include <atomic>
@@ -76,8 +76,8 @@ struct TeamMember {
   Part part_of(int64_t count) const { return {count * index / threads, count * (index + 1) / threads}; }
 };
 
-// Calls body once in each of up to `threads` threads at the same time; every member must wait at the meeting point equally often. Inside of another parallel
-// region: once. `body` must not throw.
+// Calls body once in each of up to `threads` threads at the same time; every member must wait at the meeting point equally often.
+// Inside of another parallel region: once. `body` must not throw.
 void run_team(int threads, const std::function<void(const TeamMember&)>& body);
 
 }  // namespace salient::quant

@@ -1,7 +1,8 @@
 // The innermost loops of the products in quant/kernels, once for each instruction set, and the plain structs they work on.
 //
-// This header and quant/kernels/tile_template.h are included by sources that are compiled for processors which this one need not be. They must not bring in
-// inline functions of the standard library or of libtorch: the linker keeps one copy of those, and it could be the one with the wrong instructions.
+// This header and quant/kernels/tile_template.h are included by sources that are compiled for processors which this one need not
+// be. They must not bring in inline functions of the standard library or of libtorch: the linker keeps one copy of those, and it
+// could be the one with the wrong instructions.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +12,15 @@ namespace salient::quant {
 inline constexpr int64_t kTileChannels = 16;  // output channels that are interleaved
 inline constexpr int64_t kLineBytes = 64;     // kTileChannels words of 4 bytes
 inline constexpr int64_t kGroupAlign = 8;     // input channels: what a line holds of 4-bit codes
-// Bytes of a weight that few_rows asks for, into the second level cache, before it reads them: the processor's own prefetching ends with each page of 4 KB, and
-// what is asked for into the first level is limited by its few places for misses. Measured with AVX-512 on two cores, one row of 3072 x 1024 weights, as a share
-// of what plain reading gives (median of 25 turns, two runs): first level, 8192 bytes ahead 0.98 and 1.03; second level, 1024: 1.05, 1.13; 2048: 1.06, 1.16;
-// 4096: 1.06, 1.14; 8192: 1.02, 1.09.
+// Bytes of a weight that few_rows asks for, into the second level cache, before it reads them: the processor's own prefetching ends
+// with each page of 4 KB, and what is asked for into the first level is limited by its few places for misses. Measured with AVX-512
+// on two cores, one row of 3072 x 1024 weights, as a share of what plain reading gives (median of 25 turns, two runs): first level,
+// 8192 bytes ahead 0.98 and 1.03; second level, 1024: 1.05, 1.13; 2048: 1.06, 1.16; 4096: 1.06, 1.14; 8192: 1.02, 1.09.
 inline constexpr int64_t kPrefetchBytes = 4096;
 inline constexpr int64_t kPrefetchGroups = 16;
-inline constexpr int64_t kFewRows = 4;        // most rows that few_rows takes
-inline constexpr int64_t kMaxHalfRows = 4;    // and half_rows
-inline constexpr int64_t kMaxQueries = 4;     // and find_logits
+inline constexpr int64_t kFewRows = 4;      // most rows that few_rows takes
+inline constexpr int64_t kMaxHalfRows = 4;  // and half_rows
+inline constexpr int64_t kMaxQueries = 4;   // and find_logits
 
 enum class ScaleType : uint8_t { kFloat16, kBfloat16, kFloat32 };
 
@@ -77,11 +78,13 @@ struct TileKernels {
   void (*few_rows)(const WeightView& weight, const RowsView& x, int64_t begin, int64_t end, float* y);
   // The same for any number of rows. totals: scratch of block_rows * panel_tiles * kTileChannels; unpacked: scratch of
   // padded_group * panel_tiles * kTileChannels bytes, both aligned to 64 bytes.
-  void (*many_rows)(const WeightView& weight, const PanelsView& x, int64_t begin, int64_t end, float* totals, uint8_t* unpacked, float* y);
+  void (*many_rows)(const WeightView& weight, const PanelsView& x, int64_t begin, int64_t end, float* totals, uint8_t* unpacked,
+                    float* y);
   // y[r, n] = sum over k of x[r, k] * weight[n, k] for the output channels n in [begin, end) and rows <= kMaxHalfRows.
   void (*half_rows)(const HalfView& weight, const float* x, int64_t rows, int64_t begin, int64_t end, float* y);
   // logits[i, t] = queries[i] . keys[t] * scale, for `count` <= kMaxQueries queries, `query_stride` apart. logits: [count, total].
-  void (*find_logits)(const float* queries, int64_t query_stride, int64_t count, const CachedHead& keys, int64_t total, float scale, float* logits);
+  void (*find_logits)(const float* queries, int64_t query_stride, int64_t count, const CachedHead& keys, int64_t total, float scale,
+                      float* logits);
   // out[i] = sum over t, in order, of shares[i, t] * values[t]. out: [count, values.dim].
   void (*sum_values)(const float* shares, int64_t count, const CachedHead& values, int64_t total, float* out);
 };

@@ -94,11 +94,11 @@ inline void unpack_lines(const uint8_t* packed, int64_t lines, uint8_t* to) {
   }
 }
 
-// I::add_panel<Bits, C>(codes, steps, x, acc): acc[c][r] += codes[c] times one panel of x, over `steps` lines of 4 input channels; codes[c] has one code in a
-// byte, which is at most 15 where Bits is 4.
+// I::add_panel<Bits, C>(codes, steps, x, acc): acc[c][r] += codes[c] times one panel of x, over `steps` lines of 4 input channels;
+// codes[c] has one code in a byte, which is at most 15 where Bits is 4.
 template <typename I, int Bits, int C>
-void product_block(const WeightView& w, const PanelsView& x, int64_t tile, int64_t first_panel, int64_t last_panel, float* totals, uint8_t* unpacked,
-                   float* y) {
+void product_block(const WeightView& w, const PanelsView& x, int64_t tile, int64_t first_panel, int64_t last_panel, float* totals,
+                   uint8_t* unpacked, float* y) {
   constexpr int64_t kRows = I::kPanelRows;
   const int64_t group_bytes = w.padded_group * kLanes * Bits / 8;
   const int64_t steps = w.padded_group / 4;
@@ -128,7 +128,8 @@ void product_block(const WeightView& w, const PanelsView& x, int64_t tile, int64
       I::template add_panel<Bits, C>(codes, steps, x.codes + index * w.padded_group * kRows, acc);
       float* to = totals + (panel - first_panel) * kRows * C * kLanes;
       for (int c = 0; c < C; ++c) {
-        for (int64_t r = 0; r < kRows; ++r, to += kLanes) I::store(I::add(I::load(to), I::multiply(I::to_float(acc[c][r]), scales[c])), to);
+        for (int64_t r = 0; r < kRows; ++r, to += kLanes)
+          I::store(I::add(I::load(to), I::multiply(I::to_float(acc[c][r]), scales[c])), to);
       }
     }
   }
@@ -137,14 +138,16 @@ void product_block(const WeightView& w, const PanelsView& x, int64_t tile, int64
       const float* from = totals + ((panel - first_panel) * C + c) * kRows * kLanes;
       for (int64_t r = 0; r < kRows && panel * kRows + r < x.rows; ++r, from += kLanes) {
         const int64_t row = panel * kRows + r;
-        store_channels<I>(I::multiply(I::load(from), I::splat(x.scales[row])), channels_of(w, tile + c), y + row * w.out_features + (tile + c) * kLanes);
+        store_channels<I>(I::multiply(I::load(from), I::splat(x.scales[row])), channels_of(w, tile + c),
+                          y + row * w.out_features + (tile + c) * kLanes);
       }
     }
   }
 }
 
 template <typename I, int Bits>
-void product_many_rows(const WeightView& w, const PanelsView& x, int64_t begin, int64_t end, float* totals, uint8_t* unpacked, float* y) {
+void product_many_rows(const WeightView& w, const PanelsView& x, int64_t begin, int64_t end, float* totals, uint8_t* unpacked,
+                       float* y) {
   const int64_t panels = (x.rows + I::kPanelRows - 1) / I::kPanelRows;
   constexpr int64_t kBlock = I::kBlockRows / I::kPanelRows;
   for (int64_t first = 0; first < panels; first += kBlock) {
@@ -169,8 +172,8 @@ inline typename I::Float load_halves(const uint16_t* values) {
   return I::load_float16(values);
 }
 
-// C output channels from n on, S sums for each, of every S-th run of 16 products: for one row a single stream of weights, for more rows channels that share
-// what is loaded of x. The channels' next ones are fetched meanwhile.
+// C output channels from n on, S sums for each, of every S-th run of 16 products: for one row a single stream of weights, for more
+// rows channels that share what is loaded of x. The channels' next ones are fetched meanwhile.
 template <typename I, bool IsBfloat16, int C, int S, int R>
 inline void half_channels(const HalfView& w, const float* x, int64_t n, float* y) {
   typename I::Float acc[C][S][R];
@@ -188,7 +191,8 @@ inline void half_channels(const HalfView& w, const float* x, int64_t n, float* y
         const uint16_t* from = rows + c * w.in_features + k + s * kLanes;
         if (s % 2 == 0) __builtin_prefetch(from + ahead, 0, 2);
         const typename I::Float values = load_halves<I, IsBfloat16>(from);
-        for (int r = 0; r < R; ++r) acc[c][s][r] = I::multiply_add(values, I::load(x + r * w.in_features + k + s * kLanes), acc[c][s][r]);
+        for (int r = 0; r < R; ++r)
+          acc[c][s][r] = I::multiply_add(values, I::load(x + r * w.in_features + k + s * kLanes), acc[c][s][r]);
       }
     }
   }
@@ -239,7 +243,8 @@ void half_rows(const HalfView& w, const float* x, int64_t rows, int64_t begin, i
 
 template <typename I>
 constexpr TileKernels make_tiles() {
-  return {I::kPanelRows, I::kPanelTiles, I::kBlockRows, &few_rows<I>, &many_rows<I>, &half_rows<I>, &find_logits<I>, &sum_values<I>};
+  return {I::kPanelRows, I::kPanelTiles, I::kBlockRows,   &few_rows<I>,
+          &many_rows<I>, &half_rows<I>,  &find_logits<I>, &sum_values<I>};
 }
 
 }  // namespace

@@ -4,21 +4,25 @@
 namespace salient::quant {
 namespace {
 
-// maddubs multiplies unsigned by signed bytes and adds pairs into 16 bits, with saturation: |15 * -128 * 2| = 3840, and 8 of them, 30720, still fit. Codes of
-// up to 8 bits do not, and are widened to 16 bits: even and odd bytes apart, so that a lane keeps its channel.
+// maddubs multiplies unsigned by signed bytes and adds pairs into 16 bits, with saturation: |15 * -128 * 2| = 3840, and 8 of them,
+// 30720, still fit. Codes of up to 8 bits do not, and are widened to 16 bits: even and odd bytes apart, so that a lane keeps its
+// channel.
 struct Avx2 : Lanes256 {
   static constexpr int64_t kDotsIn16Bits = 8;
 
   static __m256i odd_bytes(__m256i bytes) { return _mm256_srai_epi16(bytes, 8); }
   static __m256i even_bytes(__m256i bytes) { return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8); }
 
-  // sums + codes * x in 16 bits. The empty asm ties each addition to its place: GCC 12 would compute all products first, and run out of registers.
+  // sums + codes * x in 16 bits. The empty asm ties each addition to its place: GCC 12 would compute all products first, and run
+  // out of registers.
   static void add_products(__m256i& sums, __m256i codes, __m256i x) {
     sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, x));
     asm("" : "+x"(sums));
   }
 
-  static void add_pairs(__m256i pairs, __m256i& acc) { acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+  static void add_pairs(__m256i pairs, __m256i& acc) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
 
   // codes: unsigned bytes, one register of 8 channels; x: the same 4 inputs in all lanes.
   static void add_wide(__m256i codes, __m256i x_even, __m256i x_odd, __m256i& acc) {
@@ -48,8 +52,10 @@ struct Avx2 : Lanes256 {
           for (int r = 0; r < R; ++r) {
             const __m256i x_low = splat_word(x + r * stride + line * 8);
             const __m256i x_high = splat_word(x + r * stride + line * 8 + 4);
-            low[r] = _mm256_add_epi16(low[r], _mm256_add_epi16(_mm256_maddubs_epi16(first_low, x_low), _mm256_maddubs_epi16(first_high, x_high)));
-            high[r] = _mm256_add_epi16(high[r], _mm256_add_epi16(_mm256_maddubs_epi16(second_low, x_low), _mm256_maddubs_epi16(second_high, x_high)));
+            low[r] = _mm256_add_epi16(
+                low[r], _mm256_add_epi16(_mm256_maddubs_epi16(first_low, x_low), _mm256_maddubs_epi16(first_high, x_high)));
+            high[r] = _mm256_add_epi16(
+                high[r], _mm256_add_epi16(_mm256_maddubs_epi16(second_low, x_low), _mm256_maddubs_epi16(second_high, x_high)));
           }
         }
         for (int r = 0; r < R; ++r) {

@@ -25,14 +25,18 @@ struct Avx512Vnni {
     return _mm512_set1_epi32(word);
   }
 
-  static Int load_zeros(const uint8_t* bytes) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))); }
+  static Int load_zeros(const uint8_t* bytes) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+  }
   static Int negative_product(Int lanes, int32_t value) { return _mm512_mullo_epi32(lanes, _mm512_set1_epi32(-value)); }
   static Float to_float(Int lanes) { return _mm512_cvtepi32_ps(lanes); }
   static Float no_floats() { return _mm512_setzero_ps(); }
   static Float splat(float value) { return _mm512_set1_ps(value); }
   static Float load(const float* from) { return _mm512_loadu_ps(from); }
   static Float load_float16(const uint16_t* from) { return _mm512_cvtph_ps(load_256(from)); }
-  static Float load_codes(const int8_t* from) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))); }
+  static Float load_codes(const int8_t* from) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  }
   static Float load_bfloat16(const uint16_t* from) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(from)), 16));
   }
@@ -42,7 +46,8 @@ struct Avx512Vnni {
   static Float multiply_add(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static float total(Float values) { return _mm512_reduce_add_ps(values); }
 
-  // acc + codes * x, four products a lane. Not _mm512_dpbusd_epi32: around it GCC 12 copies every sum of a loop to another register and back.
+  // acc + codes * x, four products a lane. Not _mm512_dpbusd_epi32: around it GCC 12 copies every sum of a loop to another register
+  // and back.
   static void add_dot(__m512i& acc, __m512i codes, __m512i x) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(x)); }
 
   // Two sums a row: the instruction's latency is four times its rate.

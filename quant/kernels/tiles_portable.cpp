@@ -95,7 +95,8 @@ struct Portable {
   static void add_panel(const uint8_t* const* codes, int64_t steps, const int8_t* x, Int (*acc)[kPanelRows]) {
     for (int64_t s = 0; s < steps; ++s) {
       for (int c = 0; c < C; ++c) {
-        for (int64_t r = 0; r < kPanelRows; ++r) add_line(codes[c] + s * kLineBytes, 0, 255, x + (s * kPanelRows + r) * 4, acc[c][r]);
+        for (int64_t r = 0; r < kPanelRows; ++r)
+          add_line(codes[c] + s * kLineBytes, 0, 255, x + (s * kPanelRows + r) * 4, acc[c][r]);
       }
     }
   }

@@ -1,5 +1,5 @@
-// How near the products of quant/kernels come to what the machine can do: reading memory for few rows, float32 products for many. Each line compares two
-// measurements of this run. Usage: bench_kernels [THREADS [few|half|many]]
+// How near the products of quant/kernels come to what the machine can do: reading memory for few rows, float32 products for many.
+// Each line compares two measurements of this run. Usage: bench_kernels [THREADS [few|half|many]]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/core.h>
@@ -39,7 +39,8 @@ struct Matrix {
 };
 
 InterleavedWeight random_weight(const Matrix& m) {
-  return interleave(at::randint(0, m.levels, {m.out, m.in}, at::kByte), at::randint(0, m.levels, {m.out, m.in / m.group_size}, at::kByte),
+  return interleave(at::randint(0, m.levels, {m.out, m.in}, at::kByte),
+                    at::randint(0, m.levels, {m.out, m.in / m.group_size}, at::kByte),
                     (at::rand({m.out, m.in / m.group_size}) * 0.1 + 0.001).to(at::kHalf), m.group_size);
 }
 
@@ -60,7 +61,8 @@ Rates rates_of(uint64_t bytes, const std::function<void()>& work) {
 }
 
 void print_rates(const std::string& what, const Rates& rates) {
-  fmt::print("  {:36} {:6.2f} GB/s, {:5.1f} % of the {:5.2f} GB/s of reading\n", what, rates.work / 1e9, 100 * rates.work / rates.reading, rates.reading / 1e9);
+  fmt::print("  {:36} {:6.2f} GB/s, {:5.1f} % of the {:5.2f} GB/s of reading\n", what, rates.work / 1e9,
+             100 * rates.work / rates.reading, rates.reading / 1e9);
 }
 
 // Every repetition reads another copy, so that none comes from a cache.
@@ -74,7 +76,8 @@ void few_rows(const Matrix& m, InstructionSet set) {
     const QuantizedRows x = quantize_rows(at::randn({rows, m.in}), m.group_size);
     at::Tensor y = at::empty({rows, m.out});
     const Rates rates = rates_of(memory_bytes(copies[0]) * copies.size(), [&] {
-      for (const InterleavedWeight& weight : copies) integer_product(view_of(weight), view_of(x), y.data_ptr<float>(), nullptr, set);
+      for (const InterleavedWeight& weight : copies)
+        integer_product(view_of(weight), view_of(x), y.data_ptr<float>(), nullptr, set);
     });
     print_rates(fmt::format("{} rows, {} x {} g{}, {} bits", rows, m.out, m.in, m.group_size, copies[0].bits), rates);
   }
@@ -90,18 +93,20 @@ void many_rows(const Matrix& m, InstructionSet set, int64_t rows) {
   const double operations = 2.0 * static_cast<double>(rows * m.out * m.in);
   QuantizedRows quantized;
   const double quantizing = best_seconds(5, [&] { quantized = quantize_rows(x, m.group_size); });
-  const double integer = best_seconds(5, [&] { integer_product(view, view_of(quantized), y.data_ptr<float>(), scratch.data_ptr(), set); });
+  const double integer =
+      best_seconds(5, [&] { integer_product(view, view_of(quantized), y.data_ptr<float>(), scratch.data_ptr(), set); });
   const double floating = best_seconds(3, [&] { at::linear(x, dense); });
   fmt::print("  {:36} {:6.1f} GOP/s, quantizing adds {:.1f} %; at::linear in float32 {:6.1f} GFLOP/s: {:.2f} times\n",
-             fmt::format("{} rows, {} x {} g{}, {} bits", rows, m.out, m.in, m.group_size, weight.bits), operations / integer / 1e9, 100 * quantizing / integer, operations / floating / 1e9,
-             floating / (integer + quantizing));
+             fmt::format("{} rows, {} x {} g{}, {} bits", rows, m.out, m.in, m.group_size, weight.bits), operations / integer / 1e9,
+             100 * quantizing / integer, operations / floating / 1e9, floating / (integer + quantizing));
 }
 
 void half_weights(at::ScalarType type, InstructionSet set) {
   const at::Tensor weight = at::randn({65536, 2048}).to(type);
   for (const int64_t rows : {1, 4}) {
     const at::Tensor x = at::randn({rows, 2048});
-    print_rates(fmt::format("{} rows, 65536 x 2048 {}", rows, c10::toString(type)), rates_of(weight.nbytes(), [&] { half_product(weight, x, set); }));
+    print_rates(fmt::format("{} rows, 65536 x 2048 {}", rows, c10::toString(type)),
+                rates_of(weight.nbytes(), [&] { half_product(weight, x, set); }));
   }
 }
 
@@ -112,7 +117,8 @@ void run(std::string_view part) {
     if (set == InstructionSet::kPortable) continue;
     fmt::print("{}, {} threads\n", name(set), at::get_num_threads());
     if (is_on("few")) {
-      for (const Matrix& m : {Matrix{4096, 4096, 128, 16}, {1024, 3072, 128, 16}, {4096, 4096, 32, 16}, {4096, 4096, 128, 256}}) few_rows(m, set);
+      for (const Matrix& m : {Matrix{4096, 4096, 128, 16}, {1024, 3072, 128, 16}, {4096, 4096, 32, 16}, {4096, 4096, 128, 256}})
+        few_rows(m, set);
     }
     if (is_on("half")) {
       half_weights(at::kHalf, set);
@@ -120,7 +126,11 @@ void run(std::string_view part) {
     }
     if (is_on("many")) {
       for (const int64_t rows : {8, 64, 512}) many_rows({4096, 4096, 128, 16}, set, rows);
-      for (const Matrix& m : {Matrix{3072, 1024, 128, 16}, {1024, 3072, 128, 16}, {4096, 4096, 32, 16}, {4096, 4096, 4096, 16}, {4096, 4096, 128, 256}}) {
+      for (const Matrix& m : {Matrix{3072, 1024, 128, 16},
+                              {1024, 3072, 128, 16},
+                              {4096, 4096, 32, 16},
+                              {4096, 4096, 4096, 16},
+                              {4096, 4096, 128, 256}}) {
         many_rows(m, set, 512);
       }
     }

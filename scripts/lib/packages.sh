@@ -8,7 +8,7 @@ debian_packages=(
 )
 
 # What single tests need beside that; without them they are skipped.
-test_packages=(chromium)
+test_packages=(chromium clang-format-14)
 
 # missing_packages NAME...: those of the names that are not installed, one a line.
 missing_packages() {

@@ -135,7 +135,8 @@ TEST_F(RequestJournalTest, SampledGenerationsAreDrawnByTheirNumber) {
     options.journal = journal;
     std::vector<std::string> out;
     const Evaluation evaluation = evaluate(*model_, nullptr, {{(folder.path() / "sampled.yaml").string(), {}, limit}}, options);
-    for (const DocumentRecord& document : evaluation.model.tasks.at(0).documents) out.push_back(document.response.text + "|" + document.extracted.at(0).second);
+    for (const DocumentRecord& document : evaluation.model.tasks.at(0).documents)
+      out.push_back(document.response.text + "|" + document.extracted.at(0).second);
     return out;
   };
   const std::vector<std::string> six = texts(6, 1 << 30, 1, nullptr);

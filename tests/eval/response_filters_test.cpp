@@ -56,8 +56,11 @@ TEST(ResponseFilters, ChooseAmongRepeats) {
 TEST(ResponseFilters, NameTheRowWhoseChoicesAreNoTexts) {
   const Json row = {{"choices", {1, 2}}};
   const std::vector<Document> documents = {make_document(row, "rows.jsonl:7")};
-  const Error error = test::error_of([&] { apply_filters({"m", {{"multi_choice_regex", Json::object()}}}, {{"b"}}, documents); },
-                                     ErrorKind::kCorruption);
+  const Error error = test::error_of(
+      [&] {
+        apply_filters({"m", {{"multi_choice_regex", Json::object()}}}, {{"b"}}, documents);
+      },
+      ErrorKind::kCorruption);
   EXPECT_TRUE(error.message().starts_with("rows.jsonl:7: ")) << error.message();
 }
 

@@ -77,7 +77,8 @@ TEST(ThroughputReport, IsReadAsItWasWritten) {
 
 TEST(RuntimeCost, NeedsATaskWithADivergence) {
   const TaskRequest questions{.task = "arc", .file = kDemo / "data/arc_test.jsonl", .limit = 1};
-  EXPECT_THAT(test::message_of([&] { measure_runtime_costs(demo, questions, {}); }, ErrorKind::kInvalidArgument), HasSubstr("no divergence"));
+  EXPECT_THAT(test::message_of([&] { measure_runtime_costs(demo, questions, {}); }, ErrorKind::kInvalidArgument),
+              HasSubstr("no divergence"));
 }
 
 }  // namespace

@@ -97,8 +97,9 @@ TEST(Aggregation, ClassMetricsEqualTheHarness) {
 TaskResult leaf(const char* name, double acc, double error, int64_t n) {
   TaskResult result;
   result.task = name;
-  result.metrics = {{.metric = "acc", .headline = true, .aggregation = "mean", .value = {acc, error}, .n = n, .chance = 0.25, .base = {}},
-                    {.metric = "acc_norm", .value = {acc, error}, .n = n, .chance = {}, .base = {}}};
+  result.metrics = {
+      {.metric = "acc", .headline = true, .aggregation = "mean", .value = {acc, error}, .n = n, .chance = 0.25, .base = {}},
+      {.metric = "acc_norm", .value = {acc, error}, .n = n, .chance = {}, .base = {}}};
   return result;
 }
 

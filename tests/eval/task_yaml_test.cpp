@@ -294,7 +294,8 @@ TEST(TaskYaml, SaysWhatIsWrongAndWhere) {
 
 TEST(TaskYaml, SamplingFollowsTheHarness) {
   const auto sampling = [](const std::string& keys) {
-    const TaskDefinition task = parse("task: t\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\ngeneration_kwargs: {" + keys + "}\n");
+    const TaskDefinition task =
+        parse("task: t\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\ngeneration_kwargs: {" + keys + "}\n");
     return std::tuple(task.temperature, task.top_p, task.top_k);
   };
   EXPECT_EQ(sampling("do_sample: false, temperature: 0.7"), std::tuple(0.0, 1.0, 0));

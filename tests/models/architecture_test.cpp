@@ -44,7 +44,8 @@ std::map<std::string, Shape> described_tensors(const DecoderConfig& config) {
   const TensorNames& names = config.names;
   std::map<std::string, Shape> tensors;
   tensors[std::string(names.embedding)] = {config.vocab_size, config.hidden_size};
-  if (!names.position_embedding.empty()) tensors[std::string(names.position_embedding)] = {config.learned_positions, config.hidden_size};
+  if (!names.position_embedding.empty())
+    tensors[std::string(names.position_embedding)] = {config.learned_positions, config.hidden_size};
   for (const std::string_view norm : {names.embedding_norm, names.final_norm}) {
     if (!norm.empty()) add_norm(tensors, hidden_norm(config, norm));
   }
@@ -112,7 +113,8 @@ INSTANTIATE_TEST_SUITE_P(Goldens, OlderArchitectures,
 TEST(OlderArchitecture, PublishedConfigurationsAreRead) {
   const auto parse = [](const char* text) { return parse_decoder_config(Json::parse(text), "config.json"); };
   // bigscience/bloom-560m
-  const DecoderConfig bloom = parse(R"({"model_type": "bloom", "n_embed": 1024, "n_layer": 24, "num_attention_heads": 16, "vocab_size": 250880,
+  const DecoderConfig bloom =
+      parse(R"({"model_type": "bloom", "n_embed": 1024, "n_layer": 24, "num_attention_heads": 16, "vocab_size": 250880,
     "layer_norm_epsilon": 1e-05, "apply_residual_connection_post_layernorm": false, "seq_length": 2048})");
   EXPECT_EQ(bloom.hidden_size, 1024);
   EXPECT_EQ(bloom.intermediate_size, 4096);
@@ -120,7 +122,8 @@ TEST(OlderArchitecture, PublishedConfigurationsAreRead) {
   EXPECT_TRUE(bloom.tie_word_embeddings);
   EXPECT_EQ(bloom.position, PositionKind::kAlibi);
   // tiiuae/falcon-7b
-  const DecoderConfig falcon = parse(R"({"model_type": "falcon", "alibi": false, "bias": false, "hidden_size": 4544, "multi_query": true,
+  const DecoderConfig falcon =
+      parse(R"({"model_type": "falcon", "alibi": false, "bias": false, "hidden_size": 4544, "multi_query": true,
     "new_decoder_architecture": false, "num_attention_heads": 71, "num_hidden_layers": 32, "num_kv_heads": 71, "parallel_attn": true,
     "vocab_size": 65024})");
   EXPECT_EQ(falcon.num_key_value_heads, 1);
@@ -133,14 +136,16 @@ TEST(OlderArchitecture, PublishedConfigurationsAreRead) {
   EXPECT_FALSE(rw.parallel_residual);
   EXPECT_EQ(rw.qkv_groups, 32);
   // EleutherAI/pythia-70m
-  const DecoderConfig pythia = parse(R"({"model_type": "gpt_neox", "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8,
+  const DecoderConfig pythia =
+      parse(R"({"model_type": "gpt_neox", "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8,
     "num_hidden_layers": 6, "rotary_emb_base": 20000, "rotary_pct": 0.5, "use_parallel_residual": true, "vocab_size": 50304})");
   EXPECT_EQ(pythia.ropes.at(0).dim, 32);
   EXPECT_EQ(pythia.ropes.at(0).theta, 20000.0);
   EXPECT_TRUE(pythia.parallel_residual);
   EXPECT_FALSE(pythia.tie_word_embeddings);
   // mosaicml/mpt-7b-storywriter
-  const DecoderConfig mpt = parse(R"({"model_type": "mpt", "attn_config": {"alibi": true, "alibi_bias_max": 16, "attn_impl": "torch",
+  const DecoderConfig mpt =
+      parse(R"({"model_type": "mpt", "attn_config": {"alibi": true, "alibi_bias_max": 16, "attn_impl": "torch",
     "attn_type": "multihead_attention", "clip_qkv": 6, "prefix_lm": false, "qk_ln": false, "softmax_scale": null}, "d_model": 4096,
     "expansion_ratio": 4, "logit_scale": null, "max_seq_len": 65536, "n_heads": 32, "n_layers": 32, "no_bias": true,
     "norm_type": "low_precision_layernorm", "vocab_size": 50432})");
@@ -148,12 +153,14 @@ TEST(OlderArchitecture, PublishedConfigurationsAreRead) {
   EXPECT_EQ(mpt.qkv_clip, 6.0);
   EXPECT_EQ(mpt.max_position_embeddings, 65536);
   // bigcode/starcoderbase-1b
-  const DecoderConfig starcoder = parse(R"({"model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh", "multi_query": true,
+  const DecoderConfig starcoder =
+      parse(R"({"model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh", "multi_query": true,
     "n_embd": 2048, "n_head": 16, "n_inner": 8192, "n_layer": 24, "n_positions": 8192, "vocab_size": 49152})");
   EXPECT_EQ(starcoder.num_key_value_heads, 1);
   EXPECT_EQ(starcoder.learned_positions, 8192);
   // EleutherAI/gpt-j-6b
-  const DecoderConfig gptj = parse(R"({"model_type": "gptj", "activation_function": "gelu_new", "n_embd": 4096, "n_head": 16, "n_inner": null,
+  const DecoderConfig gptj =
+      parse(R"({"model_type": "gptj", "activation_function": "gelu_new", "n_embd": 4096, "n_head": 16, "n_inner": null,
     "n_layer": 28, "n_positions": 2048, "rotary": true, "rotary_dim": 64, "tie_word_embeddings": false, "vocab_size": 50400})");
   EXPECT_EQ(gptj.intermediate_size, 16384);
   EXPECT_EQ(gptj.ropes.at(0).dim, 64);
@@ -166,17 +173,17 @@ TEST(OlderArchitecture, OptionsThatAreNotBuiltAreRefused) {
     const char* changes;
     const char* text;
   };
-  for (const Case& c : {Case{"opt", R"({"do_layer_norm_before": false})", "do_layer_norm_before"},
-                        Case{"opt", R"({"word_embed_proj_dim": 32})", "word_embed_proj_dim"},
-                        Case{"falcon", R"({"new_decoder_architecture": true, "parallel_attn": false})", "parallel_attn"},
-                        Case{"mpt", R"({"no_bias": false})", "no_bias"},
-                        Case{"mpt", R"({"logit_scale": "inv_sqrt_d_model"})", "logit_scale"},
-                        Case{"mpt", R"({"norm_type": "rmsnorm"})", "norm_type"},
-                        Case{"mpt", R"({"attn_config": {"alibi": false}})", "attn_config: key 'alibi'"},
-                        Case{"mpt", R"({"attn_config": {"qk_ln": true}})", "attn_config: key 'qk_ln'"},
-                        Case{"mpt", R"({"attn_config": {"prefix_lm": true}})", "attn_config: key 'prefix_lm'"},
-                        Case{"mpt", R"({"attn_config": {"attn_type": "multiquery_attention"}})", "multiquery_attention"},
-                        Case{"gpt_bigcode", R"({"add_cross_attention": true})", "add_cross_attention"}}) {
+  for (const Case& c :
+       {Case{"opt", R"({"do_layer_norm_before": false})", "do_layer_norm_before"},
+        Case{"opt", R"({"word_embed_proj_dim": 32})", "word_embed_proj_dim"},
+        Case{"falcon", R"({"new_decoder_architecture": true, "parallel_attn": false})", "parallel_attn"},
+        Case{"mpt", R"({"no_bias": false})", "no_bias"}, Case{"mpt", R"({"logit_scale": "inv_sqrt_d_model"})", "logit_scale"},
+        Case{"mpt", R"({"norm_type": "rmsnorm"})", "norm_type"},
+        Case{"mpt", R"({"attn_config": {"alibi": false}})", "attn_config: key 'alibi'"},
+        Case{"mpt", R"({"attn_config": {"qk_ln": true}})", "attn_config: key 'qk_ln'"},
+        Case{"mpt", R"({"attn_config": {"prefix_lm": true}})", "attn_config: key 'prefix_lm'"},
+        Case{"mpt", R"({"attn_config": {"attn_type": "multiquery_attention"}})", "multiquery_attention"},
+        Case{"gpt_bigcode", R"({"add_cross_attention": true})", "add_cross_attention"}}) {
     SCOPED_TRACE(c.changes);
     Json config = read_json_file(test::golden_file(c.model_type)).at("cases").at(0).at("config");
     EXPECT_NO_THROW(parse_decoder_config(config, "config.json"));
@@ -269,7 +276,8 @@ TEST(Architecture, ErrorsNameTheNearestAndWhatIsMissing) {
   EXPECT_THAT(message_for("whisper"), HasSubstr("encoder and cross-attention"));
   EXPECT_THAT(message_for("bert"), HasSubstr("no next token"));
   EXPECT_THAT(message_for("mllama"), AllOf(HasSubstr("in a way that is not built"), nearest("llama")));
-  EXPECT_THAT(message_for("some_vision_thing", "qwen3"), AllOf(HasSubstr("in a way that is not built"), HasSubstr("(model_type 'qwen3')"), nearest("qwen3")));
+  EXPECT_THAT(message_for("some_vision_thing", "qwen3"),
+              AllOf(HasSubstr("in a way that is not built"), HasSubstr("(model_type 'qwen3')"), nearest("qwen3")));
   const Json gemma3n = {{"model_type", "gemma3n"}, {"text_config", {{"model_type", "gemma3_text"}}}};
   try {
     parse_decoder_config(gemma3n, "some/config.json");

@@ -80,7 +80,8 @@ TEST_F(ContinuousGenerationTest, GivesWhatGenerateGives) {
         all += static_cast<int64_t>(prompts()[i].size());
       }
       EXPECT_EQ(found.prompt_tokens + found.shared_tokens, all);
-      // 64 of prompt 3's tokens, 32, 64 and 96 of those with ends of their own, 64 of the repeated one, where a slot still has them.
+      // 64 of prompt 3's tokens, 32, 64 and 96 of those with ends of their own, 64 of the repeated one, where a slot still has
+      // them.
       if (rows == 64) {
         EXPECT_EQ(found.shared_tokens, 64 + 32 + 64 + 96 + 64);
       }
@@ -111,8 +112,14 @@ TEST_F(ContinuousGenerationTest, StopsAtTheContextsEnd) {
 
 TEST_F(ContinuousGenerationTest, ErrorsSayWhichPromptAndBrokenRowsAreTold) {
   EXPECT_TRUE(generate_continuously(*decoder_, {}, {}).rows.empty());
-  EXPECT_NE(test::error_of([&] { generate_continuously(*decoder_, {tokens(1, 3), {}}, {}); }).message().find("prompt 1 is empty"), std::string::npos);
-  EXPECT_NE(test::error_of([&] { generate_continuously(*decoder_, {tokens(1, 512)}, {}); }).message().find("leaves no room"), std::string::npos);
+  EXPECT_NE(test::error_of([&] {
+              generate_continuously(*decoder_, {tokens(1, 3), {}}, {});
+            })
+                .message()
+                .find("prompt 1 is empty"),
+            std::string::npos);
+  EXPECT_NE(test::error_of([&] { generate_continuously(*decoder_, {tokens(1, 512)}, {}); }).message().find("leaves no room"),
+            std::string::npos);
 
   // A norm that is not a number breaks every logit.
   const test::TemporaryFolder folder;

@@ -17,10 +17,10 @@ namespace salient::models {
 namespace {
 
 // In float64, with every key head repeated.
-at::Tensor reference(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, double scale) {
+at::Tensor reference(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask,
+                     double scale) {
   const int64_t group = query.size(1) / keys.size(1);
-  at::Tensor logits =
-      at::matmul(query.to(at::kDouble), keys.to(at::kDouble).repeat_interleave(group, 1).transpose(2, 3)) * scale;
+  at::Tensor logits = at::matmul(query.to(at::kDouble), keys.to(at::kDouble).repeat_interleave(group, 1).transpose(2, 3)) * scale;
   if (mask.defined()) logits = logits + mask.to(at::kDouble);
   const at::Tensor output = at::matmul(at::softmax(logits, -1), values.to(at::kDouble).repeat_interleave(group, 1));
   return output.transpose(1, 2).flatten(2);
@@ -39,7 +39,8 @@ TEST(DecodeAttention, EqualsTheExactAttentionForEveryGroupingAndWidth) {
     const at::Tensor found = decode_attention(query, keys, values, {}, 0.3);
     ASSERT_TRUE(found.defined());
     EXPECT_EQ(found.sizes(), (at::IntArrayRef{3, 1, heads * value_dim}));
-    EXPECT_LT(largest_difference(found, reference(query, keys, values, {}, 0.3)), 2e-5) << heads << " heads, " << total << " tokens";
+    EXPECT_LT(largest_difference(found, reference(query, keys, values, {}, 0.3)), 2e-5)
+        << heads << " heads, " << total << " tokens";
   }
 }
 
@@ -86,14 +87,16 @@ TEST(DecodeAttention, ReadsCodesWithAScaleForEachTokenAndHead) {
     const auto filled = [&](const at::Tensor& x) { return x.narrow(2, 0, total); };  // a view of a cache
     at::Tensor mask = at::zeros({3, 1, 1, total});
     mask.narrow(3, total / 2, 1).fill_(-0.7);
-    const at::Tensor found = decode_attention(query, filled(keys.codes), filled(values.codes), mask, 0.3, filled(keys.scales), filled(values.scales));
+    const at::Tensor found =
+        decode_attention(query, filled(keys.codes), filled(values.codes), mask, 0.3, filled(keys.scales), filled(values.scales));
     ASSERT_TRUE(found.defined());
-    const at::Tensor exact = reference(query, filled(quant::from_int8_rows(keys, at::kDouble)), filled(quant::from_int8_rows(values, at::kDouble)), mask, 0.3);
+    const at::Tensor exact = reference(query, filled(quant::from_int8_rows(keys, at::kDouble)),
+                                       filled(quant::from_int8_rows(values, at::kDouble)), mask, 0.3);
     EXPECT_LT(largest_difference(found, exact), 2e-5) << heads << " heads, " << total << " tokens";
     // Another type of query: the result is that of the rounded query, in its type.
     const at::Tensor narrow = query.to(at::kBFloat16);
-    const at::Tensor in_bfloat =
-        decode_attention(narrow, filled(keys.codes), filled(values.codes), mask.to(at::kBFloat16), 0.3, filled(keys.scales), filled(values.scales));
+    const at::Tensor in_bfloat = decode_attention(narrow, filled(keys.codes), filled(values.codes), mask.to(at::kBFloat16), 0.3,
+                                                  filled(keys.scales), filled(values.scales));
     EXPECT_EQ(in_bfloat.scalar_type(), at::kBFloat16);
     EXPECT_LT(largest_difference(in_bfloat, exact), 0.05);
   }
@@ -106,15 +109,18 @@ TEST(DecodeAttention, OneScaleMayStandForAllTokens) {
   const quant::Int8Rows values = quant::to_int8_rows(at::randn({2, 2, 9, 16}), quant::kStableHalfRange, scale);
   EXPECT_EQ(keys.scales.stride(2), 0);
   const at::Tensor found = decode_attention(query, keys.codes, values.codes, {}, 1.0, keys.scales, values.scales);
-  const at::Tensor exact = reference(query, quant::from_int8_rows(keys, at::kDouble), quant::from_int8_rows(values, at::kDouble), {}, 1.0);
+  const at::Tensor exact =
+      reference(query, quant::from_int8_rows(keys, at::kDouble), quant::from_int8_rows(values, at::kDouble), {}, 1.0);
   EXPECT_LT(largest_difference(found, exact), 1e-5);
 }
 
 TEST(DecodeAttention, LeavesWhatItCannotDoToTheLibrary) {
   const at::Tensor keys = at::randn({1, 2, 5, 8});
   EXPECT_FALSE(decode_attention(at::randn({1, 2, 2, 8}), keys, keys, {}, 1.0).defined());
-  EXPECT_FALSE(decode_attention(at::randn({1, 2, 1, 8}).to(at::kBFloat16), keys.to(at::kBFloat16), keys.to(at::kBFloat16), {}, 1.0).defined());
-  EXPECT_FALSE(decode_attention(at::randn({1, 2, 1, 8}), keys, keys, at::zeros({1, 2, 1, 5}), 1.0).defined());  // a mask for each head
+  EXPECT_FALSE(decode_attention(at::randn({1, 2, 1, 8}).to(at::kBFloat16), keys.to(at::kBFloat16), keys.to(at::kBFloat16), {}, 1.0)
+                   .defined());
+  EXPECT_FALSE(
+      decode_attention(at::randn({1, 2, 1, 8}), keys, keys, at::zeros({1, 2, 1, 5}), 1.0).defined());  // a mask for each head
 }
 
 }  // namespace

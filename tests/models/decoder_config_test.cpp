@@ -35,7 +35,9 @@ std::vector<int64_t> ropes(const DecoderConfig& config) {  // of the layers
   for (const LayerConfig& layer : config.layers) list.push_back(layer.rope);
   return list;
 }
-bool has_head_norms(const DecoderConfig& config) { return !config.names[NormSlot::kQuery].empty() && !config.names[NormSlot::kKey].empty(); }
+bool has_head_norms(const DecoderConfig& config) {
+  return !config.names[NormSlot::kQuery].empty() && !config.names[NormSlot::kKey].empty();
+}
 void expect_error(const std::string& model_type, const Json& keys, ErrorKind kind, const std::string& text) {
   try {
     parse(model_type, keys);
@@ -134,7 +136,8 @@ TEST(DecoderConfig, RotaryEmbeddingsByLayerType) {
   const Json rope = {{"full_attention", {{"rope_type", "linear"}, {"rope_theta", 3e6}, {"factor", 8.0}}},
                      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 2e4}}}};
   const Json types = {"sliding_attention", "full_attention", "sliding_attention", "full_attention"};
-  const DecoderConfig now = parse("gemma3_text", {{"sliding_window", 5}, {"head_dim", 8}, {"layer_types", types}, {"rope_parameters", rope}});
+  const DecoderConfig now =
+      parse("gemma3_text", {{"sliding_window", 5}, {"head_dim", 8}, {"layer_types", types}, {"rope_parameters", rope}});
   for (const DecoderConfig& config : {old, now}) {
     EXPECT_THAT(windows(config), ElementsAre(5, 0, 5, 0));
     EXPECT_THAT(ropes(config), ElementsAre(1, 0, 1, 0));

@@ -23,7 +23,9 @@ Json changed(const std::string& model_type, const Json& keys) {
   return config;
 }
 
-DecoderConfig parse(const std::string& model_type, const Json& keys) { return parse_decoder_config(changed(model_type, keys), "config.json"); }
+DecoderConfig parse(const std::string& model_type, const Json& keys) {
+  return parse_decoder_config(changed(model_type, keys), "config.json");
+}
 
 void expect_error(const std::string& model_type, const Json& keys, ErrorKind kind, const std::string& text) {
   try {
@@ -64,7 +66,8 @@ TEST(Mixture, LayersFromARange) {
   EXPECT_EQ(ernie(1, -1, 1), std::vector<bool>({false, true, true, true}));
   EXPECT_EQ(ernie(0, 2, 1), std::vector<bool>({true, true, true, false}));
   EXPECT_EQ(ernie(0, -1, 2), std::vector<bool>({false, true, false, true}));
-  EXPECT_EQ(mixture_layers(parse("glm4_moe", {{"num_hidden_layers", 3}, {"first_k_dense_replace", 2}})), std::vector<bool>({false, false, true}));
+  EXPECT_EQ(mixture_layers(parse("glm4_moe", {{"num_hidden_layers", 3}, {"first_k_dense_replace", 2}})),
+            std::vector<bool>({false, false, true}));
 }
 
 TEST(Mixture, SharedExpertsMayBeMissing) {
@@ -88,12 +91,14 @@ TEST(Mixture, ExpertsMustWorkOut) {
   expect_error("phimoe", {{"num_experts_per_tok", 3}}, ErrorKind::kUnsupported, "num_experts_per_tok 3");
   expect_error("afmoe", {{"score_func", "softmax"}}, ErrorKind::kUnsupported, "score_func");
   expect_error("llama4_text", {{"moe_layers", {7}}}, ErrorKind::kCorruption, "moe_layers");
-  expect_error("llama4_text", {{"layer_types", {"sliding_attention", "full_attention"}}}, ErrorKind::kUnsupported, "sliding_attention");
+  expect_error("llama4_text", {{"layer_types", {"sliding_attention", "full_attention"}}}, ErrorKind::kUnsupported,
+               "sliding_attention");
 }
 
 // Hunyuan's published files hold one number a layer.
 TEST(Mixture, NumbersThatAreTheSameForAllLayers) {
-  const DecoderConfig decoder = parse("hunyuan_v1_moe", {{"moe_topk", {3, 3}}, {"moe_intermediate_size", {32, 32}}, {"num_shared_expert", {2, 2}}});
+  const DecoderConfig decoder =
+      parse("hunyuan_v1_moe", {{"moe_topk", {3, 3}}, {"moe_intermediate_size", {32, 32}}, {"num_shared_expert", {2, 2}}});
   EXPECT_EQ(decoder.moe.experts_per_token, 3);
   EXPECT_EQ(decoder.moe.intermediate_size, 32);
   EXPECT_EQ(decoder.moe.shared_intermediate_size, 64);
@@ -118,7 +123,8 @@ TEST(Mixture, PublishedSpellings) {
   EXPECT_FALSE(rope.truncate);
   // Phi-3.5-MoE gives the magnitude itself.
   const Json ones = std::vector<double>(8, 1.0);
-  Json longrope = {{"type", "longrope"}, {"short_factor", ones}, {"long_factor", ones}, {"short_mscale", 1.25}, {"long_mscale", 1.25}};
+  Json longrope = {
+      {"type", "longrope"}, {"short_factor", ones}, {"long_factor", ones}, {"short_mscale", 1.25}, {"long_mscale", 1.25}};
   EXPECT_EQ(parse("phimoe", {{"rope_parameters", nullptr}, {"rope_scaling", longrope}}).ropes.at(0).attention_factor, 1.25);
   longrope["long_mscale"] = 1.5;
   expect_error("phimoe", {{"rope_parameters", nullptr}, {"rope_scaling", longrope}}, ErrorKind::kUnsupported, "long_mscale");
@@ -148,7 +154,8 @@ TEST(Mixture, ScaledWeightsAreRefused) {
   };
   refused("gpt_oss", "model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.gate_up_proj_blocks");
   refused("gpt_oss", "model.layers.0.mlp.experts.down_proj", "model.layers.0.mlp.experts.down_proj_scales");
-  refused("minimax_m2", "model.layers.1.block_sparse_moe.experts.0.w1.weight", "model.layers.0.block_sparse_moe.experts.0.w1.weight_scale_inv");
+  refused("minimax_m2", "model.layers.1.block_sparse_moe.experts.0.w1.weight",
+          "model.layers.0.block_sparse_moe.experts.0.w1.weight_scale_inv");
 }
 
 // All experts in one tensor: another number of them than config.json says is no model.

@@ -53,9 +53,7 @@ class ModelFolder : public ::testing::Test {
   fs::path root_;
 };
 
-TEST_F(ModelFolder, AnExistingFolderIsItself) {
-  EXPECT_EQ(resolve_model_folder(root_.string()), root_);
-}
+TEST_F(ModelFolder, AnExistingFolderIsItself) { EXPECT_EQ(resolve_model_folder(root_.string()), root_); }
 
 TEST_F(ModelFolder, NameInTheCache) {
   EXPECT_EQ(resolve_model_folder("Qwen/Qwen3-0.6B"), root_ / "cache/models--Qwen--Qwen3-0.6B/snapshots" / kCommit);

@@ -18,7 +18,11 @@ TEST(SpecJson, TextOfTheDefault) {
 }
 
 TEST(SpecJson, RoundTripOfEveryField) {
-  const QuantizationSpec spec{.weight_bits = 3, .activation_bits = 16, .kv_cache_bits = 4, .group_size = -1, .zero_point = false,
+  const QuantizationSpec spec{.weight_bits = 3,
+                              .activation_bits = 16,
+                              .kv_cache_bits = 4,
+                              .group_size = -1,
+                              .zero_point = false,
                               .lm_head = HeadDtype::kInt8};
   EXPECT_EQ(spec_from_json(parse_json(dump_json(spec_to_json(spec)), "test"), "test"), spec);
 }

@@ -41,7 +41,8 @@ TEST(Wrappers, TheirTextModelsAreArchitectures) {
 // config.json of published models: much of what the nested classes assume is left out.
 TEST(Wrappers, PublishedConfigurationsAreRead) {
   // google/gemma-3-4b-it
-  const DecoderConfig gemma = parse(R"({"model_type": "gemma3", "eos_token_id": [1, 106], "torch_dtype": "bfloat16", "text_config": {"hidden_size": 2560,
+  const DecoderConfig gemma =
+      parse(R"({"model_type": "gemma3", "eos_token_id": [1, 106], "torch_dtype": "bfloat16", "text_config": {"hidden_size": 2560,
     "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
     "sliding_window": 1024}, "vision_config": {"hidden_size": 1152}})");
   EXPECT_EQ(gemma.model_type, "gemma3_text");
@@ -56,7 +57,8 @@ TEST(Wrappers, PublishedConfigurationsAreRead) {
   EXPECT_EQ(gemma.layers.at(5).sliding_window, 0);
   EXPECT_EQ(gemma.names.embedding, "language_model.model.embed_tokens.weight");
   // llava-hf/llava-1.5-7b-hf
-  const DecoderConfig llava = parse(R"({"model_type": "llava", "torch_dtype": "float16", "text_config": {"max_position_embeddings": 4096, "model_type": "llama",
+  const DecoderConfig llava = parse(
+      R"({"model_type": "llava", "torch_dtype": "float16", "text_config": {"max_position_embeddings": 4096, "model_type": "llama",
     "rms_norm_eps": 1e-05, "torch_dtype": "float16", "vocab_size": 32064}, "vision_config": {"hidden_size": 1024}})");
   EXPECT_EQ(llava.hidden_size, 4096);
   EXPECT_EQ(llava.intermediate_size, 11008);
@@ -64,13 +66,15 @@ TEST(Wrappers, PublishedConfigurationsAreRead) {
   EXPECT_EQ(llava.vocab_size, 32064);
   EXPECT_FALSE(llava.tie_word_embeddings);
   // llava-hf/llava-v1.6-mistral-7b-hf
-  const DecoderConfig next = parse(R"({"model_type": "llava_next", "text_config": {"intermediate_size": 14336, "max_position_embeddings": 32768,
+  const DecoderConfig next =
+      parse(R"({"model_type": "llava_next", "text_config": {"intermediate_size": 14336, "max_position_embeddings": 32768,
     "model_type": "mistral", "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "sliding_window": null, "vocab_size": 32064}})");
   EXPECT_EQ(next.num_key_value_heads, 8);
   EXPECT_EQ(next.head_dim, 128);
   EXPECT_EQ(next.layers.at(0).sliding_window, 0);
   // Qwen/Qwen2.5-VL-7B-Instruct
-  const DecoderConfig qwen = parse(R"({"model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944, "max_position_embeddings": 128000,
+  const DecoderConfig qwen =
+      parse(R"({"model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944, "max_position_embeddings": 128000,
     "max_window_layers": 28, "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
     "sliding_window": 32768, "use_sliding_window": false, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "vision_config": {"depth": 32,
     "hidden_size": 1280}, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "vocab_size": 152064})");
@@ -81,7 +85,8 @@ TEST(Wrappers, PublishedConfigurationsAreRead) {
   EXPECT_TRUE(qwen.qkv_bias);
   EXPECT_EQ(qwen.names.embedding, "model.embed_tokens.weight");
   // Qwen/Qwen3-VL-30B-A3B-Instruct
-  const DecoderConfig mixture = parse(R"({"model_type": "qwen3_vl_moe", "text_config": {"attention_bias": false, "decoder_sparse_step": 1, "dtype": "bfloat16",
+  const DecoderConfig mixture = parse(
+      R"({"model_type": "qwen3_vl_moe", "text_config": {"attention_bias": false, "decoder_sparse_step": 1, "dtype": "bfloat16",
     "head_dim": 128, "hidden_size": 2048, "intermediate_size": 6144, "max_position_embeddings": 262144, "mlp_only_layers": [], "model_type": "qwen3_vl_moe_text",
     "moe_intermediate_size": 768, "norm_topk_prob": true, "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
     "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_scaling": {"mrope_interleaved": true, "mrope_section": [24, 20, 20], "rope_type": "default"},
@@ -104,8 +109,10 @@ TEST(Wrappers, WhatIsNotTriedIsRefused) {
     ADD_FAILURE() << "no error for " << text;
     return "";
   };
-  EXPECT_THAT(message(R"({"model_type": "llava"})", ErrorKind::kCorruption), AllOf(HasSubstr("config.json"), HasSubstr("text_config")));
-  EXPECT_THAT(message(R"({"model_type": "llava", "text_config": 7})", ErrorKind::kCorruption), HasSubstr("config.json: text_config"));
+  EXPECT_THAT(message(R"({"model_type": "llava"})", ErrorKind::kCorruption),
+              AllOf(HasSubstr("config.json"), HasSubstr("text_config")));
+  EXPECT_THAT(message(R"({"model_type": "llava", "text_config": 7})", ErrorKind::kCorruption),
+              HasSubstr("config.json: text_config"));
   EXPECT_THAT(message(R"({"model_type": "llava", "text_config": {"model_type": "opt"}})", ErrorKind::kUnsupported),
               AllOf(HasSubstr("'opt' inside of a 'llava'"), HasSubstr("'qwen2'")));
   // Errors of nested keys say where they are.
@@ -114,8 +121,10 @@ TEST(Wrappers, WhatIsNotTriedIsRefused) {
 }
 
 TEST(Wrappers, NamesOfTheParts) {
-  const TextSpelling* outer = find_spelling([](const std::string& name) { return name == "language_model.model.embed_tokens.weight"; });
-  const TextSpelling* inner = find_spelling([](const std::string& name) { return name == "model.language_model.embed_tokens.weight"; });
+  const TextSpelling* outer =
+      find_spelling([](const std::string& name) { return name == "language_model.model.embed_tokens.weight"; });
+  const TextSpelling* inner =
+      find_spelling([](const std::string& name) { return name == "model.language_model.embed_tokens.weight"; });
   const TextSpelling* plain = find_spelling([](const std::string& name) { return name == "model.embed_tokens.weight"; });
   ASSERT_TRUE(outer != nullptr && inner != nullptr && plain != nullptr);
   EXPECT_EQ(find_spelling([](const std::string&) { return false; }), nullptr);

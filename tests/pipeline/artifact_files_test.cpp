@@ -32,12 +32,13 @@ TEST(AwqConfig, NewStyleRopeIsWrittenInOldStyleToo) {
 
 // The text model's keys are those that readers take for it; what is said of the vision part stays.
 TEST(AwqConfig, NestedTextConfigsAreRewrittenInPlace) {
-  const Json nested = awq_config({{"model_type", "qwen3_vl"},
-                                  {"text_config",
-                                   {{"dtype", "bfloat16"},
-                                    {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e6}, {"mrope_section", {24, 20, 20}}}}}},
-                                  {"vision_config", {{"dtype", "bfloat16"}, {"rope_parameters", {{"rope_theta", 1e4}}}}}},
-                                 {}, {"visual"});
+  const Json nested =
+      awq_config({{"model_type", "qwen3_vl"},
+                  {"text_config",
+                   {{"dtype", "bfloat16"},
+                    {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e6}, {"mrope_section", {24, 20, 20}}}}}},
+                  {"vision_config", {{"dtype", "bfloat16"}, {"rope_parameters", {{"rope_theta", 1e4}}}}}},
+                 {}, {"visual"});
   EXPECT_EQ(nested["torch_dtype"], "float16");
   EXPECT_FALSE(nested.contains("rope_theta"));
   const Json& text = nested["text_config"];
@@ -65,15 +66,18 @@ TEST(SideFiles, WhatIsThereIsCopied) {
 
 TEST(ArtifactConfig, AnyFormatAndAHeadOfItsOwn) {
   const Json quantization = {{"quant_method", "compressed-tensors"}};
-  const Json config = artifact_config({{"model_type", "qwen3"}, {"dtype", "bfloat16"}, {"tie_word_embeddings", true}}, quantization, "bfloat16", true);
+  const Json config = artifact_config({{"model_type", "qwen3"}, {"dtype", "bfloat16"}, {"tie_word_embeddings", true}}, quantization,
+                                      "bfloat16", true);
   EXPECT_EQ(config.at("dtype"), "bfloat16");
   EXPECT_EQ(config.at("torch_dtype"), "bfloat16");
   EXPECT_EQ(config.at("tie_word_embeddings"), false);
   EXPECT_EQ(config.at("quantization_config"), quantization);
   const Json plain = artifact_config({{"dtype", "float32"}, {"tie_word_embeddings", true}}, nullptr, "");
   EXPECT_EQ(plain, Json({{"dtype", "float32"}, {"tie_word_embeddings", true}}));
-  const Json nested = artifact_config({{"model_type", "qwen3_vl"}, {"text_config", {{"model_type", "qwen3_vl_text"}, {"dtype", "bfloat16"}, {"tie_word_embeddings", true}}}},
-                                      quantization, "float16", true);
+  const Json nested =
+      artifact_config({{"model_type", "qwen3_vl"},
+                       {"text_config", {{"model_type", "qwen3_vl_text"}, {"dtype", "bfloat16"}, {"tie_word_embeddings", true}}}},
+                      quantization, "float16", true);
   EXPECT_EQ(nested.at("text_config").at("dtype"), "float16");
   EXPECT_EQ(nested.at("text_config").at("tie_word_embeddings"), false);
 }

@@ -23,8 +23,10 @@ TEST(BadData, BrokenLinesAreCountedAndNumbered) {
     text += number == 4 ? "{\"question\": \"cut\n" : number == 17 ? "no JSON at all\n" : line + "\n";
   }
   write_text(folder.path() / "train.jsonl", text);
-  const std::vector<std::string> words = {"calibrate", "--model", kDemoModel.string(), "--data", "train.jsonl", "--out", "calib", "--dataset", "d"};
-  expect_error(run_program(words, folder.path()), kCorruption, {"train.jsonl", "2 of 40 lines", "line 4", "line 17", "DATA_LINES_BROKEN"});
+  const std::vector<std::string> words = {"calibrate", "--model", kDemoModel.string(), "--data", "train.jsonl",
+                                          "--out",     "calib",   "--dataset",         "d"};
+  expect_error(run_program(words, folder.path()), kCorruption,
+               {"train.jsonl", "2 of 40 lines", "line 4", "line 17", "DATA_LINES_BROKEN"});
   EXPECT_FALSE(fs::exists(folder.path() / "calib") && !fs::is_empty(folder.path() / "calib"));
 
   std::vector<std::string> allowed = words;
@@ -63,7 +65,8 @@ TEST(BadData, EmptyMissingOrTooShort) {
 TEST(BadData, EvaluationDataThatAreNotThoseOfTheTask) {
   const TemporaryFolder folder;
   const auto evaluate = [&](const std::string& task, const std::string& file) {
-    return run_program({"eval", kDemoModel.string(), "--no-store", "--no-throughput", "--limit", "3", "--tasks", task, "--data", task + "=" + file},
+    return run_program({"eval", kDemoModel.string(), "--no-store", "--no-throughput", "--limit", "3", "--tasks", task, "--data",
+                        task + "=" + file},
                        folder.path());
   };
   expect_error(evaluate("arc", "absent.jsonl"), kNotFound, {"absent.jsonl"});
@@ -82,20 +85,28 @@ struct BadConfig {
 
 TEST(BadConfig, SaysFileLineAndNearestKey) {
   const std::vector<BadConfig> configs = {
-      {"model: {path: MODEL}\n\nquantisation: {bits: 4}\n", kInvalidArgument, {"bad.yaml:3:1", "'quantisation'", "did you mean 'quantization'"}},
-      {"model: {path: MODEL}\nquantization:\n  bits: 4\n  group_sise: 64\n", kInvalidArgument, {"bad.yaml:4:3", "group_sise", "did you mean 'group_size'"}},
+      {"model: {path: MODEL}\n\nquantisation: {bits: 4}\n",
+       kInvalidArgument,
+       {"bad.yaml:3:1", "'quantisation'", "did you mean 'quantization'"}},
+      {"model: {path: MODEL}\nquantization:\n  bits: 4\n  group_sise: 64\n",
+       kInvalidArgument,
+       {"bad.yaml:4:3", "group_sise", "did you mean 'group_size'"}},
       {"model: {path: MODEL}\nquantization: {bits: four}\n", kInvalidArgument, {"bad.yaml:2:", "bits", "four"}},
       {"model: {path: MODEL}\nquantization: {method: gtpq}\n", kInvalidArgument, {"bad.yaml:2:", "gtpq", "'gptq'"}},
       {"model: {path: MODEL\n", kCorruption, {"bad.yaml"}},
       {"quantization: {bits: 4}\n", kInvalidArgument, {"model.path", "missing"}},
       {"model: {path: nowhere/at-all}\n", kNotFound, {"nowhere/at-all", "hf download"}},
       {"model: {path: MODEL}\ndataset: {train_file: absent.jsonl}\n", kNotFound, {"absent.jsonl"}},
-      {"model: {path: MODEL}\nevaluation:\n  tasks:\n    - {name: acr, file: x}\n", kInvalidArgument, {"bad.yaml:4:", "acr", "arc"}},
+      {"model: {path: MODEL}\nevaluation:\n  tasks:\n    - {name: acr, file: x}\n",
+       kInvalidArgument,
+       {"bad.yaml:4:", "acr", "arc"}},
       {"model: {path: MODEL}\nevaluation:\n  tasks: [arc]\n", kInvalidArgument, {"bad.yaml:3:", "arc", "no data file"}},
       {"model: {path: MODEL}\nquantization: {group_size: 96}\n", kInvalidArgument, {"self_attn.q_proj", "96", "64, 128"}},
       // What the AutoAWQ format cannot hold must not be promised by a name.
       {"model: {path: MODEL}\ncalibration: {samples: 12}\nquantization: {bits: 3, n_grid: 2}\n", kUnsupported, {"3", "4"}},
-      {"model: {path: MODEL}\ncalibration: {samples: 12}\nquantization: {lm_head: int8, n_grid: 2}\n", kUnsupported, {"int8", "fp16"}},
+      {"model: {path: MODEL}\ncalibration: {samples: 12}\nquantization: {lm_head: int8, n_grid: 2}\n",
+       kUnsupported,
+       {"int8", "fp16"}},
   };
   for (const BadConfig& config : configs) {
     SCOPED_TRACE(config.text);
@@ -103,7 +114,8 @@ TEST(BadConfig, SaysFileLineAndNearestKey) {
     std::string text = config.text;
     if (const size_t at = text.find("MODEL"); at != std::string::npos) text.replace(at, 5, kDemoModel.string());
     write_text(folder.path() / "bad.yaml", text);
-    const ProgramResult result = run_program({"run", "bad.yaml"}, folder.path(), {{"HF_HUB_CACHE", (folder.path() / "cache").string()}});
+    const ProgramResult result =
+        run_program({"run", "bad.yaml"}, folder.path(), {{"HF_HUB_CACHE", (folder.path() / "cache").string()}});
     expect_error(result, config.exit_code, config.texts);
     if (!fs::exists(folder.path() / "artifacts")) continue;
     for (const auto& entry : fs::directory_iterator(folder.path() / "artifacts")) {
@@ -127,7 +139,8 @@ TEST(BadConfig, FailedRunIsRecordedWithItsError) {
 TEST(BadConfig, MissedRetentionBoundIsACheckThatFailed) {
   const TemporaryFolder folder;
   write_demo_config(folder.path());
-  const std::vector<std::string> strict = {"run", "run.yaml", "--set", "evaluation.max_retention_loss=0", "--set", "quantization.zero_point=false"};
+  const std::vector<std::string> strict = {
+      "run", "run.yaml", "--set", "evaluation.max_retention_loss=0", "--set", "quantization.zero_point=false"};
   const ProgramResult result = run_program(strict, folder.path());
   std::map<std::string, double> accuracy;
   const ProgramResult listing = run_program({"results", "--task", "arc", "--metric", "acc", "--json"}, folder.path());
@@ -140,9 +153,10 @@ TEST(BadConfig, MissedRetentionBoundIsACheckThatFailed) {
   }
   // A text is bounded by its perplexity, which two bits a weight raise.
   std::vector<std::string> text = strict;
-  text.insert(text.end(), {"--set", "quantization.bits=2", "--set", "quantization.method=rtn", "--set",
-                           "quantization.format=compressed-tensors", "--set", "evaluation.tasks=[{name: perplexity, limit: 2, file: '" +
-                                        (kDemoModel / "data/heldout.txt").string() + "'}]"});
+  text.insert(
+      text.end(),
+      {"--set", "quantization.bits=2", "--set", "quantization.method=rtn", "--set", "quantization.format=compressed-tensors",
+       "--set", "evaluation.tasks=[{name: perplexity, limit: 2, file: '" + (kDemoModel / "data/heldout.txt").string() + "'}]"});
   expect_error(run_program(text, folder.path()), 7, {"ACCURACY_DEGRADATION", "perplexity perplexity", "max_retention_loss"});
   std::vector<std::string> lenient = strict;
   lenient[3] = "evaluation.max_retention_loss=0.9";

@@ -51,13 +51,20 @@ class BatchEvaluationTest : public testing::Test {
   static ProgramCall call(const std::string& store, std::vector<std::string> more = {}, const std::string& folder = "Models",
                           const std::string& limit = "8") {
     const std::string data = (kDemoModel / "data").string();
-    std::vector<std::string> words = {"evaluate-all", folder,
-                                      "--tasks",      "arc,perplexity",
-                                      "--data",       "arc=" + data + "/arc_test.jsonl",
-                                      "--data",       "perplexity=" + data + "/heldout.txt",
-                                      "--limit",      limit,
-                                      "--window",     "64",
-                                      "--store",      store,
+    std::vector<std::string> words = {"evaluate-all",
+                                      folder,
+                                      "--tasks",
+                                      "arc,perplexity",
+                                      "--data",
+                                      "arc=" + data + "/arc_test.jsonl",
+                                      "--data",
+                                      "perplexity=" + data + "/heldout.txt",
+                                      "--limit",
+                                      limit,
+                                      "--window",
+                                      "64",
+                                      "--store",
+                                      store,
                                       "--trust-torchscript",
                                       "--json"};
     words.insert(words.end(), more.begin(), more.end());

@@ -17,7 +17,8 @@ using ::testing::HasSubstr;
 class Bench : public ::testing::Test {
  protected:
   test::ProgramResult run(std::vector<std::string> more) const {
-    std::vector<std::string> arguments = {"bench", test::kDemoModel.string(), "--prompt-tokens", "32", "--generation-tokens", "8", "--repeats", "1"};
+    std::vector<std::string> arguments = {
+        "bench", test::kDemoModel.string(), "--prompt-tokens", "32", "--generation-tokens", "8", "--repeats", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return test::run_program(std::move(arguments), folder_.path());
   }
@@ -32,12 +33,14 @@ TEST_F(Bench, FiguresBelongTogether) {
   EXPECT_EQ(found.at("generated_tokens"), 8);
   // The embedding is the head; 4 blocks of 2 key heads of 64, keys and values, float32; half of 8 tokens.
   EXPECT_EQ(found.at("kv_bytes_per_token"), 4 * 2 * 64 * 2 * 4);
-  EXPECT_EQ(found.at("bytes_per_token").get<int64_t>(), found.at("weight_bytes").get<int64_t>() + 4 * found.at("kv_bytes_per_token").get<int64_t>());
+  EXPECT_EQ(found.at("bytes_per_token").get<int64_t>(),
+            found.at("weight_bytes").get<int64_t>() + 4 * found.at("kv_bytes_per_token").get<int64_t>());
   EXPECT_NEAR(found.at("bandwidth_share").get<double>(),
               found.at("bytes_per_token").get<double>() * found.at("generation_tokens_per_second").get<double>() /
                   found.at("read_bandwidth_bytes_per_second").get<double>(),
               1e-6);
-  for (const char* key : {"load_seconds", "prompt_tokens_per_second", "generation_tokens_per_second", "read_bandwidth_bytes_per_second"})
+  for (const char* key :
+       {"load_seconds", "prompt_tokens_per_second", "generation_tokens_per_second", "read_bandwidth_bytes_per_second"})
     EXPECT_GT(found.at(key).get<double>(), 0) << key;
 }
 

@@ -82,8 +82,10 @@ TEST(CommandLine, WrongCallsSayWhatIsWrong) {
       {{"quantize", "--model", model, "--calib", "x"}, {"--out is missing"}},
       {{"quantize", "--model", model, "--src", model, "--calib", "x", "--out", "y"}, {"--model is given 2 times"}},
       {{"quantize", "stray", "--model", model}, {"unexpected argument 'stray'"}},
-      {{"quantize", "--model", model, "--calib", "x", "--out", "y", "--group-size", "big"}, {"--group-size", "'big'", "an integer"}},
-      {{"quantize", "--model", model, "--calib", "x", "--out", "y", "--max-shard-size", "huge"}, {"--max-shard-size", "'huge'", "5GB"}},
+      {{"quantize", "--model", model, "--calib", "x", "--out", "y", "--group-size", "big"},
+       {"--group-size", "'big'", "an integer"}},
+      {{"quantize", "--model", model, "--calib", "x", "--out", "y", "--max-shard-size", "huge"},
+       {"--max-shard-size", "'huge'", "5GB"}},
       {{"eval"}, {"no model is named"}},
       {{"eval", model, "--no-store"}, {"no task is named", "--tasks"}},
       {{"eval", model, "--no-store", "--tasks", "arcc"}, {"arcc", "did you mean 'arc'", "openmath"}},
@@ -149,8 +151,9 @@ TEST(CommandLine, RenderGivesTheTemplatesTextAndNothingElse) {
   EXPECT_EQ(run_ok({"render", "--model", model, "--messages", "plain.json", "--add-generation-prompt"}, folder.path()).out,
             plain + "<|im_start|>assistant\n");
 
-  write_text(folder.path() / "turns.json",
-             R"([{"role": "system", "content": "Short."}, {"role": "user", "content": "Grüße 👋"}, {"role": "assistant", "content": "ok"}])");
+  write_text(
+      folder.path() / "turns.json",
+      R"([{"role": "system", "content": "Short."}, {"role": "user", "content": "Grüße 👋"}, {"role": "assistant", "content": "ok"}])");
   EXPECT_EQ(run_ok({"render", "--model", model, "--messages", "turns.json"}, folder.path()).out,
             "<|im_start|>system\nShort.<|im_end|>\n<|im_start|>user\nGrüße 👋<|im_end|>\n<|im_start|>assistant\nok<|im_end|>\n");
 }
@@ -191,7 +194,8 @@ TEST(CommandLine, LogitsAreANumpyFileAndTheSameEachTime) {
     EXPECT_GT(1 / total, 10.0 / 4096);  // a trained model is far from uniform
   }
   // The artifact's logits are near the original's, but they are not the original's.
-  run_ok({"logits", "--model", (finished_run() / kArtifactPath).string(), "--ids", "4094,493,543,265,660", "--out", "q.npy"}, folder.path());
+  run_ok({"logits", "--model", (finished_run() / kArtifactPath).string(), "--ids", "4094,493,543,265,660", "--out", "q.npy"},
+         folder.path());
   const Npy quantized = read_npy(folder.path() / "q.npy");
   ASSERT_EQ(quantized.values.size(), npy.values.size());
   double difference = 0;
@@ -221,9 +225,10 @@ TEST(CommandLine, InspectTellsFloatFromQuantized) {
 
 TEST(CommandLine, EvalComparesWithTheBase) {
   const std::string arc = (kDemoModel / "data/arc_test.jsonl").string();
-  const ProgramResult result = run_ok({"eval", kArtifactPath, "--compare-with", kDemoModel.string(), "--tasks", "arc", "--data", "arc=" + arc,
-                                       "--limit", "20", "--no-throughput", "--store", "eval.db", "--json", "--output-path", "files", "--log-samples"},
-                                      finished_run());
+  const ProgramResult result =
+      run_ok({"eval", kArtifactPath, "--compare-with", kDemoModel.string(), "--tasks", "arc", "--data", "arc=" + arc, "--limit",
+              "20", "--no-throughput", "--store", "eval.db", "--json", "--output-path", "files", "--log-samples"},
+             finished_run());
   const Json evaluation = parse_json(result.out, "eval --json");
   const Json& task = evaluation.at("model").at("tasks").at(0);
   EXPECT_EQ(task.at("task"), "arc");
@@ -249,7 +254,8 @@ TEST(CommandLine, EvalComparesWithTheBase) {
 
 TEST(CommandLine, ReportIsWrittenByARunAndByItsCommand) {
   const fs::path& folder = finished_run();
-  EXPECT_THAT(read_text_file(folder / "runs/run_1.html"), AllOf(HasSubstr("<h1>" + std::string(kDemoArtifact)), HasSubstr("kl_divergence")));
+  EXPECT_THAT(read_text_file(folder / "runs/run_1.html"),
+              AllOf(HasSubstr("<h1>" + std::string(kDemoArtifact)), HasSubstr("kl_divergence")));
   EXPECT_THAT(run_ok({"report", "--run", "1", "-o", "page.html"}, folder).out, HasSubstr("page.html: 1 model"));
   EXPECT_TRUE(fs::exists(folder / "page.html"));
   const ProgramResult nothing = run_program({"report", "--model", "no such model"}, folder);
@@ -259,8 +265,12 @@ TEST(CommandLine, ReportIsWrittenByARunAndByItsCommand) {
 
 // The same artifact with other bits is another result, and says so.
 TEST(CommandLine, BitsOfActivationsAndKvCacheAreNamedAndKeptApart) {
-  const std::vector<std::string> call = {"eval",  kArtifactPath, "--compare-with", kDemoModel.string(), "--data", "perplexity=" + (kDemoModel / "data/heldout.txt").string(),
-                                         "--limit", "2", "--window", "128", "--store", "bits.db"};
+  const std::vector<std::string> call = {"eval",           kArtifactPath,
+                                         "--compare-with", kDemoModel.string(),
+                                         "--data",         "perplexity=" + (kDemoModel / "data/heldout.txt").string(),
+                                         "--limit",        "2",
+                                         "--window",       "128",
+                                         "--store",        "bits.db"};
   const auto with = [&](std::vector<std::string> more) {
     std::vector<std::string> words = call;
     words.insert(words.end(), more.begin(), more.end());
@@ -279,28 +289,41 @@ TEST(CommandLine, BitsOfActivationsAndKvCacheAreNamedAndKeptApart) {
   EXPECT_THAT(coded.at("verdict").get<std::string>(), HasSubstr("(a8 kv8)"));
   EXPECT_THAT(with({"--kv-bits", "8", "--no-throughput"}), HasSubstr("value (kv8)"));
 
-  const Json stored = parse_json(run_ok({"results", "--store", "bits.db", "--task", "perplexity", "--metric", "perplexity", "--json"}, finished_run()).out, "results");
+  const Json stored = parse_json(
+      run_ok({"results", "--store", "bits.db", "--task", "perplexity", "--metric", "perplexity", "--json"}, finished_run()).out,
+      "results");
   EXPECT_EQ(stored.size(), 4U);  // a16 kv16, a8 kv8, kv8, and the base once
   const std::string listed = run_ok({"results", "--store", "bits.db"}, finished_run()).out;
   EXPECT_THAT(listed, AllOf(HasSubstr("(a8 kv8)"), HasSubstr("(kv8)")));
-  const Json speed = parse_json(run_ok({"results", "--store", "bits.db", "--task", "throughput", "--metric", "weights_memory_bytes", "--json"}, finished_run()).out, "speed");
+  const Json speed =
+      parse_json(run_ok({"results", "--store", "bits.db", "--task", "throughput", "--metric", "weights_memory_bytes", "--json"},
+                        finished_run())
+                     .out,
+                 "speed");
   ASSERT_EQ(speed.size(), 2U);
-  EXPECT_EQ(static_cast<int>(speed[0].at("config").contains("kv_bits")) + static_cast<int>(speed[1].at("config").contains("kv_bits")), 1);
+  EXPECT_EQ(
+      static_cast<int>(speed[0].at("config").contains("kv_bits")) + static_cast<int>(speed[1].at("config").contains("kv_bits")), 1);
 
   // A finished evaluation with other bits does not stand for this one; the artifact does.
-  const Json plan = parse_json(run_ok({"run", "run.yaml", "--dry-run", "--json", "--set", "evaluation.kv_bits=8"}, finished_run()).out, "dry run");
+  const Json plan = parse_json(
+      run_ok({"run", "run.yaml", "--dry-run", "--json", "--set", "evaluation.kv_bits=8"}, finished_run()).out, "dry run");
   ASSERT_EQ(plan.at("stages").size(), 5U);
-  for (size_t stage = 0; stage < 5; ++stage) EXPECT_EQ(plan.at("stages").at(stage).at("runs"), stage >= 3) << plan.at("stages").at(stage);
+  for (size_t stage = 0; stage < 5; ++stage)
+    EXPECT_EQ(plan.at("stages").at(stage).at("runs"), stage >= 3) << plan.at("stages").at(stage);
 }
 
 TEST(CommandLine, BitsThatCannotBeAreRefused) {
   const ProgramResult four = run_program({"generate", kDemoModel.string(), "--prompt", "x", "--kv-bits", "4"}, finished_run());
   EXPECT_NE(four.exit_code, 0);
   EXPECT_THAT(four.err, HasSubstr("--kv-bits: found '4', expected 8, or 16"));
-  const ProgramResult floats = run_program({"generate", kDemoModel.string(), "--prompt", "x", "--activation-bits", "8"}, finished_run());
+  const ProgramResult floats =
+      run_program({"generate", kDemoModel.string(), "--prompt", "x", "--activation-bits", "8"}, finished_run());
   EXPECT_NE(floats.exit_code, 0);
   EXPECT_THAT(floats.err, HasSubstr("no linear is quantized"));
-  EXPECT_NE(run_ok({"generate", kDemoModel.string(), "--prompt", "There are three", "--max-new-tokens", "4", "--kv-bits", "8"}, finished_run()).out, "");
+  EXPECT_NE(run_ok({"generate", kDemoModel.string(), "--prompt", "There are three", "--max-new-tokens", "4", "--kv-bits", "8"},
+                   finished_run())
+                .out,
+            "");
 }
 
 TEST(CommandLine, ListingsShowTheRun) {
@@ -355,7 +378,8 @@ TEST(CommandLine, DryRunSaysWhatWouldRunAndChangesNothing) {
   const auto before = names_of(folder_bytes(finished_run() / "artifacts"));
   const Json done = parse_json(run_ok({"run", "run.yaml", "--dry-run", "--json"}, finished_run()).out, "dry run");
   for (const Json& stage : done.at("stages")) EXPECT_EQ(stage.at("runs"), false) << stage;
-  const Json other = parse_json(run_ok({"run", "run.yaml", "--dry-run", "--json", "--set", "quantization.group_size=64"}, finished_run()).out, "dry run");
+  const Json other = parse_json(
+      run_ok({"run", "run.yaml", "--dry-run", "--json", "--set", "quantization.group_size=64"}, finished_run()).out, "dry run");
   EXPECT_THAT(other.at("artifact").get<std::string>(), HasSubstr("_g64_"));
   EXPECT_EQ(other.at("stages").at(0).at("runs"), false);
   EXPECT_EQ(other.at("stages").at(1).at("runs"), true);
@@ -365,8 +389,8 @@ TEST(CommandLine, DryRunSaysWhatWouldRunAndChangesNothing) {
 TEST(CommandLine, SetChangesTheConfig) {
   const TemporaryFolder folder;
   write_demo_config(folder.path());
-  run_ok({"run", "run.yaml", "--set", "quantization.group_size=64", "--set", "output.folder=elsewhere", "--set", "evaluation.tasks=[]",
-          "--set", "output.store=elsewhere/store.db"},
+  run_ok({"run", "run.yaml", "--set", "quantization.group_size=64", "--set", "output.folder=elsewhere", "--set",
+          "evaluation.tasks=[]", "--set", "output.store=elsewhere/store.db"},
          folder.path());
   EXPECT_FALSE(fs::exists(folder.path() / "artifacts"));
   EXPECT_FALSE(fs::exists(folder.path() / "runs"));
@@ -393,8 +417,9 @@ TEST(CommandLine, SourcePlatformsSpellingsWork) {
 TEST(CommandLine, CalibrateWritesTheNamedFileAndItsRecord) {
   const TemporaryFolder folder;
   const std::string data = (kDemoModel / "data/openmath_train.jsonl").string();
-  const std::vector<std::string> words = {"calibrate", "--model", kDemoModel.string(), "--data", data, "--dataset", "openmath", "--samples", "12",
-                                          "--out", "calib", "--txt", "--json"};
+  const std::vector<std::string> words = {
+      "calibrate", "--model", kDemoModel.string(), "--data", data, "--dataset", "openmath", "--samples", "12", "--out", "calib",
+      "--txt",     "--json"};
   const Json report = parse_json(run_ok(words, folder.path()).out, "calibrate --json");
   const fs::path texts = folder.path() / "calib/calibration_openmath_2000samples.jsonl";
   ASSERT_TRUE(fs::exists(texts));

@@ -59,7 +59,8 @@ TEST(EngineNotes, EachRuleIsBrokenByItself) {
   EXPECT_THAT(wants(WeightFormat::kCompressedTensors, 96, 4096, 128, 8), ElementsAre("output channels in multiples of 64"));
   EXPECT_THAT(wants(WeightFormat::kCompressedTensors, 4096, 192, -1), ElementsAre("input channels in multiples of 128"));
   EXPECT_THAT(wants(WeightFormat::kCompressedTensors, 4096, 4096, 16), ElementsAre(HasSubstr("groups of 32, 64 or 128")));
-  for (const WeightFormat k : {WeightFormat::kGgufQ4_K_S, WeightFormat::kGgufQ4_K_M, WeightFormat::kGgufQ5_K_M, WeightFormat::kGgufQ6_K})
+  for (const WeightFormat k :
+       {WeightFormat::kGgufQ4_K_S, WeightFormat::kGgufQ4_K_M, WeightFormat::kGgufQ5_K_M, WeightFormat::kGgufQ6_K})
     EXPECT_THAT(wants(k, 10, 896, 32), ElementsAre("input channels in multiples of 256"));
   for (const WeightFormat plain : {WeightFormat::kGgufQ8_0, WeightFormat::kGgufQ4_0})
     EXPECT_THAT(wants(plain, 10, 80, 32), ElementsAre("input channels in multiples of 32"));

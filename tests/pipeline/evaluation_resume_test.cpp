@@ -21,7 +21,8 @@ int64_t requests_in(const fs::path& store) {
   int64_t count = 0;
   if (sqlite3_open_v2(store.c_str(), &database, SQLITE_OPEN_READONLY, nullptr) == SQLITE_OK) {
     sqlite3_stmt* statement = nullptr;
-    if (sqlite3_prepare_v2(database, "SELECT count(*) FROM requests", -1, &statement, nullptr) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
+    if (sqlite3_prepare_v2(database, "SELECT count(*) FROM requests", -1, &statement, nullptr) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
       count = sqlite3_column_int64(statement, 0);
     sqlite3_finalize(statement);
   }
@@ -42,16 +43,38 @@ class EvaluationResumeTest : public testing::Test {
     folder_ = new TemporaryFolder();
     const fs::path calibration = write_calibration(folder_->path());
     const ProgramResult made = run_program(
-        {"quantize", "--model", kDemoModel.string(), "--calib", calibration.string(), "--n-grid", "2", "--out", "quantized"}, folder_->path());
+        {"quantize", "--model", kDemoModel.string(), "--calib", calibration.string(), "--n-grid", "2", "--out", "quantized"},
+        folder_->path());
     ASSERT_EQ(made.exit_code, 0) << made.err;
   }
   static void TearDownTestSuite() { delete folder_; }
 
   static ProgramCall call(const std::string& store, const std::string& arc_rows = "30") {
     const std::string data = (kDemoModel / "data").string();
-    return {{"eval", "quantized", "--compare-with", kDemoModel.string(), "--tasks", "arc,openmath,perplexity", "--data", "arc=" + data + "/arc_test.jsonl",
-             "--data", "openmath=" + data + "/openmath_test.jsonl", "--data", "perplexity=" + data + "/heldout.txt", "--limit", arc_rows, "--window", "128",
-             "--batch-tokens", "256", "--max-new-tokens", "24", "--no-throughput", "--json", "--store", store},
+    return {{"eval",
+             "quantized",
+             "--compare-with",
+             kDemoModel.string(),
+             "--tasks",
+             "arc,openmath,perplexity",
+             "--data",
+             "arc=" + data + "/arc_test.jsonl",
+             "--data",
+             "openmath=" + data + "/openmath_test.jsonl",
+             "--data",
+             "perplexity=" + data + "/heldout.txt",
+             "--limit",
+             arc_rows,
+             "--window",
+             "128",
+             "--batch-tokens",
+             "256",
+             "--max-new-tokens",
+             "24",
+             "--no-throughput",
+             "--json",
+             "--store",
+             store},
             folder_->path(),
             {},
             {},
@@ -84,7 +107,7 @@ TEST_F(EvaluationResumeTest, KilledAtAnyRequest) {
     killed.kill_when = [&](const std::string&) { return requests_in(store) >= at; };
     const ProgramResult result = run_program(killed);
     EXPECT_TRUE(result.killed || (at > all / 4 && result.exit_code == 0)) << result.err;  // late ones may end before
-    EXPECT_GE(requests_in(store), known);  // nothing is lost
+    EXPECT_GE(requests_in(store), known);                                                 // nothing is lost
     known = requests_in(store);
   }
   EXPECT_EQ(figures(run_program(call("killed.db"))), expected);
@@ -143,7 +166,8 @@ TEST_F(EvaluationResumeTest, TwoAtOnceOnOneStore) {
   EXPECT_EQ(figures(one), expected);
   EXPECT_EQ(figures(other), expected_other);
   // Both results are there.
-  const ProgramResult results = run_program({"results", "--store", "both.db", "--task", "arc", "--metric", "acc", "--json"}, folder_->path());
+  const ProgramResult results =
+      run_program({"results", "--store", "both.db", "--task", "arc", "--metric", "acc", "--json"}, folder_->path());
   ASSERT_EQ(results.exit_code, 0) << results.err;
   std::set<int64_t> sizes;
   for (const Json& row : parse_json(results.out, "results")) sizes.insert(row.at("n").get<int64_t>());

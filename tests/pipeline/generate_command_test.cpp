@@ -145,8 +145,8 @@ TEST_F(Generate, RefusesWhatMakesNoSense) {
   EXPECT_THAT(error_of({"--prompts", "p.jsonl"}, 4), HasSubstr("p.jsonl:1"));
 }
 
-// What a terminal shows is the text that a file would get. That it comes piece by piece is for text_stream_test and the on_token tests of generation: how
-// many reads it takes here depends on who is scheduled when.
+// What a terminal shows is the text that a file would get. That it comes piece by piece is for text_stream_test and the on_token
+// tests of generation: how many reads it takes here depends on who is scheduled when.
 TEST_F(Generate, ATerminalShowsTheSameText) {
   const std::string text = json({"--prompt", "There are three", "--max-new-tokens", "40"})[0].at("text");
   const std::string stop = text.substr(text.size() - 6, 4);

@@ -75,7 +75,8 @@ TEST_F(GgufModel, SaysThatItsWeightsAreRounded) {
 TEST_F(GgufModel, BecomesATorchscriptFolder) {
   const fs::path out = folder_->path() / "script";
   export_model({small(), out, ""}, "torchscript");
-  EXPECT_THAT(test::message_of([&] { eval::load_language_model(out); }, ErrorKind::kUnsupported), HasSubstr("is TorchScript, a program"));
+  EXPECT_THAT(test::message_of([&] { eval::load_language_model(out); }, ErrorKind::kUnsupported),
+              HasSubstr("is TorchScript, a program"));
   eval::LanguageModelOptions trusting;
   trusting.trust_torchscript = true;
   const eval::LanguageModel script = eval::load_language_model(out, trusting);
@@ -116,7 +117,11 @@ TEST_F(GgufModel, BecomesAFolderOfFloats) {
   const models::Checkpoint half(folder_->path() / "half");
   EXPECT_EQ(half.config().at("torch_dtype"), "float16");
   EXPECT_EQ(half.info("model.layers.0.mlp.up_proj.weight").dtype, at::kHalf);
-  EXPECT_THAT(test::message_of([&] { export_model({kDemo, folder_->path() / "not", ""}, "float"); }, ErrorKind::kInvalidArgument),
+  EXPECT_THAT(test::message_of(
+                  [&] {
+                    export_model({kDemo, folder_->path() / "not", ""}, "float");
+                  },
+                  ErrorKind::kInvalidArgument),
               HasSubstr("has safetensors files already"));
   EXPECT_FALSE(fs::exists(folder_->path() / "not.partial"));
 }

@@ -26,7 +26,7 @@ constexpr const char* kArtifact = "Qwen3-Demo-openmath_SFT_LoRA_AWQ_w4_g64_headf
 std::map<std::string, std::pair<int64_t, int64_t>> times_of(const fs::path& folder) {
   std::map<std::string, std::pair<int64_t, int64_t>> times;
   const auto add = [&](const fs::path& path) {
-    struct stat found{};
+    struct stat found {};
     ASSERT_EQ(::stat(path.c_str(), &found), 0);
     times[path.string()] = {found.st_size, int64_t{found.st_mtim.tv_sec} * 1'000'000'000 + found.st_mtim.tv_nsec};
   };

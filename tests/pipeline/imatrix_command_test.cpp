@@ -20,8 +20,8 @@ const fs::path kData = fs::path(SALIENT_SOURCE_DIR) / "models/demo/data";
 class ImatrixCommand : public ::testing::Test {
  protected:
   test::ProgramResult run(const std::string& calibration) const {
-    return test::run_program({"imatrix", "--model", test::kDemoModel.string(), "--calib", calibration, "--out", out().string(), "--samples", "8",
-                              "--max-seq-len", "64", "--json"},
+    return test::run_program({"imatrix", "--model", test::kDemoModel.string(), "--calib", calibration, "--out", out().string(),
+                              "--samples", "8", "--max-seq-len", "64", "--json"},
                              folder_.path());
   }
   fs::path out() const { return folder_.path() / "demo.imatrix"; }

@@ -1,4 +1,5 @@
-// A run that is killed, at any of several points, and started again until it is done must leave what an undisturbed run leaves, byte for byte.
+// A run that is killed, at any of several points, and started again until it is done must leave what an undisturbed run leaves,
+// byte for byte.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -79,7 +80,8 @@ const std::vector<KillPoint> kKillPoints = {
     {"after block 1", [](const fs::path& artifact) { return at_block(artifact, 1); }},
     {"after block 2", [](const fs::path& artifact) { return at_block(artifact, 2); }},
     {"after block 3", [](const fs::path& artifact) { return at_block(artifact, 3); }},
-    {"while the last files are written", [](const fs::path& artifact) { return when_there(artifact.string() + ".partial/tokenizer.json"); }},
+    {"while the last files are written",
+     [](const fs::path& artifact) { return when_there(artifact.string() + ".partial/tokenizer.json"); }},
     {"right after the artifact got its name", [](const fs::path& artifact) { return when_there(artifact); }},
     {"in the first evaluation", [](const fs::path&) { return when_said("stage evaluate:perplexity: "); }},
     {"in the second evaluation", [](const fs::path&) { return when_said("stage evaluate:arc: "); }},
@@ -92,8 +94,8 @@ void expect_like_undisturbed(const fs::path& folder) {
   const auto results = [](const fs::path& where) {
     std::map<std::string, double> values;
     for (const Json& row : parse_json(run_program({"results", "--json"}, where).out, "results")) {
-      values[row.at("model").get<std::string>() + " " + row.at("task").get<std::string>() + " " + row.at("metric").get<std::string>()] =
-          row.at("value").get<double>();
+      values[row.at("model").get<std::string>() + " " + row.at("task").get<std::string>() + " " +
+             row.at("metric").get<std::string>()] = row.at("value").get<double>();
     }
     return values;
   };
@@ -178,8 +180,8 @@ TEST(KillAndResume, DamagedArtifactIsMadeAgain) {
 TEST(KillAndResume, FiguresStandInTheCard) {
   const fs::path artifact = undisturbed() / "artifacts" / kDemoArtifact;
   const std::string card = file_bytes(artifact / "README.md");
-  EXPECT_THAT(card, testing::AllOf(HasSubstr("\nmodel-index: [{"), HasSubstr("| perplexity | perplexity | "), HasSubstr("| arc | acc | "),
-                                   HasSubstr("heldout.txt"), Not(HasSubstr("Not measured"))));
+  EXPECT_THAT(card, testing::AllOf(HasSubstr("\nmodel-index: [{"), HasSubstr("| perplexity | perplexity | "),
+                                   HasSubstr("| arc | acc | "), HasSubstr("heldout.txt"), Not(HasSubstr("Not measured"))));
   const Json metadata = parse_json(file_bytes(artifact / "quantization_metadata.json"), "metadata");
   EXPECT_GT(metadata.at("evaluation").size(), 4u);
   EXPECT_THAT(dump_json(metadata.at("evaluation")), Not(HasSubstr(SALIENT_SOURCE_DIR)));
@@ -189,8 +191,9 @@ TEST(KillAndResume, QuantizeCommandGoesOnWhenGivenAgain) {
   const TemporaryFolder folder;
   write_calibration(folder.path());
   const auto command = [](const std::string& out) {
-    return std::vector<std::string>{"quantize", "--model",  kDemoModel.string(), "--calib",          "calibration.jsonl", "--out", out,
-                                    "--n-grid", "4", "--max-shard-size",  "1MB", "--json"};
+    return std::vector<std::string>{"quantize", "--model", kDemoModel.string(), "--calib", "calibration.jsonl",
+                                    "--out",    out,       "--n-grid",          "4",       "--max-shard-size",
+                                    "1MB",      "--json"};
   };
   const ProgramResult whole = run_program(command("whole"), folder.path());
   ASSERT_EQ(whole.exit_code, 0) << whole.err;

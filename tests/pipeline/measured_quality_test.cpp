@@ -87,7 +87,8 @@ TEST(ModelIndex, HasTheHeadlineFigures) {
   with["evaluation"] = quality_figures(measured());
   const Json index = header_of(model_card(with)).at("model-index");
   EXPECT_EQ(index, parse_json(R"([{"name": "Qwen3-0.6B", "results": [{"task": {"type": "text-generation"},
-      "dataset": {"type": "perplexity", "name": "heldout.txt"}, "metrics": [{"type": "perplexity", "value": 12.3456}]}]}])", "expected"));
+      "dataset": {"type": "perplexity", "name": "heldout.txt"}, "metrics": [{"type": "perplexity", "value": 12.3456}]}]}])",
+                              "expected"));
   EXPECT_FALSE(header_of(model_card(metadata())).contains("model-index"));
   with["evaluation"][1]["headline"] = true;
   EXPECT_EQ(header_of(model_card(with)).at("model-index").at(0).at("results").at(0).at("metrics").size(), 2u);
@@ -101,8 +102,9 @@ TEST(WithFigures, ACardIsTheSameWhetherTheyCameSoonerOrLater) {
   EXPECT_EQ(with_figures(card, "Qwen3-0.6B", figures), model_card(with));
   EXPECT_EQ(with_figures(model_card(with), "Qwen3-0.6B", figures), model_card(with));
   EXPECT_EQ(with_figures(model_card(with), "Qwen3-0.6B", Json::array()), card);
-  EXPECT_THAT(model_card(with), AllOf(HasSubstr("| perplexity | perplexity | 12.35 | 12.25 | 0.02 | 20460 | heldout.txt |"),
-                                      HasSubstr("| perplexity | kl\\_divergence | 0.0125 |  |  | 20480 |"), Not(HasSubstr("Not measured"))));
+  EXPECT_THAT(model_card(with),
+              AllOf(HasSubstr("| perplexity | perplexity | 12.35 | 12.25 | 0.02 | 20460 | heldout.txt |"),
+                    HasSubstr("| perplexity | kl\\_divergence | 0.0125 |  |  | 20480 |"), Not(HasSubstr("Not measured"))));
 }
 
 TEST(WithFigures, WhatUsersWroteStays) {

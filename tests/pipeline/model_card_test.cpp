@@ -63,7 +63,8 @@ TEST(ModelCard, PartsFollowFromTheMetadata) {
   EXPECT_THAT(card, AllOf(HasSubstr("| group size | 128 |"), HasSubstr("| rounding | gram |"), HasSubstr("| tokens | 4321 |"),
                           HasSubstr("| seed | 7 |"), HasSubstr("| math | 64 | 4000 |")));
   EXPECT_THAT(card, AllOf(HasSubstr("| down\\_proj | 2 | 0.38 |"), HasSubstr("| q\\_proj | 1 | 1 |")));  // (1/2 + 1/4) / 2
-  EXPECT_THAT(card, AllOf(HasSubstr("AutoAWQForCausalLM"), HasSubstr("vllm serve"), HasSubstr("sglang"), Not(HasSubstr("llama.cpp"))));
+  EXPECT_THAT(card,
+              AllOf(HasSubstr("AutoAWQForCausalLM"), HasSubstr("vllm serve"), HasSubstr("sglang"), Not(HasSubstr("llama.cpp"))));
   EXPECT_THAT(card, AllOf(HasSubstr("salient eval"), HasSubstr("damping of 0.1")));
   EXPECT_EQ(card, model_card(metadata()));
 
@@ -85,7 +86,8 @@ TEST(ModelCard, EachFormatHasItsReaders) {
   // Kernels of AutoAWQ that rearrange the GEMM layout when they load it.
   EXPECT_THAT(model_card(metadata(), "awq-gemm"), AllOf(HasSubstr("use_exllama_v2=True"), HasSubstr("use_ipex=True")));
   for (const char* other : {"awq-gemv", "awq-gemv-fast", "awq-marlin"})
-    EXPECT_THAT(model_card(metadata(), other), AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("exllama")), Not(HasSubstr("ipex")), Not(HasSubstr("vllm"))));
+    EXPECT_THAT(model_card(metadata(), other),
+                AllOf(HasSubstr("AutoAWQForCausalLM"), Not(HasSubstr("exllama")), Not(HasSubstr("ipex")), Not(HasSubstr("vllm"))));
   Json smoothed = metadata();
   smoothed["format"] = smoothed["search"]["format"] = "gguf-f16";
   EXPECT_THAT(model_card(smoothed), AllOf(HasSubstr("smoothed for quantizers that follow"), HasSubstr("llama-quantize")));
@@ -112,11 +114,14 @@ TEST(ModelCard, ZeroPointsInCompressedTensorsSayWhoLoadsThem) {
 TEST(ModelCard, WhatIsRoundedAgainSaysSo) {
   const test::TemporaryFolder folder;
   write_file(folder.path() / "quantization_metadata.json", dump_json(metadata()));
-  EXPECT_THAT(export_card(folder.path(), "gguf-q4_k_m"), AllOf(HasSubstr("| then rounded again to | gguf"), Not(HasSubstr("Error of the linears"))));
+  EXPECT_THAT(export_card(folder.path(), "gguf-q4_k_m"),
+              AllOf(HasSubstr("| then rounded again to | gguf"), Not(HasSubstr("Error of the linears"))));
   for (const char* same : {"awq-gemv", "gguf-f16"})
-    EXPECT_THAT(export_card(folder.path(), same), AllOf(Not(HasSubstr("rounded again")), HasSubstr("Error of the linears"))) << same;
+    EXPECT_THAT(export_card(folder.path(), same), AllOf(Not(HasSubstr("rounded again")), HasSubstr("Error of the linears")))
+        << same;
   write_file(folder.path() / "quantization_metadata.json", "[]");
-  EXPECT_THAT(test::message_of([&] { export_card(folder.path(), "awq-gemv"); }, ErrorKind::kCorruption), HasSubstr("quantization_metadata.json"));
+  EXPECT_THAT(test::message_of([&] { export_card(folder.path(), "awq-gemv"); }, ErrorKind::kCorruption),
+              HasSubstr("quantization_metadata.json"));
 }
 
 TEST(ModelCard, HostileNamesStayText) {

@@ -142,8 +142,8 @@ class MpiQuantize : public testing::Test {
     return found;
   }
 
-  // The same files and tensors, and every linear nearly as good: sums in another order move a few codes, and where two scales or factors of the correlations
-  // are as good as each other, the choice. Of what rounding to nearest loses that is no hundredth.
+  // The same files and tensors, and every linear nearly as good: sums in another order move a few codes, and where two scales or
+  // factors of the correlations are as good as each other, the choice. Of what rounding to nearest loses that is no hundredth.
   void expect_equivalent(const std::string& one, const std::string& several) const {
     EXPECT_EQ(names_of(bytes(one)), names_of(bytes(several)));
     const models::Checkpoint expected(folder() / one);

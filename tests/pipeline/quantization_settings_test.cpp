@@ -275,7 +275,8 @@ TEST(QuantizationSettings, AFormatWithoutZeroPointsSaysSo) {
   EXPECT_FALSE(from_yaml("{format: awq-marlin, symmetric: true}").awq.spec.zero_point);
   const AwqOptions asked = from_yaml("{format: awq-marlin, zero_point: true}").awq;
   EXPECT_TRUE(asked.spec.zero_point);
-  EXPECT_THAT(error_of([&] { check_stored(asked); }, ErrorKind::kUnsupported), HasSubstr("awq-marlin stores symmetric weights only"));
+  EXPECT_THAT(error_of([&] { check_stored(asked); }, ErrorKind::kUnsupported),
+              HasSubstr("awq-marlin stores symmetric weights only"));
   EXPECT_TRUE(from_yaml("format: awq-gemv").awq.spec.zero_point);
 }
 

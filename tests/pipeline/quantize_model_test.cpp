@@ -213,7 +213,8 @@ TEST(QuantizeModel, AnArtifactIsNotQuantizedAgain) {
   EXPECT_THROW(quantize_model(options, tokens), Error);
 }
 
-// Two jobs with the same --out: the second is refused from the moment on at which the first looks at its work, also while that still chooses bits.
+// Two jobs with the same --out: the second is refused from the moment on at which the first looks at its work, also while that
+// still chooses bits.
 TEST(QuantizeModel, ASecondJobInTheSameWorkFolderIsRefused) {
   const test::TemporaryFolder folder;
   const calibration::TokenBlocks tokens = demo_tokens(12);
@@ -284,7 +285,8 @@ TEST(QuantizeModel, AFolderThatCameMeanwhileIsNotReplaced) {
   EXPECT_EQ(quantize_model(options, tokens).resumed_blocks, 4);  // the work was kept
 }
 
-// Bits by budget: the mean is kept, modules differ, the measurement is not repeated by a job that goes on, and the bytes are the same.
+// Bits by budget: the mean is kept, modules differ, the measurement is not repeated by a job that goes on, and the bytes are the
+// same.
 TEST(QuantizeModel, TargetBitsChoosesBitsByModule) {
   const test::TemporaryFolder folder;
   const calibration::TokenBlocks tokens = demo_tokens(12);

@@ -243,8 +243,8 @@ TEST_F(SlurmLaunch, ModelsAndPointsAreJobsOfACluster) {
   const std::string config = test::file_bytes(test::put_demo(folder() / "Models/two") / "config.json");
   test::write_text(folder() / "Models/two/config.json", config + "\n");  // no copy of the other
   const std::vector<std::string> slurm = {"--launcher", "slurm", "--launcher-set", "cpus=1"};
-  std::vector<std::string> words = {"evaluate-all", "Models", "--tasks", "arc", "--data", "arc=" + data + "/arc_test.jsonl", "--limit", "4",
-                                    "--json"};
+  std::vector<std::string> words = {"evaluate-all", "Models", "--tasks", "arc", "--data", "arc=" + data + "/arc_test.jsonl",
+                                    "--limit",      "4",      "--json"};
   words.insert(words.end(), slurm.begin(), slurm.end());
   const int arrays = cluster()->arrays_submitted();
   const test::ProgramResult batch = test::run_program({words, folder(), {}, {}, std::chrono::seconds(200)});
@@ -261,7 +261,8 @@ TEST_F(SlurmLaunch, ModelsAndPointsAreJobsOfACluster) {
   test::write_text(folder() / "sweep.yaml",
                    "run: run.yaml\ngrid: {quantization.group_size: [64, 128]}\nset: {calibration.samples: 12}\n"
                    "launcher: {kind: slurm, cpus: 1}\n");
-  const test::ProgramResult sweep = test::run_program({{"sweep", "sweep.yaml", "--json"}, folder(), {}, {}, std::chrono::seconds(300)});
+  const test::ProgramResult sweep =
+      test::run_program({{"sweep", "sweep.yaml", "--json"}, folder(), {}, {}, std::chrono::seconds(300)});
   ASSERT_EQ(sweep.exit_code, 0) << sweep.err;
   const Json points = parse_json(sweep.out, "sweep --json");
   EXPECT_EQ(points.at("shared"), 0) << "this process quantized nothing";

@@ -92,7 +92,8 @@ TEST_F(StoreTest, OlderSchemasAreMigratedWithTheirRows) {
   raw_sql(path_, migrations().front().sql);
   raw_sql(path_, "PRAGMA user_version = 1; PRAGMA application_id = 1396788308");
   raw_sql(path_,
-          "INSERT INTO results (model_name, model_path, model_hash, task, metric, value, n, config, data_hash, protocol, compared_with, created)"
+          "INSERT INTO results (model_name, model_path, model_hash, task, metric, value, n, config, data_hash, protocol, "
+          "compared_with, created)"
           " VALUES ('old', '/m', 'h', 'arc', 'acc', 0.5, 4, '{}', 'd', '', '', '2025-01-31T08:30:00Z')");
   Store store(path_, StoreMode::kExisting);
   ASSERT_EQ(store.list_results().size(), 1u);

@@ -21,8 +21,8 @@ std::string find_fault(const std::string& xml) {
   while (at < xml.size()) {
     if (xml[at] != '<') {
       if (xml[at] == '>' || (open.empty() && xml[at] != '\n')) return "stray text at " + std::to_string(at);
-      if (xml[at] == '&' && xml.compare(at, 5, "&amp;") != 0 && xml.compare(at, 4, "&lt;") != 0 && xml.compare(at, 4, "&gt;") != 0 &&
-          xml.compare(at, 6, "&quot;") != 0) {
+      if (xml[at] == '&' && xml.compare(at, 5, "&amp;") != 0 && xml.compare(at, 4, "&lt;") != 0 &&
+          xml.compare(at, 4, "&gt;") != 0 && xml.compare(at, 6, "&quot;") != 0) {
         return "bare & at " + std::to_string(at);
       }
       ++at;

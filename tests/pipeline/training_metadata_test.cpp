@@ -25,7 +25,8 @@ TEST(TrainingMetadata, ReadsTheDemo) {
   EXPECT_EQ(metadata.peft, "NoPeft");
   EXPECT_EQ(metadata.max_seq_len, 256);
   EXPECT_THAT(metadata.system_prompt, ::testing::StartsWith("You are a careful assistant."));
-  for (const auto& [name, origin] : metadata.origins) EXPECT_EQ(origin, name == "chat_template" ? "none" : "training_metadata.json") << name;
+  for (const auto& [name, origin] : metadata.origins)
+    EXPECT_EQ(origin, name == "chat_template" ? "none" : "training_metadata.json") << name;
 }
 
 TEST(TrainingMetadata, ConfigurationGoesFirst) {

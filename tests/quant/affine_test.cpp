@@ -54,8 +54,8 @@ TEST_P(AffineProperty, ErrorIsWithinHalfAStepOfTheNearestLevel) {
       EXPECT_FLOAT_EQ(quantized.scales[row][g].item<float>(), static_cast<float>(reference.scale));
       EXPECT_EQ(quantized.zeros[row][g].item<int64_t>(), static_cast<int64_t>(reference.zero));
       for (int64_t i = 0; i < options.group_size; ++i) {
-        const double best = (std::clamp(std::nearbyint(w[i] / reference.scale) + reference.zero, 0.0, levels) - reference.zero) *
-                            reference.scale;
+        const double best =
+            (std::clamp(std::nearbyint(w[i] / reference.scale) + reference.zero, 0.0, levels) - reference.zero) * reference.scale;
         const double found = dense[row][g * options.group_size + i].item<double>();
         // A tie may fall to the other side in float32: then both levels are equally far.
         EXPECT_LE(std::abs(found - w[i]), std::abs(best - w[i]) + 1e-5 * reference.scale) << row << " " << g << " " << i;

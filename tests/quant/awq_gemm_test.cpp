@@ -54,7 +54,8 @@ TEST(AwqGemm, AgreesWithAutoAwq) {
   const QuantizedWeight unpacked = unpack_awq_gemm(qweight, qzeros, scales.to(at::kHalf));
   EXPECT_TRUE(dequantize(unpacked).equal(to_tensor<float>(golden["restored"], at::kFloat)));
 
-  // Two-sided groups are quantized as AutoAWQ does, up to its double rounding through fp16 weights: codes may differ by one, rarely.
+  // Two-sided groups are quantized as AutoAWQ does, up to its double rounding through fp16 weights: codes may differ by one,
+  // rarely.
   const at::Tensor weight = to_tensor<float>(golden["weight_times_256"], at::kFloat) / 256;
   const QuantizedWeight ours = quantize_affine(weight.contiguous(), {4, golden["group_size"].get<int64_t>(), true});
   EXPECT_TRUE(ours.scales.t().equal(scales));
@@ -76,9 +77,13 @@ TEST(AwqGemm, ShapesThatDoNotFitAreRefused) {
     }
     return ErrorKind::kInternal;
   };
-  EXPECT_EQ(kind_of([] { unpack_awq_gemm(at::zeros({64, 2}, at::kInt), at::zeros({2, 3}, at::kInt), at::zeros({2, 16}, at::kHalf)); }),
+  EXPECT_EQ(kind_of([] {
+              unpack_awq_gemm(at::zeros({64, 2}, at::kInt), at::zeros({2, 3}, at::kInt), at::zeros({2, 16}, at::kHalf));
+            }),
             ErrorKind::kCorruption);
-  EXPECT_EQ(kind_of([] { unpack_awq_gemm(at::zeros({65, 2}, at::kInt), at::zeros({2, 2}, at::kInt), at::zeros({2, 16}, at::kHalf)); }),
+  EXPECT_EQ(kind_of([] {
+              unpack_awq_gemm(at::zeros({65, 2}, at::kInt), at::zeros({2, 2}, at::kInt), at::zeros({2, 16}, at::kHalf));
+            }),
             ErrorKind::kCorruption);
   EXPECT_EQ(kind_of([] { pack_awq_gemm(quantize_affine(at::ones({12, 32}), {4, 32, true})); }), ErrorKind::kInvalidArgument);
 }

@@ -32,7 +32,8 @@ TEST_P(ClipSearch, LessErrorOverTheTokensAsReported) {
   EXPECT_GT(found.clipped_share, 0.1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, ClipSearch, testing::Values(AffineOptions{3, 32, true}, AffineOptions{4, 32, false}, AffineOptions{2, 64, true}));
+INSTANTIATE_TEST_SUITE_P(Kinds, ClipSearch,
+                         testing::Values(AffineOptions{3, 32, true}, AffineOptions{4, 32, false}, AffineOptions{2, 64, true}));
 
 // With one group the search is exhaustive over its grid: compare with trying every pair of ends on the tokens.
 TEST(ClipSearchOneGroup, FindsTheBestOfTheGrid) {

@@ -17,7 +17,8 @@ TEST(Exponential, IsWithinOneAndAHalfUnitsOfTheLastPlace) {
       const float x = sign * std::bit_cast<float>(bits);
       const double exact = std::exp(static_cast<double>(x));
       const auto rounded = static_cast<float>(exact);
-      const double unit = static_cast<double>(std::nextafter(rounded, std::numeric_limits<float>::infinity())) - static_cast<double>(rounded);
+      const double unit =
+          static_cast<double>(std::nextafter(rounded, std::numeric_limits<float>::infinity())) - static_cast<double>(rounded);
       worst = std::max(worst, std::abs(static_cast<double>(exponential(x)) - exact) / unit);
     }
   }

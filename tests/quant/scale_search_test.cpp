@@ -87,7 +87,8 @@ TEST(ScaleSearch, TiedChannelsShareTheirScale) {
   EXPECT_TRUE(found.scales.narrow(0, 0, 16).equal(found.scales.narrow(0, 16, 16)));
 }
 
-// Linears that are shown one after the other, as experts are, are searched like those that are all in memory; each counts by its rows.
+// Linears that are shown one after the other, as experts are, are searched like those that are all in memory; each counts by its
+// rows.
 TEST(ScaleSearch, ShownInPiecesItFindsTheSame) {
   const at::Tensor x = test::random_matrix(300, 64, 21, /*outliers=*/true);
   const InputStatistics statistics = statistics_of(x);
@@ -124,7 +125,8 @@ TEST(ScaleSearch, MagnitudeIsTheMeanOverAllRows) {
     for (const at::Tensor& weight : weights) {
       for (int64_t row = 0; row < weight.size(0); ++row) {
         double largest = 0;
-        for (int64_t i = column / 4 * 4; i < column / 4 * 4 + 4; ++i) largest = std::max(largest, std::abs(weight[row][i].item<double>()));
+        for (int64_t i = column / 4 * 4; i < column / 4 * 4 + 4; ++i)
+          largest = std::max(largest, std::abs(weight[row][i].item<double>()));
         sum += std::abs(weight[row][column].item<double>()) / largest;
       }
     }
@@ -162,13 +164,15 @@ TEST(ScaleSearch, NoLinearPaysForAnother) {
     const at::Tensor x = test::random_matrix(200, 64, seed, /*outliers=*/true);
     const InputStatistics statistics = statistics_of(x);
     const AffineOptions options{4, 32, true};
-    // Large where inputs are large already: those columns decide every range, and scaling them up coarsens the others. Too small to count in the sum.
+    // Large where inputs are large already: those columns decide every range, and scaling them up coarsens the others. Too small to
+    // count in the sum.
     const at::Tensor against = (test::random_matrix(16, 64, seed + 80) * x.abs().mean(0) * 0.02).contiguous();
     const std::vector<at::Tensor> weights = {test::random_matrix(64, 64, seed + 70), against};
     const ScaleSearchResult found = search_scales(weights, statistics, options, {});
     for (const at::Tensor& weight : weights) {
       const double rtn = output_error(quantization_error(weight, {}, options), statistics.gram, statistics.rows);
-      EXPECT_LE(output_error(quantization_error(weight, found.scales, options), statistics.gram, statistics.rows), rtn * (1 + 1e-9));
+      EXPECT_LE(output_error(quantization_error(weight, found.scales, options), statistics.gram, statistics.rows),
+                rtn * (1 + 1e-9));
     }
     ScaleSearch by_sum(statistics, ScaleSearchOptions{});
     for (const at::Tensor& weight : weights) by_sum.add_magnitude(weight, options.group_size);

@@ -39,10 +39,11 @@ TEST(Spec, TagRoundTrip) {
 }
 
 TEST(Spec, WhatIsNotATag) {
-  for (const char* tag : {"", "AWQ", "AWQ_w4_g128", "AWQ_w4_g128_headfp16_quantized", "x_AWQ_w4_g128_headfp16", "_w4_g128_headfp16",
-                          "AWQ_w7_g128_headfp16", "AWQ_w4_g0_headfp16", "AWQ_w4_g4_headfp16", "AWQ_w04_g128_headfp16", "AWQ_w_g128_headfp16",
-                          "AWQ_w4_g-1_headfp16", "AWQ_w4_g128_headfp32", "AWQ_w4_g128x_headfp16", "AWQ_w4_g128_asym_headfp16",
-                          "AWQ_w99999999999999999999_g128_headfp16", "AWQ_w4_g_headfp16", "AWQ_w+4_g128_headfp16"}) {
+  for (const char* tag :
+       {"", "AWQ", "AWQ_w4_g128", "AWQ_w4_g128_headfp16_quantized", "x_AWQ_w4_g128_headfp16", "_w4_g128_headfp16",
+        "AWQ_w7_g128_headfp16", "AWQ_w4_g0_headfp16", "AWQ_w4_g4_headfp16", "AWQ_w04_g128_headfp16", "AWQ_w_g128_headfp16",
+        "AWQ_w4_g-1_headfp16", "AWQ_w4_g128_headfp32", "AWQ_w4_g128x_headfp16", "AWQ_w4_g128_asym_headfp16",
+        "AWQ_w99999999999999999999_g128_headfp16", "AWQ_w4_g_headfp16", "AWQ_w+4_g128_headfp16"}) {
     EXPECT_FALSE(parse_tag(tag).has_value()) << tag;
   }
 }

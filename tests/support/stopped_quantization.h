@@ -17,11 +17,10 @@ namespace salient::test {
 // Thrown out of a job to stop it.
 struct Stopped {};
 
-// Runs `options` stopped after each number of blocks of `stops` in turn, then to the end: the folder is that of `expected`, byte for
-// byte. The last stop is after the last block.
+// Runs `options` stopped after each number of blocks of `stops` in turn, then to the end: the folder is that of `expected`, byte
+// for byte. The last stop is after the last block.
 inline void expect_same_bytes_when_stopped(pipeline::QuantizeModelOptions options, const calibration::TokenBlocks& tokens,
-                                           const std::vector<int64_t>& stops,
-                                           const std::map<std::string, std::string>& expected) {
+                                           const std::vector<int64_t>& stops, const std::map<std::string, std::string>& expected) {
   for (const int64_t stop : stops) {
     options.on_progress = [&](int64_t done, int64_t) {
       if (done == stop) throw Stopped{};

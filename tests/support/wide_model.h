@@ -7,9 +7,10 @@ namespace salient::test {
 
 // A case for write_golden_checkpoint: Qwen3 with two layers of 256 channels, 512 ids and positions. `changes` go into its config.
 inline Json wide_model(const Json& changes = Json::object()) {
-  Json config = {{"model_type", "qwen3"}, {"hidden_size", 256}, {"intermediate_size", 384}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
-                 {"num_key_value_heads", 2}, {"head_dim", 64}, {"vocab_size", 512}, {"max_position_embeddings", 512}, {"rope_theta", 10000.0},
-                 {"rms_norm_eps", 1e-6}, {"tie_word_embeddings", false}};
+  Json config = {{"model_type", "qwen3"},  {"hidden_size", 256},       {"intermediate_size", 384},
+                 {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+                 {"head_dim", 64},         {"vocab_size", 512},        {"max_position_embeddings", 512},
+                 {"rope_theta", 10000.0},  {"rms_norm_eps", 1e-6},     {"tie_word_embeddings", false}};
   config.update(changes);
   Json tensors = Json::array();
   const auto add = [&](const std::string& name, const std::vector<int64_t>& shape, double offset, double scale) {

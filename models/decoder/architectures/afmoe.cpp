@@ -27,7 +27,8 @@ constexpr TensorNames kAfmoeNames = make_afmoe_names();
 
 void configure_afmoe(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.qkv_bias = decoder.o_bias = config.flag_or("attention_bias", false);
-  set_layer_types(config, decoder, read_window(config, 1024), sliding_except_every(config.size_or("global_attn_every_n_layers", 4)));
+  set_layer_types(config, decoder, read_window(config, 1024),
+                  sliding_except_every(config.size_or("global_attn_every_n_layers", 4)));
   for (LayerConfig& layer : decoder.layers) {
     if (layer.sliding_window == 0) layer.rope = -1;
   }

@@ -1,5 +1,5 @@
-// Cohere's Command R and Aya: one norm for attention and MLP, which run side by side; scaled logits. Command R7B and A: three layers with a sliding
-// window to one without positions.
+// Cohere's Command R and Aya: one norm for attention and MLP, which run side by side; scaled logits. Command R7B and A: three
+// layers with a sliding window to one without positions.
 #include "models/decoder/architectures/families.h"
 #include "models/decoder/architectures/layer_types.h"
 #include "models/decoder/architectures/llama_names.h"

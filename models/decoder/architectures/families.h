@@ -15,9 +15,10 @@ void configure_qwen3(const ConfigReader& config, DecoderConfig& decoder);
 
 // classic.cpp: what the models before Llama share
 void set_layer_norms(DecoderConfig& decoder, bool bias);
-void set_plain_mlp(DecoderConfig& decoder);  // after hidden_act is known
+void set_plain_mlp(DecoderConfig& decoder);                         // after hidden_act is known
 void set_position_kind(DecoderConfig& decoder, PositionKind kind);  // instead of rotary embeddings
-void set_learned_positions(DecoderConfig& decoder, int64_t offset);  // a table of max_position_embeddings rows after `offset` others
+void set_learned_positions(DecoderConfig& decoder,
+                           int64_t offset);  // a table of max_position_embeddings rows after `offset` others
 
 // gpt_neox.cpp, bloom.cpp, opt.cpp, gpt_bigcode.cpp, mpt.cpp, phi.cpp
 extern const TensorNames kGptNeoxNames;
@@ -95,8 +96,8 @@ void configure_cwm(const ConfigReader& config, DecoderConfig& decoder);
 void configure_hunyuan(const ConfigReader& config, DecoderConfig& decoder);
 void configure_internlm3(const ConfigReader& config, DecoderConfig& decoder);
 
-// Mixtures of experts: mixtral.cpp, qwen_moe.cpp, granite_moe.cpp, ernie_moe.cpp, glm4_moe.cpp, gpt_oss.cpp, hunyuan_moe.cpp, afmoe.cpp,
-// llama4.cpp
+// Mixtures of experts: mixtral.cpp, qwen_moe.cpp, granite_moe.cpp, ernie_moe.cpp, glm4_moe.cpp, gpt_oss.cpp, hunyuan_moe.cpp,
+// afmoe.cpp, llama4.cpp
 extern const TensorNames kMixtralNames;
 extern const TensorNames kMinimaxM2Names;
 extern const TensorNames kQwen2MoeNames;

@@ -1,5 +1,5 @@
-// Gemma 1, 2 and 3 (text): embeddings scaled by sqrt(hidden_size), norms that store w - 1; from Gemma 2 on norms around both halves of a block and
-// sliding windows in most layers.
+// Gemma 1, 2 and 3 (text): embeddings scaled by sqrt(hidden_size), norms that store w - 1; from Gemma 2 on norms around both halves
+// of a block and sliding windows in most layers.
 #include <cmath>
 
 #include "common/error.h"

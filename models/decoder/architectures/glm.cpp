@@ -17,6 +17,8 @@ constexpr TensorNames make_glm4_names() {
 constexpr TensorNames kGlmNames = with_fused_gate_up(llama_names());
 constexpr TensorNames kGlm4Names = make_glm4_names();
 
-void configure_glm(const ConfigReader& config, DecoderConfig& decoder) { decoder.qkv_bias = config.flag_or("attention_bias", true); }
+void configure_glm(const ConfigReader& config, DecoderConfig& decoder) {
+  decoder.qkv_bias = config.flag_or("attention_bias", true);
+}
 
 }  // namespace salient::models

@@ -1,5 +1,5 @@
-// Mixtures with DeepSeek-V3's router over an ordinary attention: GLM 4.5, Solar Open, dots.llm1 and K-EXAONE. Layers after the last one
-// (prediction of further tokens) are left alone.
+// Mixtures with DeepSeek-V3's router over an ordinary attention: GLM 4.5, Solar Open, dots.llm1 and K-EXAONE. Layers after the last
+// one (prediction of further tokens) are left alone.
 #include "models/decoder/architectures/families.h"
 #include "models/decoder/architectures/layer_types.h"
 #include "models/decoder/architectures/mixture.h"

@@ -1,5 +1,5 @@
-// gpt-oss: sinks in the attention, windows in every other layer, experts with biases in tensors for all of them. Its published weights are
-// MXFP4, which is refused where they are loaded; transformers writes them in bfloat16.
+// gpt-oss: sinks in the attention, windows in every other layer, experts with biases in tensors for all of them. Its published
+// weights are MXFP4, which is refused where they are loaded; transformers writes them in bfloat16.
 #include "models/decoder/architectures/families.h"
 #include "models/decoder/architectures/layer_types.h"
 #include "models/decoder/architectures/mixture.h"
@@ -27,8 +27,8 @@ void configure_gpt_oss(const ConfigReader& config, DecoderConfig& decoder) {
   set_layer_types(config, decoder, read_window(config, 128), [](int64_t layer) { return layer % 2 == 0; });
   if (!config.has("rope_scaling") && !config.has("rope_parameters")) {
     const Json yarn = {{"rope_type", "yarn"}, {"factor", 32.0}, {"truncate", false}, {"original_max_position_embeddings", 4096}};
-    decoder.ropes.at(0) = parse_rope_object(ConfigReader(yarn, config.where()), config, {.theta = 150000.0, .head_dim = decoder.head_dim},
-                                            decoder.max_position_embeddings);
+    decoder.ropes.at(0) = parse_rope_object(ConfigReader(yarn, config.where()), config,
+                                            {.theta = 150000.0, .head_dim = decoder.head_dim}, decoder.max_position_embeddings);
   }
 
   MoeConfig& moe = decoder.moe;

@@ -22,7 +22,8 @@ void set_layer_norm(DecoderConfig& decoder) {
 }  // namespace
 
 constexpr TensorNames kStarcoder2Names = make_starcoder2_names();
-constexpr TensorNames kStableLmNames = with_head_norms(llama_names(), "self_attn.q_layernorm.norms.{}", "self_attn.k_layernorm.norms.{}");
+constexpr TensorNames kStableLmNames =
+    with_head_norms(llama_names(), "self_attn.q_layernorm.norms.{}", "self_attn.k_layernorm.norms.{}");
 constexpr TensorNames kNemotronNames = without_gate(llama_names());
 
 void configure_starcoder2(const ConfigReader& config, DecoderConfig& decoder) {

@@ -22,14 +22,15 @@ const Json* find_rope_object(const ConfigReader& config) {
   return config.find("rope_parameters");
 }
 
-void set_ropes_by_layer_type(const ConfigReader& config, DecoderConfig& decoder, const RopeDefaults& full, const RopeDefaults& sliding,
-                             std::string_view sliding_theta_key) {
+void set_ropes_by_layer_type(const ConfigReader& config, DecoderConfig& decoder, const RopeDefaults& full,
+                             const RopeDefaults& sliding, std::string_view sliding_theta_key) {
   Json full_object = Json::object();
   Json sliding_object = Json::object();
   if (const Json* found = config.find("rope_parameters"); found != nullptr) {
     const ConfigReader parameters(*found, config.where() + ": rope_parameters");
     if (!parameters.has(kFull) && !parameters.has(kSliding)) {
-      fail(ErrorKind::kCorruption, "{}: expected an object for each of '{}' and '{}', the layer types of this model", parameters.where(), kFull, kSliding);
+      fail(ErrorKind::kCorruption, "{}: expected an object for each of '{}' and '{}', the layer types of this model",
+           parameters.where(), kFull, kSliding);
     }
     full_object = object_of(parameters, kFull);
     sliding_object = object_of(parameters, kSliding);
@@ -51,7 +52,8 @@ void set_ropes_by_layer_type(const ConfigReader& config, DecoderConfig& decoder,
 
 void set_rope_if_missing(const ConfigReader& config, DecoderConfig& decoder, const RopeDefaults& defaults, const Json& parameters) {
   if (find_rope_object(config) != nullptr) return;
-  decoder.ropes.at(0) = parse_rope_object({parameters, config.where() + ": default rope_parameters"}, config, defaults, decoder.max_position_embeddings);
+  decoder.ropes.at(0) = parse_rope_object({parameters, config.where() + ": default rope_parameters"}, config, defaults,
+                                          decoder.max_position_embeddings);
 }
 
 }  // namespace salient::models

@@ -12,8 +12,8 @@ namespace salient::models {
 // "rope_parameters" holds one object for each of "full_attention" and "sliding_attention" (transformers 5). Before: rope_theta and
 // rope_scaling are the full layers'; the sliding ones are not scaled and have the theta of key `sliding_theta_key`.
 // Errors: those of parse_rope_object; corruption (rope_parameters that name no layer type).
-void set_ropes_by_layer_type(const ConfigReader& config, DecoderConfig& decoder, const RopeDefaults& full, const RopeDefaults& sliding,
-                             std::string_view sliding_theta_key);
+void set_ropes_by_layer_type(const ConfigReader& config, DecoderConfig& decoder, const RopeDefaults& full,
+                             const RopeDefaults& sliding, std::string_view sliding_theta_key);
 
 // Replaces ropes[0] by `parameters` (as "rope_parameters" has them) where config.json has neither rope_parameters nor rope_scaling.
 void set_rope_if_missing(const ConfigReader& config, DecoderConfig& decoder, const RopeDefaults& defaults, const Json& parameters);

@@ -1,4 +1,5 @@
-// Llama 4 (its language model): attention in chunks with rotation, every fourth layer without either; experts that take weighted inputs.
+// Llama 4 (its language model): attention in chunks with rotation, every fourth layer without either; experts that take weighted
+// inputs.
 #include "common/error.h"
 #include "models/decoder/architectures/families.h"
 #include "models/decoder/architectures/mixture.h"
@@ -25,14 +26,14 @@ void set_layers(const ConfigReader& config, DecoderConfig& decoder) {
   const bool no_chunks = config.object().contains("attention_chunk_size") && !config.has("attention_chunk_size");
   const int64_t chunk = no_chunks ? 0 : config.size_or("attention_chunk_size", 8192);
   if ((!rotated.empty() && rotated.size() < decoder.layers.size()) || (!types.empty() && types.size() != decoder.layers.size())) {
-    fail(ErrorKind::kCorruption, "{}: no_rope_layers has {} entries and layer_types {}, expected {}, one a layer", config.where(), rotated.size(),
-         types.size(), decoder.layers.size());
+    fail(ErrorKind::kCorruption, "{}: no_rope_layers has {} entries and layer_types {}, expected {}, one a layer", config.where(),
+         rotated.size(), types.size(), decoder.layers.size());
   }
   for (size_t layer = 0; layer < decoder.layers.size(); ++layer) {
     const bool turns = rotated.empty() ? (static_cast<int64_t>(layer) + 1) % interval != 0 : rotated[layer] != 0;
     if (!types.empty() && types[layer] != "chunked_attention" && types[layer] != "full_attention") {
-      fail(ErrorKind::kUnsupported, "{}: layer_types[{}] is \"{}\", supported are \"chunked_attention\" and \"full_attention\"", config.where(), layer,
-           types[layer].substr(0, 60));
+      fail(ErrorKind::kUnsupported, "{}: layer_types[{}] is \"{}\", supported are \"chunked_attention\" and \"full_attention\"",
+           config.where(), layer, types[layer].substr(0, 60));
     }
     decoder.layers[layer].rope = turns ? 0 : -1;
     decoder.layers[layer].attention_chunk = (types.empty() ? turns : types[layer] == "chunked_attention") ? chunk : 0;
@@ -50,11 +51,13 @@ void set_mixture(const ConfigReader& config, DecoderConfig& decoder) {
   const std::vector<int64_t> listed = config.integers_or_empty("moe_layers");
   if (!config.has("moe_layers")) {
     const int64_t step = config.size_or("interleave_moe_layer_step", 1);
-    for (size_t layer = 0; layer < decoder.layers.size(); ++layer) decoder.layers[layer].moe = (static_cast<int64_t>(layer) + 1) % step == 0;
+    for (size_t layer = 0; layer < decoder.layers.size(); ++layer)
+      decoder.layers[layer].moe = (static_cast<int64_t>(layer) + 1) % step == 0;
   }
   for (const int64_t layer : listed) {
     if (layer < 0 || layer >= decoder.num_hidden_layers)
-      fail(ErrorKind::kCorruption, "{}: moe_layers holds {}, expected 0 to {}", config.where(), layer, decoder.num_hidden_layers - 1);
+      fail(ErrorKind::kCorruption, "{}: moe_layers holds {}, expected 0 to {}", config.where(), layer,
+           decoder.num_hidden_layers - 1);
     decoder.layers[static_cast<size_t>(layer)].moe = true;
   }
 }

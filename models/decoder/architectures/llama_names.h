@@ -19,7 +19,8 @@ constexpr TensorNames llama_names() {
   return names;
 }
 
-constexpr TensorNames with_head_norms(TensorNames names, std::string_view query = "self_attn.q_norm", std::string_view key = "self_attn.k_norm") {
+constexpr TensorNames with_head_norms(TensorNames names, std::string_view query = "self_attn.q_norm",
+                                      std::string_view key = "self_attn.k_norm") {
   names[NormSlot::kQuery] = query;
   names[NormSlot::kKey] = key;
   return names;

@@ -38,7 +38,8 @@ void configure_smollm3(const ConfigReader& config, DecoderConfig& decoder) {
   const std::vector<int64_t> rotated = config.integers_or_empty("no_rope_layers");  // 1 = rotated, despite the name
   const int64_t interval = config.size_or("no_rope_layer_interval", 4);
   if (!rotated.empty() && rotated.size() < decoder.layers.size()) {
-    fail(ErrorKind::kCorruption, "{}: key 'no_rope_layers' has {} entries, expected {}, one a layer", config.where(), rotated.size(), decoder.layers.size());
+    fail(ErrorKind::kCorruption, "{}: key 'no_rope_layers' has {} entries, expected {}, one a layer", config.where(),
+         rotated.size(), decoder.layers.size());
   }
   for (size_t layer = 0; layer < decoder.layers.size(); ++layer) {
     const bool has_rope = rotated.empty() ? (static_cast<int64_t>(layer) + 1) % interval != 0 : rotated[layer] != 0;
@@ -65,11 +66,13 @@ void configure_ministral(const ConfigReader& config, DecoderConfig& decoder) {
 void configure_ministral3(const ConfigReader& config, DecoderConfig& decoder) {
   const int64_t window = read_window(config, 0);
   for (LayerConfig& layer : decoder.layers) layer.sliding_window = window;
-  const Json assumed = {{"rope_type", "yarn"}, {"rope_theta", 1e6},   {"factor", 16.0},       {"original_max_position_embeddings", 16384},
-                        {"mscale", 1.0},       {"mscale_all_dim", 1.0}, {"beta_fast", 32.0}, {"beta_slow", 1.0}};
+  const Json assumed = {
+      {"rope_type", "yarn"}, {"rope_theta", 1e6},     {"factor", 16.0},    {"original_max_position_embeddings", 16384},
+      {"mscale", 1.0},       {"mscale_all_dim", 1.0}, {"beta_fast", 32.0}, {"beta_slow", 1.0}};
   set_rope_if_missing(config, decoder, {.head_dim = decoder.head_dim}, assumed);
   const Json* given = find_rope_object(config);
-  decoder.query_growth.beta = given == nullptr ? 0.1 : ConfigReader(*given, config.where() + ": rope_parameters").number_or("llama_4_scaling_beta", 0.0);
+  decoder.query_growth.beta =
+      given == nullptr ? 0.1 : ConfigReader(*given, config.where() + ": rope_parameters").number_or("llama_4_scaling_beta", 0.0);
   decoder.query_growth.period = decoder.ropes.front().original_max_position_embeddings;
 }
 
@@ -88,11 +91,13 @@ void configure_apertus(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.qkv_bias = decoder.o_bias = config.flag_or("attention_bias", false);
   decoder.gated_mlp = false;
   if (decoder.hidden_act != "xielu") {
-    for (const ParameterSlot slot : {ParameterSlot::kXieluAlphaP, ParameterSlot::kXieluAlphaN, ParameterSlot::kXieluBeta, ParameterSlot::kXieluEps}) {
+    for (const ParameterSlot slot :
+         {ParameterSlot::kXieluAlphaP, ParameterSlot::kXieluAlphaN, ParameterSlot::kXieluBeta, ParameterSlot::kXieluEps}) {
       decoder.names[slot] = "";
     }
   }
-  const Json assumed = {{"rope_type", "llama3"},  {"rope_theta", 12e6},      {"factor", 8.0}, {"original_max_position_embeddings", 8192},
+  const Json assumed = {{"rope_type", "llama3"},  {"rope_theta", 12e6},
+                        {"factor", 8.0},          {"original_max_position_embeddings", 8192},
                         {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}};
   set_rope_if_missing(config, decoder, {.head_dim = decoder.head_dim}, assumed);
 }
@@ -100,12 +105,14 @@ void configure_apertus(const ConfigReader& config, DecoderConfig& decoder) {
 void configure_cwm(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.mlp_bias = config.flag_or("mlp_bias", false);
   set_layer_types(config, decoder, read_window(config, kCwmWindow), [](int64_t layer) { return layer % 4 != 0; });
-  const Json assumed = {{"rope_type", "llama3"},   {"rope_theta", 1e6},       {"factor", 16.0}, {"original_max_position_embeddings", 8192},
+  const Json assumed = {{"rope_type", "llama3"},  {"rope_theta", 1e6},
+                        {"factor", 16.0},         {"original_max_position_embeddings", 8192},
                         {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}};
   set_rope_if_missing(config, decoder, {.head_dim = decoder.head_dim}, assumed);
 }
 
-// Heads are normalized when they have been rotated. "dynamic" with an alpha is NTK-aware scaling by a fixed factor, whatever the length.
+// Heads are normalized when they have been rotated. "dynamic" with an alpha is NTK-aware scaling by a fixed factor, whatever the
+// length.
 void configure_hunyuan(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.qkv_bias = decoder.o_bias = config.flag_or("attention_bias", false);
   decoder.head_norm_after_rope = true;
@@ -123,7 +130,8 @@ void configure_internlm3(const ConfigReader& config, DecoderConfig& decoder) {
   const bool attention_bias = config.flag_or(config.spelling({"qkv_bias", "attention_bias"}), false);
   decoder.mlp_bias = config.flag_or(config.spelling({"bias", "mlp_bias"}), false);
   if (attention_bias != decoder.mlp_bias) {
-    fail(ErrorKind::kUnsupported, "{}: qkv_bias {} and bias {} are not supported, only both or none", config.where(), attention_bias, decoder.mlp_bias);
+    fail(ErrorKind::kUnsupported, "{}: qkv_bias {} and bias {} are not supported, only both or none", config.where(),
+         attention_bias, decoder.mlp_bias);
   }
   decoder.qkv_bias = decoder.o_bias = attention_bias;
 }

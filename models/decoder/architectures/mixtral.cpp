@@ -49,7 +49,8 @@ void configure_phimoe(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.lm_head_bias = config.flag_or("lm_head_bias", false);
   read_experts(config, decoder, {.experts = 16, .experts_per_token = 2});
   if (decoder.moe.experts_per_token != 2) {
-    fail(ErrorKind::kUnsupported, "{}: num_experts_per_tok {} is not supported, only 2", config.where(), decoder.moe.experts_per_token);
+    fail(ErrorKind::kUnsupported, "{}: num_experts_per_tok {} is not supported, only 2", config.where(),
+         decoder.moe.experts_per_token);
   }
   decoder.moe.score = RouterScore::kSparseMixer;
   decoder.moe.router_jitter = config.number_or("router_jitter_noise", 0.01);
@@ -62,7 +63,8 @@ void configure_phimoe(const ConfigReader& config, DecoderConfig& decoder) {
   const ConfigReader parameters(*scaling, config.where() + ": rope_scaling");
   const double magnitude = parameters.positive("short_mscale");
   if (parameters.positive("long_mscale") != magnitude) {
-    fail(ErrorKind::kUnsupported, "{}: a long_mscale that differs from short_mscale {} is not supported", parameters.where(), magnitude);
+    fail(ErrorKind::kUnsupported, "{}: a long_mscale that differs from short_mscale {} is not supported", parameters.where(),
+         magnitude);
   }
   rope.attention_factor = magnitude;
 }
@@ -72,12 +74,14 @@ void configure_minimax_m2(const ConfigReader& config, DecoderConfig& decoder) {
   decoder.head_norm = HeadNorm::kWholeWidth;
   // Published files have rotary_dim in the place of partial_rotary_factor.
   const auto rotated = static_cast<double>(config.size_or("rotary_dim", decoder.head_dim));
-  decoder.ropes.at(0) = parse_rope(config,
-                                   {.theta = 5e6, .partial_rotary_factor = rotated / static_cast<double>(decoder.head_dim), .head_dim = decoder.head_dim},
-                                   decoder.max_position_embeddings);
+  decoder.ropes.at(0) = parse_rope(
+      config,
+      {.theta = 5e6, .partial_rotary_factor = rotated / static_cast<double>(decoder.head_dim), .head_dim = decoder.head_dim},
+      decoder.max_position_embeddings);
   read_experts(config, decoder, {.experts = 256, .experts_per_token = 8});
   if (config.integer_or("shared_intermediate_size", 0) != 0)
-    fail(ErrorKind::kUnsupported, "{}: shared_intermediate_size: a shared expert is not supported for this model_type", config.where());
+    fail(ErrorKind::kUnsupported, "{}: shared_intermediate_size: a shared expert is not supported for this model_type",
+         config.where());
   decoder.moe.score = RouterScore::kSigmoid;
   decoder.moe.normalize = true;
   set_mixture_layers(decoder, 0);

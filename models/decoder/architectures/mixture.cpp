@@ -19,7 +19,8 @@ void read_experts(const ConfigReader& config, DecoderConfig& decoder, const Mixt
   moe.intermediate_size =
       defaults.intermediate_size == 0 ? decoder.intermediate_size : read({"moe_intermediate_size"}, defaults.intermediate_size);
   if (moe.experts_per_token > moe.num_experts) {
-    fail(ErrorKind::kCorruption, "{}: {} {} is more than the {} of {}", config.where(), chosen, moe.experts_per_token, moe.num_experts, count);
+    fail(ErrorKind::kCorruption, "{}: {} {} is more than the {} of {}", config.where(), chosen, moe.experts_per_token,
+         moe.num_experts, count);
   }
 }
 
@@ -74,7 +75,8 @@ void read_grouped_router(const ConfigReader& config, DecoderConfig& decoder, con
   const int64_t per_group = moe.num_experts % moe.groups == 0 ? moe.num_experts / moe.groups : 0;
   if (per_group < 2 || moe.groups_per_token > moe.groups || moe.groups_per_token * per_group < moe.experts_per_token) {
     fail(ErrorKind::kCorruption,
-         "{}: {} experts in n_group {} groups, of which a token goes to {} experts in topk_group {} groups, do not work out: expected equal "
+         "{}: {} experts in n_group {} groups, of which a token goes to {} experts in topk_group {} groups, do not work out: "
+         "expected equal "
          "groups of two or more, and enough of them",
          config.where(), moe.num_experts, moe.groups, moe.experts_per_token, moe.groups_per_token);
   }

@@ -1,5 +1,5 @@
-// What families with mixtures of experts share: tensor names around Llama's attention, and the keys of config.json that say how many
-// experts there are, how they are chosen and which layers have them.
+// What families with mixtures of experts share: tensor names around Llama's attention, and the keys of config.json that say how
+// many experts there are, how they are chosen and which layers have them.
 #pragma once
 
 #include <cstdint>
@@ -35,10 +35,12 @@ void read_shared_experts(const ConfigReader& config, DecoderConfig& decoder, int
 void set_mixture_layers(DecoderConfig& decoder, int64_t first);
 // In every `decoder_sparse_step`-th layer, but those of `mlp_only_layers` (Qwen).
 void set_sparse_step_layers(const ConfigReader& config, DecoderConfig& decoder);
-// "mlp_layer_types": sparse or dense; without the key from layer `first`. Errors: corruption (another number of entries), unsupported.
+// "mlp_layer_types": sparse or dense; without the key from layer `first`. Errors: corruption (another number of entries),
+// unsupported.
 void set_mlp_layer_types(const ConfigReader& config, DecoderConfig& decoder, int64_t first);
 
-// The router of DeepSeek-V3 and those who took it over: sigmoid scores, a correction that only chooses, groups ranked by their two best
+// The router of DeepSeek-V3 and those who took it over: sigmoid scores, a correction that only chooses, groups ranked by their two
+// best
 // ("n_group", "topk_group"), "norm_topk_prob" and "routed_scaling_factor".
 struct GroupedRouterDefaults {
   bool normalize = true;

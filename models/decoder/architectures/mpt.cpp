@@ -26,7 +26,8 @@ void configure_attention(const ConfigReader& attention, DecoderConfig& decoder) 
   attention.require_flag("qk_ln", false, "norms of queries and keys are not built for MPT");
   attention.require_flag("prefix_lm", false, "attention to a whole prefix is not built");
   if (const std::string type = attention.text_or("attn_type", "multihead_attention"); type != "multihead_attention") {
-    fail(ErrorKind::kUnsupported, "{}: key 'attn_type': '{}' is not supported, only 'multihead_attention'", attention.where(), type);
+    fail(ErrorKind::kUnsupported, "{}: key 'attn_type': '{}' is not supported, only 'multihead_attention'", attention.where(),
+         type);
   }
   decoder.alibi_max_bias = attention.positive_or("alibi_bias_max", 8.0);
   decoder.attention_scale = attention.positive_or("softmax_scale", 0.0);
@@ -43,12 +44,13 @@ void configure_mpt(const ConfigReader& config, DecoderConfig& decoder) {
   if (const Json* scale = config.find("logit_scale")) {
     fail(ErrorKind::kUnsupported, "{}: key 'logit_scale': {} is not supported, only null", config.where(), dump_json(*scale));
   }
-  if (const std::string norm = config.text_or("norm_type", "low_precision_layernorm"); norm.find("layernorm") == std::string::npos) {
+  if (const std::string norm = config.text_or("norm_type", "low_precision_layernorm");
+      norm.find("layernorm") == std::string::npos) {
     fail(ErrorKind::kUnsupported, "{}: key 'norm_type': '{}' is not supported, only 'layernorm' and 'low_precision_layernorm'",
          config.where(), norm);
   }
-  decoder.hidden_act = "gelu";                              // no key for it
-  decoder.intermediate_size = 4 * decoder.hidden_size;      // whatever expansion_ratio says, as transformers does
+  decoder.hidden_act = "gelu";                          // no key for it
+  decoder.intermediate_size = 4 * decoder.hidden_size;  // whatever expansion_ratio says, as transformers does
   set_layer_norms(decoder, /*bias=*/false);
   set_plain_mlp(decoder);
   set_position_kind(decoder, PositionKind::kAlibi);

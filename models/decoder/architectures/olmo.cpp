@@ -1,4 +1,5 @@
-// OLMo: norms without parameters. OLMo 2 and 3, EXAONE 4: norms after attention and MLP instead of before, normalized queries and keys.
+// OLMo: norms without parameters. OLMo 2 and 3, EXAONE 4: norms after attention and MLP instead of before, normalized queries and
+// keys.
 #include "common/error.h"
 #include "models/decoder/architectures/families.h"
 #include "models/decoder/architectures/layer_ropes.h"
@@ -18,7 +19,9 @@ constexpr TensorNames make_post_norm_names() {
 
 // EXAONE's "LLLG": local and global layers, repeated; the last layer is global.
 std::function<bool(int64_t)> sliding_by_letters(const std::string& letters, int64_t layers) {
-  return [letters, layers](int64_t layer) { return layer + 1 < layers && letters[static_cast<size_t>(layer) % letters.size()] == 'L'; };
+  return [letters, layers](int64_t layer) {
+    return layer + 1 < layers && letters[static_cast<size_t>(layer) % letters.size()] == 'L';
+  };
 }
 
 std::function<bool(int64_t)> exaone_pattern(const ConfigReader& config, int64_t layers) {
@@ -27,7 +30,8 @@ std::function<bool(int64_t)> exaone_pattern(const ConfigReader& config, int64_t 
   if (pattern == nullptr || !pattern->is_string()) return sliding_except_every(config.size_or(key, 4));
   const std::string letters = config.text_or(key, "");
   if (letters.empty() || letters.find_first_not_of("LG") != std::string::npos) {
-    fail(ErrorKind::kCorruption, "{}: key '{}': found \"{}\", expected a number or letters L and G", config.where(), key, letters.substr(0, 60));
+    fail(ErrorKind::kCorruption, "{}: key '{}': found \"{}\", expected a number or letters L and G", config.where(), key,
+         letters.substr(0, 60));
   }
   return sliding_by_letters(letters, layers);
 }
@@ -60,7 +64,8 @@ void configure_olmo3(const ConfigReader& config, DecoderConfig& decoder) {
 void configure_exaone4(const ConfigReader& config, DecoderConfig& decoder) {
   const int64_t window = read_window(config, 4096);
   // Without a window the pattern means nothing, and published files have 0 or null there.
-  set_layer_types(config, decoder, window, window == 0 ? sliding_except_every(1) : exaone_pattern(config, decoder.num_hidden_layers));
+  set_layer_types(config, decoder, window,
+                  window == 0 ? sliding_except_every(1) : exaone_pattern(config, decoder.num_hidden_layers));
   // Beside layers with a window, the others have no positions.
   for (LayerConfig& layer : decoder.layers) layer.rope = window == 0 || layer.sliding_window > 0 ? 0 : -1;
 }

@@ -33,7 +33,8 @@ void configure_opt(const ConfigReader& config, DecoderConfig& decoder) {
   config.require_flag("do_layer_norm_before", true, "norms after the residual (OPT 350M) are not built");
   if (const int64_t width = config.size_or("word_embed_proj_dim", decoder.hidden_size); width != decoder.hidden_size) {
     fail(ErrorKind::kUnsupported,
-         "{}: key 'word_embed_proj_dim': {} is not supported, only hidden_size {}: projections of embeddings (OPT 350M) are not built",
+         "{}: key 'word_embed_proj_dim': {} is not supported, only hidden_size {}: projections of embeddings (OPT 350M) are not "
+         "built",
          config.where(), width, decoder.hidden_size);
   }
   set_layer_norms(decoder, /*bias=*/true);

@@ -2,8 +2,8 @@
 //
 //   run_torchscript MODEL.pt OUT PROMPT ID...
 //
-// OUT gets float32 numbers in the machine's byte order, [ids, vocabulary] twice over: what forward() gives for all ids; then, through the cache, PROMPT
-// ids in one step and the others one by one: the rows from PROMPT - 1 on, those before it zero.
+// OUT gets float32 numbers in the machine's byte order, [ids, vocabulary] twice over: what forward() gives for all ids; then,
+// through the cache, PROMPT ids in one step and the others one by one: the rows from PROMPT - 1 on, those before it zero.
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/jit/serialization/import.h>
