@@ -56,7 +56,6 @@ TEST(SameBytes, ForEveryNumberOfThreads) {
 TEST(SameBytes, ForEveryNumberOfTokensAtATime) {
   test::TinyQuantization tiny;
   for (const std::string& settings : kSettings) {
-    if (settings.find("target_bits") != std::string::npos) continue;  // measures bits on a sample of as many tokens
     SCOPED_TRACE(settings);
     const fs::path first = tiny(settings).folder;
     for (const char* at_a_time : {"batch_tokens: 1", "batch_tokens: 170", "max_chunk_memory: 100KB"}) {
