@@ -38,6 +38,7 @@ void fail_sqlite(const fs::path& path, int code, std::string_view reason) {
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_AUTH:
+    case SQLITE_PROTOCOL:  // the file system gives no locks
     case SQLITE_IOERR: fail(ErrorKind::kIo, "{}: cannot open or write the store: {}", path.string(), reason);
     default: fail(ErrorKind::kInternal, "{}: SQLite error {}: {}", path.string(), code, reason);
   }
