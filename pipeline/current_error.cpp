@@ -69,6 +69,11 @@ Error current_error() {
   }
 }
 
+std::string line_of(const Error& error) {
+  return fmt::format("{}{}{}", error.code().empty() ? "" : fmt::format("[{}] ", error.code()), error.message(),
+                     error.hint().empty() ? "" : fmt::format(" (hint: {})", error.hint()));
+}
+
 void print_error(const Error& error) {
   const std::string code = error.code().empty() ? "" : fmt::format(" [{}]", error.code());
   std::fprintf(stderr, "salient: %s%s: %s\n", std::string(to_string(error.kind())).c_str(), code.c_str(), error.message().c_str());

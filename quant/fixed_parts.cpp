@@ -2,7 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ThreadLocalState.h>
-#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
 
@@ -14,6 +14,7 @@ namespace {
 
 // libtorch gives fewer elements than these to one thread, whatever their number.
 constexpr int64_t kElements = 16384;
+constexpr int64_t kVectors = 128;  // elements: a multiple of what libtorch's loops take at a time, of any dtype
 constexpr int64_t kColumns = 64;
 
 int64_t parts_of(int64_t count, int64_t part) { return (count + part - 1) / part; }
@@ -38,15 +39,21 @@ void in_one_thread(const std::function<void()>& work) {
 at::Tensor elementwise(const at::Tensor& x, const ElementFunction& function) {
   if (!x.is_cpu() || x.numel() == 0) return function(x);
   const at::Tensor flat = x.reshape({-1});
-  std::vector<at::Tensor> parts(static_cast<size_t>(parts_of(flat.numel(), kElements)));
-  if (parts.size() == 1) return function(flat).view(x.sizes());
+  const auto part_from = [&](int64_t begin) {
+    const int64_t count = std::min(kElements, flat.numel() - begin);
+    const at::Tensor part = flat.narrow(0, begin, count);
+    const int64_t missing = parts_of(count, kVectors) * kVectors - count;
+    return missing == 0 ? function(part) : function(at::constant_pad_nd(part, {0, missing})).narrow(0, 0, count);
+  };
+  if (flat.numel() <= kElements) return part_from(0).view(x.sizes());
   // The first part says the dtype.
-  in_one_thread([&] { parts.front() = function(flat.narrow(0, 0, kElements)); });
-  at::Tensor result = at::empty(x.sizes(), parts.front().options());
+  at::Tensor first;
+  in_one_thread([&] { first = part_from(0); });
+  at::Tensor result = at::empty(x.sizes(), first.options());
   const at::Tensor to = result.view({-1});
-  to.narrow(0, 0, kElements).copy_(parts.front());
+  to.narrow(0, 0, kElements).copy_(first);
   in_fixed_parts(flat.numel() - kElements, kElements, [&](int64_t begin, int64_t end) {
-    to.narrow(0, kElements + begin, end - begin).copy_(function(flat.narrow(0, kElements + begin, end - begin)));
+    to.narrow(0, kElements + begin, end - begin).copy_(part_from(kElements + begin));
   });
   return result;
 }

@@ -22,7 +22,8 @@ void in_one_thread(const std::function<void()>& work);
 
 // A function that libtorch has no other order for than its threads': of each element for itself.
 using ElementFunction = std::function<at::Tensor(const at::Tensor& x)>;
-// function(x), of x's shape and of the dtype that the function gives.
+// function(x), of x's shape and of the dtype that the function gives. What comes out for an element does not depend on where it
+// stands: what is left over behind the last vector is filled up to one.
 at::Tensor elementwise(const at::Tensor& x, const ElementFunction& function);
 
 // The sum of all elements, added up in float64.

@@ -10,7 +10,9 @@
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
+#include <variant>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -330,9 +332,17 @@ bool Decoder::runs_ragged(int64_t longest) const {
 }
 
 bool Decoder::rows_are_independent() const {
-  const bool mixture =
-      std::any_of(config_.layers.begin(), config_.layers.end(), [](const LayerConfig& layer) { return layer.moe; });
-  return options_.device.is_cpu() && options_.dtype == at::kFloat && !mixture && !external_.logits;
+  const auto few_rows_as_many = [](const MlpWeights& expert) {
+    const Linear* const linears[] = {&expert.gate, &expert.up, &expert.gate_up, &expert.down};
+    return std::all_of(std::begin(linears), std::end(linears), [](const Linear* linear) {
+      const auto* plain = std::get_if<FloatLinear>(linear);
+      return plain != nullptr && (!plain->weight.defined() || plain->weight.scalar_type() == at::kFloat);
+    });
+  };
+  return options_.device.is_cpu() && options_.dtype == at::kFloat && !external_.logits &&
+         std::all_of(blocks_.begin(), blocks_.end(), [&](const BlockWeights& block) {
+           return std::all_of(block.experts.begin(), block.experts.end(), few_rows_as_many);
+         });
 }
 
 at::Tensor Decoder::hidden_states(const RaggedBatch& asked) const {

@@ -95,8 +95,8 @@ class Decoder {
   // Whether the above can run rows of up to `longest` tokens: not an external model, linear attention (its state is a row's own),
   // or rotary angles that change with a row's length.
   bool runs_ragged(int64_t longest) const;
-  // Whether what a row of a RaggedBatch gives depends on nothing else in the batch, to the bit: on the CPU, in float32, without
-  // experts.
+  // Whether what a row of a RaggedBatch gives depends on nothing else in the batch, to the bit: on the CPU, in float32, and where
+  // experts, which read few rows of a batch, have float32 weights.
   bool rows_are_independent() const;
   // logits of rows [n, hidden_size] whose values do not depend on how many there are, as those of hidden_states(RaggedBatch) do
   // not.

@@ -1,10 +1,10 @@
 // Rows of different lengths in one forward pass, one after the other and without padding. A row may continue what a cache holds of
 // it, or branch: several continuations of one text are a tree, whose common part is computed once.
 //
-// What a row gives depends on nothing else in the batch, to the bit, in float32 on the CPU: products run over at least
-// kLeastRaggedTokens tokens, from where on each row has its own bits (float_product.h), and each query's attention is computed in
-// blocks whose bounds are fixed by its place in the row. Not so in a mixture, whose experts read few tokens of a batch, and in 16
-// bits: there it holds up to rounding.
+// What a row gives depends on nothing else in the batch, to the bit, in float32 on the CPU: products of float32 weights give each
+// row its own bits (float_product.h), those of other weights from kLeastRaggedTokens tokens on, which there always are, and each
+// query's attention is computed in blocks whose bounds are fixed by its place in the row. Not so in 16 bits, and in a mixture whose
+// experts, which read few tokens of a batch, have other weights: there it holds up to rounding.
 #pragma once
 
 #include <ATen/core/Tensor.h>

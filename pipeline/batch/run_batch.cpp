@@ -37,11 +37,6 @@ bool may_pass_next_time(const Error& error) {
          error.kind() != ErrorKind::kCheckFailed;
 }
 
-std::string text_of(const Error& error) {
-  return fmt::format("{}{}{}", error.code().empty() ? "" : fmt::format("[{}] ", error.code()), error.message(),
-                     error.hint().empty() ? "" : fmt::format(" (hint: {})", error.hint()));
-}
-
 class BatchRunner {
  public:
   BatchRunner(Store& store, std::vector<PlannedEvaluation> plan, const BatchSettings& settings, StoredResults& results,
@@ -130,7 +125,7 @@ class BatchRunner {
         throw;
       }
       outcome.state = OutcomeState::kFailed;
-      outcome.reason = text_of(*error);
+      outcome.reason = line_of(*error);
     }
     if (events_.end_of_progress) events_.end_of_progress();
     outcome.seconds = now() - started;

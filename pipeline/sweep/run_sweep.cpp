@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "common/error.h"
+#include "pipeline/current_error.h"
 #include "pipeline/state_cache.h"
 #include "pipeline/sweep/shared_quantization.h"
 
@@ -30,7 +31,7 @@ PointResult run_point(Store& store, const RunPlan& plan, const RunObserver& obse
     result.evaluation = report.evaluation;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;
-    result.error = error.hint().empty() ? error.message() : fmt::format("{} ({})", error.message(), error.hint());
+    result.error = line_of(error);
   }
   return result;
 }

@@ -21,6 +21,13 @@ inline constexpr int64_t kPrefetchGroups = 16;
 inline constexpr int64_t kFewRows = 4;      // most rows that few_rows takes
 inline constexpr int64_t kMaxHalfRows = 4;  // and half_rows
 inline constexpr int64_t kMaxQueries = 4;   // and find_logits
+// The largest tile that float_tile takes, the input channels that it works on at a time, and its scratch: together in the second
+// level cache.
+inline constexpr int64_t kFloatTileRows = 240;
+inline constexpr int64_t kFloatTileChannels = 192;
+inline constexpr int64_t kFloatInputs = 256;
+inline constexpr int64_t kFloatScratch =
+    kFloatTileRows * (kFloatInputs + kFloatTileChannels + 2 * kTileChannels) + 2 * kTileChannels * kFloatInputs;
 
 enum class ScaleType : uint8_t { kFloat16, kBfloat16, kFloat32 };
 
@@ -69,6 +76,18 @@ struct CachedHead {
   int64_t scale_stride = 0;  // of a token; 0 = one for all
 };
 
+// A part of y = x W^T, all in float32.
+struct FloatTile {
+  const float* x = nullptr;  // [rows, in_features]
+  int64_t rows = 0;          // at most kFloatTileRows
+  int64_t in_features = 0;
+  const float* weight = nullptr;  // [channels, in_features], weight_stride apart
+  int64_t weight_stride = 0;
+  int64_t channels = 0;  // at most kFloatTileChannels
+  float* y = nullptr;    // [rows, channels], y_stride apart
+  int64_t y_stride = 0;
+};
+
 struct TileKernels {
   int64_t panel_rows;  // rows that many_rows works on at a time
   int64_t panel_tiles;
@@ -82,6 +101,8 @@ struct TileKernels {
                     float* y);
   // y[r, n] = sum over k of x[r, k] * weight[n, k] for the output channels n in [begin, end) and rows <= kMaxHalfRows.
   void (*half_rows)(const HalfView& weight, const float* x, int64_t rows, int64_t begin, int64_t end, float* y);
+  // scratch: kFloatScratch numbers.
+  void (*float_tile)(const FloatTile& tile, float* scratch);
   // logits[i, t] = queries[i] . keys[t] * scale, for `count` <= kMaxQueries queries, `query_stride` apart. logits: [count, total].
   void (*find_logits)(const float* queries, int64_t query_stride, int64_t count, const CachedHead& keys, int64_t total, float scale,
                       float* logits);

@@ -6,10 +6,11 @@
 //   no_floats(), load, store, splat, add, multiply, multiply_add, total
 //   load_float16, load_bfloat16(values) -> Float  16 stored halves
 //   add_dots<Bits, R>(...), add_panel<Bits, C>    see below
-// Floats are multiplied, then added, never fused: an integer product has the same bits on every processor.
+// Floats are multiplied, then added, never fused, but for multiply_add: an integer product has the same bits on every processor.
 #pragma once
 
 #include "quant/kernels/attention_template.h"
+#include "quant/kernels/float_template.h"
 #include "quant/kernels/tile_kernels.h"
 
 namespace salient::quant {
@@ -243,8 +244,8 @@ void half_rows(const HalfView& w, const float* x, int64_t rows, int64_t begin, i
 
 template <typename I>
 constexpr TileKernels make_tiles() {
-  return {I::kPanelRows, I::kPanelTiles, I::kBlockRows,   &few_rows<I>,
-          &many_rows<I>, &half_rows<I>,  &find_logits<I>, &sum_values<I>};
+  return {I::kPanelRows, I::kPanelTiles, I::kBlockRows,   &few_rows<I>,  &many_rows<I>,
+          &half_rows<I>, &float_tile<I>, &find_logits<I>, &sum_values<I>};
 }
 
 }  // namespace

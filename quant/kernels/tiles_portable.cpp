@@ -19,6 +19,8 @@ struct Portable {
   static constexpr int kHalfChannels = 1;
   static constexpr int64_t kBlockRows = 64;
   static constexpr int kValueSums = 2;
+  static constexpr int kFloatRows = 4;
+  static constexpr int kFloatVectors = 1;
 
   template <typename Of>
   static Float each(Of of) {
@@ -70,6 +72,12 @@ struct Portable {
     float sum = 0.0F;
     for (int64_t i = 0; i < kLanes; ++i) sum += values.lane[i];
     return sum;
+  }
+
+  static void transpose(const float* from, int64_t stride, float* to, int64_t to_stride) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      for (int64_t i = 0; i < kLanes; ++i) to[j * to_stride + i] = from[i * stride + j];
+    }
   }
 
   static void add_line(const uint8_t* line, int shift, int mask, const int8_t* x, Int& acc) {

@@ -94,10 +94,13 @@ TEST_P(RaggedBatchTest, RowsAsAlone) {
   const at::Tensor hidden = decoder.hidden_states(batch_of(rows));
   int64_t begin = 0;
   for (const Ids& row : rows) {
-    expect_close(hidden.narrow(0, begin, static_cast<int64_t>(row.size())), alone(decoder, row),
-                 fmt::format("row of {}", row.size()));
+    const at::Tensor found = hidden.narrow(0, begin, static_cast<int64_t>(row.size()));
+    expect_close(found, alone(decoder, row), fmt::format("row of {}", row.size()));
+    // Mixtures too, whose experts read other tokens then.
+    EXPECT_TRUE(at::equal(found, decoder.hidden_states(batch_of({row})))) << "row of " << row.size();
     begin += static_cast<int64_t>(row.size());
   }
+  EXPECT_TRUE(decoder.rows_are_independent());
 
   RaggedBatch some = batch_of(rows);
   some.wanted = row_of({longest - 1, 2, longest + 5});

@@ -340,6 +340,33 @@ TEST_F(Mixture, KilledInTheMiddleOfABlockItResumesToTheSameBytes) {
   }
 }
 
+// An expert gets as many rows at a time as the router sends it of the tokens that are worked on. Settings say how many those were.
+class TokensAtATime : public Mixture, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(TokensAtATime, DoNotChangeABit) {
+  prepare(GetParam());
+  std::map<std::string, std::string> expected;
+  for (const int64_t tokens : {72, 1, 30}) {
+    SCOPED_TRACE(tokens);
+    options_.batch_tokens = tokens;
+    options_.output = folder_.path() / fmt::format("of{}", tokens);
+    quantize_model(options_, tokens_);
+    const auto found = test::folder_bytes(options_.output);
+    if (expected.empty()) expected = {found.begin(), found.end()};
+    ASSERT_EQ(found.size(), expected.size());
+    for (const auto& [name, bytes] : found) {
+      if (name == "quantization_metadata.json" || name == "README.md") continue;
+      EXPECT_TRUE(expected.at(name) == bytes) << name;
+    }
+  }
+  EXPECT_TRUE(models::Decoder::load(*source_, {}).rows_are_independent());
+  EXPECT_FALSE(models::Decoder::load(models::Checkpoint(options_.output), {}).rows_are_independent());
+}
+
+INSTANTIATE_TEST_SUITE_P(Mixtures, TokensAtATime,
+                         ::testing::Values("qwen3_moe", "qwen2_moe", "deepseek_v2", "gpt_oss", "granitemoe"),
+                         [](const auto& test) { return std::string(test.param); });
+
 // The sum over all tokens, by the outputs themselves: what rounding to nearest costs a linear of block 1 that sees the inputs of
 // the float model.
 class PropagateError : public Mixture, public ::testing::WithParamInterface<const char*> {};
