@@ -24,9 +24,9 @@ struct Cut {
   int64_t down;
   int64_t across;
 
-  Cut(int64_t all_rows, int64_t all_channels, int64_t wanted) {
+  Cut(int64_t all_rows, int64_t all_channels, int64_t in_features, int64_t wanted) {
     down = parts_of(all_rows, kFloatTileRows);
-    across = parts_of(all_channels, kFloatTileChannels);
+    across = in_features <= kFloatInputs ? 1 : parts_of(all_channels, kFloatTileChannels);
     // Each cut of the rows has the weights turned once more.
     const int64_t most_across = parts_of(all_channels, 2 * kTileChannels);
     while (down * across % wanted != 0 && down * across < 4 * wanted && across < most_across) ++across;
@@ -65,7 +65,7 @@ at::Tensor float_product(const at::Tensor& x, const at::Tensor& weight, Instruct
   const TileKernels& kernels = tile_kernels(set);
 
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-  const Cut cut(rows, channels, std::clamp(rows * channels * in_features / kGrainProducts, int64_t{1}, threads));
+  const Cut cut(rows, channels, in_features, std::clamp(rows * channels * in_features / kGrainProducts, int64_t{1}, threads));
   const int64_t grain = std::max<int64_t>(1, kGrainProducts / (cut.rows * cut.channels * in_features));
   at::parallel_for(0, cut.down * cut.across, grain, [&](int64_t begin, int64_t end) {
     float* scratch = scratch_of_thread();

@@ -22,6 +22,7 @@ struct Lanes256 {
   static constexpr int kValueSums = 4;
   static constexpr int kFloatRows = 6;
   static constexpr int kFloatVectors = 1;
+  static constexpr int kTurned = 4;
 
   static __m256i load_half_line(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
   static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T1); }
@@ -72,22 +73,23 @@ struct Lanes256 {
   static __m256 load_halves(const float* from, int64_t stride, int i) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + i * stride)), _mm_loadu_ps(from + (i + 4) * stride), 1);
   }
-  // 8 rows of 4 numbers.
-  static void transpose_part(const float* from, int64_t stride, float* to, int64_t to_stride) {
+  // Lane i of to[j] = from[i * stride + j].
+  static void turn_half(const float* from, int64_t stride, __m256 (&to)[4]) {
     const __m256 row[4] = {load_halves(from, stride, 0), load_halves(from, stride, 1), load_halves(from, stride, 2),
                            load_halves(from, stride, 3)};
     const __m256 low[2] = {_mm256_unpacklo_ps(row[0], row[1]), _mm256_unpacklo_ps(row[2], row[3])};
     const __m256 high[2] = {_mm256_unpackhi_ps(row[0], row[1]), _mm256_unpackhi_ps(row[2], row[3])};
-    _mm256_storeu_ps(to, _mm256_shuffle_ps(low[0], low[1], 0x44));
-    _mm256_storeu_ps(to + to_stride, _mm256_shuffle_ps(low[0], low[1], 0xee));
-    _mm256_storeu_ps(to + 2 * to_stride, _mm256_shuffle_ps(high[0], high[1], 0x44));
-    _mm256_storeu_ps(to + 3 * to_stride, _mm256_shuffle_ps(high[0], high[1], 0xee));
+    to[0] = _mm256_shuffle_ps(low[0], low[1], 0x44);
+    to[1] = _mm256_shuffle_ps(low[0], low[1], 0xee);
+    to[2] = _mm256_shuffle_ps(high[0], high[1], 0x44);
+    to[3] = _mm256_shuffle_ps(high[0], high[1], 0xee);
   }
-  static void transpose(const float* from, int64_t stride, float* to, int64_t to_stride) {
-    for (int64_t row = 0; row < 16; row += 8) {
-      for (int64_t column = 0; column < 16; column += 4)
-        transpose_part(from + row * stride + column, stride, to + column * to_stride + row, to_stride);
-    }
+  static void turn(const float* from, int64_t stride, Float (&to)[kTurned]) {
+    __m256 low[kTurned];
+    __m256 high[kTurned];
+    turn_half(from, stride, low);
+    turn_half(from + 8 * stride, stride, high);
+    for (int j = 0; j < kTurned; ++j) to[j] = {low[j], high[j]};
   }
 };
 

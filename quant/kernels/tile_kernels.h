@@ -21,8 +21,8 @@ inline constexpr int64_t kPrefetchGroups = 16;
 inline constexpr int64_t kFewRows = 4;      // most rows that few_rows takes
 inline constexpr int64_t kMaxHalfRows = 4;  // and half_rows
 inline constexpr int64_t kMaxQueries = 4;   // and find_logits
-// The largest tile that float_tile takes, the input channels that it works on at a time, and its scratch: together in the second
-// level cache.
+// The largest tile that float_tile takes (of more channels where there are at most kFloatInputs input channels, which it works on
+// at a time), and its scratch: together in the second level cache.
 inline constexpr int64_t kFloatTileRows = 240;
 inline constexpr int64_t kFloatTileChannels = 192;
 inline constexpr int64_t kFloatInputs = 256;
@@ -83,7 +83,7 @@ struct FloatTile {
   int64_t in_features = 0;
   const float* weight = nullptr;  // [channels, in_features], weight_stride apart
   int64_t weight_stride = 0;
-  int64_t channels = 0;  // at most kFloatTileChannels
+  int64_t channels = 0;  // at most kFloatTileChannels where in_features > kFloatInputs
   float* y = nullptr;    // [rows, channels], y_stride apart
   int64_t y_stride = 0;
 };

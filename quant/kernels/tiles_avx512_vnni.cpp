@@ -16,6 +16,7 @@ struct Avx512Vnni {
   static constexpr int kValueSums = 8;
   static constexpr int kFloatRows = 12;
   static constexpr int kFloatVectors = 2;
+  static constexpr int kTurned = 16;
 
   static void prefetch(const void* at) { _mm_prefetch(static_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T1); }
   static __m512i load_line(const uint8_t* from) { return _mm512_loadu_si512(from); }
@@ -52,27 +53,27 @@ struct Avx512Vnni {
     const __m512d right = _mm512_castps_pd(b);
     return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(left, right) : _mm512_unpacklo_pd(left, right));
   }
-  static void transpose(const float* from, int64_t stride, float* to, int64_t to_stride) {
-    __m512 turned[16];  // [4 i + j]: of the rows 4 i to 4 i + 3 the columns j, 4 + j, 8 + j, 12 + j
+  static void turn(const float* from, int64_t stride, Float (&to)[kTurned]) {
+    __m512 parts[16];  // [4 i + j]: of the rows 4 i to 4 i + 3 the columns j, 4 + j, 8 + j, 12 + j
     for (int i = 0; i < 4; ++i) {
       const __m512 row[4] = {load(from + 4 * i * stride), load(from + (4 * i + 1) * stride), load(from + (4 * i + 2) * stride),
                              load(from + (4 * i + 3) * stride)};
       const __m512 low[2] = {_mm512_unpacklo_ps(row[0], row[1]), _mm512_unpacklo_ps(row[2], row[3])};
       const __m512 high[2] = {_mm512_unpackhi_ps(row[0], row[1]), _mm512_unpackhi_ps(row[2], row[3])};
-      turned[4 * i] = pair(low[0], low[1], false);
-      turned[4 * i + 1] = pair(low[0], low[1], true);
-      turned[4 * i + 2] = pair(high[0], high[1], false);
-      turned[4 * i + 3] = pair(high[0], high[1], true);
+      parts[4 * i] = pair(low[0], low[1], false);
+      parts[4 * i + 1] = pair(low[0], low[1], true);
+      parts[4 * i + 2] = pair(high[0], high[1], false);
+      parts[4 * i + 3] = pair(high[0], high[1], true);
     }
     for (int j = 0; j < 4; ++j) {
-      const __m512 even[2] = {_mm512_shuffle_f32x4(turned[j], turned[4 + j], 0x88),
-                              _mm512_shuffle_f32x4(turned[8 + j], turned[12 + j], 0x88)};
-      const __m512 odd[2] = {_mm512_shuffle_f32x4(turned[j], turned[4 + j], 0xdd),
-                             _mm512_shuffle_f32x4(turned[8 + j], turned[12 + j], 0xdd)};
-      store(_mm512_shuffle_f32x4(even[0], even[1], 0x88), to + j * to_stride);
-      store(_mm512_shuffle_f32x4(odd[0], odd[1], 0x88), to + (4 + j) * to_stride);
-      store(_mm512_shuffle_f32x4(even[0], even[1], 0xdd), to + (8 + j) * to_stride);
-      store(_mm512_shuffle_f32x4(odd[0], odd[1], 0xdd), to + (12 + j) * to_stride);
+      const __m512 even[2] = {_mm512_shuffle_f32x4(parts[j], parts[4 + j], 0x88),
+                              _mm512_shuffle_f32x4(parts[8 + j], parts[12 + j], 0x88)};
+      const __m512 odd[2] = {_mm512_shuffle_f32x4(parts[j], parts[4 + j], 0xdd),
+                             _mm512_shuffle_f32x4(parts[8 + j], parts[12 + j], 0xdd)};
+      to[j] = _mm512_shuffle_f32x4(even[0], even[1], 0x88);
+      to[4 + j] = _mm512_shuffle_f32x4(odd[0], odd[1], 0x88);
+      to[8 + j] = _mm512_shuffle_f32x4(even[0], even[1], 0xdd);
+      to[12 + j] = _mm512_shuffle_f32x4(odd[0], odd[1], 0xdd);
     }
   }
 

@@ -21,6 +21,7 @@ struct Portable {
   static constexpr int kValueSums = 2;
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatVectors = 1;
+  static constexpr int kTurned = 4;
 
   template <typename Of>
   static Float each(Of of) {
@@ -74,9 +75,9 @@ struct Portable {
     return sum;
   }
 
-  static void transpose(const float* from, int64_t stride, float* to, int64_t to_stride) {
-    for (int64_t j = 0; j < kLanes; ++j) {
-      for (int64_t i = 0; i < kLanes; ++i) to[j * to_stride + i] = from[i * stride + j];
+  static void turn(const float* from, int64_t stride, Float (&to)[kTurned]) {
+    for (int64_t j = 0; j < kTurned; ++j) {
+      for (int64_t i = 0; i < kLanes; ++i) to[j].lane[i] = from[i * stride + j];
     }
   }
 

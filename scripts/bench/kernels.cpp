@@ -1,17 +1,21 @@
-// How near the products of quant/kernels come to what the machine can do: reading memory for few rows, float32 products for many.
-// Each line compares two measurements of this run. Usage: bench_kernels [THREADS [few|half|many]]
+// How near the products of quant/kernels come to what the machine can do: reading memory for few rows, float32 products for many;
+// and how float32 products compare with libtorch's. Each line compares measurements of this run.
+// Usage: bench_kernels [THREADS [few|half|many|float]]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "quant/kernels/float_product.h"
 #include "quant/kernels/half_product.h"
 #include "quant/kernels/integer_product.h"
 #include "quant/kernels/read_memory.h"
@@ -34,8 +38,9 @@ double best_seconds(int repeats, const std::function<void()>& work) {
 }
 
 struct Matrix {
-  int64_t out, in, group_size;
-  int levels;
+  int64_t out, in;
+  int64_t group_size = 128;
+  int levels = 16;
 };
 
 InterleavedWeight random_weight(const Matrix& m) {
@@ -110,6 +115,30 @@ void half_weights(at::ScalarType type, InstructionSet set) {
   }
 }
 
+using OneDnnLinear = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                                std::string_view attribute, c10::List<std::optional<at::Scalar>> scalars,
+                                std::optional<std::string_view> algorithm);
+
+void float_weights(const Matrix& m, InstructionSet set, int64_t rows) {
+  static const auto onednn = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "").typed<OneDnnLinear>();
+  const at::Tensor weight = at::randn({m.out, m.in});
+  const at::Tensor x = at::randn({rows, m.in});
+  const double operations = 2.0 * static_cast<double>(rows * m.out * m.in);
+  const int calls = std::max(1, static_cast<int>(2e8 / operations));
+  const auto rate = [&](const std::function<void()>& work) {
+    const double seconds = best_seconds(7, [&] {
+      for (int i = 0; i < calls; ++i) work();
+    });
+    return operations * calls / seconds / 1e9;
+  };
+  const double ours = rate([&] { float_product(x, weight, set); });
+  const double mkl = rate([&] { at::linear(x, weight); });
+  const double dnn =
+      rate([&] { onednn.call(x, weight, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt); });
+  fmt::print("  {:36} {:6.1f} GFLOP/s; MKL {:6.1f}: {:.2f} times, oneDNN {:6.1f}: {:.2f} times\n",
+             fmt::format("{} rows, {} x {} float32", rows, m.out, m.in), ours, mkl, ours / mkl, dnn, ours / dnn);
+}
+
 void run(std::string_view part) {
   const auto is_on = [&](std::string_view name) { return part.empty() || part == name; };
   at::manual_seed(1);
@@ -123,6 +152,12 @@ void run(std::string_view part) {
     if (is_on("half")) {
       half_weights(at::kHalf, set);
       half_weights(at::kBFloat16, set);
+    }
+    if (is_on("float")) {
+      for (const int64_t rows : {1, 8, 16, 32, 128, 1024}) float_weights({768, 256}, set, rows);
+      float_weights({256, 768}, set, 1024);
+      for (const int64_t rows : {1, 16, 512}) float_weights({3072, 1024}, set, rows);
+      float_weights({4096, 4096}, set, 2048);
     }
     if (is_on("many")) {
       for (const int64_t rows : {8, 64, 512}) many_rows({4096, 4096, 128, 16}, set, rows);
