@@ -128,7 +128,7 @@ std::optional<uint64_t> parse_bytes(std::string_view text) {
     const size_t power = std::string_view("kmgt").find(unit[0]);
     if (power == std::string_view::npos) return std::nullopt;
     const std::string rest = unit.substr(1);
-    if (rest != "" && rest != "b" && rest != "ib") return std::nullopt;
+    if (!rest.empty() && rest != "b" && rest != "ib") return std::nullopt;
     factor = std::pow(rest == "ib" ? 1024.0 : 1000.0, static_cast<double>(power + 1));
   }
   const double bytes = value * factor;

@@ -8,7 +8,7 @@ debian_packages=(
 )
 
 # What single tests need beside that; without them they are skipped.
-test_packages=(chromium clang-format-14)
+test_packages=(chromium clang-format-14 clang-19 clang-tidy-19 libomp-19-dev)
 
 # missing_packages NAME...: those of the names that are not installed, one a line.
 missing_packages() {
