@@ -5,7 +5,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
@@ -13,41 +12,32 @@
 
 #include "common/cancellation.h"
 #include "quant/fixed_parts.h"
-#include "quant/fixed_product.h"
-#include "quant/vector_loops.h"
+#include "quant/kernels/quadratic_form.h"
 
 namespace salient::quant {
 namespace {
 
 // Bounds the temporaries of a candidate also where the memory would allow more: larger slices are not faster.
 constexpr int64_t kClipRows = 2048;
-constexpr int64_t kParallelElements = 16384;  // that are worth a thread
-
-// The diagonal blocks of the Gram matrix: [groups, group, group].
-at::Tensor diagonal_blocks(const at::Tensor& gram, int64_t group) {
-  std::vector<at::Tensor> blocks;
-  for (int64_t begin = 0; begin < gram.size(0); begin += group) {
-    blocks.push_back(gram.narrow(0, begin, group).narrow(1, begin, group));
-  }
-  return at::stack(blocks);
-}
 
 // d^T G_g d for each group of each row, [rows, groups], of what `range` (null: the full one) leaves of the weight.
-at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options, const ClipRange* range,
-                          const at::Tensor& blocks) {
+at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options, const ClipRange* range, const at::Tensor& gram) {
   const int64_t rows = weight.size(0);
-  const int64_t groups = blocks.size(0);
-  const int64_t group = blocks.size(1);
+  const int64_t group = options.group_size;
+  const int64_t groups = weight.size(1) / group;
   const at::Tensor error = at::empty({groups, rows, group}, at::kFloat);
   write_quantization_error(weight, {}, options, range, error);
-  const at::Tensor products = product(error, blocks);
   at::Tensor result = at::empty({rows, groups}, at::kFloat);
-  const float* left = error.const_data_ptr<float>();
-  const float* right = products.const_data_ptr<float>();
-  float* to = result.mutable_data_ptr<float>();
-  at::parallel_for(0, groups * rows, std::max<int64_t>(1, kParallelElements / group), [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item)
-      to[item % rows * groups + item / rows] = static_cast<float>(dot(left + item * group, right + item * group, group));
+  QuadraticForms all{error.const_data_ptr<float>(),    group, rows, gram.const_data_ptr<float>(), gram.size(1), group,
+                     result.mutable_data_ptr<float>(), groups};
+  at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      QuadraticForms one = all;
+      one.errors += g * rows * group;
+      one.gram += g * group * (gram.size(1) + 1);  // its block on the diagonal
+      one.forms += g;
+      find_quadratic_forms(one);
+    }
   });
   return result;
 }
@@ -58,7 +48,7 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
                              const ClipSearchOptions& search) {
   const int64_t out = weight.size(0);
   const int64_t groups = weight.size(1) / options.group_size;
-  const at::Tensor blocks = diagonal_blocks(gram, options.group_size);
+  const at::Tensor known = gram.contiguous();
   ClipSearchResult result;
   result.range = {at::ones({out, groups}), at::ones({out, groups})};
   int64_t clipped = 0;
@@ -70,9 +60,9 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     const at::Tensor part = weight.narrow(0, begin, count);
     at::Tensor best_low = at::ones({count, groups});
     at::Tensor best_high = at::ones({count, groups});
-    at::Tensor best = error_by_group(part, options, nullptr, blocks);
+    at::Tensor best = error_by_group(part, options, nullptr, known);
     const auto try_range = [&](const ClipRange& candidate) {
-      const at::Tensor error = error_by_group(part, options, &candidate, blocks);
+      const at::Tensor error = error_by_group(part, options, &candidate, known);
       const at::Tensor better = error < best;
       best = at::where(better, error, best);
       best_low = at::where(better, candidate.low, best_low);

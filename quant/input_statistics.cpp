@@ -16,39 +16,13 @@
 
 #include "quant/fixed_parts.h"
 #include "quant/fixed_product.h"
+#include "quant/kernels/quadratic_form.h"
 #include "quant/vector_loops.h"
 
 namespace salient::quant {
 namespace {
-// Rows of the error matrix that one thread multiplies at a time.
-constexpr int64_t kErrorRows = 128;
-
-// The Gram matrix is symmetric: of its blocks only those on and above the diagonal are multiplied with an error, which saves up to
-// half of the work. Narrower blocks than this cost more in small products than they save.
-constexpr int64_t kLeastBlock = 128;
-constexpr int64_t kMostBlocks = 8;
-
 // Columns whose sums of magnitudes one thread adds up at a time.
 constexpr int64_t kStretch = 128;
-
-int64_t block_width(int64_t features) { return std::max(kLeastBlock, (features + kMostBlocks - 1) / kMostBlocks); }
-
-// d G d^T for each row d of `error`, [rows].
-at::Tensor quadratic_form(const at::Tensor& error, const at::Tensor& gram) {
-  const int64_t features = gram.size(0);
-  const int64_t width = block_width(features);
-  at::Tensor total;
-  for (int64_t begin = 0; begin < features; begin += width) {
-    const int64_t count = std::min(width, features - begin);
-    const at::Tensor left = error.narrow(1, begin, count);
-    at::Tensor product = at::mm(left, gram.narrow(0, begin, count).narrow(1, begin, features - begin));
-    // Blocks right of the diagonal stand for their mirror images, too.
-    if (begin + count < features) product.narrow(1, count, features - begin - count).mul_(2.0);
-    const at::Tensor part = product.mul_(error.narrow(1, begin, features - begin)).sum(1);
-    total = total.defined() ? total.add_(part) : part;
-  }
-  return total;
-}
 
 // Sum of |x| over the rows: float64 [features].
 at::Tensor magnitude_sum(const at::Tensor& rows) {
@@ -158,15 +132,9 @@ at::Tensor mean_abs(const InputStatistics& statistics) {
 }
 
 at::Tensor output_error_by_row(const at::Tensor& weight_error, const at::Tensor& gram, int64_t rows) {
-  at::Tensor errors;
-  if (weight_error.is_cpu()) {
-    errors = at::empty({weight_error.size(0)}, weight_error.options());
-    in_fixed_parts(weight_error.size(0), kErrorRows, [&](int64_t begin, int64_t end) {
-      errors.narrow(0, begin, end - begin).copy_(quadratic_form(weight_error.narrow(0, begin, end - begin), gram));
-    });
-  } else {
-    errors = quadratic_form(weight_error, gram);
-  }
+  const at::Tensor errors = weight_error.is_cpu() && weight_error.scalar_type() == at::kFloat
+                                ? quadratic_forms(weight_error, gram)
+                                : at::mm(weight_error, gram).mul_(weight_error).sum(1);
   return errors.div_(static_cast<double>(std::max<int64_t>(1, rows)));
 }
 

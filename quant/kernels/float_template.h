@@ -42,37 +42,68 @@ void turn_channels(const float* from, int64_t stride, int64_t channels, int64_t 
   }
 }
 
-// sums[r][c] (+)= sum over k of rows[r][k] * weights[k][c] for R rows and V vectors of channels.
+// What add_float_products does with the sums that it finds.
+struct FloatSums {
+  float* at;  // [rows][channels], stride apart
+  int64_t stride;
+  bool goes_on;  // begins with what is there instead of 0
+  bool adds;     // adds share times its sum to what is there instead of storing it
+  float share;
+};
+
+// Sums over k of rows[r][k] * weights[k][c], for R rows and V vectors of channels. weights: weight_stride apart.
 template <typename I, int R, int V>
-void add_float_products(const float* rows, const float* weights, int64_t inputs, bool first, float* sums, int64_t stride) {
+void add_float_products(const float* rows, const float* weights, int64_t weight_stride, int64_t inputs, const FloatSums& sums) {
   typename I::Float acc[R][V];
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) acc[r][v] = first ? I::no_floats() : I::load(sums + r * stride + v * kTileChannels);
+    for (int v = 0; v < V; ++v) acc[r][v] = sums.goes_on ? I::load(sums.at + r * sums.stride + v * kTileChannels) : I::no_floats();
   }
   for (int64_t k = 0; k < inputs; ++k) {
     typename I::Float weight[V];
-    for (int v = 0; v < V; ++v) weight[v] = I::load(weights + (k * V + v) * kTileChannels);
+    for (int v = 0; v < V; ++v) weight[v] = I::load(weights + k * weight_stride + v * kTileChannels);
     for (int r = 0; r < R; ++r) {
       const typename I::Float x = I::splat(rows[r * kFloatInputStride + k]);
       for (int v = 0; v < V; ++v) acc[r][v] = I::multiply_add(x, weight[v], acc[r][v]);
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) I::store(acc[r][v], sums + r * stride + v * kTileChannels);
+    for (int v = 0; v < V; ++v) {
+      float* const to = sums.at + r * sums.stride + v * kTileChannels;
+      I::store(sums.adds ? I::multiply_add(I::splat(sums.share), acc[r][v], I::load(to)) : acc[r][v], to);
+    }
   }
 }
 
 // The same for `count` rows, at most R.
 template <typename I, int R>
-void add_float_rows(int64_t count, const float* rows, const float* weights, int64_t inputs, bool first, float* sums,
-                    int64_t stride) {
-  if (count == R) return add_float_products<I, R, I::kFloatVectors>(rows, weights, inputs, first, sums, stride);
-  if constexpr (R > 1) add_float_rows<I, R - 1>(count, rows, weights, inputs, first, sums, stride);
+void add_float_rows(int64_t count, const float* rows, const float* weights, int64_t weight_stride, int64_t inputs,
+                    const FloatSums& sums) {
+  if (count == R) return add_float_products<I, R, I::kFloatVectors>(rows, weights, weight_stride, inputs, sums);
+  if constexpr (R > 1) add_float_rows<I, R - 1>(count, rows, weights, weight_stride, inputs, sums);
 }
 
 inline void copy_floats(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to, int64_t to_stride) {
   for (int64_t r = 0; r < rows; ++r)
     __builtin_memcpy(to + r * to_stride, from + r * from_stride, static_cast<uint64_t>(columns) * sizeof(float));
+}
+
+// to += share * from
+template <typename I>
+void add_floats(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float share, float* to, int64_t to_stride) {
+  const auto add = [&](const float* number, float* sum) {
+    I::store(I::multiply_add(I::splat(share), I::load(number), I::load(sum)), sum);
+  };
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* const numbers = from + r * from_stride;
+    float* const sums = to + r * to_stride;
+    int64_t c = 0;
+    for (; c + kTileChannels <= columns; c += kTileChannels) add(numbers + c, sums + c);
+    if (c == columns) continue;
+    float rest[kTileChannels] = {};
+    copy_floats(sums + c, 0, 1, columns - c, rest, 0);
+    add(numbers + c, rest);  // behind `numbers` more may be read: it has room for whole vectors
+    copy_floats(rest, 0, 1, columns - c, sums + c, 0);
+  }
 }
 
 // All of a tile of R rows: weights are turned in registers, which is faster where each is used R times alone.
@@ -87,8 +118,7 @@ void multiply_float_rows(const FloatTile& tile) {
     if (channels == kTileChannels) {
       const auto add = [&](int64_t first, const typename I::Float(&turned)[I::kTurned]) {
         for (int j = 0; j < I::kTurned; ++j) {
-          for (int r = 0; r < R; ++r)
-            acc[r] = I::multiply_add(I::splat(tile.x[r * tile.in_features + first + j]), turned[j], acc[r]);
+          for (int r = 0; r < R; ++r) acc[r] = I::multiply_add(I::splat(tile.x[r * tile.x_stride + first + j]), turned[j], acc[r]);
         }
       };
       k = turn_steps<I>(weight, tile.weight_stride, tile.in_features, add);
@@ -96,7 +126,7 @@ void multiply_float_rows(const FloatTile& tile) {
     float lanes[kTileChannels] = {};
     for (; k < tile.in_features; ++k) {
       for (int64_t i = 0; i < channels; ++i) lanes[i] = weight[i * tile.weight_stride + k];
-      for (int r = 0; r < R; ++r) acc[r] = I::multiply_add(I::splat(tile.x[r * tile.in_features + k]), I::load(lanes), acc[r]);
+      for (int r = 0; r < R; ++r) acc[r] = I::multiply_add(I::splat(tile.x[r * tile.x_stride + k]), I::load(lanes), acc[r]);
     }
     for (int r = 0; r < R; ++r) {
       I::store(acc[r], lanes);
@@ -112,9 +142,66 @@ void few_float_rows(const FloatTile& tile) {
   if constexpr (R > 1) few_float_rows<I, R - 1>(tile);
 }
 
+// [rows][inputs] of the tile's rows from input `begin` on, kFloatInputStride apart.
+template <typename I>
+void gather_rows(const FloatTile& tile, int64_t begin, int64_t inputs, float* to) {
+  if (!tile.x_turned) return copy_floats(tile.x + begin, tile.x_stride, tile.rows, inputs, to, kFloatInputStride);
+  const float* const from = tile.x + begin * tile.x_stride;
+  for (int64_t k = 0; k < inputs; k += kTileChannels) {
+    const int64_t count = inputs - k < kTileChannels ? inputs - k : kTileChannels;
+    turn_channels<I>(from + k * tile.x_stride, tile.x_stride, count, tile.rows, to + k, kFloatInputStride);
+  }
+}
+
+// [inputs][kPanel] of the tile's weights from input `begin` and channel c on. Channels that are not there are 0.
+template <typename I, int64_t kPanel>
+void gather_panel(const FloatTile& tile, int64_t c, int64_t begin, int64_t inputs, float* to) {
+  const int64_t channels = tile.channels - c < kPanel ? tile.channels - c : kPanel;
+  if (tile.weight_turned) {
+    const float* const from = tile.weight + begin * tile.weight_stride + c;
+    for (int64_t k = 0; k < inputs; ++k) {
+      const float* const row = from + k * tile.weight_stride;
+      for (int64_t v = 0; v < kPanel; v += kTileChannels) {
+        if (channels == kPanel) {
+          I::store(I::load(row + v), to + k * kPanel + v);
+        } else {
+          for (int64_t i = v; i < v + kTileChannels; ++i) to[k * kPanel + i] = i < channels ? row[i] : 0.0F;
+        }
+      }
+    }
+  } else {
+    for (int64_t v = 0; v < kPanel; v += kTileChannels) {
+      turn_channels<I>(tile.weight + (c + v) * tile.weight_stride + begin, tile.weight_stride, channels - v, inputs, to + v,
+                       kPanel);
+    }
+  }
+  if (tile.diagonal < 0) return;
+  for (int64_t v = 0; v < kPanel; ++v) {
+    const int64_t on = tile.diagonal + c + v - begin;
+    if (on >= 0 && on < inputs) to[on * kPanel + v] *= 0.5F;
+    for (int64_t k = on < 0 ? 0 : on + 1; k < inputs; ++k) to[k * kPanel + v] = 0;
+  }
+}
+
+// Asks for a share of the numbers that gather_panel will read: they lie in rows far from each other, which the processor does not
+// see coming.
+template <int64_t kPanel>
+void ask_for_panel(const FloatTile& tile, int64_t c, int64_t begin, int64_t inputs, int64_t share, int64_t shares) {
+  constexpr int64_t kLine = kLineBytes / 4;
+  const int64_t channels = tile.channels - c < kPanel ? tile.channels - c : kPanel;
+  const int64_t far = tile.weight_turned ? inputs : channels;
+  const int64_t lines = ((tile.weight_turned ? channels : inputs) + kLine - 1) / kLine;
+  const float* const from = tile.weight + (tile.weight_turned ? begin * tile.weight_stride + c : c * tile.weight_stride + begin);
+  const int64_t last = (share + 1) * far / shares;
+  for (int64_t i = share * far / shares; i < last; ++i) {
+    for (int64_t line = 0; line < lines; ++line) __builtin_prefetch(from + i * tile.weight_stride + line * kLine, 0, 2);
+  }
+}
+
 template <typename I>
 void float_tile(const FloatTile& tile, float* scratch) {
-  if (tile.rows <= kFewFloatRows) return few_float_rows<I, kFewFloatRows>(tile);
+  const bool plain = !tile.x_turned && !tile.weight_turned && !tile.adds && tile.diagonal < 0;
+  if (plain && tile.rows <= kFewFloatRows) return few_float_rows<I, kFewFloatRows>(tile);
   constexpr int64_t kPanel = I::kFloatVectors * kTileChannels;
   static_assert(kPanel * kFloatInputs <= kFloatPanelNumbers && kFloatTileChannels % kPanel == 0);
   float* const rows = scratch;                                    // [kFloatTileRows][kFloatInputStride]
@@ -123,23 +210,39 @@ void float_tile(const FloatTile& tile, float* scratch) {
   // Sums that are whole after one step go to where they belong, but for a panel that the channels do not fill.
   const bool one_step = tile.in_features <= kFloatInputs;
   const int64_t direct = one_step ? tile.channels / kPanel * kPanel : 0;
+  // Weights that few rows use need not be copied before.
+  const bool in_place = tile.weight_turned && tile.rows <= I::kFloatRows && tile.diagonal < 0;
   for (int64_t begin = 0; begin < tile.in_features; begin += kFloatInputs) {
     const int64_t inputs = tile.in_features - begin < kFloatInputs ? tile.in_features - begin : kFloatInputs;
-    copy_floats(tile.x + begin, tile.in_features, tile.rows, inputs, rows, kFloatInputStride);
+    gather_rows<I>(tile, begin, inputs, rows);
     for (int64_t c = 0; c < tile.channels; c += kPanel) {
-      for (int64_t v = 0; v < kPanel; v += kTileChannels) {
-        turn_channels<I>(tile.weight + (c + v) * tile.weight_stride + begin, tile.weight_stride, tile.channels - c - v, inputs,
-                         panel + v, kPanel);
-      }
-      float* const to = c < direct ? tile.y + c : sums + (c - direct);
-      const int64_t stride = c < direct ? tile.y_stride : kFloatSumStride;
-      for (int64_t r = 0; r < tile.rows; r += I::kFloatRows) {
+      int64_t used = inputs;  // below the diagonal nothing counts
+      if (tile.diagonal >= 0 && tile.diagonal + c + kPanel - begin < inputs) used = tile.diagonal + c + kPanel - begin;
+      if (used <= 0) continue;
+      const bool copied = !in_place || tile.channels - c < kPanel;
+      if (copied) gather_panel<I, kPanel>(tile, c, begin, used, panel);
+      const float* const weights = copied ? panel : tile.weight + begin * tile.weight_stride + c;
+      const bool is_direct = c < direct;
+      FloatSums to{is_direct ? tile.y + c : sums + (c - direct), is_direct ? tile.y_stride : kFloatSumStride, begin > 0,
+                   tile.adds && is_direct, tile.share};
+      for (int64_t r = 0; r < tile.rows; r += I::kFloatRows, to.at += I::kFloatRows * to.stride) {
+        if (c + kPanel < tile.channels)
+          ask_for_panel<kPanel>(tile, c + kPanel, begin, inputs, r / I::kFloatRows,
+                                (tile.rows + I::kFloatRows - 1) / I::kFloatRows);
+        if (tile.wanted == Triangle::kUpper && r >= c + kPanel) continue;
+        if (tile.wanted == Triangle::kLower && r + I::kFloatRows <= c) continue;
         const int64_t count = tile.rows - r < I::kFloatRows ? tile.rows - r : I::kFloatRows;
-        add_float_rows<I, I::kFloatRows>(count, rows + r * kFloatInputStride, panel, inputs, begin == 0, to + r * stride, stride);
+        add_float_rows<I, I::kFloatRows>(count, rows + r * kFloatInputStride, weights, copied ? kPanel : tile.weight_stride, used,
+                                         to);
       }
     }
   }
-  copy_floats(sums, kFloatSumStride, tile.rows, tile.channels - direct, tile.y + direct, tile.y_stride);
+  const int64_t rest = tile.channels - direct;
+  if (tile.adds) {
+    add_floats<I>(sums, kFloatSumStride, tile.rows, rest, tile.share, tile.y + direct, tile.y_stride);
+  } else {
+    copy_floats(sums, kFloatSumStride, tile.rows, rest, tile.y + direct, tile.y_stride);
+  }
 }
 
 }  // namespace

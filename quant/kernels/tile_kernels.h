@@ -76,15 +76,25 @@ struct CachedHead {
   int64_t scale_stride = 0;  // of a token; 0 = one for all
 };
 
-// A part of y = x W^T, all in float32.
+// Which entries of a square tile of a result are wanted; what becomes of the others is not defined.
+enum class Triangle : uint8_t { kWhole, kUpper, kLower };  // both with the diagonal
+
+// A part of a product in float32: y[r, c] = sum over k of x[r, k] * weight[c, k], or y[r, c] += share * that sum.
 struct FloatTile {
-  const float* x = nullptr;  // [rows, in_features]
-  int64_t rows = 0;          // at most kFloatTileRows
+  const float* x = nullptr;  // [rows, in_features], x_stride apart; x_turned: [in_features, rows]
+  int64_t x_stride = 0;
+  bool x_turned = false;
+  int64_t rows = 0;  // at most kFloatTileRows
   int64_t in_features = 0;
-  const float* weight = nullptr;  // [channels, in_features], weight_stride apart
+  const float* weight = nullptr;  // [channels, in_features], weight_stride apart; weight_turned: [in_features, channels]
   int64_t weight_stride = 0;
-  int64_t channels = 0;  // at most kFloatTileChannels where in_features > kFloatInputs
-  float* y = nullptr;    // [rows, channels], y_stride apart
+  bool weight_turned = false;
+  int64_t channels = 0;   // at most kFloatTileChannels where in_features > kFloatInputs
+  int64_t diagonal = -1;  // from 0 on: weight[c, k] counts for 0 where k > diagonal + c, and for half where they are equal
+  Triangle wanted = Triangle::kWhole;
+  bool adds = false;
+  float share = 1;
+  float* y = nullptr;  // [rows, channels], y_stride apart
   int64_t y_stride = 0;
 };
 
