@@ -19,10 +19,13 @@
 namespace salient::pipeline {
 namespace {
 
+// rows: what the output channels were multiplied by, undefined for nothing; goes back to the units of the original output.
+double total_error(const at::Tensor& by_row, const at::Tensor& rows) {
+  return quant::total(rows.defined() ? by_row * rows * rows : by_row);
+}
+
 double error_of(const at::Tensor& weight_error, const at::Tensor& gram, int64_t tokens, const at::Tensor& rows) {
-  at::Tensor by_row = quant::output_error_by_row(weight_error, gram, tokens);
-  if (rows.defined()) by_row = by_row * rows * rows;  // back to the units of the original output
-  return quant::total(by_row);
+  return total_error(quant::output_error_by_row(weight_error, gram, tokens), rows);
 }
 
 void store_bias(const models::LinearSpec& spec, models::FloatLinear& linear, at::ScalarType dtype, const TensorSink& sink) {
@@ -73,22 +76,27 @@ quant::InputStatistics without_input(const quant::InputStatistics& input, const 
   return rest;
 }
 
-// The linear's clip ranges, searched or those of options.search; undefined for none.
-quant::ClipRange find_clip(const at::Tensor& weight, const at::Tensor& gram, int64_t rows, const quant::AffineOptions& affine,
-                           const AwqOptions& options, LinearReport& report, const TensorSink& sink) {
-  quant::ClipRange range;
-  if (options.search != nullptr) {
-    const auto found = options.search->clips.find(report.name);
-    if (found == options.search->clips.end()) return {};
-    range = unpack_clip(found->second, weight);
-    report.clipped_share = (range.low < 1).logical_or(range.high < 1).to(at::kDouble).mean().item<double>();
+// The linear's clip ranges: searched, those of options.search, or none; and what rounding to nearest leaves without and with them.
+quant::ClipSearchResult find_clip(const at::Tensor& weight, const at::Tensor& gram, int64_t rows,
+                                  const quant::AffineOptions& affine, bool search, const AwqOptions& options,
+                                  const std::string& name, const TensorSink& sink) {
+  quant::ClipSearchResult result;
+  if (search && options.search == nullptr) {
+    result = quant::search_clip(weight, gram, rows, affine, options.clip_search);
   } else {
-    quant::ClipSearchResult found = quant::search_clip(weight, gram, rows, affine, options.clip_search);
-    report.clipped_share = found.clipped_share;
-    range = std::move(found.range);
+    const auto error_with = [&](const quant::ClipRange* range) {
+      return quant::output_error_by_row(quant::quantization_error(weight, {}, affine, range), gram, rows);
+    };
+    result.error_before = result.error_after = error_with(nullptr);
+    const bool known = options.clip && options.search != nullptr && options.search->clips.contains(name);
+    if (known) {
+      result.range = unpack_clip(options.search->clips.at(name), weight);
+      result.clipped_share = (result.range.low < 1).logical_or(result.range.high < 1).to(at::kDouble).mean().item<double>();
+      result.error_after = error_with(&result.range);
+    }
   }
-  if (sink.found != nullptr && report.clipped_share > 0) sink.found->clips[report.name] = pack_clip(range);
-  return range;
+  if (sink.found != nullptr && result.clipped_share > 0) sink.found->clips[name] = pack_clip(result.range);
+  return result;
 }
 
 struct RoundedLinear {
@@ -230,13 +238,13 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
       reports.push_back(std::move(report));
       continue;
     }
-    report.scaled_error = error_of(quant::quantization_error(weight, {}, affine), gram, input.rows, rows);
-    quant::ClipRange clip;
-    if (options.clip && (search || options.search != nullptr))
-      clip = find_clip(weight, gram, input.rows, affine, options, report, sink);
-    if (clip.low.defined())
-      report.clipped_error = error_of(quant::quantization_error(weight, {}, affine, &clip), gram, input.rows, rows);
-    weights.push_back({weight, affine, clip});
+    quant::ClipSearchResult clip = find_clip(weight, gram, input.rows, affine, search && options.clip, options, report.name, sink);
+    report.scaled_error = total_error(clip.error_before, rows);
+    report.clipped_share = clip.clipped_share;
+    if (clip.range.low.defined()) report.clipped_error = total_error(clip.error_after, rows);
+    weights.push_back({weight, affine, std::move(clip.range)});
+    // Rounding does not see the channels that stay in float (round_linears).
+    if (!salient.back().defined()) weights.back().nearest_error = std::move(clip.error_after);
     reports.push_back(std::move(report));
   }
   quant::RoundingOptions rounding = options.rounding;
@@ -249,6 +257,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
     const quant::RoundedWeight& result = rounded[i].weight;
     const at::Tensor& kept = salient[i];
     at::Tensor dense;
+    at::Tensor error;  // of each output channel, where that is known
     if (const auto type = ggml_type_of(options, name)) {
       blocks[i] = quant::with_ggml_codes(blocks[i], *type, result.weight.codes);
       dense = quant::dequantize_ggml(blocks[i], *type);
@@ -257,9 +266,11 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
                                             : weights[i].weight;
     } else {
       dense = quant::dequantize(result.weight);
+      error = result.error;
     }
     if (kept.defined()) dense = dense.index_copy(1, kept, job.linear->weight.index_select(1, kept));
-    report.error = error_of(dense - job.linear->weight, gram, input.rows, job.applied.rows);
+    if (kept.defined() || !error.defined()) error = quant::output_error_by_row(dense - job.linear->weight, gram, input.rows);
+    report.error = total_error(error, job.applied.rows);
     report.off_diagonal = rounded[i].off_diagonal;
     report.held_back_nearest = result.held_back_nearest;
     report.held_back_error = result.held_back_error;

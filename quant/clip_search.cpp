@@ -18,7 +18,7 @@ namespace salient::quant {
 namespace {
 
 // Bounds the temporaries of a candidate also where the memory would allow more: larger slices are not faster.
-constexpr int64_t kClipRows = 2048;
+constexpr int64_t kClipRows = 480;
 
 // d^T G_g d for each group of each row, [rows, groups], of what `range` (null: the full one) leaves of the weight.
 at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options, const ClipRange* range, const at::Tensor& gram) {
@@ -51,6 +51,8 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
   const at::Tensor known = gram.contiguous();
   ClipSearchResult result;
   result.range = {at::ones({out, groups}), at::ones({out, groups})};
+  result.error_before = at::empty({out}, at::kFloat);
+  result.error_after = at::empty({out}, at::kFloat);
   int64_t clipped = 0;
 
   const int64_t slice = std::min(kClipRows, rows_in_memory(search.max_chunk_memory, weight.size(1)));
@@ -87,8 +89,8 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     const at::Tensor one = at::ones({count, groups});
     result.range.low.narrow(0, begin, count).copy_(at::where(keep, best_low, one));
     result.range.high.narrow(0, begin, count).copy_(at::where(keep, best_high, one));
-    result.error_before += total(before);
-    result.error_after += total(at::where(after < before, after, before));
+    result.error_before.narrow(0, begin, count).copy_(before);
+    result.error_after.narrow(0, begin, count).copy_(at::where(after < before, after, before));
     clipped += (keep & ((best_low < 1.0) | (best_high < 1.0))).sum().item<int64_t>();
   }
   result.clipped_share = static_cast<double>(clipped) / static_cast<double>(out * groups);

@@ -18,8 +18,8 @@ struct ClipSearchOptions {
 
 struct ClipSearchResult {
   ClipRange range;           // for quantize_affine
-  double error_before = 0;   // tr(D G D^T) / rows with full ranges
-  double error_after = 0;    // with `range`; never larger
+  at::Tensor error_before;   // d G d^T / rows of each output channel with its full range: float32 [out]
+  at::Tensor error_after;    // with `range`; never larger
   double clipped_share = 0;  // share of groups whose range was shrunk
 };
 

@@ -48,7 +48,7 @@ QuantizedWeight compensate(const WeightToRound& weight, const Trusted& by, const
 WeightToRound evenly_spread_rows(const WeightToRound& weight) {
   const at::Tensor rows =
       at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kGramChoiceRows), at::kLong);
-  WeightToRound part{weight.weight.index_select(0, rows).contiguous(), weight.options, {}, {}};
+  WeightToRound part{weight.weight.index_select(0, rows).contiguous(), weight.options, {}};
   if (weight.range() != nullptr) part.clip = {weight.clip.low.index_select(0, rows), weight.clip.high.index_select(0, rows)};
   if (const QuantizedWeight& start = weight.start; start.codes.defined())
     part.start = {start.codes.index_select(0, rows), start.zeros.index_select(0, rows), start.scales.index_select(0, rows)};
@@ -92,13 +92,20 @@ double choose_factor(const std::vector<WeightToRound>& weights, const std::funct
 }
 
 // Takes the rows of `other` that have less error.
-void take_better_rows(QuantizedWeight& weight, const QuantizedWeight& other, const at::Tensor& target, const at::Tensor& gram) {
-  const at::Tensor before = output_error_by_row(dequantize(weight) - target, gram, 1);
-  const at::Tensor after = output_error_by_row(dequantize(other) - target, gram, 1);
-  const at::Tensor rows = (after < before).unsqueeze(1);
+void take_better_rows(RoundedWeight& rounded, const QuantizedWeight& other, const WeightToRound& target,
+                      const InputStatistics& statistics) {
+  const auto error_of = [&](const QuantizedWeight& weight) {
+    return output_error_by_row(dequantize(weight) - target.weight, statistics.gram, statistics.rows);
+  };
+  QuantizedWeight& weight = rounded.weight;
+  const at::Tensor before = target.nearest_error.defined() ? target.nearest_error : error_of(weight);
+  const at::Tensor after = error_of(other);
+  const at::Tensor better = after < before;
+  const at::Tensor rows = better.unsqueeze(1);
   weight.codes = at::where(rows, other.codes, weight.codes);
   weight.zeros = at::where(rows, other.zeros, weight.zeros);
   weight.scales = at::where(rows, other.scales, weight.scales);
+  rounded.error = at::where(better, after, before);
 }
 
 }  // namespace
@@ -118,12 +125,13 @@ InputStatistics divided(InputStatistics statistics, const at::Tensor& columns) {
 RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const InputStatistics& statistics,
                              const RoundingOptions& options) {
   RoundedWeights result;
-  for (const WeightToRound& weight : weights) result.weights.push_back({nearest(weight), -1, -1});
+  for (const WeightToRound& weight : weights) result.weights.push_back({nearest(weight), -1, -1, weight.nearest_error});
   if (options.kind == RoundingKind::kNearest || statistics.rows == 0) return result;
   const at::Tensor& gram = statistics.gram;
   if (options.kind == RoundingKind::kAdaround) {
     for (size_t i = 0; i < weights.size(); ++i) {
       result.weights[i].weight = round_adaptively(result.weights[i].weight, weights[i].weight, gram, weights[i].options);
+      result.weights[i].error = at::Tensor();
     }
     return result;
   }
@@ -136,7 +144,7 @@ RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const In
   const Trusted by = trust(result.off_diagonal == 1.0 ? gram : gram.clone(), result.off_diagonal, options);
   result.damping = by.factor.damping;
   for (size_t i = 0; i < weights.size(); ++i)
-    take_better_rows(result.weights[i].weight, compensate(weights[i], by, options), weights[i].weight, gram);
+    take_better_rows(result.weights[i], compensate(weights[i], by, options), weights[i], statistics);
   return result;
 }
 

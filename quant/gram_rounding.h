@@ -25,6 +25,8 @@ struct WeightToRound {
   // Rounded already by a format's own quantizer, whose scales and zero points are kept; undefined tensors = quantize_affine(weight,
   // options, clip).
   QuantizedWeight start = {};
+  // What rounding it to nearest leaves of each output channel, where that is known already (output_error_by_row): float32 [out].
+  at::Tensor nearest_error = {};
 
   const ClipRange* range() const { return clip.low.defined() ? &clip : nullptr; }
 };
@@ -34,6 +36,7 @@ struct RoundedWeight {
   double held_back_nearest =
       -1;  // error for each held-back row, summed over the output channels, rounded to nearest; -1 when none were held back
   double held_back_error = -1;  // the same with the factor chosen, from the other rows alone
+  at::Tensor error = {};        // of each output channel, as WeightToRound::nearest_error; undefined where nobody had to know
 };
 
 struct RoundedWeights {

@@ -49,7 +49,7 @@ void find_quadratic_forms(const QuadraticForms& of, InstructionSet set) {
   }
 }
 
-at::Tensor quadratic_forms(const at::Tensor& errors, const at::Tensor& gram) {
+at::Tensor quadratic_forms(const at::Tensor& errors, const at::Tensor& gram, InstructionSet set) {
   const at::Tensor d = errors.contiguous();
   const at::Tensor g = gram.contiguous();
   const at::Tensor result = at::empty({d.size(0)}, d.options());
@@ -64,7 +64,7 @@ at::Tensor quadratic_forms(const at::Tensor& errors, const at::Tensor& gram) {
       part.errors += i * share * all.error_stride;
       part.rows = std::min(share, all.rows - i * share);
       part.forms += i * share;
-      find_quadratic_forms(part);
+      find_quadratic_forms(part, set);
     }
   });
   return result;

@@ -26,6 +26,6 @@ void find_quadratic_forms(const QuadraticForms& of, InstructionSet set = best_in
 
 // The same in all threads. errors: float32 [rows, features]; gram: float32 [features, features], both on the CPU. Returns float32
 // [rows].
-at::Tensor quadratic_forms(const at::Tensor& errors, const at::Tensor& gram);
+at::Tensor quadratic_forms(const at::Tensor& errors, const at::Tensor& gram, InstructionSet set = best_instruction_set());
 
 }  // namespace salient::quant

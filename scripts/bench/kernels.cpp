@@ -1,6 +1,6 @@
 // How near the products of quant/kernels come to what the machine can do: reading memory for few rows, float32 products for many;
 // and how float32 products compare with libtorch's. Each line compares measurements of this run.
-// Usage: bench_kernels [THREADS [few|half|many|float]]
+// Usage: bench_kernels [THREADS [few|half|many|float|forms]]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -18,6 +18,7 @@
 #include "quant/kernels/float_product.h"
 #include "quant/kernels/half_product.h"
 #include "quant/kernels/integer_product.h"
+#include "quant/kernels/quadratic_form.h"
 #include "quant/kernels/read_memory.h"
 
 namespace salient::quant {
@@ -139,6 +140,25 @@ void float_weights(const Matrix& m, InstructionSet set, int64_t rows) {
              fmt::format("{} rows, {} x {} float32", rows, m.out, m.in), ours, mkl, ours / mkl, dnn, ours / dnn);
 }
 
+// Errors of `rows` output channels by a Gram matrix: half of what libtorch's product, multiplication and sum work. Both rates count
+// that half.
+void forms(int64_t rows, int64_t features, InstructionSet set) {
+  const at::Tensor errors = at::randn({rows, features});
+  const at::Tensor gram = at::randn({features, features});
+  const double operations = static_cast<double>(rows * features) * static_cast<double>(features + 1);
+  const int calls = std::max(1, static_cast<int>(2e8 / operations));
+  const auto rate = [&](const std::function<void()>& work) {
+    const double seconds = best_seconds(7, [&] {
+      for (int i = 0; i < calls; ++i) work();
+    });
+    return operations * calls / seconds / 1e9;
+  };
+  const double ours = rate([&] { quadratic_forms(errors, gram, set); });
+  const double torch = rate([&] { at::mm(errors, gram).mul_(errors).sum(1); });
+  fmt::print("  {:36} {:6.1f} GFLOP/s; libtorch {:6.1f}: {:.2f} times\n", fmt::format("{} rows, forms of {}", rows, features), ours,
+             torch, ours / torch);
+}
+
 void run(std::string_view part) {
   const auto is_on = [&](std::string_view name) { return part.empty() || part == name; };
   at::manual_seed(1);
@@ -158,6 +178,11 @@ void run(std::string_view part) {
       float_weights({256, 768}, set, 1024);
       for (const int64_t rows : {1, 16, 512}) float_weights({3072, 1024}, set, rows);
       float_weights({4096, 4096}, set, 2048);
+    }
+    if (is_on("forms")) {
+      for (const auto& [rows, features] :
+           {std::pair<int64_t, int64_t>{1024, 64}, {1024, 128}, {64, 1024}, {1024, 1024}, {1024, 3072}})
+        forms(rows, features, set);
     }
     if (is_on("many")) {
       for (const int64_t rows : {8, 64, 512}) many_rows({4096, 4096, 128, 16}, set, rows);

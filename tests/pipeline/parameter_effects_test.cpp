@@ -18,6 +18,7 @@
 #include "pipeline/recipe.h"
 #include "pipeline/search_file.h"
 #include "quant/clip_search.h"
+#include "quant/fixed_parts.h"
 #include "support/demo_job.h"
 #include "support/parameter_effect.h"
 #include "support/tiny_quantization.h"
@@ -446,7 +447,7 @@ void check_max_chunk_memory() {
     test::CountingAllocator& counter = test::CountingAllocator::install();
     counter.reset_peak();
     const size_t before = counter.live();
-    const double error = quant::search_clip(weight, gram, 256, {3, 32, true}, awq.clip_search).error_after;
+    const double error = quant::total(quant::search_clip(weight, gram, 256, {3, 32, true}, awq.clip_search).error_after);
     return std::pair(error, counter.peak() - before);
   };
   const auto [whole_error, whole_peak] = search("1GiB");

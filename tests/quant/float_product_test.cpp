@@ -9,6 +9,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -124,6 +125,79 @@ TEST(FloatProduct, OfNothingIsZeroOrEmpty) {
   EXPECT_TRUE(at::equal(float_product(at::empty({2, 0}), at::empty({3, 0})), at::ones({2, 3}) * 0));
   EXPECT_EQ(float_product(at::empty({0, 4}), at::ones({3, 4})).sizes(), (std::vector<int64_t>{0, 3}));
   EXPECT_EQ(float_product(at::ones({2, 4}), at::empty({0, 4})).sizes(), (std::vector<int64_t>{2, 0}));
+}
+
+// Rows or columns of each that lie together, and edges of tiles, panels and steps.
+TEST(FloatProduct, MultipliesMatricesHoweverTheyLie) {
+  const auto turned = [](const at::Tensor& x) { return x.t().contiguous().t(); };
+  for (const InstructionSet set : available_instruction_sets()) {
+    for (const auto& [m, k, n] :
+         {std::array<int64_t, 3>{1, 1, 1}, {3, 40, 64}, {12, 300, 33}, {13, 17, 200}, {250, 256, 32}, {40, 530, 193}}) {
+      const at::Tensor a = test::random_matrix(m, k, 11);
+      const at::Tensor b = test::random_matrix(k, n, 12);
+      const at::Tensor expected = products_in_order(a, b.t(), is_fused(set));
+      for (const at::Tensor& left : {a, turned(a)}) {
+        for (const at::Tensor& right : {b, turned(b)}) {
+          for (const bool columns : {false, true}) {
+            SCOPED_TRACE(testing::Message() << name(set) << " " << m << " x " << k << " x " << n << " " << columns);
+            const at::Tensor to = columns ? at::empty({n, m}).t() : at::empty({m, n});
+            multiply_floats(to, left, right, {}, set);
+            EXPECT_TRUE(same_bits(to, expected));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(FloatProduct, AddsAShareOfTheWholeSum) {
+  for (const InstructionSet set : available_instruction_sets()) {
+    for (const auto& [m, k, n] : {std::array<int64_t, 3>{5, 40, 70}, {30, 300, 40}}) {
+      const at::Tensor a = test::random_matrix(m, k, 13);
+      const at::Tensor b = test::random_matrix(k, n, 14);
+      const at::Tensor begin = test::random_matrix(m, n, 15);
+      const at::Tensor products = products_in_order(a, b.t(), is_fused(set));
+      for (const float share : {1.0F, -1.0F, 0.3F}) {
+        const at::Tensor to = begin.clone();
+        multiply_floats(to, a, b, {true, share}, set);
+        for (int64_t i = 0; i < m * n; ++i) {
+          const float product = products.const_data_ptr<float>()[i];
+          const volatile float apart = share * product;  // never contracted
+          const float before = begin.const_data_ptr<float>()[i];
+          const float expected = is_fused(set) ? std::fma(share, product, before) : before + apart;
+          ASSERT_EQ(to.const_data_ptr<float>()[i], expected) << name(set) << " " << i << ", share " << share;
+        }
+      }
+    }
+  }
+}
+
+TEST(FloatProduct, MakesTheWantedTriangle) {
+  for (const InstructionSet set : available_instruction_sets()) {
+    for (const int64_t n : {1, 20, 33, 192}) {
+      const at::Tensor a = test::random_matrix(n, 70, 16);
+      const at::Tensor whole = products_in_order(a, a, is_fused(set));
+      for (const bool columns : {false, true}) {
+        const at::Tensor to = columns ? at::empty({n, n}).t() : at::empty({n, n});
+        multiply_floats(to, a, a.t(), {.wanted = Triangle::kUpper}, set);
+        EXPECT_TRUE(same_bits(to.triu(), whole.triu())) << name(set) << " " << n;
+        multiply_floats(to, a, a.t(), {.wanted = Triangle::kLower}, set);
+        EXPECT_TRUE(same_bits(to.tril(), whole.tril())) << name(set) << " " << n;
+      }
+    }
+  }
+}
+
+TEST(FloatProduct, RefusesWhatDoesNotFit) {
+  const auto message = [](const at::Tensor& to, const at::Tensor& a, const at::Tensor& b, Triangle wanted) {
+    return salient::test::message_of([&] { multiply_floats(to, a, b, {.wanted = wanted}); }, ErrorKind::kInternal);
+  };
+  using ::testing::HasSubstr;
+  EXPECT_THAT(message(at::empty({2, 3}), at::ones({2, 4}), at::ones({5, 3}), Triangle::kWhole),
+              HasSubstr("[2, 4] x [5, 3] into [2, 3]"));
+  EXPECT_THAT(message(at::empty({4, 6}).slice(1, 0, 6, 2), at::ones({4, 4}), at::ones({4, 3}), Triangle::kWhole),
+              HasSubstr("strides are 6, 2"));
+  EXPECT_THAT(message(at::empty({200, 200}), at::ones({200, 1}), at::ones({1, 200}), Triangle::kUpper), HasSubstr("at most 192"));
 }
 
 TEST(FloatProduct, RefusesOtherTypes) {

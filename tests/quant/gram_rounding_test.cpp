@@ -154,7 +154,7 @@ TEST(GramRoundingErrors, AgreeWithFloat64) {
     const RoundedWeights rounded = round_weights(weights, statistics, by_gram({}));
     ASSERT_EQ(rounded.weights.size(), 2u);
     for (size_t i = 0; i < 2; ++i) {
-      const auto& [weight, options, clip, start] = weights[i];
+      const auto& [weight, options, clip, start, known] = weights[i];
       const double nearest = error_on(held, quantize_affine(weight, options), weight);
       EXPECT_NEAR(rounded.weights[i].held_back_nearest, nearest, 1e-4 * nearest);
       ASSERT_GT(rounded.off_diagonal, 0.0);
