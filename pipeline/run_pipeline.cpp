@@ -269,19 +269,20 @@ Json stored_source_hashes(Store& store, const fs::path& model_folder) {
 }
 
 void check_retention(const eval::Evaluation& evaluation, double most) {
+  std::vector<std::string> missed;
   for (const eval::TaskResult& task : evaluation.model.tasks) {
     for (const eval::MetricResult& metric : task.metrics) {
       const std::optional<double> lost = lost_share(metric);
       if (!lost || *lost <= most) continue;
-      throw Error(
-          ErrorKind::kCheckFailed,
-          fmt::format(
-              "{} {}: {:.4f} against {:.4f} of the base, {:.1f} % of it lost; evaluation.max_retention_loss allows {:.1f} %",
-              task.task, metric.metric, metric.value.value, metric.base->base_value, 100 * *lost, 100 * most))
-          .with_code("ACCURACY_DEGRADATION")
-          .with_hint("try a smaller quantization.group_size or more calibration.samples; the artifact and all results are kept");
+      missed.push_back(fmt::format("{} {}: {:.4f} against {:.4f} of the base, {:.1f} % of it lost", task.task, metric.metric,
+                                   metric.value.value, metric.base->base_value, 100 * *lost));
     }
   }
+  if (missed.empty()) return;
+  throw Error(ErrorKind::kCheckFailed,
+              fmt::format("{}; evaluation.max_retention_loss allows {:.1f} %", fmt::join(missed, "; "), 100 * most))
+      .with_code("ACCURACY_DEGRADATION")
+      .with_hint("try a smaller quantization.group_size or more calibration.samples; the artifact and all results are kept");
 }
 
 RunPlan plan_run(const RunConfig& config, const RunObserver& observer) {

@@ -52,8 +52,17 @@ SALIENT_CLONES void multiply(const float* a, const float* b, int64_t n, float* o
   for (int64_t i = 0; i < n; ++i) out[i] = a[i] * b[i];
 }
 
-SALIENT_CLONES void subtract_dequantized(const float* codes, const float* w, int64_t n, float scale, float zero, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = (codes[i] - zero) * scale - w[i];
+// What rounding leaves of each weight: the same code, times its scale, less the weight.
+SALIENT_CLONES void find_rounding_error(const float* w, int64_t n, float inverse_scale, float scale, float zero, float levels,
+                                        float* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    float scaled = w[i] * inverse_scale;
+    scaled = scaled > 1e6f ? 1e6f : (scaled < -1e6f ? -1e6f : scaled);
+    float code = (scaled + kRound) - kRound + zero;
+    code = code > 0.0f ? code : 0.0f;
+    code = code > levels ? levels : code;
+    out[i] = (code - zero) * scale - w[i];
+  }
 }
 
 SALIENT_CLONES void divide_in_place(float* a, const float* b, int64_t n) {
@@ -93,22 +102,23 @@ void check_shapes(const at::Tensor& weight, const AffineOptions& options) {
   }
 }
 
-// Calls visit(row, group, scaled weights of the group, parameters, codes as floats).
+// Calls visit(row, group, scaled weights of the group, parameters, scratch of a group's size).
 template <typename Visit>
 void for_each_group(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip,
-                    Visit visit) {
+                    const GroupRanges* ranges, Visit visit) {
   const int64_t rows = weight.size(0);
   const int64_t columns = weight.size(1);
   const int64_t group = options.group_size;
   const int64_t groups = columns / group;
-  const float levels = static_cast<float>((1 << options.bits) - 1);
   const float* w = weight.const_data_ptr<float>();
+  const float* known_low = ranges != nullptr ? ranges->low.const_data_ptr<float>() : nullptr;
+  const float* known_high = ranges != nullptr ? ranges->high.const_data_ptr<float>() : nullptr;
   const float* scale_in = s.defined() ? s.const_data_ptr<float>() : nullptr;
   const float* clip_low = clip != nullptr ? clip->low.const_data_ptr<float>() : nullptr;
   const float* clip_high = clip != nullptr ? clip->high.const_data_ptr<float>() : nullptr;
   at::parallel_for(0, rows, std::max<int64_t>(1, kParallelElements / columns), [&](int64_t begin, int64_t end) {
     std::vector<float> scaled(static_cast<size_t>(group));
-    std::vector<float> codes(static_cast<size_t>(group));
+    std::vector<float> scratch(static_cast<size_t>(group));
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t g = 0; g < groups; ++g) {
         const float* source = w + row * columns + g * group;
@@ -117,18 +127,19 @@ void for_each_group(const at::Tensor& weight, const at::Tensor& s, const AffineO
           multiply(source, scale_in + g * group, group, scaled.data());
           values = scaled.data();
         }
-        GroupRange range = find_range(values, group);
+        const int64_t at = row * groups + g;
+        GroupRange range = known_low != nullptr ? GroupRange{known_low[at], known_high[at]} : find_range(values, group);
         if (clip_low != nullptr) {
-          range.low *= clip_low[row * groups + g];
-          range.high *= clip_high[row * groups + g];
+          range.low *= clip_low[at];
+          range.high *= clip_high[at];
         }
-        const GroupParameters parameters = choose_parameters(range, options);
-        round_to_codes(values, group, 1.0f / parameters.scale, parameters.zero, levels, codes.data());
-        visit(row, g, values, parameters, codes.data());
+        visit(row, g, values, choose_parameters(range, options), scratch.data());
       }
     }
   });
 }
+
+float levels_of(const AffineOptions& options) { return static_cast<float>((1 << options.bits) - 1); }
 
 }  // namespace
 
@@ -149,8 +160,9 @@ QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& o
   auto* codes = result.codes.data_ptr<uint8_t>();
   auto* zeros = result.zeros.data_ptr<uint8_t>();
   auto* scales = result.scales.data_ptr<float>();
-  for_each_group(weight, {}, options, clip,
-                 [&](int64_t row, int64_t g, const float*, GroupParameters parameters, const float* found) {
+  for_each_group(weight, {}, options, clip, nullptr,
+                 [&](int64_t row, int64_t g, const float* values, GroupParameters parameters, float* found) {
+                   round_to_codes(values, options.group_size, 1.0f / parameters.scale, parameters.zero, levels_of(options), found);
                    to_bytes(found, options.group_size, codes + row * columns + g * options.group_size);
                    zeros[row * groups + g] = static_cast<uint8_t>(parameters.zero);
                    scales[row * groups + g] = parameters.scale;
@@ -188,8 +200,26 @@ at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, con
   return result;
 }
 
+GroupRanges group_ranges(const at::Tensor& weight, int64_t group_size) {
+  const at::Tensor all = weight.contiguous();
+  const int64_t groups = all.numel() / group_size;
+  GroupRanges result{at::empty({all.size(0), all.size(1) / group_size}, at::kFloat),
+                     at::empty({all.size(0), all.size(1) / group_size}, at::kFloat)};
+  const auto* w = all.const_data_ptr<float>();
+  auto* low = result.low.data_ptr<float>();
+  auto* high = result.high.data_ptr<float>();
+  at::parallel_for(0, groups, std::max<int64_t>(1, kParallelElements / group_size), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const GroupRange range = find_range(w + i * group_size, group_size);
+      low[i] = range.low;
+      high[i] = range.high;
+    }
+  });
+  return result;
+}
+
 void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip,
-                              const at::Tensor& error) {
+                              const at::Tensor& error, const GroupRanges* ranges) {
   check_shapes(weight, options);
   const int64_t columns = weight.size(1);
   auto* out = error.data_ptr<float>();
@@ -197,10 +227,11 @@ void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, con
   const int64_t row_stride = by_group ? options.group_size : columns;
   const int64_t group_stride = by_group ? weight.size(0) * options.group_size : options.group_size;
   const float* s_data = s.defined() ? s.const_data_ptr<float>() : nullptr;
-  for_each_group(weight, s, options, clip,
-                 [&](int64_t row, int64_t g, const float* values, GroupParameters parameters, const float* codes) {
+  for_each_group(weight, s, options, clip, ranges,
+                 [&](int64_t row, int64_t g, const float* values, GroupParameters parameters, float*) {
                    float* at = out + row * row_stride + g * group_stride;
-                   subtract_dequantized(codes, values, options.group_size, parameters.scale, parameters.zero, at);
+                   find_rounding_error(values, options.group_size, 1.0f / parameters.scale, parameters.scale, parameters.zero,
+                                       levels_of(options), at);
                    if (s_data != nullptr) divide_in_place(at, s_data + g * options.group_size, options.group_size);
                  });
 }

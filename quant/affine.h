@@ -42,9 +42,19 @@ at::Tensor dequantize(const QuantizedWeight& quantized);
 at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options,
                               const ClipRange* clip = nullptr);
 
-// The same, written to `error`: contiguous float32 of the weight's shape, or [groups, out_features, group_size].
+// The extremes of each group, 0 where all its weights lie on the other side.
+struct GroupRanges {
+  at::Tensor low;   // float32 [out_features, groups], <= 0
+  at::Tensor high;  // the same, >= 0
+};
+
+// weight: float32 [out_features, in_features].
+GroupRanges group_ranges(const at::Tensor& weight, int64_t group_size);
+
+// The same as quantization_error, written to `error`: contiguous float32 of the weight's shape, or [groups, out_features,
+// group_size]. ranges: group_ranges of weight * s where they are known; null = they are looked for.
 void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip,
-                              const at::Tensor& error);
+                              const at::Tensor& error, const GroupRanges* ranges = nullptr);
 
 // The scale as it is stored in float16 or bfloat16: the nearest, between 2^-24 and 65504. Below 2^-14 fp16 loses bits but still
 // works; zero would not.

@@ -13,7 +13,7 @@ namespace salient::quant {
 namespace {
 constexpr int64_t kFactoredColumns = 128;  // that are factorized at a time
 constexpr int64_t kUpdateColumns = 256;    // after which what is right of them is brought up to date
-constexpr int64_t kSolvedRows = 96;        // below them that are solved for at a time
+constexpr int64_t kSolvedRows = 32;        // below them that are solved for at a time
 
 // The columns [begin, begin + count), brought up to date before, of all rows from `begin` on.
 bool factorize_columns(const at::Tensor& matrix, int64_t begin, int64_t count) {

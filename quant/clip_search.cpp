@@ -17,16 +17,17 @@
 namespace salient::quant {
 namespace {
 
-// Bounds the temporaries of a candidate also where the memory would allow more: larger slices are not faster.
+// Bounds the temporaries of a candidate also where the memory would allow more: larger slices are not faster, they leave the cache.
 constexpr int64_t kClipRows = 480;
 
-// d^T G_g d for each group of each row, [rows, groups], of what `range` (null: the full one) leaves of the weight.
-at::Tensor error_by_group(const at::Tensor& weight, const AffineOptions& options, const ClipRange* range, const at::Tensor& gram) {
+// d^T G_g d for each group of each row, [rows, groups], of what `range` (null: the full one) leaves of the weight. error: scratch
+// [groups, rows, group].
+at::Tensor error_by_group(const at::Tensor& weight, const GroupRanges& full, const AffineOptions& options, const ClipRange* range,
+                          const at::Tensor& gram, const at::Tensor& error) {
   const int64_t rows = weight.size(0);
   const int64_t group = options.group_size;
   const int64_t groups = weight.size(1) / group;
-  const at::Tensor error = at::empty({groups, rows, group}, at::kFloat);
-  write_quantization_error(weight, {}, options, range, error);
+  write_quantization_error(weight, {}, options, range, error, &full);
   at::Tensor result = at::empty({rows, groups}, at::kFloat);
   QuadraticForms all{error.const_data_ptr<float>(),    group, rows, gram.const_data_ptr<float>(), gram.size(1), group,
                      result.mutable_data_ptr<float>(), groups};
@@ -62,9 +63,11 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     const at::Tensor part = weight.narrow(0, begin, count);
     at::Tensor best_low = at::ones({count, groups});
     at::Tensor best_high = at::ones({count, groups});
-    at::Tensor best = error_by_group(part, options, nullptr, known);
+    const GroupRanges full = group_ranges(part, options.group_size);
+    const at::Tensor scratch = at::empty({groups, count, options.group_size}, at::kFloat);
+    at::Tensor best = error_by_group(part, full, options, nullptr, known, scratch);
     const auto try_range = [&](const ClipRange& candidate) {
-      const at::Tensor error = error_by_group(part, options, &candidate, known);
+      const at::Tensor error = error_by_group(part, full, options, &candidate, known, scratch);
       const at::Tensor better = error < best;
       best = at::where(better, error, best);
       best_low = at::where(better, candidate.low, best_low);

@@ -53,13 +53,22 @@ void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::
     place[static_cast<size_t>(i)] = order.defined() ? order.const_data_ptr<int64_t>()[n - 1 - i] : n - 1 - i;
   const float* from = gram.const_data_ptr<float>();
   auto* out = to.data_ptr<float>();
-  // A line of cache of the result's columns at a time: both sides are read and written along their rows.
-  at::parallel_for(0, (n + kLine - 1) / kLine, 1, [&](int64_t first, int64_t last) {
-    for (int64_t begin = first * kLine; begin < std::min(n, last * kLine); begin += kLine) {
+  // A line of cache of the result's columns at a time: rows are read one by one, and what of them is wanted is written as whole
+  // lines.
+  const int64_t lines = (n + kLine - 1) / kLine;
+  at::parallel_for(0, lines, 1, [&](int64_t first, int64_t last) {
+    std::vector<float> rows(static_cast<size_t>(kLine * n));
+    for (int64_t at = first; at < last; ++at) {
+      // Short and long ones by turns: every thread gets as much to do.
+      const int64_t begin = (at % 2 == 0 ? at / 2 : lines - 1 - at / 2) * kLine;
       const int64_t end = std::min(n, begin + kLine);
-      for (int64_t i = begin; i < n; ++i) {
+      for (int64_t i = begin; i < end; ++i) {
         const float* row = from + place[static_cast<size_t>(i)] * n;
-        for (int64_t j = begin; j < std::min(end, i + 1); ++j) out[j * n + i] = row[place[static_cast<size_t>(j)]];
+        float* wanted = rows.data() + (i - begin) * n;
+        for (int64_t j = 0; j <= i; ++j) wanted[j] = row[place[static_cast<size_t>(j)]];
+      }
+      for (int64_t j = 0; j < end; ++j) {
+        for (int64_t i = std::max(begin, j); i < end; ++i) out[j * n + i] = rows[static_cast<size_t>((i - begin) * n + j)];
       }
     }
   });

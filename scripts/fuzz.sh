@@ -8,7 +8,7 @@
 # (Debian: clang-19 libclang-rt-19-dev libomp-19-dev) and python3.
 #
 # Inputs that reach new code collect in build/fuzz/corpus/TARGET; finds are build/fuzz/found/TARGET-*: copy one into tests/fuzz/seeds or --pack it,
-# and tests/fuzz/replay_test.cpp runs it from then on.
+# and tests/fuzz/replay_test.cpp runs it from then on. What was run is added to tests/fuzz/history.txt, a line for each call and target, to be committed.
 # Exit status 1 when anything was found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,11 +32,11 @@ while [ $# -gt 0 ]; do
   esac
 done
 build_dir=build/fuzz
-history=$build_dir/history
+history=tests/fuzz/history.txt  # date target inputs seconds finds
 
 # row TARGET INPUTS SECONDS EDGES CORPUS FINDS: a line of the table, with what all calls ran.
 heading() { printf '%-16s %12s %10s %8s %8s %6s %14s %10s\n' target inputs 'a second' edges corpus finds 'all inputs' 'all hours'; }
-all_of() { awk '{inputs += $2; seconds += $3} END {printf "%d %.2f", inputs, seconds / 3600}' "$history/$1" 2>/dev/null || printf '0 0'; }
+all_of() { awk -v target="$1" '$2 == target {inputs += $3; seconds += $4} END {printf "%d %.2f", inputs, seconds / 3600}' "$history"; }
 row() {
   local all
   read -r -a all <<<"$(all_of "$1")"
@@ -44,10 +44,10 @@ row() {
 }
 
 if [ "$does" = report ]; then
-  [ -d "$history" ] || die "nothing was run yet: there is no $history"
-  awk '{inputs[FILENAME] += $2; seconds[FILENAME] += $3; total += $2; hours += $3 / 3600}
-    END {for (file in inputs) {name = file; sub(".*/", "", name); printf "%-16s %14d inputs %8.2f hours\n", name, inputs[file], seconds[file] / 3600 | "sort"}
-      close("sort"); printf "%-16s %14d inputs %8.2f hours\n", "all", total, hours}' "$history"/*
+  [ -s "$history" ] || die "nothing was run yet: there is no $history"
+  awk '{inputs[$2] += $3; seconds[$2] += $4; finds[$2] += $5; total += $3; hours += $4 / 3600; found += $5}
+    END {for (name in inputs) printf "%-16s %14d inputs %8.2f hours %6d finds\n", name, inputs[name], seconds[name] / 3600, finds[name] | "sort"
+      close("sort"); printf "%-16s %14d inputs %8.2f hours %6d finds\n", "all", total, hours, found}' "$history"
   exit 0
 fi
 
@@ -64,7 +64,8 @@ mapfile -t known < <(SALIENT_FUZZ_TARGET='' "$fuzzer" /dev/null 2>&1 | sed -n 's
 for target in "${targets[@]}"; do
   [[ " ${known[*]} " == *" $target "* ]] || die "unknown target $target; known: ${known[*]}"
 done
-mkdir -p "$build_dir/found" "$build_dir/log" "$history"
+mkdir -p "$build_dir/found" "$build_dir/log"
+touch "$history"
 
 # collect TARGET: good files, and what earlier work kept, into the target's corpus.
 collect() {
@@ -94,7 +95,7 @@ fuzz() {
   done
   took=$((SECONDS - started))
   after=$(find "$build_dir/found" -name "$target-*" | wc -l)
-  printf '%s %s %s\n' "$(date -u +%FT%TZ)" "$inputs" "$took" >>"$history/$target"
+  printf '%s %s %s %s %s\n' "$(date -u +%F)" "$target" "$inputs" "$took" $((after - before)) >>"$history"
   row "$target" "$inputs" "$took" "$(grep -o 'cov: [0-9]*' "$log.3" | tail -1 | cut -c6-)" "$(find "$corpus" -type f | wc -l)" $((after - before))
   return $status
 }

@@ -30,11 +30,12 @@ void fuzz_safetensors(std::span<const std::byte> bytes) {
   }
 }
 
-// An index beside one good shard, in a folder whose neighbour holds another.
+// An index beside one good shard.
 void fuzz_index(std::span<const std::byte> bytes) {
-  const fs::path file = fuzz_file("model.safetensors.index.json", bytes);
-  write_file(file.parent_path() / "config.json", R"({"model_type": "qwen3"})");
-  models::write_safetensors(file.parent_path() / "model-00001-of-00001.safetensors", {{"a.weight", at::zeros({2, 2})}});
+  const fs::path file = fuzz_file("model.safetensors.index.json", bytes, [](const fs::path& folder) {
+    write_file(folder / "config.json", R"({"model_type": "qwen3"})");
+    models::write_safetensors(folder / "model-00001-of-00001.safetensors", {{"a.weight", at::zeros({2, 2})}});
+  });
   const models::Checkpoint checkpoint(file.parent_path());
   for (const std::string& name : checkpoint.names()) {
     const fs::path holder = checkpoint.file_of(name);
@@ -80,10 +81,11 @@ void fuzz_imatrix(std::span<const std::byte> bytes) {
 
 // The configuration beside tensors of one module.
 void fuzz_adapter(std::span<const std::byte> bytes) {
-  const fs::path config = fuzz_file("adapter_config.json", bytes);
-  const std::string module = "base_model.model.model.layers.0.self_attn.q_proj.";
-  models::write_safetensors(config.parent_path() / "adapter_model.safetensors",
-                            {{module + "lora_A.weight", at::zeros({2, 8})}, {module + "lora_B.weight", at::zeros({8, 2})}});
+  const fs::path config = fuzz_file("adapter_config.json", bytes, [](const fs::path& folder) {
+    const std::string module = "base_model.model.model.layers.0.self_attn.q_proj.";
+    models::write_safetensors(folder / "adapter_model.safetensors",
+                              {{module + "lora_A.weight", at::zeros({2, 8})}, {module + "lora_B.weight", at::zeros({8, 2})}});
+  });
   (void)models::read_adapter(config.parent_path());
 }
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
+#include <cstdio>
+#include <memory>
 #include <string>
 
+#include "common/error.h"
 #include "common/file.h"
 #include "common/scratch_folder.h"
 
@@ -82,12 +84,18 @@ std::vector<std::string> good_files(const FuzzTarget& target, const fs::path& ro
 
 std::span<const FuzzTarget> fuzz_targets() { return kTargets; }
 
-std::filesystem::path fuzz_file(std::string_view name, std::span<const std::byte> bytes) {
+std::filesystem::path fuzz_file(std::string_view name, std::span<const std::byte> bytes,
+                                void (*neighbours)(const std::filesystem::path& folder)) {
   static const ScratchFolder folder(fs::is_directory("/dev/shm") ? fs::path("/dev/shm") : fs::temp_directory_path());
-  for (const auto& entry : fs::directory_iterator(folder.path())) fs::remove_all(entry.path());
-  const fs::path file = folder.path() / name;
-  std::ofstream(file, std::ios::binary)
-      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  static fs::path file;
+  if (file.filename() != name) {
+    for (const auto& entry : fs::directory_iterator(folder.path())) fs::remove_all(entry.path());
+    if (neighbours != nullptr) neighbours(folder.path());
+    file = folder.path() / name;
+  }
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> to(std::fopen(file.c_str(), "wb"), &std::fclose);
+  if (to == nullptr || std::fwrite(bytes.data(), 1, bytes.size(), to.get()) != bytes.size())
+    fail(ErrorKind::kInternal, "{}: cannot be written", file.string());
   return file;
 }
 

@@ -44,8 +44,10 @@ void fuzz_parquet(std::span<const std::byte> bytes);
 void fuzz_task_yaml(std::span<const std::byte> bytes);
 void fuzz_python_literal(std::span<const std::byte> bytes);
 
-// Writes the bytes to a file of this name in a folder of this process, and returns its path. The folder is emptied before.
-std::filesystem::path fuzz_file(std::string_view name, std::span<const std::byte> bytes);
+// Writes the bytes to a file of this name in a folder of this process, and returns its path. Nothing else is in the folder but what
+// `neighbours` wrote to it, which is called when another name was asked for before: inputs come by the million.
+std::filesystem::path fuzz_file(std::string_view name, std::span<const std::byte> bytes,
+                                void (*neighbours)(const std::filesystem::path& folder) = nullptr);
 
 inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
