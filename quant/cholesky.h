@@ -8,8 +8,8 @@
 namespace salient::quant {
 
 // In place: L with matrix = L L^T, zero above the diagonal. Only what is on and below the diagonal is read. False, and undefined
-// contents, where the matrix is not positive definite in floating point. matrix: float32 or float64 [n, n] on the CPU; fastest with
-// columns that lie together.
+// contents, where the matrix is not positive definite in floating point. matrix: float32 [n, n] on the CPU, fastest with columns
+// that lie together; float64 too, whose products are libtorch's and follow the threads.
 bool factorize_cholesky(const at::Tensor& matrix);
 
 }  // namespace salient::quant

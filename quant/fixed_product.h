@@ -1,5 +1,5 @@
-// Matrix products with the same bits for every number of threads (quant/fixed_parts.h): the result is cut into tiles by its sizes,
-// each made in one thread.
+// Matrix products of tensors on any device. float32 on the CPU, which is all that quantization multiplies there, goes to
+// quant/kernels/float_product.h: the same bits for every number of threads, on AVX2 and AVX-512 alike. All else is libtorch's.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +9,7 @@
 
 namespace salient::quant {
 
-// a b. a: [m, k], b: [k, n], or both with the same leading sizes. float32 and float64 on the CPU; for others at::matmul.
+// a b. a: [m, k], b: [k, n], or both with the same leading sizes.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 
 // to += share * a b. to: [m, n]; a: [m, k]; b: [k, n]
