@@ -169,6 +169,8 @@ std::string shorten(std::string_view text, size_t width) {
   return std::string(text.substr(0, at)) + "…";
 }
 
+std::string_view first_line(std::string_view text) { return text.substr(0, text.find('\n')); }
+
 std::string one_line(std::string_view text) {
   std::string line;
   for (size_t at = 0; at < text.size();) {

@@ -37,6 +37,8 @@ size_t display_width(std::string_view text);
 std::string shorten(std::string_view text, size_t width);
 // Control characters (line ends, escapes) become spaces: for texts of others that are printed in one line.
 std::string one_line(std::string_view text);
+// What stands before the first line break.
+std::string_view first_line(std::string_view text);
 
 // Parts between separators; empty parts are kept: split("a..b", '.') = {"a", "", "b"}.
 std::vector<std::string> split(std::string_view text, char separator);

@@ -68,6 +68,12 @@ void CalibrationPass::share_over(Ranks& ranks) {
   own_ = share_of(rows(), ranks.rank(), ranks.size());
 }
 
+bool CalibrationPass::halve_batch() {
+  if (batch_ == 1) return false;
+  batch_ /= 2;
+  return true;
+}
+
 CalibrationPass::Batch CalibrationPass::batch(int64_t index) const {
   check_cancelled();
   const int64_t begin = own_.begin + index * batch_;

@@ -63,6 +63,8 @@ class CalibrationPass {
   void finish(quant::InputStatistics& statistics) const;
   at::Device device() const { return device_; }
   int64_t rows_of_batch() const { return batch_; }  // of all but the last
+  // From now on half as many rows at a time; false, and nothing done, where it is one already.
+  bool halve_batch();
   const calibration::TokenBlocks& tokens() const { return tokens_; }
   bool holds_back() const { return held_.defined(); }
   bool has_curve() const { return !curve_.empty(); }

@@ -14,8 +14,7 @@ namespace {
 
 // What libtorch throws has a back trace behind its first line.
 Error from_torch(const c10::Error& error) {
-  std::string text = error.what_without_backtrace();
-  text = one_line(text.substr(0, text.find('\n')));
+  const std::string text = one_line(first_line(error.what_without_backtrace()));
   if (text.find("out of memory") != std::string::npos) {
     return Error(ErrorKind::kIo, text)
         .with_code("CUDA_OUT_OF_MEMORY")

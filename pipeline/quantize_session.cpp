@@ -1,6 +1,7 @@
 #include "pipeline/quantize_session.h"
 
 #include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 
 #include <cstring>
 #include <map>
@@ -8,6 +9,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/memory.h"
+#include "common/text.h"
 #include "models/decoder/block_layout.h"
 #include "models/decoder/streamed_head.h"
 #include "pipeline/bit_plan_file.h"
@@ -304,12 +306,36 @@ void QuantizeSession::run_block_as(const Run& run) {
   if (job_.options.on_progress) job_.options.on_progress(progress_.blocks_done, job_.blocks());
 }
 
+// run_block_step; where a device's memory does not hold the rows of a batch, again with half of them, and so on: that changes no
+// tensor. Ranks that share a block wait for each other in places that one that begins again would miss: there it is an error.
+std::vector<LinearReport> QuantizeSession::run_step(const BlockStep& step, int64_t block, const ActivationFile& input,
+                                                    ActivationFile& output) {
+  for (;;) {
+    try {
+      return run_block_step(step, block, input, output);
+    } catch (const c10::OutOfMemoryError& error) {
+      const auto tokens = [&] { return pass_->rows_of_batch() * pass_->width(); };
+      const std::string what = fmt::format("block {} of {}: {} tokens at a time do not fit into the device's memory", block + 1,
+                                           job_.blocks(), tokens());
+      if (job_.is_shared() || !pass_->halve_batch()) {
+        throw Error(ErrorKind::kIo, fmt::format("{} ({})", what, first_line(error.what_without_backtrace())))
+            .with_code("CUDA_OUT_OF_MEMORY")
+            .with_hint(job_.is_shared() ? "use fewer tokens at a time (--batch-tokens), or the device cpu"
+                                        : "use shorter rows (--max-seq-len), or the device cpu");
+      }
+      job_.say(fmt::format("{}: going on with {}", what, tokens()));
+    }
+    if (step.sink.found != nullptr) *step.sink.found = {};
+    return_free_memory();
+  }
+}
+
 void QuantizeSession::run_block() {
   run_block_as([&](const BlockStep& step, int64_t block, const auto& done) {
     tell_ranks(job_, block_order(block, step.needs_output));
     const ActivationFile input = job_.open_hidden(block);
     ActivationFile output = job_.create_hidden(block + 1);
-    done(run_block_step(step, block, input, output));
+    done(run_step(step, block, input, output));
     meet_ranks(job_, block + 1, &progress_);
     save_progress(job_.work, progress_, output);
   });

@@ -59,6 +59,7 @@ class QuantizeSession {
   void note_tensors();  // what was put, in the progress
   template <typename Run>
   void run_block_as(const Run& run);
+  std::vector<LinearReport> run_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output);
   Json put_gguf_head(const RowReader& last_output);
 
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();

@@ -24,8 +24,6 @@
 #include "models/gguf/gguf_weights.h"
 #include "models/io/checkpoint_writer.h"
 #include "models/io/detect.h"
-#include "models/text/dataset.h"
-#include "models/text/tokenizer.h"
 #include "pipeline/awq_linear.h"
 #include "pipeline/gguf_head.h"
 #include "pipeline/gguf_linear.h"
@@ -33,6 +31,7 @@
 #include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_model.h"
 #include "quant/ggml_types.h"
+#include "support/demo_tokens.h"
 #include "support/golden_checkpoint.h"
 #include "support/stopped_quantization.h"
 #include "support/temporary_folder.h"
@@ -45,17 +44,6 @@ namespace fs = std::filesystem;
 using quant::GgmlType;
 
 const fs::path kDemo = fs::path(SALIENT_SOURCE_DIR) / "models/demo";
-
-calibration::TokenBlocks demo_tokens() {
-  const auto tokenizer = models::Tokenizer::from_folder(kDemo);
-  std::vector<std::string> texts;
-  for (const Json& row : models::read_dataset(kDemo / "data/calib_mixed.jsonl").rows) texts.push_back(row["text"]);
-  texts.resize(12);
-  calibration::TokenBlockOptions options;
-  options.rows.max_seq_len = 128;
-  options.rows.from_chat_template = true;
-  return calibration::make_token_blocks(texts, tokenizer, options);
-}
 
 QuantizeModelOptions demo_options(const fs::path& output, WeightFormat format = WeightFormat::kGgufQ4_K_M) {
   QuantizeModelOptions options;
@@ -81,7 +69,7 @@ void write_dense(const fs::path& gguf, const fs::path& source, const fs::path& f
 TEST(GgufQuantize, FileHoldsTheMixtureAndNoLinearIsWorseThanGgml) {
   at::set_num_threads(1);
   const test::TemporaryFolder folder;
-  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out"), demo_tokens());
+  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out"), test::demo_tokens(12, 128));
   const models::GgufFile file(result.folder / "model-Q4_K_M.gguf");
   const models::DecoderConfig config = models::load_decoder_config(models::Checkpoint(kDemo));
   const models::GgufPlan plan = models::plan_gguf_tensors(config);
@@ -153,7 +141,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, GgufFunction, ::testing::Values("llama", "qwen3"
 TEST(GgufQuantize, StoppedAfterAnyBlockItGivesTheSameBytes) {
   at::set_num_threads(1);
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens();
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "whole");
   quantize_model(options, tokens);
   const auto expected = test::folder_bytes(options.output);
@@ -169,7 +157,7 @@ TEST(GgufQuantize, IgnoredModulesStayInTheSourcesDtype) {
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   options.awq.ignore.push_back("re:.*down_proj");
   options.awq.scale = false;
-  const QuantizeModelResult result = quantize_model(options, demo_tokens());
+  const QuantizeModelResult result = quantize_model(options, test::demo_tokens(12, 128));
   EXPECT_EQ(result.reports.size(), 24u);
   const models::GgufFile file(result.folder / "model-Q4_K_M.gguf");
   const models::Checkpoint source(kDemo);
@@ -200,7 +188,7 @@ TEST(GgufQuantize, ADamagedHeadIsFoundFirst) {
   options.model_folder = folder.path() / "untied";
   int64_t blocks = 0;
   options.on_progress = [&](int64_t done, int64_t) { blocks = done; };
-  const std::string text = test::message_of([&] { quantize_model(options, demo_tokens()); }, ErrorKind::kCorruption);
+  const std::string text = test::message_of([&] { quantize_model(options, test::demo_tokens(12, 128)); }, ErrorKind::kCorruption);
   EXPECT_THAT(text, ::testing::AllOf(::testing::HasSubstr("lm_head.weight"), ::testing::HasSubstr("row 2345")));
   EXPECT_EQ(blocks, 0);
 }

@@ -11,9 +11,8 @@
 #include "common/file.h"
 #include "models/io/checkpoint.h"
 #include "models/io/detect.h"
-#include "models/text/dataset.h"
-#include "models/text/tokenizer.h"
 #include "pipeline/quantize_progress.h"
+#include "support/demo_tokens.h"
 #include "support/stopped_quantization.h"
 #include "support/temporary_folder.h"
 
@@ -22,17 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 const fs::path kModel = SALIENT_SOURCE_DIR "/models/demo";
-
-calibration::TokenBlocks demo_tokens(int64_t rows) {
-  const auto tokenizer = models::Tokenizer::from_folder(kModel);
-  std::vector<std::string> texts;
-  for (const Json& row : models::read_dataset(kModel / "data/calib_mixed.jsonl").rows) texts.push_back(row["text"]);
-  texts.resize(static_cast<size_t>(rows));
-  calibration::TokenBlockOptions options;
-  options.rows.max_seq_len = 128;
-  options.rows.from_chat_template = true;
-  return calibration::make_token_blocks(texts, tokenizer, options);
-}
 
 QuantizeModelOptions demo_options(const fs::path& output) {
   QuantizeModelOptions options;
@@ -45,7 +33,7 @@ QuantizeModelOptions demo_options(const fs::path& output) {
 
 TEST(QuantizeModel, StoppedAfterAnyBlockItGivesTheSameBytes) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "whole");
   options.max_shard_bytes = 1'000'000;  // several shards
   const QuantizeModelResult whole = quantize_model(options, tokens);
@@ -60,7 +48,7 @@ TEST(QuantizeModel, StoppedAfterAnyBlockItGivesTheSameBytes) {
 // Between the last file and the rename the progress is gone already.
 TEST(QuantizeModel, StoppedBeforeTheRenameItOnlyRenames) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   const QuantizeModelOptions options = demo_options(folder.path() / "out");
   const size_t linears = quantize_model(options, tokens).reports.size();
   const auto expected = test::folder_bytes(options.output);
@@ -73,7 +61,7 @@ TEST(QuantizeModel, StoppedBeforeTheRenameItOnlyRenames) {
 
 TEST(QuantizeModel, WorkOfOtherSettingsIsNotTakenOver) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   options.on_progress = [](int64_t done, int64_t) {
     if (done == 2) throw test::Stopped{};
@@ -87,7 +75,7 @@ TEST(QuantizeModel, WorkOfOtherSettingsIsNotTakenOver) {
 
 TEST(QuantizeModel, NoLinearIsWorseThanRoundToNearestAndMostAreFarBetter) {
   const test::TemporaryFolder folder;
-  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out"), demo_tokens(24));
+  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out"), test::demo_tokens(24, 128));
   ASSERT_EQ(result.reports.size(), 28U);
   double rtn = 0;
   double stored = 0;
@@ -105,7 +93,7 @@ TEST(QuantizeModel, NoLinearIsWorseThanRoundToNearestAndMostAreFarBetter) {
 
 TEST(QuantizeModel, AnOutputThatExistsIsRefusedUnlessItIsThisJobs) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   quantize_model(options, tokens);
   EXPECT_THROW(quantize_model(options, tokens), Error);
@@ -117,7 +105,7 @@ TEST(QuantizeModel, AnOutputThatExistsIsRefusedUnlessItIsThisJobs) {
 
 TEST(QuantizeModel, ADamagedArtifactIsNotReused) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   quantize_model(options, tokens);
   const auto expected = test::folder_bytes(options.output);
@@ -138,13 +126,13 @@ TEST(QuantizeModel, ADamagedArtifactIsNotReused) {
 TEST(QuantizeModel, AnotherJobsArtifactIsReplacedOnlyWhenAskedFor) {
   const test::TemporaryFolder folder;
   QuantizeModelOptions options = demo_options(folder.path() / "out");
-  quantize_model(options, demo_tokens(12));
+  quantize_model(options, test::demo_tokens(12, 128));
   const auto old = test::folder_bytes(options.output);
   options.reuse_output = true;
-  EXPECT_THROW(quantize_model(options, demo_tokens(13)), Error);
+  EXPECT_THROW(quantize_model(options, test::demo_tokens(13, 128)), Error);
   EXPECT_TRUE(test::folder_bytes(options.output) == old);
   options.replace_output = true;
-  quantize_model(options, demo_tokens(13));
+  quantize_model(options, test::demo_tokens(13, 128));
   EXPECT_FALSE(test::folder_bytes(options.output) == old);
   EXPECT_FALSE(fs::exists(folder.path() / "out.replaced"));
 }
@@ -152,18 +140,18 @@ TEST(QuantizeModel, AnotherJobsArtifactIsReplacedOnlyWhenAskedFor) {
 TEST(QuantizeModel, AFolderOfSomebodyElseIsNeverTouched) {
   const test::TemporaryFolder folder;
   write_file(folder.path() / "out.partial/notes.txt", "mine");
-  EXPECT_THROW(quantize_model(demo_options(folder.path() / "out"), demo_tokens(12)), Error);
+  EXPECT_THROW(quantize_model(demo_options(folder.path() / "out"), test::demo_tokens(12, 128)), Error);
   EXPECT_EQ(read_text_file(folder.path() / "out.partial/notes.txt"), "mine");
   write_file(folder.path() / "there/file", "mine");
   QuantizeModelOptions options = demo_options(folder.path() / "there");
   options.replace_output = true;
-  EXPECT_THROW(quantize_model(options, demo_tokens(12)), Error);
+  EXPECT_THROW(quantize_model(options, test::demo_tokens(12, 128)), Error);
   EXPECT_EQ(read_text_file(folder.path() / "there/file"), "mine");
 }
 
 TEST(QuantizeModel, ATrailingSlashNamesTheSameFolder) {
   const test::TemporaryFolder folder;
-  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out/"), demo_tokens(12));
+  const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out/"), test::demo_tokens(12, 128));
   EXPECT_TRUE(fs::exists(folder.path() / "out/config.json"));
   EXPECT_EQ(result.folder, folder.path() / "out");
 }
@@ -181,7 +169,7 @@ TEST(QuantizeModel, ATensorThatTheConfigDoesNotSpeakOfIsRefused) {
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   options.model_folder = folder.path() / "model";
   try {
-    quantize_model(options, demo_tokens(12));
+    quantize_model(options, test::demo_tokens(12, 128));
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
@@ -194,7 +182,7 @@ TEST(QuantizeModel, AGroupSizeThatDoesNotDivideNamesTheLayerAndWhatDoes) {
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   options.awq.spec.group_size = 96;
   try {
-    quantize_model(options, demo_tokens(12));
+    quantize_model(options, test::demo_tokens(12, 128));
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
@@ -205,7 +193,7 @@ TEST(QuantizeModel, AGroupSizeThatDoesNotDivideNamesTheLayerAndWhatDoes) {
 
 TEST(QuantizeModel, AnArtifactIsNotQuantizedAgain) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   quantize_model(options, tokens);
   options.model_folder = folder.path() / "out";
@@ -217,7 +205,7 @@ TEST(QuantizeModel, AnArtifactIsNotQuantizedAgain) {
 // still chooses bits.
 TEST(QuantizeModel, ASecondJobInTheSameWorkFolderIsRefused) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   options.awq.format = WeightFormat::kCompressedTensors;
   options.awq.target_bits = 3.5;
@@ -246,7 +234,7 @@ TEST(QuantizeModel, ASecondJobInTheSameWorkFolderIsRefused) {
 // A job that comes to the lock when another has just finished takes that one's result, or is refused, and leaves nothing.
 TEST(QuantizeModel, AnOutputThatCameMeanwhileIsSeen) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   const QuantizeModelOptions faster = options;
   bool done = false;
@@ -273,7 +261,7 @@ TEST(QuantizeModel, AnOutputThatCameMeanwhileIsSeen) {
 // What gets the output's name while a job is at work is not ours to replace.
 TEST(QuantizeModel, AFolderThatCameMeanwhileIsNotReplaced) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "out");
   options.on_progress = [&](int64_t done, int64_t) {
     if (done == 4) write_file(options.output / "file", "mine");
@@ -289,7 +277,7 @@ TEST(QuantizeModel, AFolderThatCameMeanwhileIsNotReplaced) {
 // same.
 TEST(QuantizeModel, TargetBitsChoosesBitsByModule) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(12);
+  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
   QuantizeModelOptions options = demo_options(folder.path() / "whole");
   options.awq.format = WeightFormat::kCompressedTensors;
   options.awq.target_bits = 3.5;

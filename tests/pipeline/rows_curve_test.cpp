@@ -7,11 +7,10 @@
 
 #include "common/error.h"
 #include "common/file.h"
-#include "models/text/dataset.h"
-#include "models/text/tokenizer.h"
 #include "pipeline/explanation.h"
 #include "pipeline/quantize_checks.h"
 #include "pipeline/quantize_model.h"
+#include "support/demo_tokens.h"
 #include "support/stopped_quantization.h"
 #include "support/temporary_folder.h"
 
@@ -20,17 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 const fs::path kModel = SALIENT_SOURCE_DIR "/models/demo";
-
-calibration::TokenBlocks demo_tokens(int64_t rows) {
-  const auto tokenizer = models::Tokenizer::from_folder(kModel);
-  std::vector<std::string> texts;
-  for (const Json& row : models::read_dataset(kModel / "data/calib_mixed.jsonl").rows) texts.push_back(row["text"]);
-  texts.resize(static_cast<size_t>(rows));
-  calibration::TokenBlockOptions options;
-  options.rows.max_seq_len = 64;
-  options.rows.from_chat_template = true;
-  return calibration::make_token_blocks(texts, tokenizer, options);
-}
 
 QuantizeModelOptions demo_options(const fs::path& output) {
   QuantizeModelOptions options;
@@ -46,7 +34,7 @@ std::string weights_of(const fs::path& folder) { return read_text_file(folder / 
 
 TEST(RowsCurve, TheErrorFallsWithTheRowsAndNothingStoredChanges) {
   const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = demo_tokens(32);
+  const calibration::TokenBlocks tokens = test::demo_tokens(32, 64);
   const int64_t blocks = tokens.ids.size(0);
   ASSERT_GE(blocks, 16);
   QuantizeModelOptions options = demo_options(folder.path() / "without");

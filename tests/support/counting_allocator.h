@@ -2,11 +2,13 @@
 #pragma once
 
 #include <c10/core/CPUAllocator.h>
+#include <c10/util/Exception.h>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 
 namespace salient::test {
@@ -26,9 +28,13 @@ class CountingAllocator : public c10::Allocator {
   size_t live() const { return live_; }
   size_t peak() const { return peak_; }
   void reset_peak() { peak_ = live_.load(); }
+  // From now on what would make more than `bytes` live is refused as a device refuses it: with c10::OutOfMemoryError.
+  void refuse_above(size_t bytes) { most_ = bytes; }
+  void refuse_nothing() { most_ = std::numeric_limits<size_t>::max(); }
 
   c10::DataPtr allocate(size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &forget, c10::Device(c10::DeviceType::CPU)};
+    TORCH_CHECK_WITH(OutOfMemoryError, live_ + bytes <= most_, "CUDA out of memory. Tried to allocate ", bytes, " bytes");
     void* block = std::aligned_alloc(kHeader, (bytes + 2 * kHeader - 1) / kHeader * kHeader);
     if (block == nullptr) throw std::bad_alloc();
     std::memcpy(block, &bytes, sizeof(bytes));
@@ -54,6 +60,7 @@ class CountingAllocator : public c10::Allocator {
 
   std::atomic<size_t> live_{0};
   std::atomic<size_t> peak_{0};
+  std::atomic<size_t> most_{std::numeric_limits<size_t>::max()};
 };
 
 }  // namespace salient::test
