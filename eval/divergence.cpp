@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "common/error.h"
+#include "eval/memory_pieces.h"
 #include "eval/token_scores.h"
 
 namespace salient::eval {
@@ -156,6 +157,7 @@ PositionComparison compare_positions(const LanguageModel& model, const LanguageM
   const int64_t rows = std::max<int64_t>(1, options.batch_tokens / window);
   const bool journaled = options.journal != nullptr && options.base_journal != nullptr;
   PositionComparison out{{window, {}}, {window, {}}, {}, {}};
+  MemoryPieces pieces(options.watch.observer == nullptr);
   for (int64_t begin = 0; begin < count; begin += rows) {
     const int64_t batch = std::min(rows, count - begin);
     std::optional<Positions> positions;
@@ -169,7 +171,15 @@ PositionComparison compare_positions(const LanguageModel& model, const LanguageM
       if (const auto known = options.journal->find(key)) positions = parse_positions(*known, static_cast<size_t>(batch * window));
     }
     if (!positions) {
-      positions = run_windows(model, base, windows, begin, batch, options);
+      positions.emplace();
+      pieces.run(begin, batch, [&](int64_t first, int64_t some) {
+        Positions found = run_windows(model, base, windows, first, some, options);
+        const auto parts = found.parts();
+        for (size_t i = 0; i < parts.size(); ++i) {
+          std::vector<float>& to = *positions->parts()[i];
+          to.insert(to.end(), parts[i]->begin(), parts[i]->end());
+        }
+      });
       require_finite(model, positions->model_log_probs, window, begin);
       require_finite(base, positions->base_log_probs, window, begin);
       if (journaled) options.journal->add(std::vector<JournalEntry>{{key, journal_bytes(*positions)}});

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "eval/likelihood_journal.h"
+#include "eval/memory_pieces.h"
 #include "eval/token_scores.h"
 
 namespace salient::eval {
@@ -39,7 +40,9 @@ class PaddedRun {
       const std::span<const size_t> inputs = std::span(order_).subspan(begin, end - begin);
       const LikelihoodUnit unit{inputs, key_of(inputs)};
       if (!journal_.read(std::span(&unit, 1), out_)) {
-        run_batch(inputs);
+        pieces_.run(0, static_cast<int64_t>(inputs.size()), [&](int64_t first, int64_t count) {
+          run_batch(inputs.subspan(static_cast<size_t>(first), static_cast<size_t>(count)));
+        });
         journal_.write(std::span(&unit, 1), out_);
       }
       done += static_cast<int64_t>(requests_of(scored_, inputs).size());
@@ -104,6 +107,7 @@ class PaddedRun {
   const LikelihoodOptions& options_;
   LikelihoodJournal journal_;
   std::vector<size_t> order_;
+  MemoryPieces pieces_{options_.watch.observer == nullptr};
   std::vector<Likelihood> out_;
 };
 

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "common/error.h"
+#include "eval/memory_pieces.h"
 #include "eval/token_scores.h"
 
 namespace salient::eval {
@@ -82,6 +83,7 @@ WindowLosses window_losses(const LanguageModel& model, const TokenWindows& windo
   const int64_t rows = std::max<int64_t>(1, options.batch_tokens / window);
   WindowLosses out{window, {}};
   out.losses.reserve(static_cast<size_t>(count * (window - 1)));
+  MemoryPieces pieces(options.watch.observer == nullptr);
   for (int64_t begin = 0; begin < count; begin += rows) {
     const int64_t batch = std::min(rows, count - begin);
     std::optional<std::vector<float>> losses;
@@ -91,7 +93,11 @@ WindowLosses window_losses(const LanguageModel& model, const TokenWindows& windo
       if (const auto known = options.journal->find(key)) losses = parse_floats(*known, static_cast<size_t>(batch * (window - 1)));
     }
     if (!losses) {
-      losses = batch_losses(model, windows, begin, batch, options);
+      losses.emplace();
+      pieces.run(begin, batch, [&](int64_t first, int64_t some) {
+        const std::vector<float> part = batch_losses(model, windows, first, some, options);
+        losses->insert(losses->end(), part.begin(), part.end());
+      });
       if (options.journal != nullptr) options.journal->add(std::vector<JournalEntry>{{key, float_bytes(*losses)}});
     }
     out.losses.insert(out.losses.end(), losses->begin(), losses->end());

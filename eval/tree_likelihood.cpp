@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "eval/likelihood_journal.h"
+#include "eval/memory_pieces.h"
 #include "eval/token_scores.h"
 #include "models/decoder/side_by_side.h"
 
@@ -51,10 +52,14 @@ class TreeRun {
     read_prefix();
     const int64_t workers = models::pass_workers(model_.decoder, std::min(open_tokens_, options_.batch_tokens), kWorkerTokens);
     models::run_side_by_side(workers, [&](int64_t worker, const std::atomic<bool>& failed) {
+      MemoryPieces pieces(/*may_repeat=*/true);
       while (!failed) {
         const std::span<const OpenTree> trees = take_batch(workers);
         if (trees.empty()) break;
-        keep(trees, run_batch(trees));
+        pieces.run(0, static_cast<int64_t>(trees.size()), [&](int64_t begin, int64_t count) {
+          const auto part = trees.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+          keep(part, run_batch(part));
+        });
         if (worker == 0) tell_progress();
       }
     });
