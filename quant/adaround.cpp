@@ -78,8 +78,9 @@ Relaxation make_relaxation(const QuantizedWeight& nearest, const at::Tensor& wei
   auto* variable = state.variable.data_ptr<float>();
   at::parallel_for(0, rows, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin * columns; i < end * columns; ++i) {
-      const float zero = zeros[i / group_size];
-      const float place = w[i] / scales[i / group_size] + zero;  // in codes
+      const int64_t group = i / group_size;
+      const float zero = zeros[group];
+      const float place = w[i] / scales[group] + zero;  // in codes
       const float code = std::clamp(std::floor(place), 0.0f, levels - 1.0f);
       lower[i] = code - zero;
       // Exactly at a code the sigmoid would start where it is clipped, without a gradient.

@@ -149,7 +149,7 @@ BitAllocation allocate_bits(const std::vector<BitCandidate>& candidates, double 
     most += cost(item, item.choices.size() - 1);
     unit = std::gcd(unit, item.weights);
   }
-  if (items.empty()) fail(ErrorKind::kInvalidArgument, "bit allocation: there is no module to choose bits for");
+  if (unit == 0) fail(ErrorKind::kInvalidArgument, "bit allocation: there is no module with weights to choose bits for");
   const double total = static_cast<double>(weights);
   // One part in 10^12: 3.3 * weights must not miss by a bit what 3.3 bits allow.
   const double budget = std::floor(target_bits * total * (1.0 + 1e-12));

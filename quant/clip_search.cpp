@@ -79,10 +79,10 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     // Then each end in turn with the other held: a third of the work of trying all pairs, and on the demo model no worse by more
     // than noise. A symmetric range has one magnitude, so that its two ends can only shrink together.
     if (options.zero_point) {
-      const at::Tensor high = best_high;
-      for (int i = 0; i < search.steps; ++i) try_range({constant(factor(i)), high});
-      const at::Tensor low = best_low;
-      for (int i = 0; i < search.steps; ++i) try_range({low, constant(factor(i))});
+      const ClipRange together{best_low, best_high};
+      for (int i = 0; i < search.steps; ++i) try_range({constant(factor(i)), together.high});
+      const ClipRange with_low{best_low, best_high};
+      for (int i = 0; i < search.steps; ++i) try_range({with_low.low, constant(factor(i))});
     }
     // Groups were judged alone; what they do to each other through the rest of the Gram matrix is checked here, row by row.
     const ClipRange chosen{best_low, best_high};

@@ -123,7 +123,8 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
   return round_compensated(weight, factor, quantize_affine(weight, options, clip), options.bits);
 }
 
-QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, QuantizedWeight start, int bits) {
+QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, const QuantizedWeight& start,
+                                  int bits) {
   QuantizedWeight result{at::empty_like(start.codes), start.zeros, start.scales};
   const int64_t rows = weight.size(0);
   const int64_t columns = weight.size(1);

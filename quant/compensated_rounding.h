@@ -29,6 +29,7 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
                                   const ClipRange* clip = nullptr);
 
 // The same with given scales and zero points, those of `start`; its codes are replaced.
-QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, QuantizedWeight start, int bits);
+QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, const QuantizedWeight& start,
+                                  int bits);
 
 }  // namespace salient::quant

@@ -86,7 +86,7 @@ at::Tensor from_tiles(const at::Tensor& tiles, int64_t out_features) {
 
 // The smallest type that holds every scale exactly.
 at::Tensor narrowed(const at::Tensor& scales) {
-  const at::Tensor exact = scales.to(at::kFloat);
+  at::Tensor exact = scales.to(at::kFloat);
   for (const at::ScalarType type : {at::kHalf, at::kBFloat16}) {
     const at::Tensor narrow = exact.to(type);
     if (at::equal(narrow.to(at::kFloat), exact)) return narrow;
