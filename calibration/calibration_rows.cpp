@@ -10,7 +10,6 @@
 #include "models/text/utf8.h"
 
 namespace salient::calibration {
-namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kNoLoss = -100;  // what PyTorch's cross entropy ignores

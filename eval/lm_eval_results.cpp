@@ -33,9 +33,9 @@ Json figures_of(const TaskResult& task) {
   int64_t documents = static_cast<int64_t>(task.documents.size());
   for (const MetricResult& metric : task.metrics) {
     const auto [name, filter] = metric_and_filter(metric.metric);
-    out[name + "," + filter] = metric.value.value;
-    out[name + "_stderr," + filter] = metric.value.stderr_of_mean ? Json(*metric.value.stderr_of_mean) : Json("N/A");
-    if (is_group(task)) out["sample_count"][name + "," + filter] = metric.n;
+    out[fmt::format("{},{}", name, filter)] = metric.value.value;
+    out[fmt::format("{}_stderr,{}", name, filter)] = metric.value.stderr_of_mean ? Json(*metric.value.stderr_of_mean) : Json("N/A");
+    if (is_group(task)) out["sample_count"][fmt::format("{},{}", name, filter)] = metric.n;
     documents = std::max(documents, metric.n);
   }
   out["sample_len"] = documents;

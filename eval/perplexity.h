@@ -52,7 +52,7 @@ void tell_windows(const RunWatch& watch, const TokenWindows& windows, int64_t be
 struct WindowLosses {
   int64_t window = 0;
   std::vector<float> losses;  // [windows, window - 1]
-  int64_t count() const { return static_cast<int64_t>(losses.size()) / (window - 1); }
+  int64_t count() const { return window > 1 ? static_cast<int64_t>(losses.size()) / (window - 1) : 0; }
 };
 // Errors: check failed for NaN logits, naming model and window.
 WindowLosses window_losses(const LanguageModel& model, const TokenWindows& windows, const WindowOptions& options = {});

@@ -75,7 +75,7 @@ void PromptBuilder::add_shot(std::vector<Message>& messages, const Document& sho
   const Json target = shots_.target(shot);
   const std::string prefix = shots_.prefix(shot);
   const auto text = question.get<std::string>();
-  const bool has_answer = !target.is_null() && target != "";
+  const bool has_answer = !target.is_null() && !(target.is_string() && target.get_ref<const std::string&>().empty());
   const bool delimited = prefix.empty() ? has_answer : !text.empty() && !ends_with_space(text) && !starts_with_space(prefix);
   messages.push_back({"user", text, delimited ? task_.fewshot.target_delimiter : ""});
   if (has_answer) {

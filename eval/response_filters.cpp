@@ -129,7 +129,7 @@ std::string majority(const Texts& texts) {
 }
 
 template <typename Change>
-void change_each(std::vector<Texts>& responses, Change change) {
+void change_each(std::vector<Texts>& responses, const Change& change) {
   for (Texts& texts : responses) {
     for (std::string& value : texts) value = change(value);
   }
@@ -205,9 +205,9 @@ void check_filter(const FilterStep& step) {
       }
     }
     try {
-      if (step.function.ends_with("regex")) RegexStep{step.arguments};
+      if (step.function.ends_with("regex")) (void)RegexStep{step.arguments};
       if (step.function == "multi_choice_regex") {
-        TextCleaner{choice_rules(step.arguments)};
+        (void)TextCleaner{choice_rules(step.arguments)};
         step.arguments.value("ignore_punctuation", false);
       }
       if (step.function == "take_first_k") step.arguments.at("k").get<size_t>();

@@ -17,7 +17,7 @@ bool is_digits(const std::string& text) {
 }
 
 // True and False count as 1 and 0, as indices do in Python.
-Json plain(Json value) { return value.is_boolean() ? Json(value.get<bool>() ? 1 : 0) : value; }
+Json plain(const Json& value) { return value.is_boolean() ? Json(value.get<bool>() ? 1 : 0) : value; }
 
 std::string columns_of(const Json& row) {
   std::string names;
