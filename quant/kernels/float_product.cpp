@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <vector>
@@ -58,6 +57,24 @@ void multiply_tiles(const FloatTile& whole, const TileKernels& kernels) {
   });
 }
 
+// A matrix as the kernels read it: number (i, j) at data[i * stride + j], or where it is turned at data[j * stride + i].
+struct FloatMatrix {
+  at::Tensor owner;  // of the numbers
+  const float* data = nullptr;
+  int64_t stride = 0;
+  bool turned = false;
+
+  // matrix: float32 [rows, columns] on the CPU; copied where neither rows nor columns lie together.
+  explicit FloatMatrix(const at::Tensor& matrix) : owner(matrix), turned(matrix.size(1) > 1 && matrix.stride(1) != 1) {
+    if (turned && matrix.size(0) > 1 && matrix.stride(0) != 1) {
+      owner = matrix.contiguous();
+      turned = false;
+    }
+    data = owner.const_data_ptr<float>();
+    stride = owner.stride(turned ? 1 : 0);
+  }
+};
+
 bool is_float_matrix(const at::Tensor& x) { return x.dim() == 2 && x.scalar_type() == at::kFloat && x.is_cpu(); }
 
 }  // namespace
@@ -65,16 +82,6 @@ bool is_float_matrix(const at::Tensor& x) { return x.dim() == 2 && x.scalar_type
 float* float_scratch_of_thread() {
   static thread_local std::vector<float> scratch(static_cast<size_t>(kFloatScratch));
   return scratch.data();
-}
-
-FloatMatrix::FloatMatrix(const at::Tensor& matrix) : owner(matrix), rows(matrix.size(0)), columns(matrix.size(1)) {
-  turned = columns > 1 && matrix.stride(1) != 1;
-  if (turned && rows > 1 && matrix.stride(0) != 1) {
-    owner = matrix.contiguous();
-    turned = false;
-  }
-  data = owner.const_data_ptr<float>();
-  stride = owner.stride(turned ? 1 : 0);
 }
 
 at::Tensor float_product(const at::Tensor& x, const at::Tensor& weight, InstructionSet set) {
@@ -117,12 +124,12 @@ void multiply_floats(const at::Tensor& to, const at::Tensor& a, const at::Tensor
   whole.x = left.data;
   whole.x_stride = left.stride;
   whole.x_turned = left.turned;
-  whole.rows = left.rows;
-  whole.in_features = left.columns;
+  whole.rows = to.size(0);
+  whole.in_features = a.size(1);
   whole.weight = right.data;
   whole.weight_stride = right.stride;
   whole.weight_turned = !right.turned;
-  whole.channels = right.columns;
+  whole.channels = to.size(1);
   whole.adds = options.adds;
   whole.share = options.share;
   whole.y = to.data_ptr<float>();

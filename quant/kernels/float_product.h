@@ -16,19 +16,6 @@ namespace salient::quant {
 // [rows, out].
 at::Tensor float_product(const at::Tensor& x, const at::Tensor& weight, InstructionSet set = best_instruction_set());
 
-// A matrix as the kernels read it: number (i, j) at data[i * stride + j], or where it is turned at data[j * stride + i].
-struct FloatMatrix {
-  at::Tensor owner;  // of the numbers
-  const float* data = nullptr;
-  int64_t rows = 0;
-  int64_t columns = 0;
-  int64_t stride = 0;
-  bool turned = false;
-
-  // matrix: float32 [rows, columns] on the CPU; copied where neither rows nor columns lie together.
-  explicit FloatMatrix(const at::Tensor& matrix);
-};
-
 struct FloatProductOptions {
   bool adds = false;  // share * a b to what is there; otherwise a b takes its place
   float share = 1;
@@ -37,6 +24,7 @@ struct FloatProductOptions {
 
 // to = a b, or to += share * a b, in all threads unless it is called in a parallel region. a: [m, k]; b: [k, n]; to: float32 [m, n]
 // on the CPU, whose rows or columns lie together.
+// Errors: internal for other dtypes, devices or sizes.
 void multiply_floats(const at::Tensor& to, const at::Tensor& a, const at::Tensor& b, const FloatProductOptions& options = {},
                      InstructionSet set = best_instruction_set());
 

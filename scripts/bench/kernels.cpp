@@ -116,6 +116,15 @@ void half_weights(at::ScalarType type, InstructionSet set) {
   }
 }
 
+// Of `work`, called often enough to be measured. operations: of one call.
+double billions_a_second(double operations, const std::function<void()>& work) {
+  const int calls = std::max(1, static_cast<int>(2e8 / operations));
+  const double seconds = best_seconds(7, [&] {
+    for (int i = 0; i < calls; ++i) work();
+  });
+  return operations * calls / seconds / 1e9;
+}
+
 using OneDnnLinear = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                                 std::string_view attribute, c10::List<std::optional<at::Scalar>> scalars,
                                 std::optional<std::string_view> algorithm);
@@ -125,13 +134,7 @@ void float_weights(const Matrix& m, InstructionSet set, int64_t rows) {
   const at::Tensor weight = at::randn({m.out, m.in});
   const at::Tensor x = at::randn({rows, m.in});
   const double operations = 2.0 * static_cast<double>(rows * m.out * m.in);
-  const int calls = std::max(1, static_cast<int>(2e8 / operations));
-  const auto rate = [&](const std::function<void()>& work) {
-    const double seconds = best_seconds(7, [&] {
-      for (int i = 0; i < calls; ++i) work();
-    });
-    return operations * calls / seconds / 1e9;
-  };
+  const auto rate = [&](const std::function<void()>& work) { return billions_a_second(operations, work); };
   const double ours = rate([&] { float_product(x, weight, set); });
   const double mkl = rate([&] { at::linear(x, weight); });
   const double dnn =
@@ -146,13 +149,7 @@ void forms(int64_t rows, int64_t features, InstructionSet set) {
   const at::Tensor errors = at::randn({rows, features});
   const at::Tensor gram = at::randn({features, features});
   const double operations = static_cast<double>(rows * features) * static_cast<double>(features + 1);
-  const int calls = std::max(1, static_cast<int>(2e8 / operations));
-  const auto rate = [&](const std::function<void()>& work) {
-    const double seconds = best_seconds(7, [&] {
-      for (int i = 0; i < calls; ++i) work();
-    });
-    return operations * calls / seconds / 1e9;
-  };
+  const auto rate = [&](const std::function<void()>& work) { return billions_a_second(operations, work); };
   const double ours = rate([&] { quadratic_forms(errors, gram, set); });
   const double torch = rate([&] { at::mm(errors, gram).mul_(errors).sum(1); });
   fmt::print("  {:36} {:6.1f} GFLOP/s; libtorch {:6.1f}: {:.2f} times\n", fmt::format("{} rows, forms of {}", rows, features), ours,

@@ -79,9 +79,11 @@ class DeviceMemory : public testing::Test {
     CountingAllocator& counter = CountingAllocator::install();
     work();  // what is made once is there
     const size_t needed = peak_of(work);
+    const int64_t refused = counter.refusals();
     counter.refuse_above(counter.live() + needed / 2);
     auto found = work();
     counter.refuse_nothing();
+    EXPECT_GT(counter.refusals(), refused);
     return found;
   }
 

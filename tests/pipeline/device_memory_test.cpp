@@ -76,9 +76,9 @@ TEST_F(DeviceMemory, FewerRowsAtATimeGiveTheSameBytes) {
   const size_t of_all = peak_of(options_of("all", kRows));
   const size_t of_few = peak_of(options_of("few", 2));
   ASSERT_LT(of_few + of_few / 4, of_all);
-  messages_.clear();
   for (const bool propagate : {true, false}) {
     SCOPED_TRACE(propagate);
+    messages_.clear();
     QuantizeModelOptions undisturbed = options_of(propagate ? "undisturbed" : "undisturbed_float", kRows);
     undisturbed.awq.propagate_error = propagate;
     const auto expected = test::folder_bytes(quantize_model(undisturbed, tokens_).folder);
@@ -88,11 +88,11 @@ TEST_F(DeviceMemory, FewerRowsAtATimeGiveTheSameBytes) {
     const auto found = test::folder_bytes(quantize_model(options, tokens_).folder);
     CountingAllocator::install().refuse_nothing();
     EXPECT_TRUE(found == expected);
+    const std::vector<std::string> lines = said("do not fit into the device's memory");
+    ASSERT_FALSE(lines.empty());
+    EXPECT_THAT(lines.front(), HasSubstr("block 1 of 4: 6144 tokens at a time"));
+    EXPECT_THAT(lines.front(), HasSubstr("going on with 3072"));
   }
-  const std::vector<std::string> lines = said("do not fit into the device's memory");
-  ASSERT_FALSE(lines.empty());
-  EXPECT_THAT(lines.front(), HasSubstr("block 1 of 4: 6144 tokens at a time"));
-  EXPECT_THAT(lines.front(), HasSubstr("going on with 3072"));
 }
 
 TEST_F(DeviceMemory, OneRowThatDoesNotFitIsAnError) {

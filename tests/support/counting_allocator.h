@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -30,10 +31,12 @@ class CountingAllocator : public c10::Allocator {
   void reset_peak() { peak_ = live_.load(); }
   // From now on what would make more than `bytes` live is refused as a device refuses it: with c10::OutOfMemoryError.
   void refuse_above(size_t bytes) { most_ = bytes; }
+  int64_t refusals() const { return refusals_; }
   void refuse_nothing() { most_ = std::numeric_limits<size_t>::max(); }
 
   c10::DataPtr allocate(size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &forget, c10::Device(c10::DeviceType::CPU)};
+    if (live_ + bytes > most_) ++refusals_;
     TORCH_CHECK_WITH(OutOfMemoryError, live_ + bytes <= most_, "CUDA out of memory. Tried to allocate ", bytes, " bytes");
     void* block = std::aligned_alloc(kHeader, (bytes + 2 * kHeader - 1) / kHeader * kHeader);
     if (block == nullptr) throw std::bad_alloc();
@@ -60,6 +63,7 @@ class CountingAllocator : public c10::Allocator {
 
   std::atomic<size_t> live_{0};
   std::atomic<size_t> peak_{0};
+  std::atomic<int64_t> refusals_{0};
   std::atomic<size_t> most_{std::numeric_limits<size_t>::max()};
 };
 
