@@ -129,11 +129,12 @@ AppliedScales apply_what_fits(const models::BlockLayout& layout, BlockWeights& w
 
 // Searches every group on the original weights, then applies them all.
 Applied search_and_apply(const models::DecoderConfig& config, const models::BlockLayout& layout, BlockWeights& weights,
-                         const BlockStatistics& statistics, const ExpertLoader& load_expert, const AwqOptions& options,
-                         const StoredDtype& stored, SearchResult* kept, BlockObjective* objective, Ranks* ranks) {
+                         const BlockStatistics& statistics, const UntouchedWeights& untouched, const ExpertLoader& load_expert,
+                         const AwqOptions& options, const StoredDtype& stored, SearchResult* kept, BlockObjective* objective,
+                         Ranks* ranks) {
   std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found =
-      search_groups(config, layout, weights, groups, statistics, load_expert, options, objective, ranks);
+      search_groups(config, layout, weights, groups, statistics, untouched, load_expert, options, objective, ranks);
   for (size_t i = 0; i < groups.size(); ++i) {
     if (found[i]) keep_found(kept, groups[i], layout.linears, *found[i]);
   }
@@ -285,7 +286,7 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
   const std::vector<InputLinears> inputs = share_linears(layout, options, ranks != nullptr ? ranks->size() : 1);
   const auto is_own = [&](const InputLinears& input) { return ranks == nullptr || input.owner == ranks->rank(); };
   const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id)); };
-  std::map<LinearId, UntouchedWeight> untouched;
+  UntouchedWeights untouched;
   for (const InputLinears& input : inputs) {
     for (const LinearSpec* spec : input.linears) {
       if (is_own(input))
@@ -293,7 +294,7 @@ QuantizedBlock quantize_block(const models::DecoderConfig& config, const models:
     }
   }
   Applied applied =
-      search_and_apply(config, layout, weights, statistics, load_expert, options, stored, sink.found, objective, ranks);
+      search_and_apply(config, layout, weights, statistics, untouched, load_expert, options, stored, sink.found, objective, ranks);
   for (const InputLinears& input : inputs) {
     if (!is_own(input)) statistics.erase(input.input);
   }
@@ -337,7 +338,7 @@ QuantizedExpert quantize_expert(const models::DecoderConfig& config, int64_t blo
     return spec.input.slot == models::InputSlot::kMlpHidden ? hidden : input;
   };
   const auto linear_of = [&](const LinearSpec& spec) -> FloatLinear& { return std::get<FloatLinear>(weights.at(spec.id.slot)); };
-  std::map<LinearId, UntouchedWeight> untouched;
+  UntouchedWeights untouched;
   for (const LinearSpec& spec : specs) {
     if (is_rounded(spec, options))
       untouched[spec.id] = measure_untouched(spec, linear_of(spec).weight, statistics_of(spec), options);

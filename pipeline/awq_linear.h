@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,8 @@ at::Tensor salient_inputs(const quant::InputStatistics& input, const AwqOptions&
 // With these input channels 0, as rounding sees a weight whose other part stays in float: 0 widens no range and has a code of its
 // own.
 at::Tensor without_channels(const at::Tensor& weight, const at::Tensor& channels);
+
+using UntouchedWeights = std::map<models::LinearId, UntouchedWeight>;
 
 UntouchedWeight measure_untouched(const models::LinearSpec& spec, const at::Tensor& weight, const quant::InputStatistics& input,
                                   const AwqOptions& options);

@@ -63,7 +63,8 @@ at::Tensor counted_rows(const models::DecoderConfig& config, const LinearSpec& s
 struct Balance {
   const LinearSpec* spec;
   quant::AffineOptions affine;
-  at::Tensor weight;  // without what stays in float
+  at::Tensor weight;                     // without what stays in float
+  std::optional<double> rtn_error = {};  // of `weight`, where it was measured already
 };
 
 // With every balance linear replaced by Q(W * s) / s.
@@ -82,8 +83,9 @@ BlockWeights with_rounded(const models::DecoderConfig& config, const BlockWeight
 // Nothing when none of the group's linears is rounded. `objective`: may be null.
 std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout,
                                                const BlockWeights& weights, const ScalingGroup& group,
-                                               const BlockStatistics& statistics, const ExpertLoader& load_expert,
-                                               const AwqOptions& options, BlockObjective* objective) {
+                                               const BlockStatistics& statistics, const UntouchedWeights& untouched,
+                                               const ExpertLoader& load_expert, const AwqOptions& options,
+                                               BlockObjective* objective) {
   const quant::InputStatistics& input = statistics.at(group.input);
   if (!options.scale || input.rows == 0) return std::nullopt;  // no token with finite values
   // Channels that stay in float have no error that a scale could lower.
@@ -95,7 +97,13 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
   std::vector<Balance> balance;
   for (const LinearId id : group.balance) {
     const LinearSpec& spec = spec_of(layout.linears, id);
-    if (is_searched(spec, options)) balance.push_back(balance_of(spec, std::get<FloatLinear>(weights.at(id)).weight));
+    if (!is_searched(spec, options)) continue;
+    balance.push_back(balance_of(spec, std::get<FloatLinear>(weights.at(id)).weight));
+    // Measured as the search does, on the same numbers.
+    const bool whole =
+        !salient.defined() && balance.back().weight.size(0) == spec.out_features && !ggml_type_of(options, spec.name);
+    if (const auto known = untouched.find(id); whole && known != untouched.end())
+      balance.back().rtn_error = known->second.rtn_error;
   }
   if (balance.empty() && !counts_experts(config, layout, group, options)) return std::nullopt;
   if (options.search != nullptr) return found_scales(*options.search, group);
@@ -113,7 +121,9 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
     if (module_error) {
       run.add_error([&](const at::Tensor& scales) { return module_error(with_rounded(config, weights, balance, scales)); });
     } else {
-      for_each_balance([&](const Balance& linear, bool none_worse) { run.add_error(linear.weight, linear.affine, none_worse); });
+      for_each_balance([&](const Balance& linear, bool none_worse) {
+        run.add_error(linear.weight, linear.affine, none_worse, linear.rtn_error);
+      });
     }
   } while (run.refine());
   if (options.ggml_types.empty() || module_error) return run.finish();
@@ -154,12 +164,10 @@ const LinearSpec& spec_of(const std::vector<LinearSpec>& specs, LinearId id) {
   return *it;
 }
 
-std::vector<std::optional<quant::ScaleSearchResult>> search_groups(const models::DecoderConfig& config,
-                                                                   const models::BlockLayout& layout, const BlockWeights& weights,
-                                                                   const std::vector<ScalingGroup>& groups,
-                                                                   const BlockStatistics& statistics,
-                                                                   const ExpertLoader& load_expert, const AwqOptions& options,
-                                                                   BlockObjective* objective, Ranks* ranks) {
+std::vector<std::optional<quant::ScaleSearchResult>> search_groups(
+    const models::DecoderConfig& config, const models::BlockLayout& layout, const BlockWeights& weights,
+    const std::vector<ScalingGroup>& groups, const BlockStatistics& statistics, const UntouchedWeights& untouched,
+    const ExpertLoader& load_expert, const AwqOptions& options, BlockObjective* objective, Ranks* ranks) {
   std::vector<double> costs;
   for (const ScalingGroup& group : groups) costs.push_back(search_cost(config, layout, group, options));
   const std::vector<int> owners = share_by_cost(costs, ranks != nullptr ? ranks->size() : 1);
@@ -167,7 +175,7 @@ std::vector<std::optional<quant::ScaleSearchResult>> search_groups(const models:
   for (size_t i = 0; i < groups.size(); ++i) {
     check_cancelled();
     if (ranks != nullptr && owners[i] != ranks->rank()) continue;
-    found[i] = search(config, layout, weights, groups[i], statistics, load_expert, options, objective);
+    found[i] = search(config, layout, weights, groups[i], statistics, untouched, load_expert, options, objective);
     return_free_memory();
   }
   for (size_t i = 0; ranks != nullptr && i < groups.size(); ++i) broadcast_found(found[i], owners[i], *ranks);

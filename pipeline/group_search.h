@@ -17,11 +17,12 @@ namespace salient::pipeline {
 const models::LinearSpec& spec_of(const std::vector<models::LinearSpec>& specs, models::LinearId id);
 
 // What is found for each of `groups`, in their order; nothing for one of whose linears none is rounded. With options.search nothing
-// is searched: it is what that has. `objective` and `ranks`: as of quantize_block; over ranks each group is searched by one of
-// them, and all know what is found. A group that every expert belongs to is the dearest by far, and one rank's.
+// is searched: it is what that has. `untouched`: of linears that were measured already. `objective` and `ranks`: as of
+// quantize_block; over ranks each group is searched by one of them, and all know what is found. A group that every expert belongs
+// to is the dearest by far, and one rank's.
 std::vector<std::optional<quant::ScaleSearchResult>> search_groups(
     const models::DecoderConfig& config, const models::BlockLayout& layout, const models::BlockWeights& weights,
-    const std::vector<models::ScalingGroup>& groups, const BlockStatistics& statistics, const ExpertLoader& load_expert,
-    const AwqOptions& options, BlockObjective* objective, Ranks* ranks);
+    const std::vector<models::ScalingGroup>& groups, const BlockStatistics& statistics, const UntouchedWeights& untouched,
+    const ExpertLoader& load_expert, const AwqOptions& options, BlockObjective* objective, Ranks* ranks);
 
 }  // namespace salient::pipeline

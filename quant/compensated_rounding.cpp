@@ -24,8 +24,9 @@ namespace {
 
 // Columns that are rounded before the rest is brought up to date by one matrix product.
 constexpr int64_t kPanel = 128;
-constexpr int64_t kLine = 16;          // floats of a line of cache
-constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
+constexpr int64_t kLine = 16;           // floats of a line of cache
+constexpr int64_t kReflectedRows = 64;  // whose pages the processor keeps the addresses of
+constexpr float kRound = 12582912.0f;   // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
 
 // Rounds the columns of one row in [0, columns) of a panel. target: what to round, brought up to date here; step, zero: of each
 // column; codes, error: out.
@@ -44,6 +45,9 @@ SALIENT_CLONES void round_panel(float* target, const float* factor, int64_t fact
   }
 }
 
+// Of parts that get shorter and shorter, the first, the last, the second and so on: every thread gets as much to do.
+int64_t short_and_long(int64_t at, int64_t parts) { return at % 2 == 0 ? at / 2 : parts - 1 - at / 2; }
+
 // to[j, i] = gram[order[n-1-i], order[n-1-j]] for i >= j: what is left of the diagonal is not written. order: undefined = as they
 // lie.
 void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::Tensor& to) {
@@ -59,8 +63,7 @@ void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::
   at::parallel_for(0, lines, 1, [&](int64_t first, int64_t last) {
     std::vector<float> rows(static_cast<size_t>(kLine * n));
     for (int64_t at = first; at < last; ++at) {
-      // Short and long ones by turns: every thread gets as much to do.
-      const int64_t begin = (at % 2 == 0 ? at / 2 : lines - 1 - at / 2) * kLine;
+      const int64_t begin = short_and_long(at, lines) * kLine;
       const int64_t end = std::min(n, begin + kLine);
       for (int64_t i = begin; i < end; ++i) {
         const float* row = from + place[static_cast<size_t>(i)] * n;
@@ -78,9 +81,11 @@ void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::
 void reflect_upper(const at::Tensor& matrix) {
   const int64_t n = matrix.size(0);
   auto* data = matrix.data_ptr<float>();
-  at::parallel_for(0, (n / 2 + kLine - 1) / kLine, 1, [&](int64_t first, int64_t last) {
-    for (int64_t begin = first * kLine; begin < std::min(n / 2, last * kLine); begin += kLine) {
-      const int64_t end = std::min(n / 2, begin + kLine);
+  const int64_t strips = (n / 2 + kReflectedRows - 1) / kReflectedRows;
+  at::parallel_for(0, strips, 1, [&](int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; ++at) {
+      const int64_t begin = short_and_long(at, strips) * kReflectedRows;
+      const int64_t end = std::min(n / 2, begin + kReflectedRows);
       for (int64_t b = begin; b < n - 1 - begin; ++b) {
         for (int64_t a = begin; a < std::min({end, b + 1, n - 1 - b}); ++a)
           std::swap(data[a * n + b], data[(n - 1 - b) * n + n - 1 - a]);

@@ -146,23 +146,28 @@ void ScaleSearch::make_scales() {
   }
 }
 
-void ScaleSearch::add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse) {
+void ScaleSearch::add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse,
+                            std::optional<double> identity_error) {
   make_scales();
   const at::Tensor measured = stage_ == Stage::kFinal ? weight : sample_rows(weight);
-  sampled_ |= measured.size(0) < weight.size(0);
+  const bool whole = measured.size(0) == weight.size(0);
+  sampled_ |= !whole;
   const double share = static_cast<double>(measured.size(0)) / static_cast<double>(weight.size(0));
-  std::vector<at::Tensor> scales;  // identity first, whether it is being measured or only compared with
+  // Identity comes first, whether it is being measured or only compared with.
   const bool compare = none_worse || first_ == 0;
-  if (compare) scales.push_back(candidates_.front().scales);
+  const bool known = whole && identity_error.has_value();
+  std::vector<at::Tensor> scales;
+  if (compare && !known) scales.push_back(candidates_.front().scales);
   for (size_t i = std::max<size_t>(1, first_); i < candidates_.size(); ++i) scales.push_back(candidates_[i].scales);
-  const std::vector<double> errors =
+  std::vector<double> errors =
       candidate_errors(measured, scales, statistics_, options, rows_in_memory(options_.max_chunk_memory, weight.size(1)));
-  const double identity = compare ? errors.front() / share : 0.0;
+  for (double& error : errors) error /= share;
+  if (compare && known) errors.insert(errors.begin(), *identity_error);
+  const double identity = compare ? errors.front() : 0.0;
   if (first_ == 0) candidates_.front().error += identity;
   for (size_t i = std::max<size_t>(1, first_), at = compare ? 1 : 0; i < candidates_.size(); ++i, ++at) {
-    const double error = errors[at] / share;
-    candidates_[i].error += error;
-    candidates_[i].refused |= none_worse && error > identity;
+    candidates_[i].error += errors[at];
+    candidates_[i].refused |= none_worse && errors[at] > identity;
   }
 }
 

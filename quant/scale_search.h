@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,7 +54,9 @@ class ScaleSearch {
   // weight: float32 [out, in_features].
   void add_magnitude(const at::Tensor& weight, int64_t group_size);
   // `none_worse`: a candidate that leaves this weight more error than identity does cannot win, however much others gain.
-  void add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse = true);
+  // `identity_error`: what identity leaves of all its rows (output_error), where that is known: it is not measured again.
+  void add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse = true,
+                 std::optional<double> identity_error = std::nullopt);
   // The same with an error that was measured otherwise (a block's output): `error` is called with each candidate's scales.
   void add_error(const std::function<double(const at::Tensor& scales)>& error);
   // Whether every weight must be shown again: for candidates around the best one of the grid, and for the best few on all rows.

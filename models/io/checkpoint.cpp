@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <numeric>
 #include <optional>
 #include <set>
 #include <string_view>
 
 #include "common/cancellation.h"
 #include "common/error.h"
+#include "common/text.h"
 #include "models/gguf/gguf_checkpoint.h"
 #include "models/io/adapter.h"
 #include "models/io/links.h"
@@ -31,21 +31,6 @@ std::string list_some(const std::vector<std::string>& names) {
   std::string text = fmt::format("{}", fmt::join(names.begin(), end, ", "));
   if (names.size() > kListed) text += fmt::format(" and {} more", names.size() - kListed);
   return text;
-}
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
 }
 
 template <typename Value>

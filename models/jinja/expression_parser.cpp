@@ -378,7 +378,7 @@ ExpressionPtr ExpressionParser::parse_subscript(ExpressionPtr object) {
   cursor_.next();
   const auto at_part_end = [&] { return cursor_.is_operator("]") || cursor_.is_operator(",") || cursor_.is_operator(":"); };
   if (cursor_.is_operator("]")) return make(line, Item{std::move(object), make(line, Sequence{true, {}})});
-  ExpressionPtr start = at_part_end() ? nullptr : parse_expression();
+  ExpressionPtr start = cursor_.is_operator(":") ? nullptr : parse_expression();
   if (!cursor_.skip_operator(":")) {
     if (cursor_.is_operator(",")) {  // object[a, b] is object[(a, b)]
       std::vector<ExpressionPtr> keys;

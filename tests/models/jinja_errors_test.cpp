@@ -43,6 +43,7 @@ TEST(JinjaErrors, SyntaxErrorsSayLineFoundAndExpected) {
   expect_error("\n{# never closed", ErrorKind::kCorruption, ":2: a comment that starts here has no end");
   expect_error("{{ 'abc }}", ErrorKind::kCorruption, ":1: a string that starts here has no end");
   expect_error("{{ (1] }}", ErrorKind::kCorruption, "found ']', expected ')'");
+  expect_error("{{ x[, 'a'] }}", ErrorKind::kCorruption, "found ',', expected an expression");
   expect_error("\n{% break %}", ErrorKind::kCorruption, ":2: found 'break' outside of a loop");
   expect_error("\xff{{ 1 }}", ErrorKind::kCorruption, "not valid UTF-8");
 }

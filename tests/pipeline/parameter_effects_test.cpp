@@ -1,6 +1,6 @@
-// What each parameter of a quantization does, seen in an artifact: every row of the table of settings, and the keys of
-// llm-compressor's recipes. A new parameter without an entry here fails. Keys of a run's `calibration:` section:
-// calibration_effects_test.cpp.
+// What each parameter of a quantization does, seen in an artifact: every row of the table of settings. A new parameter without an
+// entry here fails. Keys of a run's `calibration:` section: calibration_effects_test.cpp; of llm-compressor's recipes:
+// recipe_effects_test.cpp.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_unique.h>
@@ -15,7 +15,6 @@
 #include "common/error.h"
 #include "models/io/compressed_config.h"
 #include "models/text/dataset.h"
-#include "pipeline/recipe.h"
 #include "pipeline/search_file.h"
 #include "quant/clip_search.h"
 #include "quant/fixed_parts.h"
@@ -28,6 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::ParameterEffect;
+using test::same_weights;
 using test::TinyArtifact;
 using ::testing::Contains;
 using ::testing::Each;
@@ -71,14 +71,6 @@ double first_group(const TinyArtifact& artifact, double LinearReport::*member) {
   double total = 0;
   for (const char* name : {"q", "k", "v"}) total += artifact.report(fmt::format("model.layers.0.self_attn.{}_proj", name)).*member;
   return total;
-}
-
-bool same_weights(const TinyArtifact& a, const TinyArtifact& b) {
-  const models::Checkpoint left(a.folder), right(b.folder);
-  if (left.names() != right.names()) return false;
-  for (const std::string& name : left.names())
-    if (!at::equal(left.view(name), right.view(name))) return false;
-  return true;
 }
 
 bool same_column(const at::Tensor& a, const at::Tensor& b, int64_t column) {
@@ -628,36 +620,6 @@ TEST(ParameterEffects, EverySettingHasOne) {
   std::set<std::string> settings;
   for (const QuantizationSetting& setting : quantization_settings()) settings.insert(std::string(setting.key));
   EXPECT_EQ(test::keys_of(kSettingEffects), settings);
-}
-
-// A recipe gives the weights of the settings that it stands for.
-TEST(ParameterEffects, RecipesDoWhatTheirKeysSay) {
-  const Recipe recipe = parse_recipe(ConfigNode::parse(R"(
-quant_stage:
-  quant_modifiers:
-    AWQModifier:
-      mappings: [{smooth_layer: 're:.*input_layernorm$', balance_layers: ['re:.*q_proj$', 're:.*k_proj$', 're:.*v_proj$']}]
-      duo_scaling: true
-      n_grid: 6
-    QuantizationModifier:
-      ignore: [lm_head, 're:.*layers.1.mlp.*', 're:vision_tower.*', 're:visual.*']
-      config_groups:
-        group_0: {targets: [Linear], weights: {num_bits: 3, type: int, symmetric: true, strategy: group, group_size: 64}}
-)",
-                                                       "recipe.yaml"));
-  const std::unique_ptr<TinyArtifact> made = tiny().make(recipe.settings, 1000);
-  const TinyArtifact& expected = with(
-      "format: compressed-tensors, bits: 3, symmetric: true, group_size: 64, duo_scaling: on, n_grid: 6, ignore: [lm_head, "
-      "'re:.*layers.1.mlp.*'], mappings: [{smooth_layer: input_layernorm, balance_layers: [q_proj, k_proj, v_proj]}]");
-  EXPECT_TRUE(same_weights(*made, expected));
-  EXPECT_TRUE(made->checkpoint().contains("model.layers.1.mlp.up_proj.weight")) << "ignored";
-  for (const char* pattern : {"'re:vision_tower.*'", "'re:visual.*'"}) {
-    const std::string text = fmt::format("ignore: {} matches no module of this model", pattern);
-    EXPECT_EQ(std::count_if(made->messages.begin(), made->messages.end(),
-                            [&](const std::string& line) { return line.find(text) != std::string::npos; }),
-              1)
-        << "said once";
-  }
 }
 
 }  // namespace

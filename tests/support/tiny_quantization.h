@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/select.h>
 #include <fmt/format.h>
 
@@ -113,6 +114,15 @@ struct TinyArtifact {
     return total;
   }
 };
+
+// The same tensors under the same names, bit for bit.
+inline bool same_weights(const TinyArtifact& a, const TinyArtifact& b) {
+  const models::Checkpoint left(a.folder), right(b.folder);
+  if (left.names() != right.names()) return false;
+  for (const std::string& name : left.names())
+    if (!at::equal(left.view(name), right.view(name))) return false;
+  return true;
+}
 
 class TinyQuantization {
  public:
