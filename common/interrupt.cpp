@@ -14,6 +14,7 @@ namespace {
 
 // What a signal handler may touch.
 std::atomic<Interrupt*> innermost{nullptr};
+std::atomic<int> handlers{0};  // that run now, perhaps in other threads than the one that ends an Interrupt
 static_assert(std::atomic<Interrupt*>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 constexpr std::string_view kFirst = "\nstopping at the next safe point; a second time stops at once\n";
@@ -21,15 +22,18 @@ constexpr std::string_view kFirst = "\nstopping at the next safe point; a second
 }  // namespace
 
 void Interrupt::note(int number) {
-  Interrupt* const here = innermost;
-  if (here == nullptr) return;
-  here->signal_ = number;
-  ++here->count_;
-  here->token_.request();
-  if (here->second_ == Second::kCounts) return;
-  const int saved = errno;
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kFirst.data(), kFirst.size());
-  errno = saved;
+  ++handlers;
+  if (Interrupt* const here = innermost; here != nullptr) {
+    here->signal_ = number;
+    ++here->count_;
+    here->token_.request();
+    if (here->second_ == Second::kEnds) {
+      const int saved = errno;
+      [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kFirst.data(), kFirst.size());
+      errno = saved;
+    }
+  }
+  --handlers;
 }
 
 Interrupt::Interrupt(Second second) : second_(second), outer_(innermost) {
@@ -43,9 +47,10 @@ Interrupt::Interrupt(Second second) : second_(second), outer_(innermost) {
 }
 
 Interrupt::~Interrupt() {
+  innermost = outer_;  // first: a signal from here on is noted where somebody will look
   ::sigaction(SIGINT, &outer_interrupt_, nullptr);
   ::sigaction(SIGTERM, &outer_terminate_, nullptr);
-  innermost = outer_;
+  while (handlers != 0) std::this_thread::yield();
 }
 
 void Interrupt::sleep(std::chrono::milliseconds time, int seen) const {

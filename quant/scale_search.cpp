@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "common/cancellation.h"
 #include "common/error.h"
@@ -23,10 +24,11 @@ namespace {
 constexpr double kWeightEpsilon = 1e-6;
 constexpr double kRatioEpsilon = 1e-4;
 constexpr double kLeastScale = 1e-4;
-// Rows that candidates are compared on first, of weights with at least twice as many; and how many of them, besides identity, are
-// then compared on all rows.
+// Rows that candidates are compared on first, of weights with at least twice as many; how many of them, besides identity, are then
+// compared on more rows, and on how many.
 constexpr int64_t kSampleRows = 64;
 constexpr size_t kFinalists = 4;
+constexpr int64_t kShortlistRows = 256;
 constexpr int64_t kProductRows = 2048;  // of the errors of several candidates that are multiplied at a time
 
 // Mean of `values` over the channels that share a scale, spread back to every channel.
@@ -54,9 +56,9 @@ at::Tensor candidate_scales(const std::string& kind, double ratio, const at::Ten
   return at::where(at::isfinite(s), s, at::ones_like(s)).contiguous();
 }
 
-at::Tensor sample_rows(const at::Tensor& weight) {
-  const int64_t step = weight.size(0) / kSampleRows;
-  return step < 2 ? weight : weight.slice(0, 0, step * kSampleRows, step).contiguous();
+at::Tensor sample_rows(const at::Tensor& weight, int64_t rows) {
+  const int64_t step = weight.size(0) / rows;
+  return step < 2 ? weight : weight.slice(0, 0, step * rows, step).contiguous();
 }
 
 // What each of `scales` leaves of `weight`. Several candidates share a product with the Gram matrix: small products cost more in
@@ -149,7 +151,7 @@ void ScaleSearch::make_scales() {
 void ScaleSearch::add_error(const at::Tensor& weight, const AffineOptions& options, bool none_worse,
                             std::optional<double> identity_error) {
   make_scales();
-  const at::Tensor measured = stage_ == Stage::kFinal ? weight : sample_rows(weight);
+  const at::Tensor measured = rows_of_stage(weight);
   const bool whole = measured.size(0) == weight.size(0);
   sampled_ |= !whole;
   const double share = static_cast<double>(measured.size(0)) / static_cast<double>(weight.size(0));
@@ -185,36 +187,68 @@ const ScaleSearch::Candidate& ScaleSearch::best() const {
   return *best;
 }
 
-// Identity, and the best of the others in the order in which they came; none of them is measured any more.
-void ScaleSearch::keep_finalists() {
-  std::vector<size_t> order;
-  for (size_t i = 1; i < candidates_.size(); ++i) {
-    if (!candidates_[i].refused && std::isfinite(candidates_[i].error)) order.push_back(i);
+at::Tensor ScaleSearch::rows_of_stage(const at::Tensor& weight) const {
+  if (stage_ == Stage::kFinal) return weight;
+  return sample_rows(weight, stage_ == Stage::kShortlist ? kShortlistRows : kSampleRows);
+}
+
+// All but identity that can still win, the best first.
+std::vector<ScaleSearch::Candidate> ScaleSearch::in_order() const {
+  std::vector<Candidate> order;
+  std::copy_if(candidates_.begin() + 1, candidates_.end(), std::back_inserter(order),
+               [](const Candidate& candidate) { return !candidate.refused && std::isfinite(candidate.error); });
+  std::stable_sort(order.begin(), order.end(), [](const Candidate& a, const Candidate& b) { return a.error < b.error; });
+  return order;
+}
+
+// Of those that wait, the first, if there is one.
+std::vector<ScaleSearch::Candidate> ScaleSearch::take_next() {
+  if (waiting_.empty()) return {};
+  std::vector<Candidate> next{std::move(waiting_.front())};
+  waiting_.erase(waiting_.begin());
+  return next;
+}
+
+// False when there is nothing around it.
+bool ScaleSearch::add_around(const Candidate& found) {
+  if (found.kind == "identity") return false;
+  first_ = candidates_.size();
+  for (const double step : {-2.0 / 3, -1.0 / 3, 1.0 / 3, 2.0 / 3}) {
+    const double ratio = found.ratio + step / options_.grid;
+    if (ratio >= 0.0 && ratio <= 1.0) candidates_.push_back({found.kind, ratio, {}, 0.0, false});
   }
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return candidates_[a].error < candidates_[b].error; });
-  order.resize(std::min(order.size(), kFinalists));
-  std::sort(order.begin(), order.end());
-  std::vector<Candidate> kept{candidates_.front()};
-  for (const size_t i : order) kept.push_back(candidates_[i]);
-  for (Candidate& candidate : kept) candidate.error = 0;
-  candidates_ = std::move(kept);
+  return true;
 }
 
 bool ScaleSearch::refine() {
-  const Candidate found = best();
-  if (stage_ == Stage::kGrid && options_.refine && found.kind != "identity") {
+  if (stage_ == Stage::kGrid && options_.refine && add_around(Candidate(best()))) {
     stage_ = Stage::kAround;
-    first_ = candidates_.size();
-    for (const double step : {-2.0 / 3, -1.0 / 3, 1.0 / 3, 2.0 / 3}) {
-      const double ratio = found.ratio + step / options_.grid;
-      if (ratio >= 0.0 && ratio <= 1.0) candidates_.push_back({found.kind, ratio, {}, 0.0, false});
-    }
     return true;
   }
-  if (stage_ == Stage::kFinal || !sampled_) return false;
-  stage_ = Stage::kFinal;
+  if (!sampled_) return false;
+  std::vector<Candidate> order = in_order();
   first_ = 0;
-  keep_finalists();
+  switch (stage_) {
+    case Stage::kGrid:
+    case Stage::kAround:
+      stage_ = Stage::kShortlist;
+      sampled_ = false;
+      order.resize(std::min(order.size(), kFinalists));
+      break;
+    case Stage::kShortlist:
+      stage_ = Stage::kFinal;
+      waiting_ = std::move(order);
+      order = take_next();
+      break;
+    case Stage::kFinal:
+      if (waiting_.empty() || best().kind != "identity") return false;
+      first_ = 1;  // identity was measured with the first of them
+      order = take_next();
+      break;
+  }
+  candidates_.resize(1);
+  candidates_.insert(candidates_.end(), order.begin(), order.end());
+  for (size_t i = first_; i < candidates_.size(); ++i) candidates_[i].error = 0;
   return true;
 }
 
@@ -224,15 +258,12 @@ ScaleSearchResult ScaleSearch::finish() const {
 }
 
 std::vector<ScaleSearchResult> ScaleSearch::finalists(size_t count) const {
-  std::vector<const Candidate*> order;
-  for (size_t i = 1; i < candidates_.size(); ++i) {
-    if (!candidates_[i].refused && std::isfinite(candidates_[i].error)) order.push_back(&candidates_[i]);
-  }
-  std::stable_sort(order.begin(), order.end(), [](const Candidate* a, const Candidate* b) { return a->error < b->error; });
+  std::vector<Candidate> order = in_order();
+  order.insert(order.end(), waiting_.begin(), waiting_.end());
   order.resize(std::min(order.size(), count));
-  order.insert(order.begin(), &candidates_.front());
+  order.insert(order.begin(), candidates_.front());
   std::vector<ScaleSearchResult> results;
-  for (const Candidate* one : order) results.push_back({one->scales, candidates_.front().error, one->error, one->kind, one->ratio});
+  for (const Candidate& one : order) results.push_back({one.scales, candidates_.front().error, one.error, one.kind, one.ratio});
   return results;
 }
 

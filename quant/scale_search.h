@@ -3,7 +3,7 @@
 // Input channels are multiplied by s before quantization and divided after, so that channels with large activations lose less.
 // Candidates are s = mean|x|^r and s = mean|x|^r / mean|w|^(1-r) ("duo") over a grid of r in [0, 1], both ends included, and
 // identity, so that the result is never worse than rounding to nearest by its own measure. Of weights with many rows the candidates
-// are compared on some rows, evenly spread; the best few and identity then on all of them.
+// are compared on some rows, evenly spread, the best few on more of them, and the best of those with identity on all.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -59,8 +59,8 @@ class ScaleSearch {
                  std::optional<double> identity_error = std::nullopt);
   // The same with an error that was measured otherwise (a block's output): `error` is called with each candidate's scales.
   void add_error(const std::function<double(const at::Tensor& scales)>& error);
-  // Whether every weight must be shown again: for candidates around the best one of the grid, and for the best few on all rows.
-  // Twice at most.
+  // Whether every weight must be shown again: for candidates around the best one of the grid, for the best few on more rows, and
+  // for the best of them on all rows; where that one is worse than identity there, for the next.
   bool refine();
   ScaleSearchResult finish() const;
   // Identity, then the best `count` of the other candidates, the best first: to be compared by a dearer measure.
@@ -74,18 +74,22 @@ class ScaleSearch {
     double error = 0;
     bool refused = false;  // left a weight more error than identity
   };
-  enum class Stage : uint8_t { kGrid, kAround, kFinal };
+  enum class Stage : uint8_t { kGrid, kAround, kShortlist, kFinal };
   void make_scales();
   const Candidate& best() const;
-  void keep_finalists();
+  bool add_around(const Candidate& found);
+  std::vector<Candidate> in_order() const;
+  std::vector<Candidate> take_next();
+  at::Tensor rows_of_stage(const at::Tensor& weight) const;
 
   const InputStatistics& statistics_;
   ScaleSearchOptions options_;
   at::Tensor tie_;
   std::vector<Candidate> candidates_;
-  size_t first_ = 0;  // candidates that are being measured: this one and those after it, and identity for comparison
+  std::vector<Candidate> waiting_;  // to be measured on all rows where those before them are worse than identity there
+  size_t first_ = 0;                // candidates that are being measured: this one and those after it, and identity for comparison
   Stage stage_ = Stage::kGrid;
-  bool sampled_ = false;      // some weight was measured on a part of its rows
+  bool sampled_ = false;      // some weight was measured on a part of its rows alone
   at::Tensor magnitude_sum_;  // float64 [in_features]
   int64_t rows_ = 0;
 };

@@ -42,6 +42,14 @@ void BackgroundSender::work(const std::filesystem::path& path) {
   try {
     Store store(path, StoreMode::kExisting);
     TrackingSender sender(store);
+    // However it ends: nobody cancels it any more then.
+    struct Leave {
+      BackgroundSender& self;
+      ~Leave() {
+        const std::lock_guard hold(self.mutex_);
+        self.sender_ = nullptr;
+      }
+    } const leave{*this};
     std::unique_lock lock(mutex_);
     sender_ = &sender;
     while (!stopped_) {
@@ -64,11 +72,9 @@ void BackgroundSender::work(const std::filesystem::path& path) {
       if (!report.errors.empty()) not_before_ = std::chrono::steady_clock::now() + kPause;
       changed_.notify_all();
     }
-    sender_ = nullptr;
   } catch (const std::exception& error) {  // of the store: results are told later
     log_warn("tracking_stopped reason=\"{}\"", error.what());
     const std::lock_guard lock(mutex_);
-    sender_ = nullptr;
     stopped_ = true;
     last_.errors.emplace_back(error.what());
     changed_.notify_all();

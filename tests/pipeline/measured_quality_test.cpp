@@ -136,7 +136,7 @@ TEST(PublishFigures, WeightsAndTheirHashesStay) {
   EXPECT_EQ(read_text_file(artifact / kModelCard), model_card(after));
   EXPECT_EQ(find_changed_file(artifact), "");
   ASSERT_TRUE(load_finished(artifact));
-  EXPECT_EQ(load_finished(artifact)->fingerprint, before.at("fingerprint"));
+  EXPECT_EQ(load_finished(artifact)->fingerprint, before.at("fingerprint").get<std::string>());
   after.erase("evaluation");
   EXPECT_EQ(after, before);
   const std::string card = read_text_file(artifact / kModelCard);

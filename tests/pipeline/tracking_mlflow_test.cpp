@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <thread>
 
 #include "common/file.h"
@@ -101,6 +102,7 @@ class Gate {
       : upstream_(upstream), server_([this](const TinyRequest& request) { return answer(request); }) {}
 
   void set(Temper temper, std::string only = "") {
+    const std::lock_guard lock(mutex_);
     only_ = std::move(only);
     temper_ = temper;
   }
@@ -108,8 +110,12 @@ class Gate {
   std::vector<TinyRequest> requests() const { return server_.requests(); }
 
  private:
+  Temper temper_for(const std::string& target) {
+    const std::lock_guard lock(mutex_);
+    return target.find(only_) != std::string::npos ? temper_ : Temper::kForward;
+  }
   std::optional<std::string> answer(const TinyRequest& request) {
-    const Temper temper = request.target.find(only_) != std::string::npos ? temper_.load() : Temper::kForward;
+    const Temper temper = temper_for(request.target);
     if (temper == Temper::kError) return test::tiny_answer(503, "<html>Service Unavailable</html>", "text/html");
     if (temper == Temper::kHang) return std::nullopt;
     const HttpResponse response =
@@ -122,8 +128,9 @@ class Gate {
   }
 
   std::string upstream_;
+  std::mutex mutex_;
   std::string only_;
-  std::atomic<Temper> temper_{Temper::kForward};
+  Temper temper_ = Temper::kForward;
   HttpClient client_;
   TinyServer server_;
 };

@@ -184,6 +184,42 @@ TEST(ScaleSearch, NoLinearPaysForAnother) {
   EXPECT_TRUE(differs) << "the rule decided nothing here";
 }
 
+// Candidates are compared on some rows first: what the others say is not lost. 639 rows, of which the last 71 are never among them.
+TEST(ScaleSearch, RowsThatWereNotComparedOnDecideInTheEnd) {
+  constexpr int64_t kRows = 639, kCompared = 568;
+  const AffineOptions options{4, 32, true};
+  bool helped = false, refused = false;
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    const at::Tensor x = test::random_matrix(200, 64, seed, /*outliers=*/true);
+    const InputStatistics statistics = statistics_of(x);
+    const auto error_of = [&](const at::Tensor& weight, const at::Tensor& scales) {
+      return output_error(quantization_error(weight, scales, options), statistics.gram, statistics.rows);
+    };
+    at::Tensor weight = test::random_matrix(kRows, 64, seed + 50);
+    const ScaleSearchResult plain = search_scales({weight}, statistics, options, {});
+    EXPECT_NEAR(plain.rtn_error, error_of(weight, {}), 1e-9 * plain.rtn_error);
+    EXPECT_NEAR(plain.best_error, error_of(weight, plain.scales), 1e-9 * plain.rtn_error);
+    helped |= plain.best_error < 0.9 * plain.rtn_error;
+    // Large where inputs are large already, and so large that they decide the sum.
+    weight.narrow(0, kCompared, kRows - kCompared).mul_(x.abs().mean(0) * 30);
+    const ScaleSearchResult found = search_scales({weight}, statistics, options, {});
+    EXPECT_NEAR(found.rtn_error, error_of(weight, {}), 1e-9 * found.rtn_error);
+    EXPECT_LE(error_of(weight, found.scales), found.rtn_error * (1 + 1e-9));
+    const at::Tensor compared = weight.narrow(0, 0, kCompared).contiguous();
+    const ScaleSearchResult of_those = search_scales({compared}, statistics, options, {});
+    refused |= error_of(weight, of_those.scales) > found.rtn_error;
+    // What identity leaves may be given instead of being measured.
+    ScaleSearch given(statistics, {});
+    given.add_magnitude(weight, options.group_size);
+    do {
+      given.add_error(weight, options, /*none_worse=*/true, error_of(weight, {}));
+    } while (given.refine());
+    EXPECT_TRUE(given.finish().scales.equal(found.scales));
+  }
+  EXPECT_TRUE(helped);
+  EXPECT_TRUE(refused) << "the rows that were compared on would have done";
+}
+
 TEST(ScaleSearch, SlicesOfRowsChangeNothing) {
   const at::Tensor x = test::random_matrix(300, 64, 1, /*outliers=*/true);
   const at::Tensor w = test::random_matrix(37, 64, 2);

@@ -36,13 +36,17 @@ class CountingAllocator : public c10::Allocator {
 
   c10::DataPtr allocate(size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &forget, c10::Device(c10::DeviceType::CPU)};
-    if (live_ + bytes > most_) ++refusals_;
-    TORCH_CHECK_WITH(OutOfMemoryError, live_ + bytes <= most_, "CUDA out of memory. Tried to allocate ", bytes, " bytes");
-    void* block = std::aligned_alloc(kHeader, (bytes + 2 * kHeader - 1) / kHeader * kHeader);
+    const size_t live = live_ += bytes;
+    const bool fits = live <= most_;
+    void* block = fits ? std::aligned_alloc(kHeader, (bytes + 2 * kHeader - 1) / kHeader * kHeader) : nullptr;
+    if (block == nullptr) live_ -= bytes;
+    if (!fits) ++refusals_;
+    TORCH_CHECK_WITH(OutOfMemoryError, fits, "CUDA out of memory. Tried to allocate ", bytes, " bytes");
     if (block == nullptr) throw std::bad_alloc();
     std::memcpy(block, &bytes, sizeof(bytes));
-    live_ += bytes;
-    if (live_ > peak_) peak_ = live_.load();
+    size_t most = peak_;
+    while (live > most && !peak_.compare_exchange_weak(most, live)) {
+    }
     void* data = static_cast<char*>(block) + kHeader;
     return {data, data, &forget, c10::Device(c10::DeviceType::CPU)};
   }

@@ -32,13 +32,24 @@ struct ProgramResult {
   bool killed = false;
 };
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SALIENT_SANITIZED
+#endif
+#endif
+#ifdef SALIENT_SANITIZED
+inline constexpr int kProgramSeconds = 1800;  // programs with sanitizers are many times slower
+#else
+inline constexpr int kProgramSeconds = 120;
+#endif
+
 struct ProgramCall {
   std::vector<std::string> arguments;
   std::filesystem::path folder;                    // working folder
   std::map<std::string, std::string> environment;  // on top of this process's own
   // Asked about every half millisecond, with what the program has said on standard error so far: true sends SIGKILL at once.
   std::function<bool(const std::string& err)> kill_when;
-  std::chrono::seconds timeout{120};
+  std::chrono::seconds timeout{kProgramSeconds};
   // As kill_when, but for SIGINT, once: what Ctrl-C sends.
   std::function<bool(const std::string& err)> interrupt_when = {};
   // What is run with `arguments`: its path. Another one may start the program itself.
