@@ -5,12 +5,16 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/json_depth.h"
 
 namespace salient {
 namespace {
 
 template <typename T>
 T parse_as(std::string_view text, std::string_view where) {
+  if (is_too_deep_json(text))
+    fail(ErrorKind::kCorruption, "{}: found lists and objects within each other more than {} levels deep, expected fewer", where,
+         kMostJsonLevels);
   try {
     return T::parse(text.begin(), text.end());
   } catch (const nlohmann::json::parse_error& error) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/file.h"
+#include "common/json_depth.h"
 #include "common/text.h"
 
 namespace salient::eval {
@@ -45,15 +46,18 @@ RowOrder read_row_order(const std::filesystem::path& file) {
     }
     return order;
   }
-  const OrderedJson whole = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto parse = [](std::string_view part) {
+    return is_too_deep_json(part) ? OrderedJson(OrderedJson::value_t::discarded)
+                                  : OrderedJson::parse(part.begin(), part.end(), nullptr, /*allow_exceptions=*/false);
+  };
+  const OrderedJson whole = parse(text);
   if (!whole.is_discarded()) {
     add(order, whole.is_object() && whole.contains("data") && whole["data"].is_array() ? whole["data"] : whole);
     return order;
   }
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
-    const OrderedJson row = OrderedJson::parse(text.begin() + static_cast<std::ptrdiff_t>(at),
-                                               text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    const OrderedJson row = parse(std::string_view(text).substr(at, end - at));
     if (!row.is_discarded()) add(order, row);
     at = end + 1;
   }

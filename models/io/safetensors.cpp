@@ -14,6 +14,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "common/json_depth.h"
 #include "models/io/safetensors_header.h"
 
 namespace salient::models {
@@ -57,7 +58,8 @@ Json parse_header(std::string_view text, const std::string& where) {
     }
     return true;
   };
-  Json header = Json::parse(text.begin(), text.end(), watch, /*allow_exceptions=*/false);
+  Json header = is_too_deep_json(text) ? Json(Json::value_t::discarded)
+                                       : Json::parse(text.begin(), text.end(), watch, /*allow_exceptions=*/false);
   if (header.is_discarded()) parse_json(text, where);  // fails with line and column
   if (!duplicate.empty())
     fail(ErrorKind::kCorruption, "{}: the header has '{}' twice, expected each name once", where, dump_json(Json(duplicate)));

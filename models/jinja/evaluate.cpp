@@ -53,6 +53,7 @@ Arguments Interpreter::evaluate_arguments(const CallArguments& nodes, const Scop
     if (mapping.dict() == nullptr) raise("the argument after ** must be a mapping, not '{}'", type_name(mapping));
     for (const auto& [name, value] : mapping.dict()->entries) {
       if (!name.is_string()) raise("keywords must be strings");
+      runtime_.step(arguments.keyword.size());
       for (const auto& [other, given] : arguments.keyword) {
         if (other == name.string()->text) raise("got multiple values for keyword argument '{}'", other);
       }

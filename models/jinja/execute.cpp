@@ -102,18 +102,20 @@ void Interpreter::run_for(const For& statement, const Value& iterable, int64_t d
     };
   }
   bool completed = false;  // whether a body ran to its end: like Jinja2, break and continue leave "else" to run
-  while (loop->advance(runtime_)) {
-    const ScopePtr body_scope = inside(scope);
-    body_scope->set("loop", Value(loop));
-    assign(statement.target, *loop->current, *body_scope);
-    const Flow flow = run(statement.body, body_scope, out);
-    if (flow == Flow::kBreak) break;
-    if (flow == Flow::kNext) completed = true;
+  {
+    struct End {
+      Loop& loop;
+      ~End() { loop.end(); }
+    } const end{*loop};
+    while (loop->advance(runtime_)) {
+      const ScopePtr body_scope = inside(scope);
+      body_scope->set("loop", Value(loop));
+      assign(statement.target, *loop->current, *body_scope);
+      const Flow flow = run(statement.body, body_scope, out);
+      if (flow == Flow::kBreak) break;
+      if (flow == Flow::kNext) completed = true;
+    }
   }
-  // A template may keep the loop object: let go of what it holds, so that such objects do not hold each other.
-  loop->items = no_items();
-  loop->ahead = loop->current = loop->previous = loop->last_changed = std::nullopt;
-  loop->recurse = nullptr;
   if (!completed) run(statement.otherwise, inside(scope), out);
 }
 
@@ -151,14 +153,18 @@ Interpreter::Flow Interpreter::run_with(const With& statement, const ScopePtr& s
   return run(statement.body, inner, out);
 }
 
+std::shared_ptr<Namespace> Interpreter::namespace_of(const Target::NamespaceAttribute& attribute, const Scope& scope) {
+  const Value* holder = scope.find(attribute.name);
+  const auto* held = holder == nullptr ? nullptr : holder->get<std::shared_ptr<Namespace>>();
+  if (held == nullptr) raise("cannot assign attribute '{}' on non-namespace object '{}'", attribute.attribute, attribute.name);
+  return *held;
+}
+
 void Interpreter::require_namespaces(const Target& target, const Scope& scope) {
   if (const auto* targets = std::get_if<std::vector<Target>>(&target.node)) {
     for (const Target& one : *targets) require_namespaces(one, scope);
   } else if (const auto* attribute = std::get_if<Target::NamespaceAttribute>(&target.node)) {
-    const Value* holder = scope.find(attribute->name);
-    if (holder == nullptr || holder->get<std::shared_ptr<Namespace>>() == nullptr) {
-      raise("cannot assign attribute '{}' on non-namespace object '{}'", attribute->attribute, attribute->name);
-    }
+    namespace_of(*attribute, scope);
   }
 }
 
@@ -167,8 +173,8 @@ void Interpreter::assign(const Target& target, const Value& value, Scope& scope)
     scope.set(*name, value);
   } else if (const auto* attribute = std::get_if<Target::NamespaceAttribute>(&target.node)) {
     if (attribute->attribute.starts_with('_')) raise("a namespace cannot have the attribute '{}'", attribute->attribute);
-    const Value holder = *scope.find(attribute->name);
-    (*holder.get<std::shared_ptr<Namespace>>())->attributes.set(runtime_, Value(attribute->attribute, false), value);
+    // Looked up again: a tuple's targets are given one after the other, and one may replace the namespace.
+    namespace_of(*attribute, scope)->attributes.set(runtime_, Value(attribute->attribute, false), value);
   } else {
     const auto& targets = std::get<std::vector<Target>>(target.node);
     if (!is_iterable(runtime_, value))

@@ -134,12 +134,14 @@ double round_float(double value, int64_t precision) {
 int64_t round_integer(int64_t value, int64_t precision) {
   if (precision >= 0) return value;
   if (precision < -18) return 0;
-  int64_t unit = 1;
+  __int128 unit = 1;
   for (int64_t i = 0; i < -precision; ++i) unit *= 10;
-  const int64_t floor = value / unit * unit - (value % unit < 0 ? unit : 0);
-  const int64_t rest = value - floor;
+  const __int128 floor = value / unit * unit - (value % unit < 0 ? unit : 0);
+  const __int128 rest = value - floor;
   const bool up = rest * 2 > unit || (rest * 2 == unit && (floor / unit) % 2 != 0);
-  return up ? floor + unit : floor;
+  const __int128 rounded = up ? floor + unit : floor;
+  if (rounded != static_cast<int64_t>(rounded)) raise_unsupported("integers beyond 64 bits are not supported");
+  return static_cast<int64_t>(rounded);
 }
 
 Value filter_round(Runtime& runtime, const Value& subject, const Bound& arguments) {
@@ -217,8 +219,9 @@ Value apply_filter(Runtime& runtime, std::string_view name, const Value& subject
   const Filter* filter = find_filter(name);
   if (filter == nullptr) raise_unsupported("the filter '{}' is unknown", name);
   const DepthGuard guard(runtime);
-  if (filter->raw != nullptr) return filter->raw(runtime, subject, arguments);
-  return filter->call(runtime, subject, Bound(arguments, filter->name, filter->parameters));
+  if (const String* text = subject.string()) runtime.read(text->text.size());
+  if (filter->raw != nullptr) return runtime.produced(filter->raw(runtime, subject, arguments), subject);
+  return runtime.produced(filter->call(runtime, subject, Bound(arguments, filter->name, filter->parameters)), subject);
 }
 
 }  // namespace salient::models::jinja

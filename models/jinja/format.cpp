@@ -291,7 +291,7 @@ Value format_percent(Runtime& runtime, const String& text, const Value& values) 
     spec.width = number_or_star();
     if (spec.width < 0) {
       spec.align = '<';
-      spec.width = -spec.width;
+      spec.width = spec.width == INT64_MIN ? INT64_MAX : -spec.width;
     }
     if (position < source.size() && source[position] == '.') {
       ++position;

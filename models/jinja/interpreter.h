@@ -44,6 +44,8 @@ class Interpreter {
   void write(const Value& value, std::string& out);
 
   void assign(const Target& target, const Value& value, Scope& scope);
+  // Errors: there is no such namespace.
+  static std::shared_ptr<Namespace> namespace_of(const Target::NamespaceAttribute& attribute, const Scope& scope);
   void require_namespaces(const Target& target, const Scope& scope);
   Value make_macro(const MacroDefinition& macro, const ScopePtr& scope);
   Value call_macro(const MacroDefinition& macro, const ScopePtr& scope, const Arguments& arguments);

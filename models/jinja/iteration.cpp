@@ -19,7 +19,12 @@ Value make_method(std::string name, std::function<Value(Runtime&, const Argument
 
 std::shared_ptr<Iterator> make_iterator(std::string name, unsigned depth, std::function<bool(Runtime&, Value&)> next) {
   if (depth > kMaxIteratorDepth) raise("iterators are nested more than {} levels deep", kMaxIteratorDepth);
-  return std::make_shared<Iterator>(Iterator{std::move(next), std::move(name), depth});
+  // Iterators take from iterators, and through namespaces also where their depth does not say so.
+  auto guarded = [next = std::move(next)](Runtime& runtime, Value& out) {
+    const DepthGuard guard(runtime);
+    return next(runtime, out);
+  };
+  return std::make_shared<Iterator>(Iterator{std::move(guarded), std::move(name), depth});
 }
 
 std::shared_ptr<Iterator> no_items() {
@@ -65,7 +70,7 @@ std::shared_ptr<Iterator> iterate(Runtime& runtime, const Value& value) {
   if (const auto* range = value.get<std::shared_ptr<const Range>>()) {
     return make_iterator("range_iterator", depth, [r = **range, i = int64_t{0}](Runtime&, Value& out) mutable {
       if (i >= r.size()) return false;
-      out = Value(r.start + r.step * i++);
+      out = Value(r.at(i++));
       return true;
     });
   }
@@ -117,7 +122,7 @@ bool Loop::advance(Runtime& runtime) {
   if (ahead) {
     item = std::move(*ahead);
     ahead.reset();
-  } else if (!items->next(runtime, item)) {
+  } else if (const auto kept = items; !kept->next(runtime, item)) {  // which may ask for the loop's length, and so replace `items`
     return false;
   }
   runtime.step();
@@ -130,9 +135,16 @@ bool Loop::advance(Runtime& runtime) {
 bool Loop::peek(Runtime& runtime) {
   if (ahead) return true;
   Value item;
-  if (!items->next(runtime, item)) return false;
+  if (const auto kept = items; !kept->next(runtime, item)) return false;
   ahead = std::move(item);
   return true;
+}
+
+void Loop::end() {
+  ended = true;
+  items = no_items();
+  ahead = current = previous = last_changed = std::nullopt;
+  recurse = nullptr;
 }
 
 int64_t Loop::count(Runtime& runtime) {
@@ -166,6 +178,7 @@ std::optional<Value> Loop::attribute(Runtime& runtime, const std::shared_ptr<Loo
   }
   if (name == "changed") {
     return make_method("changed", [loop](Runtime& inner, const Arguments& arguments) {
+      if (loop->ended) raise_unsupported("loop.changed() of a loop that has ended is not supported");
       Value now = make_list(arguments.positional, List::Kind::kTuple);
       if (loop->last_changed && is_equal(inner, *loop->last_changed, now)) return Value(false);
       loop->last_changed = std::move(now);

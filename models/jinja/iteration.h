@@ -33,10 +33,13 @@ struct Loop {
   std::optional<Value> ahead, current, previous, last_changed;
   int64_t index0 = -1;
   int64_t depth0 = 0;
+  bool ended = false;
   std::function<Value(Runtime&, const Value& iterable, int64_t depth)> recurse;  // empty unless the loop is marked recursive
 
   // Moves on; false at the end.
   bool advance(Runtime& runtime);
+  // A template may keep the loop: lets go of what it holds, so that such loops do not hold each other.
+  void end();
   // loop.<name>; nullopt when there is no such attribute.
   static std::optional<Value> attribute(Runtime& runtime, const std::shared_ptr<Loop>& loop, std::string_view name);
 

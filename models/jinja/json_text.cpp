@@ -82,7 +82,10 @@ class Writer {
     ++level_;
     bool first = true;
     for (const auto& item : items) {
-      if (!first) out_ += style_.item_separator;
+      if (!first) {
+        runtime_.produce(style_.item_separator.size());
+        out_ += style_.item_separator;
+      }
       first = false;
       break_line();
       write_one(item);
@@ -111,6 +114,7 @@ class Writer {
       const Value& key = entry->first;
       if (key.list() != nullptr) raise("keys must be str, int, float, bool or None, not tuple");
       write_string(key.is_string() ? key.string()->text : scalar(key));
+      runtime_.produce(style_.key_separator.size());
       out_ += style_.key_separator;
       write(entry->second);
     });

@@ -18,8 +18,9 @@ namespace {
 
 Value bind_method(const Method& method, const Value& self) {
   const auto invoke = [&method, self](Runtime& runtime, const Arguments& arguments) {
-    if (method.raw != nullptr) return method.raw(runtime, self, arguments);
-    return method.call(runtime, self, Bound(arguments, method.name, method.parameters));
+    if (const String* text = self.string()) runtime.read(text->text.size());
+    if (method.raw != nullptr) return runtime.produced(method.raw(runtime, self, arguments), self);
+    return runtime.produced(method.call(runtime, self, Bound(arguments, method.name, method.parameters)), self);
   };
   return Value(
       std::make_shared<const Function>(Function{std::string(method.name), invoke, false, checked_depth(self.depth() + 1)}));
@@ -31,7 +32,8 @@ std::optional<Value> find_in(std::span<const Method> table, const Value& self, s
 }
 
 template <typename Pick>
-Value view(const Value& self, List::Kind kind, Pick pick) {
+Value view(Runtime& runtime, const Value& self, List::Kind kind, Pick pick) {
+  runtime.step(self.dict()->entries.size());
   std::vector<Value> items;
   for (const auto& entry : self.dict()->entries) items.push_back(pick(entry));
   return make_list(std::move(items), kind);
@@ -46,18 +48,18 @@ Value dict_get(Runtime& runtime, const Value& self, const Bound& arguments) {
 constexpr Method kDictMethods[] = {
     {"get", "key/ default/=", dict_get},
     {"items", "",
-     [](Runtime&, const Value& self, const Bound&) {
-       return view(self, List::Kind::kItems, [](const auto& entry) {
+     [](Runtime& runtime, const Value& self, const Bound&) {
+       return view(runtime, self, List::Kind::kItems, [](const auto& entry) {
          return make_list({entry.first, entry.second}, List::Kind::kTuple);
        });
      }},
     {"keys", "",
-     [](Runtime&, const Value& self, const Bound&) {
-       return view(self, List::Kind::kKeys, [](const auto& entry) { return entry.first; });
+     [](Runtime& runtime, const Value& self, const Bound&) {
+       return view(runtime, self, List::Kind::kKeys, [](const auto& entry) { return entry.first; });
      }},
     {"values", "",
-     [](Runtime&, const Value& self, const Bound&) {
-       return view(self, List::Kind::kValues, [](const auto& entry) { return entry.second; });
+     [](Runtime& runtime, const Value& self, const Bound&) {
+       return view(runtime, self, List::Kind::kValues, [](const auto& entry) { return entry.second; });
      }},
     {"copy", "", [](Runtime&, const Value& self, const Bound&) { return self; }},
 };

@@ -161,6 +161,7 @@ std::optional<Value> subscript(Runtime& runtime, const Value& object, const Valu
   }
   if (!key.is_integer()) return std::nullopt;
   if (const String* string = object.string()) {
+    runtime.read(string->text.size());
     const auto index = normalize(key.integer(), static_cast<int64_t>(count_code_points(string->text)));
     if (!index) return std::nullopt;
     const size_t start = offset_of(string->text, *index);
@@ -174,7 +175,7 @@ std::optional<Value> subscript(Runtime& runtime, const Value& object, const Valu
   }
   if (const auto* range = object.get<std::shared_ptr<const Range>>()) {
     const auto index = normalize(key.integer(), (*range)->size());
-    return index ? std::optional<Value>(Value((*range)->start + (*range)->step * static_cast<int64_t>(*index))) : std::nullopt;
+    return index ? std::optional<Value>(Value((*range)->at(static_cast<int64_t>(*index)))) : std::nullopt;
   }
   return std::nullopt;
 }
@@ -235,7 +236,8 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
   if (const String* string = container.string()) {
     const String* part = item.string();
     if (part == nullptr) raise("'in <string>' needs a string on its left, not '{}'", type_name(item));
-    return string->text.find(part->text) != std::string::npos;
+    runtime.read(string->text.size());
+    return find_text(string->text, part->text) != std::string_view::npos;
   }
   if (const Dict* dict = container.dict()) return dict->find(runtime, item) != nullptr;
   const std::shared_ptr<Iterator> iterator = iterate(runtime, container);
@@ -304,21 +306,31 @@ Value get_slice(Runtime& runtime, const Value& object, const Value& start, const
   runtime.step(static_cast<size_t>(count));
   if (range != nullptr) {
     const Range& r = **range;
-    return Value(std::make_shared<const Range>(Range{r.start + r.step * first, r.start + r.step * last, r.step * stride}));
+    const auto checked = [](__int128 number) {
+      if (number != static_cast<int64_t>(number)) raise_unsupported("ranges beyond 64 bits are not supported");
+      return static_cast<int64_t>(number);
+    };
+    const __int128 wide = r.step;
+    return Value(std::make_shared<const Range>(
+        Range{checked(r.start + wide * first), checked(r.start + wide * last), checked(wide * stride)}));
   }
   if (list != nullptr) {
     std::vector<Value> items;
     for (int64_t i = 0; i < count; ++i) items.push_back(list->items[static_cast<size_t>(first + i * stride)]);
     return make_list(std::move(items), list->is_tuple() ? List::Kind::kTuple : List::Kind::kList);
   }
+  runtime.read(string->text.size());
   if (stride == 1) {
     const size_t from = offset_of(string->text, static_cast<size_t>(first));
     const size_t length = offset_of(std::string_view(string->text).substr(from), static_cast<size_t>(count));
+    runtime.produce(length);
     return Value(string->text.substr(from, length), string->markup);
   }
+  runtime.step(static_cast<size_t>(size));
   const std::vector<std::string_view> characters = split_code_points(string->text);
   std::string text;
   for (int64_t i = 0; i < count; ++i) text += characters[static_cast<size_t>(first + i * stride)];
+  runtime.produce(text.size());
   return Value(std::move(text), string->markup);
 }
 

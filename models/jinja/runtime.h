@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "models/jinja/value.h"
 
@@ -50,6 +51,8 @@ template <typename... Args>
 struct Scope;
 
 struct Runtime {
+  static constexpr size_t kStepsBetweenChecks = 4096;
+  static constexpr size_t kBytesOfAStep = 1024;
   const RenderOptions& options;
   int line = 1;
   int depth = 0;
@@ -60,13 +63,21 @@ struct Runtime {
   std::vector<std::shared_ptr<Scope>> scopes = {};
 
   void step(size_t count = 1) {
+    if (count > options.limits.steps - steps) raise("the template runs too long: more than {} steps", options.limits.steps);
+    if (steps / kStepsBetweenChecks != (steps + count) / kStepsBetweenChecks) check_cancelled();
     steps += count;
-    if (steps > options.limits.steps) raise("the template runs too long: more than {} steps", options.limits.steps);
   }
+  // Call before reading through `count` bytes of text.
+  void read(size_t count) { step(count / kBytesOfAStep); }
   // Call before making `count` bytes of text.
   void produce(size_t count) {
     if (count > options.limits.bytes - bytes) raise("the template makes too much text: more than {} bytes", options.limits.bytes);
     bytes += count;
+  }
+  // The same afterwards, of what an operation on `from` made, unless it gave that back.
+  Value produced(Value made, const Value& from) {
+    if (const String* text = made.string(); text != nullptr && text != from.string()) produce(text->text.size());
+    return made;
   }
 };
 

@@ -203,7 +203,10 @@ Value filter_sum(Runtime& runtime, const Value& subject, const Bound& arguments)
   Value total = arguments[1] == nullptr ? Value(int64_t{0}) : *arguments[1];
   if (total.is_string()) raise("sum() can't sum strings");
   const auto items = iterate(runtime, subject);
-  for (Value item; items->next(runtime, item);) total = apply(runtime, BinaryOperator::kAdd, total, follow(runtime, item, path));
+  for (Value item; items->next(runtime, item);) {
+    runtime.step();
+    total = apply(runtime, BinaryOperator::kAdd, total, follow(runtime, item, path));
+  }
   return total;
 }
 
@@ -272,8 +275,8 @@ Value filter_groupby(Runtime& runtime, const Value& subject, const Bound& argume
   const std::vector<Value> items = sort_by(runtime, drain(runtime, subject), key, false);
   std::vector<Value> groups;
   for (size_t i = 0; i < items.size();) {
-    std::vector<Value> group;
     const size_t first = i;
+    std::vector<Value> group{items[i++]};  // in any case: a key need not be equal to itself
     while (i < items.size() && is_equal(runtime, key(items[first]), key(items[i]))) group.push_back(items[i++]);
     groups.push_back(make_list({exact(items[first]), make_list(std::move(group))}, List::Kind::kGroup));
   }

@@ -14,6 +14,8 @@ namespace salient::models::jinja {
 
 namespace {
 
+constexpr int64_t kMostWidth = int64_t{1} << 40;  // beyond what any limit allows
+
 const std::string& text_of(const Value& self) { return self.string()->text; }
 
 // A result of the same class as `self`: Markup stays Markup.
@@ -22,7 +24,10 @@ Value like(const Value& self, std::string_view text) { return Value(std::string(
 Value list_like(Runtime& runtime, const Value& self, const std::vector<std::string_view>& parts) {
   runtime.step(parts.size());
   std::vector<Value> items;
-  for (const std::string_view part : parts) items.push_back(like(self, part));
+  for (const std::string_view part : parts) {
+    runtime.produce(part.size());
+    items.push_back(like(self, part));
+  }
   return make_list(std::move(items));
 }
 
@@ -41,10 +46,11 @@ Value strip_method(Runtime&, const Value& self, const Bound& arguments) {
 }
 
 // str.split() and str.rsplit() at white space.
-std::vector<std::string_view> split_at_space(std::string_view text, int64_t limit, bool from_right) {
+std::vector<std::string_view> split_at_space(Runtime& runtime, std::string_view text, int64_t limit, bool from_right) {
   std::vector<std::string_view> parts;
   text = from_right ? strip_right(text) : strip_left(text);
   while (!text.empty()) {
+    runtime.step();
     if (limit == 0) {
       parts.push_back(from_right ? strip_right(text) : text);
       break;
@@ -77,15 +83,16 @@ std::vector<std::string_view> split_at_space(std::string_view text, int64_t limi
 template <bool from_right>
 Value split_method(Runtime& runtime, const Value& self, const Bound& arguments) {
   std::string_view text = text_of(self);
-  int64_t limit = arguments.integer(1, "maxsplit", -1);
+  int64_t limit = std::max<int64_t>(arguments.integer(1, "maxsplit", -1), -1);
   const Value* given = arguments.unless_none(0);
-  if (given == nullptr) return list_like(runtime, self, split_at_space(text, limit, from_right));
+  if (given == nullptr) return list_like(runtime, self, split_at_space(runtime, text, limit, from_right));
   const std::string& separator = require_string(*given, "the separator");
   if (separator.empty()) raise("empty separator");
   std::vector<std::string_view> parts;
   for (; limit != 0; --limit) {
-    const size_t found = from_right ? text.rfind(separator) : text.find(separator);
+    const size_t found = from_right ? text.rfind(separator) : find_text(text, separator);
     if (found == std::string_view::npos) break;
+    runtime.step();
     parts.push_back(from_right ? text.substr(found + separator.size()) : text.substr(0, found));
     text = from_right ? text.substr(0, found) : text.substr(found + separator.size());
   }
@@ -99,7 +106,7 @@ Value partition_method(Runtime&, const Value& self, const Bound& arguments) {
   const std::string_view text = text_of(self);
   const std::string& separator = require_string(*arguments[0], "the separator");
   if (separator.empty()) raise("empty separator");
-  const size_t found = from_right ? text.rfind(separator) : text.find(separator);
+  const size_t found = from_right ? text.rfind(separator) : find_text(text, separator);
   std::vector<Value> parts;
   if (found == std::string_view::npos) {
     parts = {like(self, from_right ? "" : text), like(self, ""), like(self, from_right ? text : "")};
@@ -146,7 +153,7 @@ Value find_method(Runtime&, const Value& self, const Bound& arguments) {
   size_t found = std::string_view::npos;
   if (window) {
     const std::string_view text = std::string_view(text_of(self)).substr(0, window->second);
-    found = from_right ? text.rfind(part) : text.find(part, window->first);
+    found = from_right ? text.rfind(part) : find_text(text, part, window->first);
     if (found != std::string_view::npos && found < window->first) found = std::string_view::npos;
   }
   if (found != std::string_view::npos)
@@ -162,7 +169,9 @@ Value count_method(Runtime&, const Value& self, const Bound& arguments) {
   const std::string_view text = std::string_view(text_of(self)).substr(window->first, window->second - window->first);
   if (part.empty()) return static_cast<int64_t>(count_code_points(text)) + 1;
   int64_t count = 0;
-  for (size_t found = text.find(part); found != std::string_view::npos; found = text.find(part, found + part.size())) ++count;
+  for (size_t found = find_text(text, part); found != std::string_view::npos; found = find_text(text, part, found + part.size())) {
+    ++count;
+  }
   return count;
 }
 
@@ -243,8 +252,8 @@ std::string fill_character(const Bound& arguments) {
 }
 
 int64_t missing_width(const Value& self, const Bound& arguments) {
-  constexpr int64_t kMost = int64_t{1} << 40;
-  return std::min(require_integer(*arguments[0], "the width"), kMost) - static_cast<int64_t>(count_code_points(text_of(self)));
+  const int64_t width = std::clamp(require_integer(*arguments[0], "the width"), int64_t{0}, kMostWidth);
+  return width - static_cast<int64_t>(count_code_points(text_of(self)));
 }
 
 template <bool left>
@@ -279,7 +288,13 @@ constexpr Method kStringMethods[] = {
     {"rsplit", "sep= maxsplit=", split_method<true>},
     {"splitlines", "keepends=",
      [](Runtime& runtime, const Value& self, const Bound& arguments) {
-       return list_like(runtime, self, split_lines(text_of(self), arguments.flag(0, false)));
+       const std::string& text = text_of(self);
+       // Of bytes that may end a line; there are no more parts.
+       const auto ends = std::count_if(text.begin(), text.end(), [](char c) {
+         return static_cast<unsigned char>(c) < 0x20 || c == '\x85' || c == '\xA8' || c == '\xA9';
+       });
+       runtime.step(static_cast<size_t>(ends));
+       return list_like(runtime, self, split_lines(text, arguments.flag(0, false)));
      }},
     {"partition", "sep/", partition_method<false>},
     {"rpartition", "sep/", partition_method<true>},
@@ -327,8 +342,7 @@ constexpr Method kStringMethods[] = {
 std::span<const Method> string_methods() { return kStringMethods; }
 
 std::string center(Runtime& runtime, std::string_view text, int64_t width, std::string_view fill) {
-  constexpr int64_t kMost = int64_t{1} << 40;
-  width = std::min(width, kMost);
+  width = std::clamp(width, int64_t{0}, kMostWidth);
   const int64_t missing = width - static_cast<int64_t>(count_code_points(text));
   if (missing <= 0) return std::string(text);
   const int64_t left = missing / 2 + (missing & width & 1);  // where CPython puts the odd blank
@@ -342,8 +356,8 @@ std::string replace(Runtime& runtime, std::string_view text, std::string_view fr
     const size_t times = count < 0 ? places : std::min(places, static_cast<size_t>(count));
     if (times * to.size() > runtime.options.limits.bytes) {
       size_t found = 0;
-      for (size_t at = from.empty() ? std::string_view::npos : text.find(from); at != std::string_view::npos;
-           at = text.find(from, at + from.size()))
+      for (size_t at = from.empty() ? std::string_view::npos : find_text(text, from); at != std::string_view::npos;
+           at = find_text(text, from, at + from.size()))
         ++found;
       runtime.produce(from.empty() ? times * to.size() : std::min(found, times) * to.size());
     }

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 namespace salient::models::jinja {
 
@@ -121,13 +122,14 @@ void append_title(std::string& out, char32_t c) {
 // A capital sigma at the end of a word becomes the final form.
 bool is_final_sigma(std::string_view text, size_t start, size_t end) {
   bool cased_before = false;
-  for (size_t position = 0; position < start;) {
+  while (start > 0 && !cased_before) {
+    do {
+      --start;
+    } while (start > 0 && (static_cast<unsigned char>(text[start]) & 0xC0u) == 0x80u);
+    size_t position = start;
     const char32_t c = next_code_point(text, position);
-    if (is_cased(c)) {
-      cased_before = true;
-    } else if (c != '\'' && category(c) != UTF8PROC_CATEGORY_MN) {
-      cased_before = false;
-    }
+    cased_before = is_cased(c);
+    if (!cased_before && c != '\'' && category(c) != UTF8PROC_CATEGORY_MN) break;
   }
   if (!cased_before) return false;
   while (end < text.size()) {
@@ -255,6 +257,13 @@ std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends)
   return lines;
 }
 
+size_t find_text(std::string_view text, std::string_view part, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  if (part.empty()) return from;
+  const void* found = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  return found == nullptr ? std::string_view::npos : static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to, int64_t count) {
   std::string out;
   if (from.empty()) {  // Python puts `to` before every code point and at the end
@@ -272,7 +281,7 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
   }
   size_t start = 0;
   while (count != 0) {
-    const size_t found = text.find(from, start);
+    const size_t found = find_text(text, from, start);
     if (found == std::string_view::npos) break;
     out += text.substr(start, found - start);
     out += to;

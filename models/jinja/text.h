@@ -42,6 +42,8 @@ std::string_view strip(std::string_view text, const std::string* chars, bool lef
 // str.splitlines(): \n, \r, \r\n, \v, \f, \x1c-\x1e, \x85, U+2028, U+2029.
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);
 
+// text.find(part, from), in a time that grows with the text's length alone.
+size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to, int64_t count);
 
 // repr() of a str: 'it', "it's", '\n', '\x7f'.

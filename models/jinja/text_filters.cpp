@@ -104,12 +104,13 @@ Value filter_wordcount(Runtime& runtime, const Value& subject, const Bound&) {
 
 Value filter_truncate(Runtime& runtime, const Value& subject, const Bound& arguments) {
   require_defined_if_strict(runtime, subject);
-  const int64_t length = arguments.integer(0, "the length", 255);
+  constexpr int64_t kMost = int64_t{1} << 40;
+  const int64_t length = std::clamp(arguments.integer(0, "the length", 255), int64_t{-1}, kMost);
   const Value* end_argument = arguments[2];
   if (end_argument != nullptr && !end_argument->is_string()) raise("the end must be a string");
   const std::string end = end_argument == nullptr ? "..." : end_argument->string()->text;
   const Value* leeway_argument = arguments.unless_none(3);
-  const int64_t leeway = leeway_argument == nullptr ? 5 : require_integer(*leeway_argument, "the leeway");
+  const int64_t leeway = leeway_argument == nullptr ? 5 : std::min(require_integer(*leeway_argument, "the leeway"), kMost);
   const int64_t kept = length - static_cast<int64_t>(count_code_points(end));
   if (kept < 0 || leeway < 0) raise("expected a length of at least that of the end mark, and a leeway of at least 0");
   const auto size = length_of(subject);

@@ -98,8 +98,10 @@ void write(Runtime& runtime, std::string& out, const Value& value, bool repr) {
       out += quote(string->text);
     }
   } else if (const List* list = value.list()) {
+    const DepthGuard guard(runtime);
     write_list(runtime, out, *list);
   } else if (const Dict* dict = value.dict()) {
+    const DepthGuard guard(runtime);
     write_dict(runtime, out, *dict);
   } else if (value.is_undefined()) {
     if (!repr) require_defined_if_strict(runtime, value);
@@ -135,6 +137,8 @@ int64_t Range::size() const {
   const __int128 stride = step > 0 ? step : -static_cast<__int128>(step);
   return span <= 0 ? 0 : static_cast<int64_t>((span + stride - 1) / stride);
 }
+
+int64_t Range::at(int64_t index) const { return static_cast<int64_t>(start + static_cast<__int128>(step) * index); }
 
 Value::Value(std::string text, bool markup) : data_(std::make_shared<const String>(String{std::move(text), markup})) {}
 
@@ -226,6 +230,7 @@ const Value* Dict::find(Runtime& runtime, const Value& key) const {
 }
 
 void Dict::set(Runtime& runtime, Value key, Value value) {
+  runtime.step();
   depth = std::max({depth, key.depth() + 1, value.depth() + 1});
   if (const Value* present = find(runtime, key)) {
     *const_cast<Value*>(present) = std::move(value);  // an element of `entries`, which this object owns

@@ -38,6 +38,7 @@ struct Namespace;
 struct Range {
   int64_t start = 0, stop = 0, step = 1;
   int64_t size() const;
+  int64_t at(int64_t index) const;  // from 0 to size() - 1
 };
 struct Iterator;
 struct Loop;

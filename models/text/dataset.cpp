@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "common/json_depth.h"
 #include "models/text/parquet_rows.h"
 #include "models/text/utf8.h"
 
@@ -128,6 +129,10 @@ class Reader {
   }
 
   std::optional<Json> parse(std::string_view text, std::string& reason) {
+    if (is_too_deep_json(text)) {
+      reason = fmt::format("lists and objects within each other more than {} levels deep", kMostJsonLevels);
+      return std::nullopt;
+    }
     try {
       return Json::parse(text.begin(), text.end());
     } catch (const Json::exception& error) {

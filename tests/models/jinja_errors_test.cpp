@@ -106,10 +106,58 @@ TEST(JinjaErrors, HostileTemplatesEnd) {
            std::string("{{ ('a' * 100000).replace('a', 'b' * 100000) }}"),
            std::string("{{ [1] | tojson(indent=1000000000) }}"),
            std::string("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}"),
+           std::string("{% set ns = namespace() %}{% set ns, ns.x = 1, 2 %}"),
+           std::string("{% set ns = namespace() %}{% set ns.a = ns %}{% for i in range(390) %}{% set ns.a = [ns.a] %}{% endfor %}"
+                       "{{ ns }}"),
+           std::string("{% set ns = namespace() %}{% set ns.it = ([ns] * 2000)|map(attribute='it')|map('list') %}"
+                       "{% for i in range(430) %}{% set ns.it = ns.it|select %}{% endfor %}{{ ns.it|list }}"),
+           std::string("{% set ns = namespace() %}{% for i in range(10000) %}{% for j in [0] %}{% set ns.l = loop %}{% endfor %}"
+                       "{% set x = ns.l.changed(ns.p) %}{% set ns.p = ns.l %}{% endfor %}"),
+           "{% set ns = namespace() %}{% for x in [0] recursive %}{% set ns.v = loop %}{{ loop([" + repeat("[", 150) + "loop" +
+               repeat("]", 150) + "]) }}{% endfor %}",
+           std::string("{% for i in [1] %}{{ loop.changed(loop) }}{{ raise_exception('x') }}{% endfor %}"),
+           std::string("{{ (['x' * 1000000] * 1000)|map('upper')|list|length }}"),
+           std::string("{{ ([0] * 1000)|tojson(separators=('x' * 1000000, ':')) }}"),
+           "{% set d = dict(range(10000)|map('string')|batch(2)) %}" + many + "{% set x = namespace(d) %}{% endfor %}",
+           "{% set d = dict(range(10000)|map('string')|batch(2)) %}" + many + "{% set x = dict(**d) %}{% endfor %}",
+           many + "{% set x = ('a' * 50000 + 'b') in ('a' * 100000) %}{% endfor %}",
+           many + "{{ range(100000)|sum }}{% endfor %}",
+           std::string("{{ [1, 2] * 9223372036854775807 }}"),
+           std::string("{{ -9223372036854775807|round(-1) }}{{ 9223372036854775807|round(-14) }}{{ 1 + '' }}"),
+           std::string("{{ '%*d' % (-9223372036854775807 - 1, 1) }}"),
+           std::string("{{ range(0, 10, 3)[::9223372036854775807] }}"),
        }) {
     const Error error = error_of(source, limits);
     EXPECT_NE(error.kind(), ErrorKind::kInternal) << source.substr(0, 100);
   }
+}
+
+// What Python gives at the ends of 64 bits, of keys that are unequal to themselves, and where an item asks for its own loop.
+TEST(JinjaErrors, EndsOfTheNumbersAreWhatPythonGives) {
+  const auto text_of = [](const std::string& source) { return Template::parse(source, "t").render({}); };
+  const std::string least = "(-9223372036854775807 - 1)";
+  EXPECT_EQ(text_of("{{ 'a'.ljust(" + least + ") }}{{ 'a'.center(" + least + ") }}"), "aa");
+  EXPECT_EQ(text_of("{{ 'a b'.split(' ', " + least + ") }}{{ 'a b'.split(none, " + least + ") }}"), "['a', 'b']['a', 'b']");
+  EXPECT_EQ(text_of("{{ 'abc'|truncate(9223372036854775807) }}"), "abc");
+  EXPECT_EQ(text_of("{% set r = range(-9000000000000000000, 9000000000000000000, 6000000000000000000) %}{{ r[2] }} {{ r|list }}"),
+            "3000000000000000000 [-9000000000000000000, -3000000000000000000, 3000000000000000000]");
+  EXPECT_EQ(text_of("{{ ['a']|groupby('upper')|list|length }}"), "1");
+  // Python refuses to ask a generator for an item while it makes one; here it must only end.
+  try {
+    text_of(
+        "{% set ns = namespace() %}{% for x in [1, 2, 3] if ns.l is undefined or ns.l.length < 0 %}{% set ns.l = loop %}{% endfor "
+        "%}");
+  } catch (const Error& error) {
+    EXPECT_NE(error.kind(), ErrorKind::kInternal);
+  }
+}
+
+// Each sigma once looked at all that stands before it.
+TEST(JinjaErrors, SigmasAreLoweredByTheirNeighbours) {
+  const auto lower = [](const std::string& text) { return Template::parse("{{ '" + text + "'|lower }}", "t").render({}); };
+  EXPECT_EQ(lower("\u039f\u0394\u03a3 \u03a3\u0391 \u03a3"), "\u03bf\u03b4\u03c2 \u03c3\u03b1 \u03c3");
+  EXPECT_EQ(lower("A\u0301\u03a3"), "a\u0301\u03c2");
+  EXPECT_EQ(lower(repeat("\u03a3", 50000)).size(), 100000u);
 }
 
 TEST(JinjaErrors, ClosuresThatHoldThemselvesAreLetGo) {
