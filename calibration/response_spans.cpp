@@ -1,7 +1,6 @@
 #include "calibration/response_spans.h"
 
 #include <algorithm>
-#include <regex>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -27,6 +26,8 @@ constexpr MarkerRow kKnownMarkers[] = {
     {"<\uFF5CAssistant\uFF5C>", "<\uFF5Cend\u2581of\u2581sentence\uFF5C>"},  // DeepSeek
     {"[/INST]", "</s>"},                                                     // Mistral, Llama 2
 };
+
+constexpr std::string_view kSpaces = " \t\n\v\f\r";
 
 std::string_view right_trimmed(std::string_view text) {
   const size_t last = text.find_last_not_of(" \t\r\n");
@@ -58,14 +59,36 @@ std::optional<std::vector<TextSpan>> unmarked(std::string_view marked, std::stri
   return spans;
 }
 
+// Where the name begins of the first tag {% name %} at or behind `from`; npos when there is none. By hand: std::regex recurses for
+// every space.
+size_t find_tag(std::string_view source, std::string_view name, size_t from) {
+  const auto behind_spaces = [&](size_t at) { return std::min(source.find_first_not_of(kSpaces, at), source.size()); };
+  const auto behind_sign = [&](size_t at) { return at < source.size() && (source[at] == '-' || source[at] == '+') ? at + 1 : at; };
+  for (size_t tag = source.find("{%", from); tag != std::string_view::npos; tag = source.find("{%", tag + 2)) {
+    const size_t begin = behind_spaces(behind_sign(tag + 2));
+    if (!source.substr(begin).starts_with(name)) continue;
+    const size_t end = behind_sign(behind_spaces(begin + name.size()));
+    if (source.substr(end).starts_with("%}")) return begin;
+  }
+  return std::string_view::npos;
+}
+
+std::string with_renamed_tags(std::string_view source, std::string_view name, std::string_view new_name) {
+  std::string renamed;
+  size_t done = 0;
+  for (size_t at = find_tag(source, name, 0); at != std::string_view::npos; at = find_tag(source, name, done)) {
+    renamed.append(source.substr(done, at - done)).append(new_name);
+    done = at + name.size();
+  }
+  return renamed.append(source.substr(done));
+}
+
 // The template with each generation block as a call of a macro that puts marks around it: the tags stay where they are, so that
 // white space control works as before. Nothing when it has no such block.
 std::optional<std::string> with_marks(const std::string& source) {
-  static const std::regex kOpening(R"((\{%[-+]?\s*)generation(\s*[-+]?%\}))");
-  static const std::regex kClosing(R"((\{%[-+]?\s*)endgeneration(\s*[-+]?%\}))");
-  if (!std::regex_search(source, kOpening)) return std::nullopt;
-  std::string marked = std::regex_replace(source, kOpening, "$1call salient_answer()$2");
-  marked = std::regex_replace(marked, kClosing, "$1endcall$2");
+  if (find_tag(source, "generation", 0) == std::string_view::npos) return std::nullopt;
+  const std::string marked =
+      with_renamed_tags(with_renamed_tags(source, "generation", "call salient_answer()"), "endgeneration", "endcall");
   return fmt::format("{{% macro salient_answer() %}}{{{{ '{}' }}}}{{{{ caller() }}}}{{{{ '{}' }}}}{{% endmacro +%}}{}", kBegin,
                      kEnd, marked);
 }

@@ -1,5 +1,7 @@
 #include "eval/python_regex.h"
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "models/text/pcre2_handles.h"
 #include "models/text/utf8.h"
@@ -67,7 +69,15 @@ std::vector<PythonRegex::Match> PythonRegex::find_all(std::string_view given) co
            models::pcre2::message_of(result));
     }
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data.get());
-    Match match{offsets[0], offsets[1], {}};
+    // \K inside a lookaround can put the beginning behind the end, or before the start: into a match that is taken already.
+    const size_t end = std::max<size_t>(start, offsets[1]);
+    Match match{std::clamp<size_t>(offsets[0], start, end), end, {}};
+    if (after_empty && match.begin == match.end && end == start) {  // what PCRE2 does not take for empty
+      if (start == text.size()) break;
+      models::next_code_point(text, start);
+      after_empty = false;
+      continue;
+    }
     for (uint32_t i = 1; i < pcre2_get_ovector_count(data.get()); ++i) {
       const bool took_part = static_cast<int>(i) < result && offsets[2 * i] != PCRE2_UNSET;
       match.groups.push_back(took_part ? text.substr(offsets[2 * i], offsets[2 * i + 1] - offsets[2 * i]) : std::string());

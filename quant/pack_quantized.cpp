@@ -75,9 +75,10 @@ void unpack_whole(const int32_t* words, int64_t count, int bits, uint8_t* codes)
 
 int64_t packed_words(int64_t count, int bits, CodeOrder order) {
   check_bits(bits);
-  if (order == CodeOrder::kDense) return (count * bits + kWordBits - 1) / kWordBits;
+  // A count may be what a file claims: no product of it, and nothing added to it.
+  if (order == CodeOrder::kDense) return count / kWordBits * bits + (count % kWordBits * bits + kWordBits - 1) / kWordBits;
   const int64_t each = kWordBits / bits;
-  return (count + each - 1) / each;
+  return count / each + (count % each == 0 ? 0 : 1);
 }
 
 std::vector<int> possible_bits(int64_t words, int64_t in_features, int64_t zero_words, int64_t out_features) {

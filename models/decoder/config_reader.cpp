@@ -7,7 +7,6 @@
 namespace salient::models {
 namespace {
 
-constexpr int64_t kMaxSize = std::numeric_limits<int32_t>::max();
 constexpr size_t kShownCharacters = 60;  // of a value, in error texts
 
 std::string shown(const Json& value) {
@@ -64,8 +63,8 @@ std::string_view ConfigReader::spelling(std::initializer_list<std::string_view> 
 
 int64_t ConfigReader::size(std::string_view key) const {
   const Json* value = find(key);
-  if (value == nullptr || !is_int64(*value) || value->get<int64_t>() < 1 || value->get<int64_t>() > kMaxSize)
-    refuse(where_, key, value, fmt::format("a whole number from 1 to {}", kMaxSize));
+  if (value == nullptr || !is_int64(*value) || value->get<int64_t>() < 1 || value->get<int64_t>() > kMostSize)
+    refuse(where_, key, value, fmt::format("a whole number from 1 to {}", kMostSize));
   return value->get<int64_t>();
 }
 

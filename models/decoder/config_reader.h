@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,9 @@
 #include "common/json.h"
 
 namespace salient::models {
+
+constexpr int64_t kMostSize = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMostParts = 65'536;  // of what comes in several: heads, experts
 
 class ConfigReader {
  public:

@@ -1,6 +1,7 @@
 #include "models/decoder/decoder_config.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/error.h"
 #include "models/decoder/architecture.h"
@@ -45,17 +46,19 @@ at::ScalarType parse_dtype(const ConfigReader& config) {
        config.where(), key, name);
 }
 
+void check_most(const ConfigReader& config, std::string_view what, int64_t found, int64_t most) {
+  if (found > most) fail(ErrorKind::kCorruption, "{}: {}: found {}, expected at most {}", config.where(), what, found, most);
+}
+
 void read_sizes(const ConfigReader& config, const ConfigDefaults& defaults, DecoderConfig& decoder) {
   decoder.vocab_size = config.size("vocab_size");
   decoder.hidden_size = config.size(config.spelling({"hidden_size", "n_embd", "n_embed", "d_model"}));
   decoder.num_hidden_layers = config.size(config.spelling({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}));
-  if (decoder.num_hidden_layers > kMostLayers) {
-    fail(ErrorKind::kCorruption, "{}: key 'num_hidden_layers': found {}, expected at most {}", config.where(),
-         decoder.num_hidden_layers, kMostLayers);
-  }
+  check_most(config, "key 'num_hidden_layers'", decoder.num_hidden_layers, kMostLayers);
   decoder.layers.resize(static_cast<size_t>(decoder.num_hidden_layers));
   decoder.intermediate_size =
       config.size_or(config.spelling({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"}), 4 * decoder.hidden_size);
+  check_most(config, "key 'intermediate_size'", decoder.intermediate_size, kMostSize);
   decoder.max_position_embeddings = config.size_or(
       config.spelling({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"}), defaults.max_position_embeddings);
 }
@@ -66,6 +69,8 @@ void read_heads(const ConfigReader& config, const ConfigDefaults& defaults, Deco
   const bool given = config.object().contains("num_key_value_heads");
   const int64_t fallback = given || defaults.num_key_value_heads == 0 ? decoder.num_attention_heads : defaults.num_key_value_heads;
   decoder.num_key_value_heads = config.size_or("num_key_value_heads", fallback);
+  check_most(config, "key 'num_attention_heads'", decoder.num_attention_heads, kMostParts);
+  check_most(config, "key 'num_key_value_heads'", decoder.num_key_value_heads, kMostParts);
   if (decoder.num_attention_heads % decoder.num_key_value_heads != 0) {
     fail(ErrorKind::kCorruption, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", config.where(),
          decoder.num_attention_heads, decoder.num_key_value_heads);
@@ -117,6 +122,31 @@ void drop_missing_prefix(const Checkpoint& checkpoint, TensorNames& names) {
        {&names.block_prefix, &names.embedding, &names.position_embedding, &names.embedding_norm, &names.final_norm}) {
     if (name->starts_with(text)) name->remove_prefix(prefix);
   }
+}
+
+// Widths are products of what the file says; those of tensors and of memory are products of widths, and must not overflow.
+void check_widths(const ConfigReader& config, const DecoderConfig& decoder) {
+  const int64_t heads = decoder.num_attention_heads;
+  const LatentAttentionConfig& latent = decoder.latent;
+  const LinearAttentionConfig& linear = decoder.linear_attention;
+  const MoeConfig& moe = decoder.moe;
+  check_most(config, "number of attention heads", heads, kMostParts);
+  check_most(config, "number of key and value heads", decoder.num_key_value_heads, kMostParts);
+  check_most(config, "number of linear attention's key heads", linear.num_key_heads, kMostParts);
+  check_most(config, "number of linear attention's value heads", linear.num_value_heads, kMostParts);
+  check_most(config, "width of linear attention's convolution", linear.convolution, kMostParts);
+  check_most(config, "number of experts", moe.num_experts, kMostParts);
+  const std::pair<std::string_view, int64_t> widths[] = {
+      {"width of the attention heads", heads * decoder.head_dim},
+      {"width of the latent attention heads", heads * (latent.qk_nope_head_dim + latent.qk_rope_head_dim + latent.v_head_dim)},
+      {"width of the latent keys and values", latent.kv_lora_rank + latent.qk_rope_head_dim},
+      {"width of linear attention's keys", linear.num_key_heads * linear.key_head_dim},
+      {"width of linear attention's values", linear.num_value_heads * linear.value_head_dim},
+      {"width of the feed-forward layers", decoder.intermediate_size},
+      {"width of an expert", moe.intermediate_size},
+      {"width of the shared experts", moe.shared_intermediate_size},
+  };
+  for (const auto& [what, width] : widths) check_most(config, what, width, kMostSize);
 }
 
 // What must hold whatever the architecture: the forward pass relies on it.
@@ -200,6 +230,7 @@ DecoderConfig parse_decoder_config(const Json& json, const std::string& given_wh
   if (architecture.configure != nullptr) architecture.configure(config, decoder);
   if (text.text != nullptr && text.text->configure != nullptr) text.text->configure(decoder);
   if (text.wrapper != nullptr) set_spelling(decoder, *text.wrapper->published);
+  check_widths(config, decoder);
   check(config, decoder);
 
   decoder.dtype = parse_dtype(config);

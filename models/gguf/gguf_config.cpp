@@ -79,7 +79,12 @@ class ConfigBuilder {
     config_["vocab_size"] = embedding->shape[0];
     config_["max_position_embeddings"] = integer("context_length");
     config_["hidden_size"] = integer("embedding_length");
-    config_["num_hidden_layers"] = integer("block_count");
+    const int64_t blocks = integer("block_count");
+    if (blocks > static_cast<int64_t>(file_.header().tensors.size())) {
+      fail(ErrorKind::kCorruption, "metadata '{}': found {}, expected no more than the file's {} tensors", key("block_count"),
+           blocks, file_.header().tensors.size());
+    }
+    config_["num_hidden_layers"] = blocks;
     // Mixtures without dense layers may leave it out.
     config_["intermediate_size"] = graph_->mixture ? integer_or("feed_forward_length", integer_or("expert_feed_forward_length", 1))
                                                    : integer("feed_forward_length");
@@ -87,6 +92,7 @@ class ConfigBuilder {
 
   void add_attention() {
     const int64_t heads = integer("attention.head_count");
+    if (heads < 1) fail(ErrorKind::kCorruption, "metadata '{}': found {}, expected 1 or more", key("attention.head_count"), heads);
     config_["num_attention_heads"] = heads;
     config_["num_key_value_heads"] = integer_or("attention.head_count_kv", heads);
     config_["head_dim"] = head_dim();
@@ -154,8 +160,13 @@ class ConfigBuilder {
     const GgufTensor* const down = file_.find("blk.0.ffn_down_exps.weight");
     if (down == nullptr || down->shape.size() != 3)
       fail(ErrorKind::kCorruption, "tensor 'blk.0.ffn_down_exps.weight' is missing or not stacked");
+    const int64_t experts = integer("expert_count");
+    if (experts != down->shape[0]) {
+      fail(ErrorKind::kCorruption, "metadata '{}': found {}, expected the {} of tensor '{}'", key("expert_count"), experts,
+           down->shape[0], down->name);
+    }
     const bool mixtral = graph_->model_type == "mixtral";
-    config_[mixtral ? "num_local_experts" : "num_experts"] = integer("expert_count");
+    config_[mixtral ? "num_local_experts" : "num_experts"] = experts;
     config_["num_experts_per_tok"] = integer("expert_used_count");
     config_[mixtral ? "intermediate_size" : "moe_intermediate_size"] = down->shape[2];
     config_["norm_topk_prob"] = graph_->normalized_experts;

@@ -5,12 +5,14 @@
 #include "models/gguf/gguf_pre_tokenizers.h"
 #include "models/gguf/gguf_tokenizer.h"
 #include "models/gguf/spm_scores.h"
+#include "models/text/utf8.h"
 
 namespace salient::models {
 namespace {
 
 using Texts = std::vector<std::string>;
 
+constexpr size_t kMostTokenBytes = size_t{1} << 16;
 constexpr const char* kSentencePieceSpace = "\xE2\x96\x81";  // U+2581
 
 class TokenizerReader {
@@ -47,10 +49,25 @@ class TokenizerReader {
   GgufTokenType type(size_t id) const { return types_.empty() ? GgufTokenType::kNormal : static_cast<GgufTokenType>(types_[id]); }
   bool added(size_t id) const { return type(id) == GgufTokenType::kControl || type(id) == GgufTokenType::kUserDefined; }
 
+  // What reads the tokens relies on well-formed text of a sensible length.
+  void check_text(std::string_view text, std::string_view list, size_t number) const {
+    if (text.size() > kMostTokenBytes) {
+      fail(ErrorKind::kCorruption, "{}: tokenizer.ggml.{}: number {} has {} bytes, expected at most {}", where_, list, number,
+           text.size(), kMostTokenBytes);
+    }
+    if (!is_valid_utf8(text))
+      fail(ErrorKind::kCorruption, "{}: tokenizer.ggml.{}: number {} is no valid UTF-8", where_, list, number);
+  }
+  void check_tokens() const {
+    for (size_t id = 0; id < tokens_.size(); ++id) check_text(tokens_[id], "tokens", id);
+  }
+
   // The text of tokenizer.ggml.<name>_token_id.
   Json special(const std::string& name) const {
     const auto* const id = find_gguf_value<uint32_t>(header_, "tokenizer.ggml." + name + "_token_id");
-    return id != nullptr && *id < tokens_.size() ? Json(tokens_[*id]) : Json();
+    if (id == nullptr || *id >= tokens_.size()) return {};
+    check_text(tokens_[*id], "tokens", *id);
+    return tokens_[*id];
   }
 
   // A text, or [{"name", "template"}, ...] where others stand beside the default one.
@@ -76,8 +93,10 @@ class TokenizerReader {
       fail(ErrorKind::kCorruption, "{}: {} tokens and {} types", where_, tokens_.size(), types_.size());
     Json result{{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added_tokens()}};
     if (model == "gpt2") {
+      check_tokens();
       add_bytes(result);
     } else if (model == "llama") {
+      check_tokens();
       add_pieces(result);
     } else {
       fail(ErrorKind::kUnsupported, "{}: tokenizer.ggml.model '{}' cannot be read, only gpt2 and llama", where_, model);
@@ -127,6 +146,7 @@ class TokenizerReader {
     }
     Json merges = Json::array();
     for (const std::string& merge : gguf_value<Texts>(header_, "tokenizer.ggml.merges")) {
+      check_text(merge, "merges", merges.size());
       const size_t space = merge.find(' ', 1);
       if (space == std::string::npos) fail(ErrorKind::kCorruption, "{}: tokenizer.ggml.merges: '{}' is no pair", where_, merge);
       merges.push_back({merge.substr(0, space), merge.substr(space + 1)});
@@ -163,7 +183,7 @@ class TokenizerReader {
       pieces.emplace_back(type(id) == GgufTokenType::kNormal ? tokens_[id] : "", scores[id]);
     }
     Json merges = Json::array();
-    for (const auto& [left, right] : merges_of_scores(pieces)) merges.push_back({left, right});
+    for (const auto& [left, right] : merges_of_scores(pieces, where_)) merges.push_back({left, right});
 
     const bool prefix = flag("tokenizer.ggml.add_space_prefix", true);
     Json normalizers = Json::array();

@@ -102,6 +102,10 @@ Imatrix read_gguf(const std::filesystem::path& path) {
     const std::string name = tensor.name.substr(0, tensor.name.size() - kSums.size());
     const GgufTensor* const counts = file.find(name + std::string(kCounts));
     if (counts == nullptr) fail(ErrorKind::kCorruption, "{}: '{}' has sums and no counts", where, name);
+    if (tensor.shape.empty() || tensor.shape.back() == 0) {
+      fail(ErrorKind::kCorruption, "{}: '{}' is [{}], expected sums for one column or more", where, tensor.name,
+           fmt::join(tensor.shape, ", "));
+    }
     const at::Tensor sums = file.read(tensor.name);
     ImatrixEntry entry{sums.reshape({-1, sums.size(-1)}), file.read(counts->name).reshape({-1})};
     if (entry.sum_of_squares.size(0) != entry.counts.size(0))

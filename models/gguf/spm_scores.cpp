@@ -9,11 +9,19 @@
 namespace salient::models {
 namespace {
 
+// Each cut of a token is looked up, which takes the square of its length; SentencePiece's tokens have 16 characters unless asked
+// for more.
+constexpr size_t kMostCutBytes = 1024;
+
 bool starts_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; }
 
 // Calls `take(left, right)` for each cut between two characters.
 template <typename Take>
-void for_each_cut(std::string_view text, Take&& take) {
+void for_each_cut(std::string_view text, std::string_view where, Take&& take) {
+  if (text.size() > kMostCutBytes) {
+    fail(ErrorKind::kUnsupported, "{}: found a token of {} bytes, expected at most {} for one that merges make", where, text.size(),
+         kMostCutBytes);
+  }
   for (size_t cut = 1; cut < text.size(); ++cut) {
     if (starts_character(text[cut])) take(text.substr(0, cut), text.substr(cut));
   }
@@ -40,7 +48,7 @@ std::unordered_map<std::string, float> scores_of_merges(const std::vector<TokenP
     current = std::move(token);
   }
   for (const auto& [token, id] : vocab) {
-    for_each_cut(token, [&](std::string_view left, std::string_view right) {
+    for_each_cut(token, where, [&](std::string_view left, std::string_view right) {
       if (!vocab.contains(std::string(left)) || !vocab.contains(std::string(right)) || pairs.contains(key(left, right))) return;
       fail(ErrorKind::kUnsupported,
            "{}: '{}' and '{}' make the token '{}' and no merge says so: the tokenizer is not one of SentencePiece, and llama.cpp's "
@@ -51,7 +59,7 @@ std::unordered_map<std::string, float> scores_of_merges(const std::vector<TokenP
   return scores;
 }
 
-std::vector<TokenPair> merges_of_scores(const std::vector<std::pair<std::string, float>>& tokens) {
+std::vector<TokenPair> merges_of_scores(const std::vector<std::pair<std::string, float>>& tokens, std::string_view where) {
   std::unordered_map<std::string_view, size_t> ids;
   for (size_t id = 0; id < tokens.size(); ++id) {
     if (!tokens[id].first.empty()) ids.emplace(tokens[id].first, id);
@@ -62,7 +70,7 @@ std::vector<TokenPair> merges_of_scores(const std::vector<std::pair<std::string,
   };
   std::vector<Merge> merges;
   for (const auto& [token, id] : ids) {
-    for_each_cut(token, [&](std::string_view left, std::string_view right) {
+    for_each_cut(token, where, [&](std::string_view left, std::string_view right) {
       const auto l = ids.find(left);
       const auto r = ids.find(right);
       if (l != ids.end() && r != ids.end()) merges.push_back({tokens[id].second, l->second, r->second});

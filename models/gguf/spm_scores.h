@@ -23,7 +23,7 @@ std::unordered_map<std::string, float> scores_of_merges(const std::vector<TokenP
                                                         std::string_view where);
 
 // All pairs of tokens that make a token, best score first, then by the ids of the two. `tokens`: text and score by id; "" = not to
-// be merged.
-std::vector<TokenPair> merges_of_scores(const std::vector<std::pair<std::string, float>>& tokens);
+// be merged. Errors, with `where`: unsupported for a token of more than 1 KiB, also in scores_of_merges.
+std::vector<TokenPair> merges_of_scores(const std::vector<std::pair<std::string, float>>& tokens, std::string_view where);
 
 }  // namespace salient::models

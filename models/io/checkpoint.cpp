@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string_view>
+#include <system_error>
 
 #include "common/cancellation.h"
 #include "common/error.h"
@@ -17,6 +18,7 @@
 #include "models/io/adapter.h"
 #include "models/io/links.h"
 #include "models/io/merge_adapter.h"
+#include "models/io/model_files.h"
 
 namespace salient::models {
 namespace fs = std::filesystem;
@@ -70,10 +72,8 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   std::map<std::string, std::string> result;
   for (const auto& [name, value] : map.items()) {
     const std::string file = require<std::string>(map, name, path.string() + ": weight_map");
-    if (file.empty() || file == "." || file == ".." || file.find('/') != std::string::npos ||
-        file.find('\0') != std::string::npos) {
+    if (!is_plain_file_name(file))
       fail(ErrorKind::kCorruption, "{}: tensor '{}' lies in '{}', expected a file name without folders", path.string(), name, file);
-    }
     result[name] = file;
   }
   if (result.empty()) fail(ErrorKind::kCorruption, "{}: weight_map is empty", path.string());
@@ -165,7 +165,8 @@ void Checkpoint::open_folder(const fs::path& folder) {
     file_names.assign(unique.begin(), unique.end());
     std::vector<std::string> missing;
     for (const std::string& file : file_names) {
-      if (!fs::exists(folder / file)) missing.push_back(file);
+      std::error_code error;  // a name may be too long for any file
+      if (!fs::exists(folder / file, error)) missing.push_back(file);
     }
     if (!missing.empty()) {
       throw Error(ErrorKind::kNotFound, fmt::format("{}: {} of {} shards that {} names are missing: {}", folder.string(),

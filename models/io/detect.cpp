@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <set>
 #include <string_view>
+#include <system_error>
 #include <tuple>
 #include <utility>
 
@@ -20,6 +21,7 @@
 #include "models/io/detect_claims.h"
 #include "models/io/gguf.h"
 #include "models/io/model_file_probe.h"
+#include "models/io/model_files.h"
 #include "models/io/packed_layout.h"
 #include "models/io/safetensors.h"
 
@@ -64,7 +66,10 @@ WeightFiles find_weight_files(const fs::path& folder) {
       fail(ErrorKind::kCorruption, "{}: weight_map is a JSON {}, expected an object", index.string(), map.type_name());
     for (const auto& [tensor, file] : map.items()) names.insert(require<std::string>(map, tensor, index.string()));
     for (const std::string& name : names) {
-      if (!fs::exists(folder / name))
+      if (!is_plain_file_name(name))
+        fail(ErrorKind::kCorruption, "{}: names the file '{}', expected a file name without folders", index.string(), name);
+      std::error_code error;  // a name may be too long for any file
+      if (!fs::exists(folder / name, error))
         fail(ErrorKind::kNotFound, "{}: the shard {} is missing, {} names it", folder.string(), name, index.filename().string());
       files.safetensors.push_back(folder / name);
     }

@@ -161,6 +161,13 @@ class Merger {
   }
 
   void fit_vocabulary() {
+    for (const std::string& name : {embedding_, head_}) {
+      if (name == head_ && !checkpoint_.contains(name)) continue;
+      const std::vector<int64_t>& shape = checkpoint_.info(name).shape;
+      if (shape.size() != 2)
+        fail(ErrorKind::kCorruption, "{}: tensor '{}' is [{}], expected two dimensions", checkpoint_.file_of(name).string(), name,
+             fmt::join(shape, ", "));
+    }
     const int64_t rows = checkpoint_.info(embedding_).shape.at(0);
     if (checkpoint_.contains(head_) && checkpoint_.info(head_).shape.at(0) != rows) {
       throw Error(ErrorKind::kCorruption, fmt::format("{}: with the adapter the embedding has {} tokens and the head {}",

@@ -81,4 +81,9 @@ std::map<std::string, fs::path> list_model_files(const fs::path& folder) {
   return files;
 }
 
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
+}
+
 }  // namespace salient::models

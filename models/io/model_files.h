@@ -23,4 +23,7 @@ std::filesystem::path model_file(const std::filesystem::path& folder, std::strin
 // adapter_config.json and adapter_model.safetensors. What else a trainer left beside an adapter (optimizer.pt) is not the model's.
 std::map<std::string, std::filesystem::path> list_model_files(const std::filesystem::path& folder);
 
+// Whether an index may name this file: its names must not lead out of its folder.
+bool is_plain_file_name(std::string_view name);
+
 }  // namespace salient::models

@@ -134,12 +134,15 @@ std::vector<Piece> AddedTokens::split(std::string_view text, const Normalizer& n
   if (!text.empty()) next_code_point(text, whole.first_bytes);
   std::vector<Piece> raw, pieces;
   cut(whole, raw_, raw);
+  size_t built = 0;
   for (Piece& piece : raw) {
     if (piece.id) {
       pieces.push_back(std::move(piece));
       continue;
     }
     normalizer.apply(piece);
+    built += piece.text.size();
+    check_built(built, most_built_bytes(text.size()));  // of all together: a prefix for each piece adds up, too
     cut(piece, after_normalization_, pieces);
   }
   return pieces;

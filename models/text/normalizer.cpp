@@ -142,7 +142,11 @@ Normalizer Normalizer::from_json(const Json& part, std::string_view where) {
 }
 
 void Normalizer::apply(Piece& piece) const {
-  for (const Step& step : steps_) step(piece);
+  piece.most_bytes = most_built_bytes(piece.text.size());
+  for (const Step& step : steps_) {
+    step(piece);
+    check_built(piece.text.size(), piece.most_bytes);
+  }
 }
 
 std::string Normalizer::apply(std::string_view text) const {

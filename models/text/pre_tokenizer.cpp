@@ -1,5 +1,6 @@
 #include "models/text/pre_tokenizer.h"
 
+#include <numeric>
 #include <utility>
 
 #include "models/text/byte_level.h"
@@ -183,11 +184,20 @@ PreTokenizer PreTokenizer::from_json(const Json& part, std::string_view where) {
 }
 
 void PreTokenizer::apply(std::vector<Piece>& pieces) const {
-  for (const Step& step : steps_) step(pieces);
+  const auto bytes = [&] {
+    return std::accumulate(pieces.begin(), pieces.end(), size_t{0},
+                           [](size_t sum, const Piece& piece) { return sum + piece.text.size(); });
+  };
+  const size_t most = most_built_bytes(bytes());
+  for (const Step& step : steps_) {
+    step(pieces);
+    check_built(bytes(), most);
+  }
 }
 
 void replace_all(Piece& piece, std::span<const TextRange> matches, std::string_view content) {
   if (matches.empty()) return;
+  check_built(content.empty() ? 0 : matches.size() * content.size(), piece.most_bytes);
   std::string out;
   out.reserve(piece.text.size() + matches.size() * content.size());
   size_t done = 0, first_bytes = 0;

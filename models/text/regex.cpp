@@ -50,8 +50,9 @@ struct Regex::Program {
              program_.pattern, text_.size(), start, pcre2::message_of(result));
       }
       const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data_.get());
-      // \K inside a lookaround can put the start behind the end.
-      found = {std::min(offsets[0], offsets[1]), offsets[1]};
+      // \K inside a lookaround can put the beginning behind the end, or before the start: into a match that is taken already.
+      const size_t end = std::max<size_t>(start, offsets[1]);
+      found = {std::clamp<size_t>(offsets[0], start, end), end};
       return true;
     }
 

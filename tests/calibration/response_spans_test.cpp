@@ -83,6 +83,16 @@ TEST(ResponseSpans, AnswersThatTheTemplateRewritesLaterAreStillFound) {
   EXPECT_THAT(answers(rendered), ElementsAre("one[E]", "<think></think>two[E]"));
 }
 
+TEST(ResponseSpans, GenerationTagsAreFoundAmongSpaces) {
+  const std::string spaces(30'000, ' ');
+  const auto spaced = ResponseFinder::from_source("{%" + spaces + "set x = 1 %}{% for m in messages %}{%-" + spaces + "generation" +
+                                                      spaces + "-%}{{ m.content }}{% endgeneration\t%};{% endfor %}",
+                                                  "spaced");
+  const auto rendered = spaced.render(chat({{"user", "q"}, {"assistant", "one"}}), {}, "row");
+  EXPECT_EQ(rendered.text, "q;one;");
+  EXPECT_THAT(answers(rendered), ElementsAre("q", "one"));
+}
+
 TEST(ResponseSpans, WhereNothingFitsThereIsAnError) {
   const auto finder = ResponseFinder::from_source(
       "{%- for m in messages %}[{{ m.content | upper | replace('A', '') | reverse }}{{ messages | length }}]{%- endfor %}",

@@ -119,6 +119,23 @@ TEST(PythonRegexTest, MatchesBeyondTheStackOfCompiledExpressions) {
   EXPECT_EQ(all_matches(PythonRegex("(?:(a)|b)*c"), text), std::vector<std::string>{text});
 }
 
+// Where PCRE2 itself refuses such a pattern (newer versions do), that is an answer, too.
+TEST(PythonRegexTest, AMatchNeverBeginsBeforeTheOneBeforeIt) {
+  for (const char* pattern : {R"((?<=(?1))(?:(\Ka)){0})", R"((?<=\Ka))", R"((?=a\K))"}) {
+    SCOPED_TRACE(pattern);
+    try {
+      size_t end = 0;
+      for (const auto& match : PythonRegex(pattern).find_all("aab")) {
+        EXPECT_LE(end, match.begin);
+        EXPECT_LE(match.begin, match.end);
+        end = match.end;
+      }
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument) << error.what();
+    }
+  }
+}
+
 TEST(PythonRegexTest, GroupsAndEnds) {
   EXPECT_EQ(PythonRegex(R"((\w+) (\w+))").replace("one two three", R"(\2 \1)"), "two one three");
   const auto match = PythonRegex("(a)|(b)").find_all("b").at(0);

@@ -330,6 +330,22 @@ TEST_F(Changed, BrokenAdaptersAreRefused) {
   EXPECT_THAT(message(ErrorKind::kUnsupported), HasSubstr("safe_serialization=True"));
 }
 
+TEST_F(Changed, ABaseWhoseEmbeddingIsNoMatrixIsRefused) {
+  use("plain");
+  const fs::path base = folder_.path() / "base";
+  fs::create_directories(base);
+  fs::copy_file(base_ / "config.json", base / "config.json");
+  std::vector<NamedTensor> tensors;
+  const SafetensorsFile source(base_ / "model.safetensors");
+  for (const auto& [name, info] : source.tensors()) {
+    const bool embedding = name.ends_with("embed_tokens.weight");
+    tensors.push_back({name, embedding ? source.view(name).flatten()[0].clone() : source.view(name).clone()});
+  }
+  write_safetensors(base / "model.safetensors", tensors);
+  set("base_model_name_or_path", base.string());
+  EXPECT_THAT(message(ErrorKind::kCorruption), AllOf(HasSubstr("embed_tokens.weight"), HasSubstr("two dimensions")));
+}
+
 TEST_F(Changed, InfiniteResultsAreToldFromInfiniteBases) {
   use("plain");
   rewrite([](NamedTensor& tensor) {

@@ -105,6 +105,8 @@ TEST_F(CheckpointFolder, RefusesBrokenIndexes) {
   expect_open_error(ErrorKind::kCorruption, HasSubstr("c.weight (should be in model-00002-of-00002.safetensors)"));
   index(R"({"a.weight": "../model-00001-of-00002.safetensors"})");
   expect_open_error(ErrorKind::kCorruption, HasSubstr("without folders"));
+  index(R"({"a.weight": ")" + std::string(300, 'x') + R"("})");
+  expect_open_error(ErrorKind::kNotFound, HasSubstr("1 of 1 shards"));
   index("{}");
   expect_open_error(ErrorKind::kCorruption, HasSubstr("empty"));
   index(R"({"a.weight": 3})");

@@ -111,6 +111,8 @@ TEST(DecoderConfig, SlidingWindows) {
               ElementsAre(0, 5, 0, 5));
   expect_error("qwen3", {{"sliding_window", 5}, {"layer_types", types}}, ErrorKind::kCorruption, "layer_types[1]");
   expect_error("qwen3", {{"layer_types", {"full_attention"}}}, ErrorKind::kCorruption, "expected a list of 4");
+  const Json linear = {"full_attention", "linear_attention", "full_attention", "full_attention"};
+  expect_error("qwen3", {{"layer_types", linear}}, ErrorKind::kUnsupported, "layer_types[1]");
 }
 
 TEST(DecoderConfig, TokenIds) {
@@ -154,6 +156,8 @@ TEST(DecoderConfig, RotaryEmbeddingsByLayerType) {
   EXPECT_EQ(parse("olmo3", {{"rope_theta", 7e4}}).ropes[1].theta, 7e4);
   expect_error("olmo3", {{"rope_parameters", {{"rope_type", "default"}}}}, ErrorKind::kCorruption, "sliding_attention");
   expect_error("llama", {{"rope_parameters", rope}}, ErrorKind::kUnsupported, "differ by layer type");
+  expect_error("gemma3_text", {{"rope_parameters", {{"full_attention", 1}}}, {"rope_scaling", Json::object()}},
+               ErrorKind::kCorruption, "full_attention");
 }
 
 TEST(DecoderConfig, LayersWithoutPositions) {
@@ -202,6 +206,21 @@ TEST(DecoderConfig, RefusesWhatIsNotThere) {
   expect_error("llama", {{"hidden_act", "relu9"}}, ErrorKind::kUnsupported, "relu9");
   expect_error("qwen2", {{"rope_scaling", {{"type", "ntk"}, {"factor", 4.0}}}}, ErrorKind::kUnsupported, "ntk");
   expect_error("llama", {{"dtype", "float8_e4m3fn"}}, ErrorKind::kUnsupported, "float8_e4m3fn");
+}
+
+TEST(DecoderConfig, RefusesSizesWhoseProductsOverflow) {
+  constexpr int64_t kMost32 = 2'147'483'647;
+  constexpr int64_t kMost64 = 9'223'372'036'854'775'807;
+  expect_error("stablelm", {{"qk_layernorm", true}, {"num_attention_heads", kMost32}, {"num_key_value_heads", kMost32}},
+               ErrorKind::kCorruption, "num_attention_heads");
+  expect_error("llama", {{"head_dim", 2'147'483'646}}, ErrorKind::kCorruption, "width of the attention heads");
+  const Json linear = {{"linear_num_key_heads", kMost32}, {"linear_num_value_heads", kMost32}};
+  expect_error("qwen3_next", linear, ErrorKind::kCorruption, "linear attention's key heads");
+  expect_error("qwen3_next", {{"linear_key_head_dim", kMost32}}, ErrorKind::kCorruption, "linear attention's keys");
+  expect_error("glm4_moe", {{"n_shared_experts", kMost64}}, ErrorKind::kCorruption, "shared experts");
+  expect_error("mixtral", {{"num_local_experts", 70'000}}, ErrorKind::kCorruption, "number of experts");
+  expect_error("hunyuan_v1_moe", {{"moe_intermediate_size", kMost64}, {"num_shared_expert", 2}}, ErrorKind::kCorruption,
+               "moe_intermediate_size");
 }
 
 TEST(DecoderConfig, RefusesBrokenValues) {

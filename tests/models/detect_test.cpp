@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <limits>
+
 #include "common/error.h"
 #include "common/file.h"
 #include "models/io/safetensors.h"
@@ -206,6 +208,12 @@ TEST_F(Detect, CompressedTensors) {
   EXPECT_EQ(spec_text(model), "w4 a16 kv16 g128 asym head-fp16");
   EXPECT_EQ(model.parameters, 2u * 64 * 256 + 256 + 512 * 256);
 
+  use("hostile_width");
+  add_layer("self_attn.q_proj",
+            {{"weight_packed", at::kInt, {1, 32}}, {"weight_scale", at::kBFloat16, {1, 1}}, {"weight_shape", at::kLong, {2}}});
+  tensors_.back().tensor.fill_(std::numeric_limits<int64_t>::max())[0] = 1;
+  EXPECT_FALSE(detect().spec);
+
   use("symmetric");  // without them and without a config the bits are open
   layer(0);
   model = detect();
@@ -329,6 +337,15 @@ TEST_F(Detect, Shards) {
   fs::remove(folder_ / "model-00002-of-00002.safetensors");
   EXPECT_EQ(error().kind(), ErrorKind::kNotFound);
   EXPECT_THAT(error().message(), HasSubstr("model-00002-of-00002.safetensors"));
+
+  const auto name_file = [&](const std::string& name) {
+    write_file(folder_ / "model.safetensors.index.json", R"({"weight_map":{"a":")" + name + R"("}})");
+  };
+  name_file(std::string(300, 'x'));
+  EXPECT_EQ(error().kind(), ErrorKind::kNotFound);
+  name_file("../" + folder_.filename().string() + "/model-00001-of-00002.safetensors");
+  EXPECT_EQ(error().kind(), ErrorKind::kCorruption);
+  EXPECT_THAT(error().message(), HasSubstr("without folders"));
 }
 
 TEST_F(Detect, Failures) {

@@ -191,6 +191,24 @@ TEST(GgufCheckpoint, WhatCannotBeReadIsNamed) {
               HasSubstr("is a GGUF file"));
 }
 
+// Hostile numbers in the metadata: none may divide, or ask for memory that the file does not pay for.
+TEST(GgufCheckpoint, CountsThatCannotBeAreRefused) {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder.path() / "m.gguf";
+  const auto message = [&](const Json& golden, const std::string& key, uint32_t value) {
+    Json changed = golden;
+    const std::string whole = golden.at("architecture").get<std::string>() + "." + key;
+    for (Json& pair : changed["metadata"]) {
+      if (pair.at(0) == whole) pair[2] = value;
+    }
+    write_case(changed, path);
+    return test::message_of([&] { Checkpoint model(path); }, ErrorKind::kCorruption);
+  };
+  EXPECT_THAT(message(golden_case("qwen3_tied_floats"), "attention.head_count", 0), HasSubstr("attention.head_count': found 0"));
+  EXPECT_THAT(message(golden_case("qwen3_tied_floats"), "block_count", 90'000), HasSubstr("block_count': found 90000"));
+  EXPECT_THAT(message(golden_case("qwen3_moe"), "expert_count", 2'147'483'647), HasSubstr("expert_count': found 2147483647"));
+}
+
 TEST(GgufCheckpoint, DetectionTellsTypesTokenizerAndImportance) {
   const test::TemporaryFolder folder;
   const fs::path path = folder.path() / "m.gguf";

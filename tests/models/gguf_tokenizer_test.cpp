@@ -200,5 +200,25 @@ TEST(GgufTokenizerTest, BrokenMetadataAreRefused) {
        ErrorKind::kCorruption);
 }
 
+TEST(GgufTokenizerTest, TextsThatAreNoneAreRefused) {
+  using Texts = std::vector<std::string>;
+  const auto read = [](const std::string& model, Texts texts, Texts merges, ErrorKind kind = ErrorKind::kCorruption) {
+    std::vector<float> scores(texts.size(), 0.0F);
+    std::vector<GgufPair> pairs = {{"tokenizer.ggml.model", model},
+                                   {"tokenizer.ggml.pre", std::string("qwen2")},
+                                   {"tokenizer.ggml.tokens", GgufArray(std::move(texts))},
+                                   {"tokenizer.ggml.scores", GgufArray(std::move(scores))},
+                                   {"tokenizer.ggml.merges", GgufArray(std::move(merges))}};
+    return test::message_of([&] { tokenizer_from_gguf(header_of(std::move(pairs)), "file.gguf"); }, kind);
+  };
+  for (const std::string model : {"gpt2", "llama"}) {
+    EXPECT_THAT(read(model, {"a", "b\xF0"}, {}), testing::HasSubstr("tokens: number 1 is no valid UTF-8"));
+    EXPECT_THAT(read(model, {std::string(100'000, 'a')}, {}), testing::HasSubstr("tokens: number 0 has 100000 bytes"));
+  }
+  EXPECT_THAT(read("gpt2", {"a", "b"}, {"a b", "a \xE2\x96"}), testing::HasSubstr("merges: number 1 is no valid UTF-8"));
+  // Every cut of a token is looked up.
+  EXPECT_THAT(read("llama", {"a", std::string(5000, 'a')}, {}, ErrorKind::kUnsupported), testing::HasSubstr("5000 bytes"));
+}
+
 }  // namespace
 }  // namespace salient::models

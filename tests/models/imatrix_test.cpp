@@ -103,6 +103,43 @@ TEST(ImatrixTest, BrokenFilesAreRefused) {
   test::error_of([&] { read_imatrix(folder.path() / "nan.dat"); }, ErrorKind::kCorruption);
 }
 
+// A GGUF file by hand: the writer refuses such shapes.
+std::string file_with_sums(const std::vector<uint64_t>& dimensions) {
+  std::string bytes = "GGUF";
+  const auto put_text = [&](const std::string& text) {
+    put<uint64_t>(bytes, text.size());
+    bytes += text;
+  };
+  const auto put_tensor = [&](const std::string& name, const std::vector<uint64_t>& sizes, uint64_t offset) {
+    put_text(name);
+    put(bytes, static_cast<uint32_t>(sizes.size()));
+    for (const uint64_t size : sizes) put(bytes, size);
+    put<uint32_t>(bytes, 0);  // F32
+    put(bytes, offset);
+  };
+  put<uint32_t>(bytes, 3);
+  put<uint64_t>(bytes, 2);
+  put<uint64_t>(bytes, 1);
+  put_text("general.type");
+  put<uint32_t>(bytes, 8);
+  put_text("imatrix");
+  put_tensor("a.in_sum2", dimensions, 0);
+  put_tensor("a.counts", {1}, 32);
+  bytes.resize((bytes.size() + 31) / 32 * 32 + 64, '\0');
+  return bytes;
+}
+
+TEST(ImatrixTest, SumsOfNoColumnsAreRefused) {
+  const test::TemporaryFolder folder;
+  const auto read = [&](const std::vector<uint64_t>& dimensions) {
+    write_file(folder.path() / "a.gguf", file_with_sums(dimensions));
+    return read_imatrix(folder.path() / "a.gguf");
+  };
+  EXPECT_EQ(read({2, 1}).entries.at("a").sum_of_squares.size(1), 2);
+  for (const std::vector<uint64_t>& dimensions : std::vector<std::vector<uint64_t>>{{}, {0}, {0, 1}})
+    EXPECT_THAT(test::message_of([&] { read(dimensions); }, ErrorKind::kCorruption), testing::HasSubstr("a.in_sum2"));
+}
+
 TEST(ImatrixTest, ImpossibleNumbersAreNotWritten) {
   const test::TemporaryFolder folder;
   const auto refuse = [&](ImatrixEntry entry) {

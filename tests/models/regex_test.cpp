@@ -96,6 +96,24 @@ TEST(Regex, ExponentialPatternsGiveUp) {
   }
 }
 
+// Where PCRE2 itself refuses such a pattern (newer versions do), that is an answer, too.
+TEST(Regex, AMatchNeverBeginsBeforeTheOneBeforeIt) {
+  const std::string text = "aab";
+  for (const char* pattern : {R"((?<=(?1))(?:(\Ka)){0})", R"((?<=\Ka))", R"((?=a\K))"}) {
+    SCOPED_TRACE(pattern);
+    try {
+      size_t end = 0;
+      for (const TextRange& range : Regex(pattern, "here").find_all(text)) {
+        EXPECT_LE(end, range.begin);
+        EXPECT_LE(range.begin, range.end);
+        end = range.end;
+      }
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("here: bad regular expression"));
+    }
+  }
+}
+
 TEST(Regex, MalformedPatternsAreReported) {
   for (const char* pattern : {"(", "[a", "[a[b]", "a)", R"(\p{Foo})", "*", "(?<n", "[z-a]", "a{3,1}{", R"(\)"}) {
     SCOPED_TRACE(pattern);

@@ -253,6 +253,27 @@ TEST(Tokenizer, DeepNestingIsReported) {
   EXPECT_THROW(load(file), Error);
 }
 
+// Doubling forty times is what a file of a few kilobytes can ask for.
+TEST(Tokenizer, TextThatGrowsWithoutEndIsReported) {
+  const auto refuse = [](const char* part, const char* list, const Json& step) {
+    Json file = golden_file("llama3");
+    file["normalizer"] = file["pre_tokenizer"] = nullptr;
+    file[part] = {{"type", "Sequence"}, {list, Json::array()}};
+    for (int i = 0; i < 40; ++i) file[part][list].push_back(step);
+    try {
+      load(file).encode(std::string(1000, 'a') + "\xC3\xA9", false);
+      FAIL() << "encoded";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kCorruption) << error.what();
+      EXPECT_THAT(error.what(), HasSubstr("tokenizer.json"));
+    }
+  };
+  refuse("normalizer", "normalizers", {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}});
+  refuse("normalizer", "normalizers", {{"type", "ByteLevel"}});
+  refuse("normalizer", "normalizers", {{"type", "Prepend"}, {"prepend", std::string(100'000, 'a')}});
+  refuse("pre_tokenizer", "pretokenizers", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}});
+}
+
 TEST(Tokenizer, AnUnknownTokenOutsideTheVocabularyIsAnErrorOnlyWhereItIsNeeded) {
   const Json file = {{"model", {{"type", "BPE"}, {"unk_token", "<unk>"}, {"vocab", {{"a", 0}}}, {"merges", Json::array()}}}};
   const Tokenizer tokenizer = load(file);

@@ -13,6 +13,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "common/error.h"
 #include "common/json.h"
 
@@ -101,6 +103,13 @@ TEST(PackQuantized, UnpackIsTheInverse) {
       }
     }
   }
+}
+
+TEST(PackQuantized, CountsThatAFileClaimsDoNotOverflow) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(packed_words(kMost, 8), int64_t{1} << 61);
+  EXPECT_EQ(packed_words(kMost, 8, CodeOrder::kWhole), int64_t{1} << 61);
+  EXPECT_TRUE(possible_bits(1, kMost, 0, 1).empty());
 }
 
 TEST(PackQuantized, RefusesWhatDoesNotFit) {

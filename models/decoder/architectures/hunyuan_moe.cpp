@@ -19,8 +19,8 @@ constexpr TensorNames make_hunyuan_moe_names() {
 int64_t same_for_layers(const ConfigReader& config, std::string_view key, int64_t fallback) {
   const std::vector<int64_t> values = config.integers_or_empty(key);
   if (values.empty()) return fallback;
-  if (values.front() < 1)
-    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected 1 or more", config.where(), key, values.front());
+  if (values.front() < 1 || values.front() > kMostSize)
+    fail(ErrorKind::kCorruption, "{}: key '{}': found {}, expected 1 to {}", config.where(), key, values.front(), kMostSize);
   if (std::any_of(values.begin(), values.end(), [&](int64_t value) { return value != values.front(); })) {
     fail(ErrorKind::kUnsupported, "{}: key '{}' differs between layers, which is not supported", config.where(), key);
   }

@@ -11,7 +11,11 @@ constexpr std::string_view kSliding = "sliding_attention";
 // What rope_parameters say about a layer type, or an empty object.
 Json object_of(const ConfigReader& parameters, std::string_view layer_type) {
   const Json* object = parameters.find(layer_type);
-  return object == nullptr ? Json::object() : *object;
+  if (object == nullptr) return Json::object();
+  if (!object->is_object())
+    fail(ErrorKind::kCorruption, "{}: key '{}': found a JSON {}, expected an object", parameters.where(), layer_type,
+         object->type_name());
+  return *object;
 }
 
 }  // namespace

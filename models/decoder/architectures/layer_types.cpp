@@ -38,6 +38,10 @@ void set_layer_types(const ConfigReader& config, DecoderConfig& decoder, int64_t
       }
       decoder.layers[layer].sliding_window = window;
     } else if (types[layer] == "linear_attention") {
+      if (decoder.linear_attention.num_key_heads == 0) {
+        fail(ErrorKind::kUnsupported, "{}: layer_types[{}] is linear_attention, which '{}' has none of", config.where(), layer,
+             decoder.model_type);
+      }
       decoder.layers[layer].attention = AttentionKind::kLinear;
     } else {
       fail(ErrorKind::kUnsupported,

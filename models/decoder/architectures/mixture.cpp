@@ -29,7 +29,8 @@ void read_shared_experts(const ConfigReader& config, DecoderConfig& decoder, int
   for (const std::string_view key : {"n_shared_experts", "num_shared_experts", "moe_num_shared_experts"}) {
     if (config.object().contains(key)) count = config.integer_or(key, 0);  // null: none
   }
-  if (count < 0) fail(ErrorKind::kCorruption, "{}: {} shared experts, expected 0 or more", config.where(), count);
+  if (count < 0 || count > kMostParts)
+    fail(ErrorKind::kCorruption, "{}: {} shared experts, expected 0 to {}", config.where(), count, kMostParts);
   decoder.moe.shared_intermediate_size = count * decoder.moe.intermediate_size;
   if (count == 0) decoder.names.shared_expert = "";
 }
