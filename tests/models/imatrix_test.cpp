@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "common/file.h"
@@ -124,7 +125,8 @@ std::string file_with_sums(const std::vector<uint64_t>& dimensions) {
   put<uint32_t>(bytes, 8);
   put_text("imatrix");
   put_tensor("a.in_sum2", dimensions, 0);
-  put_tensor("a.counts", {1}, 32);
+  const bool empty = std::find(dimensions.begin(), dimensions.end(), 0U) != dimensions.end();
+  put_tensor("a.counts", {1}, empty ? 0 : 32);
   bytes.resize((bytes.size() + 31) / 32 * 32 + 64, '\0');
   return bytes;
 }
