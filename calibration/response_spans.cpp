@@ -205,29 +205,14 @@ std::optional<ResponseMarkers> learn_markers(const models::ChatTemplate& chat_te
   return markers;
 }
 
-// As ChatTemplate::from_folder finds them.
-OrderedJson special_tokens_in(const fs::path& folder) {
-  OrderedJson tokens = OrderedJson::object();
-  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    const fs::path file = models::model_file(folder, name);
-    if (!tokens.empty() || !fs::exists(file)) continue;
-    const OrderedJson config = read_ordered_json_file(file);
-    for (const auto& [key, value] : config.items()) {
-      if (!key.ends_with("_token")) continue;
-      const OrderedJson& text = value.is_object() && value.contains("content") ? value["content"] : value;
-      if (text.is_string()) tokens[key] = text;
-    }
-  }
-  return tokens;
-}
-
 }  // namespace
 
 ResponseFinder ResponseFinder::from_folder(const fs::path& folder) {
   if (!models::ChatTemplate::exists_in(folder)) return {};
   ResponseFinder finder;
   finder.chat_template_ = models::ChatTemplate::from_folder(folder);
-  finder.marked_template_ = marked_template(finder.chat_template_->source(), folder.string(), special_tokens_in(folder));
+  finder.marked_template_ =
+      marked_template(finder.chat_template_->source(), folder.string(), finder.chat_template_->special_tokens());
   finder.markers_ = learn_markers(*finder.chat_template_);
   return finder;
 }

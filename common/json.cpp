@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -10,13 +11,38 @@
 namespace salient {
 namespace {
 
+// Refuses objects that would take the square of their many keys.
+class KeyCounter {
+ public:
+  explicit KeyCounter(std::string_view where) : where_(where) {}
+
+  bool operator()(int /*depth*/, OrderedJson::parse_event_t event, OrderedJson& /*parsed*/) {
+    if (event == OrderedJson::parse_event_t::object_start) keys_.push_back(0);
+    if (event == OrderedJson::parse_event_t::object_end) keys_.pop_back();
+    if (event == OrderedJson::parse_event_t::key && ++keys_.back() > kMostOrderedKeys)
+      fail(ErrorKind::kCorruption, "{}: found an object of more than {} keys, expected fewer", where_, kMostOrderedKeys);
+    return true;
+  }
+
+ private:
+  std::string_view where_;
+  std::vector<size_t> keys_;  // of each object that is open
+};
+
+Json parse_text(std::string_view text, std::string_view /*where*/, const Json& /*kind*/) {
+  return Json::parse(text.begin(), text.end());
+}
+OrderedJson parse_text(std::string_view text, std::string_view where, const OrderedJson& /*kind*/) {
+  return OrderedJson::parse(text.begin(), text.end(), KeyCounter(where));
+}
+
 template <typename T>
 T parse_as(std::string_view text, std::string_view where) {
   if (is_too_deep_json(text))
     fail(ErrorKind::kCorruption, "{}: found lists and objects within each other more than {} levels deep, expected fewer", where,
          kMostJsonLevels);
   try {
-    return T::parse(text.begin(), text.end());
+    return parse_text(text, where, T());
   } catch (const nlohmann::json::parse_error& error) {
     const size_t offset = std::min<size_t>(error.byte > 0 ? error.byte - 1 : 0, text.size());
     const std::string_view before = text.substr(0, offset);

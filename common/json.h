@@ -8,11 +8,12 @@
 
 namespace salient {
 
-using Json = nlohmann::json;  // keys sorted: the form in which this project writes JSON
-using OrderedJson =
-    nlohmann::ordered_json;  // keys in source order: chat messages, tool schemas (linear look-up: small objects only)
+using Json = nlohmann::json;                 // keys sorted: the form in which this project writes JSON
+using OrderedJson = nlohmann::ordered_json;  // keys in source order: chat messages, tool schemas; look-up goes through all of them
 
-// Parses one JSON value. `where` (a file name, "tasks.jsonl:12") opens the error text. Errors: corruption, with line and column.
+// Parses one JSON value. `where` (a file name, "tasks.jsonl:12") opens the error text. Errors: corruption, with line and column;
+// ordered, also for an object of more than kMostOrderedKeys keys.
+inline constexpr size_t kMostOrderedKeys = 20'000;
 Json parse_json(std::string_view text, std::string_view where);
 OrderedJson parse_ordered_json(std::string_view text, std::string_view where);
 

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <optional>
 #include <sstream>
+#include <unordered_map>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -18,7 +19,8 @@ namespace salient {
 namespace {
 
 constexpr int kDeepest = 64;
-constexpr size_t kMostNodes = 100'000;  // aliases can unfold to far more than the file holds
+constexpr size_t kMostNodes = 100'000;   // aliases can unfold to far more than the file holds
+constexpr size_t kMostPathBytes = 4000;  // each value has its path from the top, for messages
 
 template <typename T>
 std::optional<T> parse_number(std::string_view text) {
@@ -139,6 +141,10 @@ class ConfigBuilder {
       fail(ErrorKind::kCorruption, "{}: the configuration is deeper than {} levels or has more than {} values", node.where(),
            kDeepest, kMostNodes);
     }
+    if (path.size() > kMostPathBytes) {
+      fail(ErrorKind::kCorruption, "{}: the keys from the top to this value have {} bytes together, expected at most {}",
+           node.where(), path.size(), kMostPathBytes);
+    }
     switch (source.Type()) {
       case YAML::NodeType::Undefined:
       case YAML::NodeType::Null: break;
@@ -153,23 +159,26 @@ class ConfigBuilder {
         for (const auto& item : source)
           node.list_.push_back(convert(item, child_path(path, std::to_string(node.list_.size())), depth + 1));
         break;
-      case YAML::NodeType::Map:
+      case YAML::NodeType::Map: {
         node.kind_ = ConfigNode::Kind::kMap;
-        for (const auto& pair : source) add_entry(node, pair.first, pair.second, depth);
+        std::unordered_map<std::string, ConfigNode::Place> seen;
+        for (const auto& pair : source) add_entry(node, pair.first, pair.second, depth, seen);
         break;
+      }
     }
     return node;
   }
 
-  void add_entry(ConfigNode& node, const YAML::Node& key, const YAML::Node& value, int depth) {
+  // `seen`: the keys of this map so far, and where they are.
+  void add_entry(ConfigNode& node, const YAML::Node& key, const YAML::Node& value, int depth,
+                 std::unordered_map<std::string, ConfigNode::Place>& seen) {
     const ConfigNode::Place key_place = place(key.Mark());
     if (!key.IsScalar())
       fail(ErrorKind::kCorruption, "{}: a key is a list, a map or empty; expected a word", ConfigNode::place_to_string(key_place));
     const std::string& name = key.Scalar();
-    for (const auto& [other, child] : node.map_) {
-      if (other != name) continue;
+    if (const auto [first, is_new] = seen.emplace(name, key_place); !is_new) {
       fail(ErrorKind::kCorruption, "{}: key '{}' is there twice, first at {}", ConfigNode::place_to_string(key_place),
-           child_path(node.path_, name), ConfigNode::place_to_string(child.key_place_));
+           child_path(node.path_, name), ConfigNode::place_to_string(first->second));
     }
     ConfigNode child = convert(value, child_path(node.path_, name), depth + 1);
     if (child.value_place_.line == 0) child.value_place_ = key_place;

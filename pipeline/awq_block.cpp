@@ -134,7 +134,7 @@ Applied search_and_apply(const models::DecoderConfig& config, const models::Bloc
                          Ranks* ranks) {
   std::vector<ScalingGroup> groups = searched_groups(config, layout, options);
   std::vector<std::optional<quant::ScaleSearchResult>> found =
-      search_groups(config, layout, weights, groups, statistics, untouched, load_expert, options, objective, ranks);
+      search_groups({config, layout, weights, statistics, untouched, load_expert, options, objective}, groups, ranks);
   for (size_t i = 0; i < groups.size(); ++i) {
     if (found[i]) keep_found(kept, groups[i], layout.linears, *found[i]);
   }

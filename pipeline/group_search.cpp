@@ -24,23 +24,21 @@ using models::LinearSpec;
 using models::MlpWeights;
 using models::ScalingGroup;
 
-void for_each_expert(const models::BlockLayout& layout, const models::DecoderConfig& config, const ScalingGroup& group,
-                     const ExpertLoader& load_expert, const AwqOptions& options,
+void for_each_expert(const BlockSearch& block, const ScalingGroup& group,
                      const std::function<void(const LinearSpec& spec, const at::Tensor& weight)>& work) {
-  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
-    const MlpWeights weights = load_expert(expert);
-    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      if (spec.input == group.input && is_searched(spec, options))
+  for (int64_t expert = 0; group.experts && expert < block.layout.experts; ++expert) {
+    const MlpWeights weights = block.load_expert(expert);
+    for (const LinearSpec& spec : models::expert_layout(block.config, block.layout.block, expert)) {
+      if (spec.input == group.input && is_searched(spec, block.options))
         work(spec, std::get<FloatLinear>(weights.at(spec.id.slot)).weight);
     }
   }
 }
 
-bool counts_experts(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group,
-                    const AwqOptions& options) {
-  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
-    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
-      if (spec.input == group.input && is_searched(spec, options)) return true;
+bool counts_experts(const BlockSearch& block, const ScalingGroup& group) {
+  for (int64_t expert = 0; group.experts && expert < block.layout.experts; ++expert) {
+    for (const LinearSpec& spec : models::expert_layout(block.config, block.layout.block, expert)) {
+      if (spec.input == group.input && is_searched(spec, block.options)) return true;
     }
   }
   return false;
@@ -80,13 +78,11 @@ BlockWeights with_rounded(const models::DecoderConfig& config, const BlockWeight
   return changed;
 }
 
-// Nothing when none of the group's linears is rounded. `objective`: may be null.
-std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& config, const models::BlockLayout& layout,
-                                               const BlockWeights& weights, const ScalingGroup& group,
-                                               const BlockStatistics& statistics, const UntouchedWeights& untouched,
-                                               const ExpertLoader& load_expert, const AwqOptions& options,
-                                               BlockObjective* objective) {
-  const quant::InputStatistics& input = statistics.at(group.input);
+// Nothing when none of the group's linears is rounded.
+std::optional<quant::ScaleSearchResult> search(const BlockSearch& block, const ScalingGroup& group) {
+  const models::DecoderConfig& config = block.config;
+  const AwqOptions& options = block.options;
+  const quant::InputStatistics& input = block.statistics.at(group.input);
   if (!options.scale || input.rows == 0) return std::nullopt;  // no token with finite values
   // Channels that stay in float have no error that a scale could lower.
   const at::Tensor salient = salient_inputs(input, options);
@@ -96,30 +92,29 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
   };
   std::vector<Balance> balance;
   for (const LinearId id : group.balance) {
-    const LinearSpec& spec = spec_of(layout.linears, id);
+    const LinearSpec& spec = spec_of(block.layout.linears, id);
     if (!is_searched(spec, options)) continue;
-    balance.push_back(balance_of(spec, std::get<FloatLinear>(weights.at(id)).weight));
+    balance.push_back(balance_of(spec, std::get<FloatLinear>(block.weights.at(id)).weight));
     // Measured as the search does, on the same numbers.
     const bool whole =
         !salient.defined() && balance.back().weight.size(0) == spec.out_features && !ggml_type_of(options, spec.name);
-    if (const auto known = untouched.find(id); whole && known != untouched.end())
+    if (const auto known = block.untouched.find(id); whole && known != block.untouched.end())
       balance.back().rtn_error = known->second.rtn_error;
   }
-  if (balance.empty() && !counts_experts(config, layout, group, options)) return std::nullopt;
+  if (balance.empty() && !counts_experts(block, group)) return std::nullopt;
   if (options.search != nullptr) return found_scales(*options.search, group);
   const BlockObjective::ModuleError module_error =
-      objective != nullptr ? objective->measure(group, weights) : BlockObjective::ModuleError();
+      block.objective != nullptr ? block.objective->measure(group, block.weights) : BlockObjective::ModuleError();
   quant::ScaleSearch run(input, options.scale_search, group.tie);
   const auto for_each_balance = [&](const std::function<void(const Balance& linear, bool none_worse)>& work) {
     for (const Balance& linear : balance) work(linear, true);
     // Of experts some may lose: there are too many for a candidate that none does.
-    for_each_expert(layout, config, group, load_expert, options,
-                    [&](const LinearSpec& spec, const at::Tensor& weight) { work(balance_of(spec, weight), false); });
+    for_each_expert(block, group, [&](const LinearSpec& spec, const at::Tensor& weight) { work(balance_of(spec, weight), false); });
   };
   for_each_balance([&](const Balance& linear, bool) { run.add_magnitude(linear.weight, linear.affine.group_size); });
   do {
     if (module_error) {
-      run.add_error([&](const at::Tensor& scales) { return module_error(with_rounded(config, weights, balance, scales)); });
+      run.add_error([&](const at::Tensor& scales) { return module_error(with_rounded(config, block.weights, balance, scales)); });
     } else {
       for_each_balance([&](const Balance& linear, bool none_worse) {
         run.add_error(linear.weight, linear.affine, none_worse, linear.rtn_error);
@@ -136,20 +131,19 @@ std::optional<quant::ScaleSearchResult> search(const models::DecoderConfig& conf
 
 // Of a group, in multiplications: all candidates are measured on some rows of each linear, a few on all of them
 // (quant/scale_search.h).
-double search_cost(const models::DecoderConfig& config, const models::BlockLayout& layout, const ScalingGroup& group,
-                   const AwqOptions& options) {
+double search_cost(const BlockSearch& block, const ScalingGroup& group) {
   constexpr double kSampledRows = 64;
   constexpr double kOnAllRows = 5;
-  const double candidates = 2.0 * options.scale_search.grid;
+  const double candidates = 2.0 * block.options.scale_search.grid;
   double cost = 0;
   const auto add = [&](const LinearSpec& spec) {
     const auto rows = static_cast<double>(spec.out_features);
     const auto width = static_cast<double>(spec.in_features);
     cost += (candidates * std::min(rows, kSampledRows) + kOnAllRows * rows) * width * width;
   };
-  for (const LinearId id : group.balance) add(spec_of(layout.linears, id));
-  for (int64_t expert = 0; group.experts && expert < layout.experts; ++expert) {
-    for (const LinearSpec& spec : models::expert_layout(config, layout.block, expert)) {
+  for (const LinearId id : group.balance) add(spec_of(block.layout.linears, id));
+  for (int64_t expert = 0; group.experts && expert < block.layout.experts; ++expert) {
+    for (const LinearSpec& spec : models::expert_layout(block.config, block.layout.block, expert)) {
       if (spec.input == group.input) add(spec);
     }
   }
@@ -164,18 +158,16 @@ const LinearSpec& spec_of(const std::vector<LinearSpec>& specs, LinearId id) {
   return *it;
 }
 
-std::vector<std::optional<quant::ScaleSearchResult>> search_groups(
-    const models::DecoderConfig& config, const models::BlockLayout& layout, const BlockWeights& weights,
-    const std::vector<ScalingGroup>& groups, const BlockStatistics& statistics, const UntouchedWeights& untouched,
-    const ExpertLoader& load_expert, const AwqOptions& options, BlockObjective* objective, Ranks* ranks) {
+std::vector<std::optional<quant::ScaleSearchResult>> search_groups(const BlockSearch& block,
+                                                                   const std::vector<ScalingGroup>& groups, Ranks* ranks) {
   std::vector<double> costs;
-  for (const ScalingGroup& group : groups) costs.push_back(search_cost(config, layout, group, options));
+  for (const ScalingGroup& group : groups) costs.push_back(search_cost(block, group));
   const std::vector<int> owners = share_by_cost(costs, ranks != nullptr ? ranks->size() : 1);
   std::vector<std::optional<quant::ScaleSearchResult>> found(groups.size());
   for (size_t i = 0; i < groups.size(); ++i) {
     check_cancelled();
     if (ranks != nullptr && owners[i] != ranks->rank()) continue;
-    found[i] = search(config, layout, weights, groups[i], statistics, untouched, load_expert, options, objective);
+    found[i] = search(block, groups[i]);
     return_free_memory();
   }
   for (size_t i = 0; ranks != nullptr && i < groups.size(); ++i) broadcast_found(found[i], owners[i], *ranks);

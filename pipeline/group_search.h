@@ -16,13 +16,22 @@ namespace salient::pipeline {
 // Errors: internal when it is not there.
 const models::LinearSpec& spec_of(const std::vector<models::LinearSpec>& specs, models::LinearId id);
 
-// What is found for each of `groups`, in their order; nothing for one of whose linears none is rounded. With options.search nothing
-// is searched: it is what that has. `untouched`: of linears that were measured already. `objective` and `ranks`: as of
-// quantize_block; over ranks each group is searched by one of them, and all know what is found. A group that every expert belongs
-// to is the dearest by far, and one rank's.
-std::vector<std::optional<quant::ScaleSearchResult>> search_groups(
-    const models::DecoderConfig& config, const models::BlockLayout& layout, const models::BlockWeights& weights,
-    const std::vector<models::ScalingGroup>& groups, const BlockStatistics& statistics, const UntouchedWeights& untouched,
-    const ExpertLoader& load_expert, const AwqOptions& options, BlockObjective* objective, Ranks* ranks);
+// What the groups of a block are searched with. All of it is the caller's and outlives the search.
+struct BlockSearch {
+  const models::DecoderConfig& config;
+  const models::BlockLayout& layout;
+  const models::BlockWeights& weights;  // not touched yet
+  const BlockStatistics& statistics;
+  const UntouchedWeights& untouched;  // of linears that were measured already
+  const ExpertLoader& load_expert;
+  const AwqOptions& options;  // with options.search nothing is searched: it is what that has
+  BlockObjective* objective;  // as of quantize_block
+};
+
+// What is found for each of `groups`, in their order; nothing for one of whose linears none is rounded. `ranks`: as of
+// quantize_block; each group is searched by one of them, and all know what is found. A group that every expert belongs to is the
+// dearest by far, and one rank's.
+std::vector<std::optional<quant::ScaleSearchResult>> search_groups(const BlockSearch& block,
+                                                                   const std::vector<models::ScalingGroup>& groups, Ranks* ranks);
 
 }  // namespace salient::pipeline

@@ -1,6 +1,7 @@
 #include "models/gguf/spm_scores.h"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <unordered_set>
 
@@ -73,7 +74,9 @@ std::vector<TokenPair> merges_of_scores(const std::vector<std::pair<std::string,
     for_each_cut(token, where, [&](std::string_view left, std::string_view right) {
       const auto l = ids.find(left);
       const auto r = ids.find(right);
-      if (l != ids.end() && r != ids.end()) merges.push_back({tokens[id].second, l->second, r->second});
+      if (l == ids.end() || r == ids.end()) return;
+      if (std::isnan(tokens[id].second)) fail(ErrorKind::kCorruption, "{}: the score of token {} is no number", where, id);
+      merges.push_back({tokens[id].second, l->second, r->second});
     });
   }
   std::sort(merges.begin(), merges.end(), [&](const Merge& a, const Merge& b) {

@@ -90,7 +90,7 @@ Value split_method(Runtime& runtime, const Value& self, const Bound& arguments) 
   if (separator.empty()) raise("empty separator");
   std::vector<std::string_view> parts;
   for (; limit != 0; --limit) {
-    const size_t found = from_right ? text.rfind(separator) : find_text(text, separator);
+    const size_t found = from_right ? find_last_text(text, separator) : find_text(text, separator);
     if (found == std::string_view::npos) break;
     runtime.step();
     parts.push_back(from_right ? text.substr(found + separator.size()) : text.substr(0, found));
@@ -106,7 +106,7 @@ Value partition_method(Runtime&, const Value& self, const Bound& arguments) {
   const std::string_view text = text_of(self);
   const std::string& separator = require_string(*arguments[0], "the separator");
   if (separator.empty()) raise("empty separator");
-  const size_t found = from_right ? text.rfind(separator) : find_text(text, separator);
+  const size_t found = from_right ? find_last_text(text, separator) : find_text(text, separator);
   std::vector<Value> parts;
   if (found == std::string_view::npos) {
     parts = {like(self, from_right ? "" : text), like(self, ""), like(self, from_right ? text : "")};
@@ -153,7 +153,7 @@ Value find_method(Runtime&, const Value& self, const Bound& arguments) {
   size_t found = std::string_view::npos;
   if (window) {
     const std::string_view text = std::string_view(text_of(self)).substr(0, window->second);
-    found = from_right ? text.rfind(part) : find_text(text, part, window->first);
+    found = from_right ? find_last_text(text, part) : find_text(text, part, window->first);
     if (found != std::string_view::npos && found < window->first) found = std::string_view::npos;
   }
   if (found != std::string_view::npos)

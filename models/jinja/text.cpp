@@ -264,6 +264,23 @@ size_t find_text(std::string_view text, std::string_view part, size_t from) {
   return found == nullptr ? std::string_view::npos : static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
+// There is no memmem from the right: pieces at the end, each twice as long as the one before, are turned around for find_text.
+size_t find_last_text(std::string_view text, std::string_view part) {
+  constexpr size_t kShort = 16;
+  if (part.size() <= kShort) return text.rfind(part);
+  const std::string turned_part(part.rbegin(), part.rend());
+  size_t end = text.size();
+  for (size_t length = 2 * part.size(); end >= part.size(); length *= 2) {
+    const size_t begin = end - std::min(end, length);
+    const std::string_view piece = text.substr(begin, end - begin);
+    const size_t found = find_text(std::string(piece.rbegin(), piece.rend()), turned_part);
+    if (found != std::string_view::npos) return end - found - part.size();
+    if (begin == 0) break;
+    end = begin + part.size() - 1;
+  }
+  return std::string_view::npos;
+}
+
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to, int64_t count) {
   std::string out;
   if (from.empty()) {  // Python puts `to` before every code point and at the end

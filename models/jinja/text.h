@@ -44,6 +44,8 @@ std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends)
 
 // text.find(part, from), in a time that grows with the text's length alone.
 size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
+// text.rfind(part), likewise.
+size_t find_last_text(std::string_view text, std::string_view part);
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to, int64_t count);
 
 // repr() of a str: 'it', "it's", '\n', '\x7f'.

@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kTemplateFile = "chat_template.jinja";
 constexpr std::string_view kConfigFile = "tokenizer_config.json";
 constexpr std::string_view kTokensFile = "special_tokens_map.json";
+constexpr size_t kMostSpecialTokens = 1000;  // each is a variable of the template, looked up one by one
 
 // The file that holds a template of its own: transformers keeps others than the default in a folder.
 fs::path template_file(const fs::path& folder, std::string_view name) {
@@ -31,46 +32,52 @@ fs::path template_file(const fs::path& folder, std::string_view name) {
   return model_file(folder, fmt::format("additional_chat_templates/{}.jinja", name));
 }
 
-std::optional<OrderedJson> read_if_present(const fs::path& path) {
+std::optional<Json> read_if_present(const fs::path& path) {
   if (!fs::exists(path)) return std::nullopt;
-  OrderedJson json = read_ordered_json_file(path);
+  Json json = read_json_file(path);
   if (!json.is_object()) fail(ErrorKind::kCorruption, "{}: found {}, expected an object", path.string(), json.type_name());
   return json;
 }
 
 // A token is a string, or an object whose "content" is one.
-std::optional<std::string> token_text(const OrderedJson& value) {
+std::optional<std::string> token_text(const Json& value) {
   if (value.is_string()) return value.get<std::string>();
   if (value.is_object() && value.contains("content") && value["content"].is_string()) return value["content"].get<std::string>();
   return std::nullopt;
 }
 
-OrderedJson special_tokens_of(const OrderedJson& config) {
+OrderedJson special_tokens_of(const Json& config, const fs::path& path) {
   OrderedJson tokens = OrderedJson::object();
   for (const auto& [key, value] : config.items()) {
     if (!key.ends_with("_token")) continue;
-    if (const auto text = token_text(value)) tokens[key] = *text;
+    const auto text = token_text(value);
+    if (!text) continue;
+    if (tokens.size() == kMostSpecialTokens)
+      fail(ErrorKind::kUnsupported, "{}: found more than {} keys that end in _token, expected a few", path.string(),
+           kMostSpecialTokens);
+    tokens[key] = *text;
   }
   return tokens;
 }
 
 // `config`: tokenizer_config.json of the model, where there is one.
-OrderedJson special_tokens_in(const fs::path& folder, const std::optional<OrderedJson>& config) {
-  OrderedJson tokens = config ? special_tokens_of(*config) : OrderedJson::object();
+OrderedJson special_tokens_in(const fs::path& folder, const std::optional<Json>& config) {
+  OrderedJson tokens = config ? special_tokens_of(*config, model_file(folder, kConfigFile)) : OrderedJson::object();
   if (!tokens.empty()) return tokens;
-  const auto map = read_if_present(model_file(folder, kTokensFile));
-  return map ? special_tokens_of(*map) : tokens;
+  const fs::path map_path = model_file(folder, kTokensFile);
+  const auto map = read_if_present(map_path);
+  return map ? special_tokens_of(*map, map_path) : tokens;
 }
 
 // The template text of "chat_template" in tokenizer_config.json; nullopt when there is none of that name.
-std::optional<std::string> template_in(const OrderedJson& config, std::string_view name, const fs::path& path) {
+std::optional<std::string> template_in(const Json& config, std::string_view name, const fs::path& path) {
   const auto found = config.find("chat_template");
   if (found == config.end() || found->is_null()) return std::nullopt;
   if (found->is_string()) return name == "default" ? std::optional(found->get<std::string>()) : std::nullopt;
   if (!found->is_array())
     fail(ErrorKind::kCorruption, "{}: chat_template: found {}, expected a string or a list of named templates", path.string(),
          found->type_name());
-  for (const OrderedJson& entry : *found) {
+  for (const Json& entry : *found) {
     if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") || !entry["name"].is_string() ||
         !entry["template"].is_string()) {
       fail(ErrorKind::kCorruption, "{}: chat_template: found an entry without the strings \"name\" and \"template\"",
@@ -161,15 +168,15 @@ ChatTemplate ChatTemplate::parse(std::string source, std::string origin, Ordered
 
 ChatTemplate ChatTemplate::from_folder(const fs::path& folder, std::string_view name) {
   if (const auto file = find_gguf_model(folder)) {
-    const OrderedJson config(read_gguf_tokenizer_config(*file));
+    const Json config = read_gguf_tokenizer_config(*file);
     if (auto text = template_in(config, name, *file))
-      return parse(std::move(*text), file->string() + ": tokenizer.chat_template", special_tokens_of(config));
+      return parse(std::move(*text), file->string() + ": tokenizer.chat_template", special_tokens_of(config, *file));
     throw Error(ErrorKind::kNotFound,
                 fmt::format("{}: found no chat template '{}' in it (tokenizer.chat_template)", file->string(), name))
         .with_hint("use plain prompts, or the folder of the model that the file was made from");
   }
   const fs::path config_path = model_file(folder, kConfigFile);
-  const std::optional<OrderedJson> config = read_if_present(config_path);
+  const std::optional<Json> config = read_if_present(config_path);
   OrderedJson tokens = special_tokens_in(folder, config);
   if (const fs::path file = template_file(folder, name); fs::exists(file))
     return parse(read_text_file(file), file.string(), std::move(tokens));
@@ -220,6 +227,7 @@ std::string ChatTemplate::render(const OrderedJson& messages, const ChatRenderOp
 }
 
 const std::string& ChatTemplate::source() const { return parts_->source; }
+const OrderedJson& ChatTemplate::special_tokens() const { return parts_->special_tokens; }
 std::string ChatTemplate::sha256() const { return sha256_hex(parts_->source); }
 
 }  // namespace salient::models

@@ -48,7 +48,8 @@ class ChatTemplate {
   std::string render(const OrderedJson& messages, const ChatRenderOptions& options = {}) const;
 
   const std::string& source() const;
-  std::string sha256() const;  // of the source text
+  const OrderedJson& special_tokens() const;  // the variables that parse() was given, or from_folder found
+  std::string sha256() const;                 // of the source text
 
  private:
   struct Parts;

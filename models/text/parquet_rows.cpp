@@ -207,6 +207,22 @@ void check_names(const arrow::Schema& schema, const std::string& where) {
   }
 }
 
+// Runs of one value take no room in a file, but as rows they do.
+void check_expansion(const parquet::FileMetaData& metadata, size_t file_bytes, const std::string& where) {
+  constexpr uint64_t kAlways = uint64_t{1} << 24;
+  constexpr uint64_t kOfAByte = 64;
+  const uint64_t most = std::max(kAlways, kOfAByte * file_bytes);
+  uint64_t values = 0;
+  for (int group = 0; group < metadata.num_row_groups(); ++group) {
+    const auto columns = metadata.RowGroup(group);
+    values += static_cast<uint64_t>(std::max<int64_t>(columns->num_rows(), 0));
+    for (int column = 0; column < columns->num_columns(); ++column)
+      values += static_cast<uint64_t>(std::max<int64_t>(columns->ColumnChunk(column)->num_values(), 0));
+  }
+  if (values > most)
+    fail(ErrorKind::kUnsupported, "{}: Parquet: found {} values in {} bytes, expected at most {}", where, values, file_bytes, most);
+}
+
 // Rows of a batch, so that it takes about kBatchBytes.
 int64_t batch_rows(const parquet::FileMetaData& metadata) {
   int64_t bytes = 0;
@@ -222,6 +238,7 @@ void read_rows(std::span<const std::byte> bytes, const std::string& where, const
   check(builder.Open(std::make_shared<arrow::io::BufferReader>(buffer)), where);
   parquet::ArrowReaderProperties properties(/*use_threads=*/false);
   properties.set_pre_buffer(false);
+  check_expansion(*builder.raw_reader()->metadata(), bytes.size(), where);
   properties.set_batch_size(batch_rows(*builder.raw_reader()->metadata()));
   const auto reader = checked(builder.properties(properties)->Build(), where);
   const auto batches = checked(reader->GetRecordBatchReader(), where);

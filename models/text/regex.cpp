@@ -14,6 +14,7 @@ namespace {
 
 // Backtracking steps and memory for one match: enough for a megabyte of one character, not for an exponential pattern.
 constexpr uint32_t kMatchLimit = 500'000'000;
+constexpr uint32_t kHeapKib = uint32_t{1} << 20;  // without the compiler; PCRE2's own limit is 20 GB
 constexpr size_t kJitStackStart = size_t{1} << 16;
 constexpr size_t kJitStackMost = size_t{1} << 28;  // reserved only when the default 32 KiB do not do, touched only as far as needed
 
@@ -33,6 +34,7 @@ struct Regex::Program {
           context_(pcre2_match_context_create(nullptr)) {
       if (!data_ || !context_) fail(ErrorKind::kInternal, "out of memory for a regular expression match");
       pcre2_set_match_limit(context_.get(), kMatchLimit);
+      pcre2_set_heap_limit(context_.get(), kHeapKib);
     }
 
     // The leftmost match at or behind `start`; false when there is none.

@@ -3,7 +3,7 @@
 
 NAME.jsonl has a line for each row of to_pylist(): decimals, dates and times as str() prints them, bytes as the text that they spell, floats that are no JSON
 numbers as {"float": "nan"}. types: every kind of column in row groups of 3 and all codecs; plain: without Arrow's own schema, pages of version 2;
-many: 10 000 rows, of which the .jsonl has the first, the last and every 997th in between, with their place.
+many: 10 000 rows, of which the .jsonl has the first, the last and every 997th in between, with their place. runs: 40 million times one word, in runs; no .jsonl.
 """
 import datetime as dt
 import decimal
@@ -77,6 +77,11 @@ def many():
     return table, dict(row_group_size=2500, compression="ZSTD", use_dictionary=["word"], column_encoding={"i": "DELTA_BINARY_PACKED"})
 
 
+def runs():
+    word = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000_000, type=pa.int32()), ["again"])
+    return pa.table({"word": pa.chunked_array([word] * 4)}), dict(row_group_size=10_000_000, compression="ZSTD", data_page_size=1 << 26, store_schema=False, max_rows_per_page=10_000_000)
+
+
 def shown(value):
     if isinstance(value, dict): return {k: shown(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [shown(v) for v in value]
@@ -87,10 +92,13 @@ def shown(value):
 
 
 OUT.mkdir(parents=True, exist_ok=True)
-for make in (types, plain, many):
+for make in (types, plain, many, runs):
     table, options = make()
     path = OUT / f"{make.__name__}.parquet"
     pq.write_table(table, path, **options)
+    if make is runs:
+        print(path, path.stat().st_size)
+        continue
     rows = [shown(row) for row in pq.read_table(path).to_pylist()]
     if make is many: rows = [dict(place=i, row=rows[i]) for i in sorted({0, len(rows) - 1, *range(0, len(rows), 997)})]
     path.with_suffix(".jsonl").write_text("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), encoding="utf-8")

@@ -55,6 +55,24 @@ TEST(Json, DumpsSortedAndReplacesInvalidUtf8) {
   EXPECT_EQ(parse_ordered_json("{\"b\": 1, \"a\": 2}", "f").dump(), "{\"b\":1,\"a\":2}");
 }
 
+// Each key is compared with all before it.
+TEST(Json, OrderedObjectsHaveALimitOfKeys) {
+  const auto object = [](size_t keys) {
+    std::string text = "{";
+    for (size_t i = 0; i < keys; ++i) text += fmt::format("{}\"{}\": {{\"a\": 1}}", i > 0 ? "," : "", i);
+    return text + "}";
+  };
+  EXPECT_EQ(parse_ordered_json("[" + object(kMostOrderedKeys) + ", {}]", "f")[0].size(), kMostOrderedKeys);
+  EXPECT_EQ(parse_json(object(kMostOrderedKeys + 1), "f").size(), kMostOrderedKeys + 1);
+  try {
+    parse_ordered_json("[" + object(10) + ", " + object(300'000) + "]", "f");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCorruption);
+    EXPECT_EQ(error.message(), "f: found an object of more than 20000 keys, expected fewer");
+  }
+}
+
 TEST(Json, ReadsFiles) {
   test::TemporaryFolder folder;
   write_file(folder.path() / "a.json", "[1, 2");

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "common/file.h"
@@ -198,6 +199,11 @@ TEST(GgufTokenizerTest, BrokenMetadataAreRefused) {
        ErrorKind::kCorruption);
   read({{"tokenizer.ggml.model", std::string("llama")}, tokens, {"tokenizer.ggml.token_type", GgufArray(std::vector<int32_t>{1})}},
        ErrorKind::kCorruption);
+  EXPECT_THAT(read({{"tokenizer.ggml.model", std::string("llama")},
+                    {"tokenizer.ggml.tokens", GgufArray(Texts{"a", "b", "ab"})},
+                    {"tokenizer.ggml.scores", GgufArray(std::vector<float>{0.0F, 0.0F, std::nanf("")})}},
+                   ErrorKind::kCorruption),
+              testing::HasSubstr("file.gguf: the score of token 2 is no number"));
 }
 
 TEST(GgufTokenizerTest, TextsThatAreNoneAreRefused) {

@@ -1,11 +1,13 @@
 // Errors: their kind, their line, and that hostile templates end in one.
 #include <gtest/gtest.h>
 
+#include <random>
 #include <string>
 
 #include "common/error.h"
 #include "models/jinja/json_text.h"
 #include "models/jinja/template.h"
+#include "models/jinja/text.h"
 
 namespace salient::models::jinja {
 namespace {
@@ -158,6 +160,34 @@ TEST(JinjaErrors, SigmasAreLoweredByTheirNeighbours) {
   EXPECT_EQ(lower("\u039f\u0394\u03a3 \u03a3\u0391 \u03a3"), "\u03bf\u03b4\u03c2 \u03c3\u03b1 \u03c3");
   EXPECT_EQ(lower("A\u0301\u03a3"), "a\u0301\u03c2");
   EXPECT_EQ(lower(repeat("\u03a3", 50000)).size(), 100000u);
+}
+
+// std::string::rfind compares the whole part at every position.
+TEST(JinjaErrors, SearchesFromTheRightTakeTheTimeOfOneReading) {
+  const std::string text = "{% set a = 'a' * 3000000 %}{% set part = a ~ 'b' %}{% set text = a ~ a %}";
+  EXPECT_EQ(Template::parse(text + "{{ text.rfind(part) }} {{ text.rsplit(part)|length }} {{ text.rpartition(part)[0]|length }}", "t")
+                .render({}),
+            "-1 1 0");
+  EXPECT_EQ(Template::parse(text + "{{ (part ~ text).rfind(part) }}", "t").render({}), "0");
+}
+
+TEST(JinjaErrors, TheLastPlaceIsThatOfRfind) {
+  std::mt19937 random(5);
+  const auto letters = [&](size_t count) {
+    std::string out;
+    for (size_t i = 0; i < count; ++i) out += static_cast<char>('a' + random() % 2);
+    return out;
+  };
+  int found = 0;
+  for (int round = 0; round < 20000; ++round) {
+    std::string text = letters(random() % 300);
+    const std::string part = letters(random() % 40);
+    for (auto copies = random() % 3; copies > 0; --copies) text.insert(random() % (text.size() + 1), part);
+    ASSERT_EQ(find_last_text(text, part), text.rfind(part)) << text << " " << part;
+    found += text.find(part) != std::string::npos ? 1 : 0;
+  }
+  EXPECT_GT(found, 5000);
+  EXPECT_LT(found, 19000);
 }
 
 TEST(JinjaErrors, ClosuresThatHoldThemselvesAreLetGo) {

@@ -107,6 +107,15 @@ TEST_F(ParquetRowsTest, DamagedFilesAreErrors) {
   }
 }
 
+// 40 million rows of one word, in a file of about a kilobyte.
+TEST_F(ParquetRowsTest, RunsThatUnfoldWithoutEndAreRefused) {
+  const std::string text = read_text_file(kData / "runs.parquet");
+  ASSERT_LT(text.size(), 10'000u);
+  const Error error = error_of([&] { read_parquet_rows(bytes_of(text), "runs", [](const Json&) { FAIL() << "a row"; }); },
+                               ErrorKind::kUnsupported);
+  EXPECT_THAT(error.message(), HasSubstr("runs: Parquet: found 80000000 values in "));
+}
+
 TEST(ParquetRows, ABuildWithoutArrowSaysWhatToDo) {
   if (reads_parquet()) GTEST_SKIP() << "built with Apache Arrow";
   const Error error = error_of([] { read_dataset(kData / "plain.parquet"); }, ErrorKind::kUnsupported);
