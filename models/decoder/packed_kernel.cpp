@@ -7,8 +7,13 @@
 
 // Each entry point is compiled three times and chosen at start-up. The loops use the compilers' vector types of 16 lanes: one
 // AVX-512 register, two of AVX2, four of SSE2 or NEON. Vectors are passed by reference only: as values they would make the calling
-// convention depend on the target.
-#if defined(__x86_64__) && defined(__GNUC__)
+// convention depend on the target. Not under clang's ThreadSanitizer, which also watches what chooses, before it can.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SALIENT_WATCHED
+#endif
+#endif
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(SALIENT_WATCHED)
 #define SALIENT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define SALIENT_CLONES
