@@ -1,5 +1,6 @@
 #include "eval/memory_pieces.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -61,7 +62,10 @@ TEST(MemoryPieces, OneItemThatDoesNotFitIsAnError) {
 // results have the bits of the whole.
 class DeviceMemory : public testing::Test {
  protected:
-  static void SetUpTestSuite() { CountingAllocator::install(); }
+  static void SetUpTestSuite() {
+    CountingAllocator::install();
+    at::set_num_threads(1);  // a device works on one piece at a time; side by side they run on processors only
+  }
   ~DeviceMemory() override { CountingAllocator::install().refuse_nothing(); }
 
   template <typename Work>
