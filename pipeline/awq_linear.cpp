@@ -25,7 +25,7 @@ double total_error(const at::Tensor& by_row, const at::Tensor& rows) {
 }
 
 double error_of(const at::Tensor& weight_error, const at::Tensor& gram, int64_t tokens, const at::Tensor& rows) {
-  return total_error(quant::output_error_by_row(weight_error, gram, tokens), rows);
+  return total_error(quant::output_error_by_row(weight_error, gram, tokens).cpu(), rows);
 }
 
 void store_bias(const models::LinearSpec& spec, models::FloatLinear& linear, at::ScalarType dtype, const TensorSink& sink) {
@@ -44,7 +44,7 @@ at::Tensor clamp_to_range(const at::Tensor& weight, const quant::ClipRange& clip
 }
 
 void describe_input(LinearReport& report, const quant::InputStatistics& input, const at::Tensor& weight) {
-  const at::Tensor salience = quant::mean_abs(input);
+  const at::Tensor salience = quant::mean_abs(input).cpu();
   report.salience_quantiles = quant::salience_quantiles(salience);
   report.salience_top_share = quant::salience_top_share(salience);
   const at::Tensor read = weight.abs().amax(0) > 0;  // not those of padding
@@ -67,7 +67,9 @@ bool same_channels(const at::Tensor& a, const at::Tensor& b) {
 quant::InputStatistics without_input(const quant::InputStatistics& input, const at::Tensor& channels) {
   quant::InputStatistics rest = input;
   const auto clear = [&](const at::Tensor& gram) {
-    return gram.defined() ? gram.index_fill(0, channels, 0).index_fill_(1, channels, 0) : gram;
+    if (!gram.defined()) return gram;
+    const at::Tensor there = channels.to(gram.device());
+    return gram.index_fill(0, there, 0).index_fill_(1, there, 0);
   };
   if (!channels.defined()) return rest;
   rest.gram = clear(rest.gram);
@@ -90,12 +92,13 @@ quant::ClipSearchResult find_clip(const at::Tensor& weight, const at::Tensor& gr
     result.error_before = result.error_after = error_with(nullptr);
     const bool known = options.clip && options.search != nullptr && options.search->clips.contains(name);
     if (known) {
-      result.range = unpack_clip(options.search->clips.at(name), weight);
+      result.range = quant::to_device(unpack_clip(options.search->clips.at(name), weight.cpu()), weight.device());
       result.clipped_share = (result.range.low < 1).logical_or(result.range.high < 1).to(at::kDouble).mean().item<double>();
       result.error_after = error_with(&result.range);
     }
   }
-  if (sink.found != nullptr && result.clipped_share > 0) sink.found->clips[name] = pack_clip(result.range);
+  if (sink.found != nullptr && result.clipped_share > 0)
+    sink.found->clips[name] = pack_clip(quant::to_device(result.range, at::kCPU));
   return result;
 }
 
@@ -169,8 +172,9 @@ bool is_quantized(const models::LinearSpec& spec, const AwqOptions& options) {
 UntouchedWeight measure_untouched(const models::LinearSpec& spec, const at::Tensor& weight, const quant::InputStatistics& input,
                                   const AwqOptions& options) {
   const std::optional<quant::GgmlType> type = ggml_type_of(options, spec.name);
-  const at::Tensor error = type ? quant::dequantize_ggml(quant::quantize_ggml(weight, *type), *type) - weight
-                                : quant::quantization_error(weight, {}, affine_options(options, spec.name, weight.size(1)));
+  const at::Tensor moved = weight.to(input.gram.device());
+  const at::Tensor error = type ? quant::dequantize_ggml(quant::quantize_ggml(moved, *type), *type) - moved
+                                : quant::quantization_error(moved, {}, affine_options(options, spec.name, weight.size(1)));
   const auto correlation =
       quant::rank_correlation(quant::mean_abs(input).to(at::kDouble), quant::channel_error_share(error, input.gram));
   return {quant::output_error(error, input.gram, input.rows), correlation.value_or(-2)};
@@ -184,14 +188,14 @@ at::Tensor salient_inputs(const quant::InputStatistics& input, const AwqOptions&
 at::Tensor salient_channels(const LinearJob& job, const quant::InputStatistics& input, const at::Tensor& gram,
                             const AwqOptions& options) {
   if (!options.salient_auto || options.salient_ratio <= 0 || input.rows == 0) return salient_inputs(input, options);
-  const at::Tensor& weight = job.linear->weight;
+  const at::Tensor weight = job.linear->weight.to(gram.device());
   const quant::AffineOptions affine = affine_options(options, job.spec->name, weight.size(1));
   const at::Tensor share = quant::channel_error_share(quant::quantization_error(weight, {}, affine), gram);
   return ascending(quant::choose_salient_channels(share, affine.bits, options.salient_ratio));
 }
 
 at::Tensor without_channels(const at::Tensor& weight, const at::Tensor& channels) {
-  return channels.defined() ? weight.index_fill(1, channels, 0) : weight;
+  return channels.defined() ? weight.index_fill(1, channels.to(weight.device()), 0) : weight;
 }
 
 std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, quant::InputStatistics input, bool wanted,
@@ -210,7 +214,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
     check_cancelled();
     const quant::AffineOptions affine = affine_options(options, job.spec->name, job.linear->weight.size(1));
     salient.push_back(salient_channels(job, input, gram, options));
-    const at::Tensor weight = without_channels(job.linear->weight, salient.back());
+    const at::Tensor weight = without_channels(job.linear->weight.to(gram.device()), salient.back());
     LinearReport report;
     report.name = job.spec->name;
     report.bits = affine.bits;
@@ -239,9 +243,9 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
       continue;
     }
     quant::ClipSearchResult clip = find_clip(weight, gram, input.rows, affine, search && options.clip, options, report.name, sink);
-    report.scaled_error = total_error(clip.error_before, rows);
+    report.scaled_error = total_error(clip.error_before.cpu(), rows);
     report.clipped_share = clip.clipped_share;
-    if (clip.range.low.defined()) report.clipped_error = total_error(clip.error_after, rows);
+    if (clip.range.low.defined()) report.clipped_error = total_error(clip.error_after.cpu(), rows);
     weights.push_back({weight, affine, std::move(clip.range)});
     // Rounding does not see the channels that stay in float (round_linears).
     if (!salient.back().defined()) weights.back().nearest_error = std::move(clip.error_after);
@@ -255,22 +259,25 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
     LinearReport& report = reports[i];
     const std::string& name = job.spec->name;
     const quant::RoundedWeight& result = rounded[i].weight;
+    const quant::QuantizedWeight codes = quant::to_device(result.weight, at::kCPU);
     const at::Tensor& kept = salient[i];
     at::Tensor dense;
     at::Tensor error;  // of each output channel, where that is known
     if (const auto type = ggml_type_of(options, name)) {
-      blocks[i] = quant::with_ggml_codes(blocks[i], *type, result.weight.codes);
+      blocks[i] = quant::with_ggml_codes(blocks[i], *type, codes.codes);
       dense = quant::dequantize_ggml(blocks[i], *type);
     } else if (only_clamp) {
       dense = weights[i].range() != nullptr ? clamp_to_range(weights[i].weight, weights[i].clip, weights[i].options.group_size)
                                             : weights[i].weight;
+      dense = dense.cpu();
     } else {
-      dense = quant::dequantize(result.weight);
+      dense = quant::dequantize(codes);
       error = result.error;
     }
     if (kept.defined()) dense = dense.index_copy(1, kept, job.linear->weight.index_select(1, kept));
-    if (kept.defined() || !error.defined()) error = quant::output_error_by_row(dense - job.linear->weight, gram, input.rows);
-    report.error = total_error(error, job.applied.rows);
+    if (kept.defined() || !error.defined())
+      error = quant::output_error_by_row((dense - job.linear->weight).to(gram.device()), gram, input.rows);
+    report.error = total_error(error.cpu(), job.applied.rows);
     report.off_diagonal = rounded[i].off_diagonal;
     report.held_back_nearest = result.held_back_nearest;
     report.held_back_error = result.held_back_error;
@@ -288,7 +295,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
     if (!blocks.empty()) {
       sink.put(name + ".weight", blocks[i]);
     } else {
-      for (const auto& [tensor, value] : packed_tensors(options.format, name, result.weight, setting_of(options, name), dtype))
+      for (const auto& [tensor, value] : packed_tensors(options.format, name, codes, setting_of(options, name), dtype))
         sink.put(tensor, value);
     }
     job.linear->weight = dense;

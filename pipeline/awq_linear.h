@@ -81,7 +81,8 @@ at::Tensor salient_channels(const LinearJob& job, const quant::InputStatistics& 
                             const AwqOptions& options);
 
 // Clips, rounds and stores linears that read the same input, with the same columns applied. `input`: statistics of the untouched
-// input; its matrices are let go one by one where the caller moves them here. Without `search` weights are only rounded to nearest.
+// input, on the device that this runs on; its matrices are let go one by one where the caller moves them here. The linears are on
+// the CPU, before and after. Without `search` weights are only rounded to nearest.
 // `stored`: dtype of floats and of scales. Salient channels are stored as they are.
 std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, quant::InputStatistics input, bool search,
                                            const AwqOptions& options, const StoredDtype& stored, const TensorSink& sink);

@@ -173,7 +173,7 @@ class BlockMeasurement {
   std::vector<LinearReport> measure(const std::vector<LinearJob>& jobs, const quant::InputStatistics& input) {
     if (jobs.front().spec->id.mlp != expert_) finish_expert();
     const at::Tensor& columns = jobs.front().applied.columns;
-    const at::Tensor gram = quant::divided_gram(input.gram, columns);
+    const at::Tensor gram = quant::divided_gram(input.gram, columns).cpu();
     for (const LinearJob& job : jobs) {
       const at::Tensor weight = without_channels(job.linear->weight, salient_channels(job, input, gram, options_));
       const at::Tensor& rows = job.applied.rows;

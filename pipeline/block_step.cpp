@@ -38,6 +38,13 @@ void store_parameters(const BlockStep& step, const models::BlockLayout& layout) 
   }
 }
 
+// Where scales and clip ranges are searched and weights are rounded: where the blocks run, unless what is asked for has loops of
+// the CPU alone.
+at::Device search_device(const BlockStep& step) {
+  const bool on_cpu = !step.options.ggml_types.empty() || step.options.rounding.kind == quant::RoundingKind::kAdaround;
+  return on_cpu ? at::Device(at::kCPU) : step.pass.device();
+}
+
 // What the scale search runs modules on, where it does.
 std::unique_ptr<BlockObjective> block_objective(const BlockStep& step, int64_t block) {
   if (step.options.objective != Objective::kBlock || !step.options.scale || step.options.search != nullptr) return nullptr;
@@ -47,7 +54,7 @@ std::unique_ptr<BlockObjective> block_objective(const BlockStep& step, int64_t b
 // Statistics of the inputs of a block's linears, experts excluded; the inputs of modules go to `objective`, which may be null.
 class Observer {
  public:
-  explicit Observer(BlockObjective* objective) : objective_(objective) {}
+  Observer(const BlockStep& step, BlockObjective* objective) : step_(step), objective_(objective) {}
   models::BlockObserver function() {
     return [this](InputId input, const at::Tensor& x) { add(input, x); };
   }
@@ -56,12 +63,13 @@ class Observer {
     add_statistics(statistics_[input], x, batch_);
     if (objective_ != nullptr) objective_->keep(input, x, batch_);
   }
-  BlockStatistics finish(const CalibrationPass& pass) {
-    for (auto& [input, statistics] : statistics_) pass.finish(statistics);
+  BlockStatistics finish() {
+    for (auto& [input, statistics] : statistics_) step_.pass.finish(statistics, search_device(step_));
     return std::move(statistics_);
   }
 
  private:
+  const BlockStep& step_;
   BlockObjective* objective_;
   BlockStatistics statistics_;
   CalibrationPass::Batch batch_;
@@ -80,7 +88,7 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
   const CalibrationPass& pass = step.pass;
   BlockWeights weights = models::load_block(step.checkpoint, step.config, layout.block, at::kFloat, at::kCPU);
   const std::unique_ptr<BlockObjective> objective = block_objective(step, layout.block);
-  Observer observer(objective.get());
+  Observer observer(step, objective.get());
   const models::BlockObserver observe = observer.function();
   const bool inputs_only = objective == nullptr && (step.options.propagate_error || !step.needs_output);
   {
@@ -100,7 +108,7 @@ std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLa
   }
   return_free_memory();
   QuantizedBlock quantized =
-      quantize_measured(step, layout, {std::move(weights), observer.finish(pass), reader_of(input)}, objective.get());
+      quantize_measured(step, layout, {std::move(weights), observer.finish(), reader_of(input)}, objective.get());
   if (!step.options.propagate_error || !step.needs_output) return std::move(quantized.reports);
   const BlockWeights moved = models::to_device(std::move(quantized.weights), pass.device());
   const models::BlockObserver nobody;
@@ -211,7 +219,7 @@ class MixtureStep {
   // Statistics of everything but the insides of experts; keeps what experts read, and counts where the router sends the tokens.
   BlockStatistics observe(const BlockWeights& weights) {
     const BlockWeights moved = models::to_device(weights, step_.pass.device());
-    Observer observer(objective_.get());
+    Observer observer(step_, objective_.get());
     const models::BlockObserver function = observer.function();
     routed_.assign(static_cast<size_t>(layout_.experts), 0);
     const bool own_input = models::expert_layout(step_.config, layout_.block, 0).front().input.slot == models::InputSlot::kMlpInput;
@@ -228,7 +236,7 @@ class MixtureStep {
       if (step_.config.moe.weight_input) float_routing_.push_back({routing.experts.cpu(), routing.weights.cpu()});
     });
     if (step_.pass.ranks() != nullptr) step_.pass.ranks()->sum(std::span<int64_t>(routed_));
-    return observer.finish(step_.pass);
+    return observer.finish();
   }
 
   void count(const models::Routing& routing, const at::Tensor& counted) {
@@ -265,7 +273,7 @@ class MixtureStep {
       if (step_.config.moe.weight_input) x = x * weight_of_rows(float_routing_[index++], expert).to(x.device()).unsqueeze(1);
       add_statistics(statistics, models::mlp_hidden(step_.config, moved, x), batch);
     });
-    step_.pass.finish(statistics);
+    step_.pass.finish(statistics, search_device(step_));
     return statistics;
   }
 

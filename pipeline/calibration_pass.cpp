@@ -107,13 +107,11 @@ void CalibrationPass::for_each_batch(const std::function<void(const Batch& batch
   for (int64_t index = 0; index < batches(); ++index) work(batch(index));
 }
 
-void CalibrationPass::finish(quant::InputStatistics& statistics) const {
-  if (ranks_ == nullptr) return finish_statistics(statistics);
-  statistics.gram = statistics.gram.cpu();
-  statistics.abs_sum = statistics.abs_sum.cpu();
-  if (statistics.held_gram.defined()) statistics.held_gram = statistics.held_gram.cpu();
+void CalibrationPass::finish(quant::InputStatistics& statistics, at::Device to) const {
+  if (ranks_ == nullptr) return finish_statistics(statistics, to);
+  statistics = quant::to_device(std::move(statistics), at::kCPU);
   sum_statistics(statistics, holds_back(), *ranks_);
-  quant::finish(statistics);
+  finish_statistics(statistics, to);
 }
 
 models::AttentionCall CalibrationPass::call(const models::BlockWeights& weights, int64_t block,
@@ -152,14 +150,9 @@ void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const Cal
   if (batch.held_back.numel() > 0) quant::accumulate_held_back(into, rows.index_select(0, batch.held_back), batch.held_back_pieces);
 }
 
-void finish_statistics(quant::InputStatistics& statistics) {
+void finish_statistics(quant::InputStatistics& statistics, at::Device to) {
   quant::finish(statistics);
-  statistics.gram = statistics.gram.cpu();
-  if (statistics.held_gram.defined()) statistics.held_gram = statistics.held_gram.cpu();
-  for (quant::CurvePoint& point : statistics.curve) {
-    if (point.gram.defined()) point.gram = point.gram.cpu();
-  }
-  statistics.abs_sum = statistics.abs_sum.cpu();
+  statistics = quant::to_device(std::move(statistics), to);
 }
 
 }  // namespace salient::pipeline

@@ -60,7 +60,7 @@ class CalibrationPass {
   // `weights` and `observer` must outlive the call.
   models::AttentionCall call(const models::BlockWeights& weights, int64_t block, const models::BlockObserver& observer) const;
   // finish_statistics of what was added up over the batches: of all ranks' batches, where ranks share the pass.
-  void finish(quant::InputStatistics& statistics) const;
+  void finish(quant::InputStatistics& statistics, at::Device to = at::kCPU) const;
   at::Device device() const { return device_; }
   int64_t rows_of_batch() const { return batch_; }  // of all but the last
   // From now on half as many rows at a time; false, and nothing done, where it is one already.
@@ -95,7 +95,7 @@ void embed_tokens(const models::Checkpoint& checkpoint, const models::DecoderCon
 
 // Adds the counted tokens of x [batch, tokens, features] or [batch * tokens, features].
 void add_statistics(quant::InputStatistics& into, const at::Tensor& x, const CalibrationPass::Batch& batch);
-// Makes the Gram matrix whole and moves everything to the CPU.
-void finish_statistics(quant::InputStatistics& statistics);
+// Makes the Gram matrix whole and moves everything to a device.
+void finish_statistics(quant::InputStatistics& statistics, at::Device to = at::kCPU);
 
 }  // namespace salient::pipeline

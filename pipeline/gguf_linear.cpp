@@ -83,7 +83,7 @@ quant::ScaleSearchResult search_linear_scales(const std::string& module, const a
                                               const at::Tensor& tie) {
   const quant::AffineOptions affine = affine_options(options, module, weight.size(1));
   const std::optional<quant::GgmlType> type = ggml_type_of(options, module);
-  if (!type) return quant::search_scales({weight}, input, affine, options.scale_search, tie);
+  if (!type) return quant::search_scales({weight.to(input.gram.device())}, input, affine, options.scale_search, tie);
   quant::ScaleSearch search(input, options.scale_search, tie);
   search.add_magnitude(weight, affine.group_size);
   do search.add_error(weight, affine);

@@ -38,7 +38,8 @@ std::optional<quant::GgmlType> ggml_type_of(const AwqOptions& options, const std
 // The bits and groups of a type. Types without codes: 16 bits, in float.
 LinearSetting ggml_setting(quant::GgmlType type);
 
-// Scales for one linear alone, as quant::search_scales; in a GGUF file the best few are compared by its blocks.
+// Scales for one linear alone, as quant::search_scales, on the device of `input`; in a GGUF file the best few are compared by its
+// blocks.
 quant::ScaleSearchResult search_linear_scales(const std::string& module, const at::Tensor& weight,
                                               const quant::InputStatistics& input, const AwqOptions& options,
                                               const at::Tensor& tie);

@@ -73,7 +73,8 @@ BlockWeights with_rounded(const models::DecoderConfig& config, const BlockWeight
     at::Tensor& weight = std::get<FloatLinear>(changed.at(linear.spec->id)).weight;
     weight = weight.clone();
     const at::Tensor counted = counted_part(config, *linear.spec, weight);
-    counted.add_(quant::quantization_error(linear.weight, scales, linear.affine).view_as(counted));
+    const at::Tensor error = quant::quantization_error(linear.weight, scales, linear.affine);
+    counted.add_(error.to(counted.device()).view_as(counted));
   }
   return changed;
 }
@@ -87,7 +88,7 @@ std::optional<quant::ScaleSearchResult> search(const BlockSearch& block, const S
   // Channels that stay in float have no error that a scale could lower.
   const at::Tensor salient = salient_inputs(input, options);
   const auto balance_of = [&](const LinearSpec& spec, const at::Tensor& weight) -> Balance {
-    const at::Tensor part = without_channels(weight, salient);
+    const at::Tensor part = without_channels(weight.to(input.gram.device()), salient);
     return {&spec, affine_options(options, spec.name, spec.in_features), counted_rows(config, spec, part)};
   };
   std::vector<Balance> balance;

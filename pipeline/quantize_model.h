@@ -36,7 +36,7 @@ struct QuantizeModelOptions {
   // Empty = none. With awq.search_only it is all that is written, and `output` only names the work folder.
   std::filesystem::path search_output;
   AwqOptions awq;
-  at::Device device = at::kCPU;  // where the blocks run; the search itself runs on the CPU
+  at::Device device = at::kCPU;  // where the blocks run, and what is searched and rounded for them
   int64_t batch_tokens = 4096;   // tokens of a forward pass: bounds the activations of a block
   uint64_t max_shard_bytes = 5'000'000'000;
   Json calibration_record;        // goes into quantization_metadata.json, its "coverage" completed (reached.h)

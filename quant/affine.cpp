@@ -10,6 +10,7 @@
 #include <string>
 
 #include "common/error.h"
+#include "quant/affine_operators.h"
 #include "quant/clones.h"
 
 namespace salient::quant {
@@ -144,14 +145,13 @@ float levels_of(const AffineOptions& options) { return static_cast<float>((1 << 
 }  // namespace
 
 float to_stored_scale(float scale, at::ScalarType dtype) {
-  constexpr float kSmallest = 5.9604645e-8f;  // 2^-24, the least fp16 subnormal
-  constexpr float kLargest = 65504.0f;
-  const float bounded = std::clamp(scale, kSmallest, kLargest);
+  const float bounded = std::clamp(scale, kLeastStoredScale, kLargestStoredScale);
   return dtype == at::kBFloat16 ? static_cast<float>(c10::BFloat16(bounded)) : static_cast<float>(c10::Half(bounded));
 }
 
 QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& options, const ClipRange* clip) {
   check_shapes(weight, options);
+  if (!weight.is_cpu()) return operators::quantize_affine(weight, options, clip);
   const int64_t rows = weight.size(0);
   const int64_t columns = weight.size(1);
   const int64_t groups = columns / options.group_size;
@@ -170,7 +170,17 @@ QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& o
   return result;
 }
 
+QuantizedWeight to_device(const QuantizedWeight& weight, at::Device device) {
+  return {weight.codes.to(device), weight.zeros.to(device), weight.scales.to(device)};
+}
+
+ClipRange to_device(const ClipRange& range, at::Device device) {
+  if (!range.low.defined()) return range;
+  return {range.low.to(device), range.high.to(device)};
+}
+
 at::Tensor dequantize(const QuantizedWeight& quantized) {
+  if (!quantized.codes.is_cpu()) return operators::dequantize(quantized);
   const int64_t rows = quantized.codes.size(0);
   const int64_t columns = quantized.codes.size(1);
   const int64_t groups = quantized.scales.size(1);
@@ -195,12 +205,13 @@ at::Tensor dequantize(const QuantizedWeight& quantized) {
 }
 
 at::Tensor quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip) {
-  at::Tensor result = at::empty(weight.sizes(), at::kFloat);
+  at::Tensor result = at::empty(weight.sizes(), weight.options());
   write_quantization_error(weight, s, options, clip, result);
   return result;
 }
 
 GroupRanges group_ranges(const at::Tensor& weight, int64_t group_size) {
+  if (!weight.is_cpu()) return operators::group_ranges(weight, group_size);
   const at::Tensor all = weight.contiguous();
   const int64_t groups = all.numel() / group_size;
   GroupRanges result{at::empty({all.size(0), all.size(1) / group_size}, at::kFloat),
@@ -221,9 +232,14 @@ GroupRanges group_ranges(const at::Tensor& weight, int64_t group_size) {
 void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, const AffineOptions& options, const ClipRange* clip,
                               const at::Tensor& error, const GroupRanges* ranges) {
   check_shapes(weight, options);
+  const bool by_group = error.dim() == 3;
+  if (!weight.is_cpu()) {
+    const at::Tensor groups = operators::quantization_error(weight, s, options, clip, ranges);
+    error.copy_(by_group ? groups.transpose(0, 1) : groups.view(weight.sizes()));
+    return;
+  }
   const int64_t columns = weight.size(1);
   auto* out = error.data_ptr<float>();
-  const bool by_group = error.dim() == 3;
   const int64_t row_stride = by_group ? options.group_size : columns;
   const int64_t group_stride = by_group ? weight.size(0) * options.group_size : options.group_size;
   const float* s_data = s.defined() ? s.const_data_ptr<float>() : nullptr;

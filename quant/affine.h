@@ -3,6 +3,8 @@
 // Codes are computed with the scales that will be stored: scales are rounded to fp16 first, so that what a runtime dequantizes is
 // what was searched for. The range of an asymmetric group is extended to contain 0, so that a zero weight stays zero and the zero
 // point fits its bits.
+//
+// Tensors may lie on any device, all on the same; results lie there, too.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,9 +32,13 @@ struct ClipRange {
   at::Tensor high;  // float32 [out_features, groups], multiplies max(w, 0)
 };
 
+ClipRange to_device(const ClipRange& range, at::Device device);  // undefined tensors stay so
+
 // weight: float32 [out_features, in_features], finite. `clip` may be null. Errors: invalid argument when group_size does not
 // divide.
 QuantizedWeight quantize_affine(const at::Tensor& weight, const AffineOptions& options, const ClipRange* clip = nullptr);
+
+QuantizedWeight to_device(const QuantizedWeight& weight, at::Device device);
 
 // float32 [out_features, in_features]
 at::Tensor dequantize(const QuantizedWeight& quantized);
@@ -59,6 +65,8 @@ void write_quantization_error(const at::Tensor& weight, const at::Tensor& s, con
 // The scale as it is stored in float16 or bfloat16: the nearest, between 2^-24 and 65504. Below 2^-14 fp16 loses bits but still
 // works; zero would not.
 float to_stored_scale(float scale, at::ScalarType dtype = at::kHalf);
+inline constexpr float kLeastStoredScale = 5.9604645e-8f;  // the least fp16 subnormal
+inline constexpr float kLargestStoredScale = 65504.0f;
 
 // -1 -> in_features. Errors: invalid argument naming the sizes that do divide.
 int64_t resolve_group_size(int64_t group_size, int64_t in_features);

@@ -39,6 +39,12 @@ bool factorize_columns(const at::Tensor& matrix, int64_t begin, int64_t count) {
 }  // namespace
 
 bool factorize_cholesky(const at::Tensor& matrix) {
+  if (!matrix.is_cpu()) {
+    const auto [factor, info] = at::linalg_cholesky_ex(matrix);
+    if (info.item<int>() != 0) return false;
+    matrix.copy_(factor);
+    return true;
+  }
   const int64_t n = matrix.size(0);
   for (int64_t begin = 0; begin < n; begin += kUpdateColumns) {
     const int64_t end = std::min(n, begin + kUpdateColumns);

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -28,6 +29,10 @@ at::Tensor error_by_group(const at::Tensor& weight, const GroupRanges& full, con
   const int64_t group = options.group_size;
   const int64_t groups = weight.size(1) / group;
   write_quantization_error(weight, {}, options, range, error, &full);
+  if (!weight.is_cpu()) {
+    const at::Tensor blocks = gram.view({groups, group, groups, group}).diagonal(0, 0, 2).permute({2, 0, 1});
+    return at::bmm(error, blocks).mul_(error).sum(2).t();
+  }
   at::Tensor result = at::empty({rows, groups}, at::kFloat);
   QuadraticForms all{error.const_data_ptr<float>(),    group, rows, gram.const_data_ptr<float>(), gram.size(1), group,
                      result.mutable_data_ptr<float>(), groups};
@@ -51,9 +56,9 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
   const int64_t groups = weight.size(1) / options.group_size;
   const at::Tensor known = gram.contiguous();
   ClipSearchResult result;
-  result.range = {at::ones({out, groups}), at::ones({out, groups})};
-  result.error_before = at::empty({out}, at::kFloat);
-  result.error_after = at::empty({out}, at::kFloat);
+  result.range = {at::ones({out, groups}, weight.options()), at::ones({out, groups}, weight.options())};
+  result.error_before = at::empty({out}, weight.options());
+  result.error_after = at::empty({out}, weight.options());
   int64_t clipped = 0;
 
   const int64_t slice = std::min(kClipRows, rows_in_memory(search.max_chunk_memory, weight.size(1)));
@@ -61,10 +66,10 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     check_cancelled();
     const int64_t count = std::min(slice, out - begin);
     const at::Tensor part = weight.narrow(0, begin, count);
-    at::Tensor best_low = at::ones({count, groups});
-    at::Tensor best_high = at::ones({count, groups});
+    at::Tensor best_low = at::ones({count, groups}, weight.options());
+    at::Tensor best_high = at::ones({count, groups}, weight.options());
     const GroupRanges full = group_ranges(part, options.group_size);
-    const at::Tensor scratch = at::empty({groups, count, options.group_size}, at::kFloat);
+    const at::Tensor scratch = at::empty({groups, count, options.group_size}, weight.options());
     at::Tensor best = error_by_group(part, full, options, nullptr, known, scratch);
     const auto try_range = [&](const ClipRange& candidate) {
       const at::Tensor error = error_by_group(part, full, options, &candidate, known, scratch);
@@ -73,7 +78,7 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
       best_low = at::where(better, candidate.low, best_low);
       best_high = at::where(better, candidate.high, best_high);
     };
-    const auto constant = [&](double value) { return at::full({count, groups}, value, at::kFloat); };
+    const auto constant = [&](double value) { return at::full({count, groups}, value, weight.options()); };
     const auto factor = [&](int step) { return 1.0 - search.max_shrink * step / (search.steps - 1); };
     for (int i = 1; i < search.steps; ++i) try_range({constant(factor(i)), constant(factor(i))});
     // Then each end in turn with the other held: a third of the work of trying all pairs, and on the demo model no worse by more
@@ -89,7 +94,7 @@ ClipSearchResult search_clip(const at::Tensor& weight, const at::Tensor& gram, i
     const at::Tensor before = output_error_by_row(quantization_error(part, {}, options), gram, rows);
     const at::Tensor after = output_error_by_row(quantization_error(part, {}, options, &chosen), gram, rows);
     const at::Tensor keep = (after < before).unsqueeze(1);
-    const at::Tensor one = at::ones({count, groups});
+    const at::Tensor one = at::ones({count, groups}, weight.options());
     result.range.low.narrow(0, begin, count).copy_(at::where(keep, best_low, one));
     result.range.high.narrow(0, begin, count).copy_(at::where(keep, best_high, one));
     result.error_before.narrow(0, begin, count).copy_(before);

@@ -1,13 +1,20 @@
 #include "quant/code_descent.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/sub.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "quant/fixed_product.h"
 #include "quant/vector_loops.h"
@@ -175,6 +182,57 @@ void check_code_descent(const QuantizedWeight& quantized, const at::Tensor& weig
   if (!fits) fail(ErrorKind::kInternal, "descend_codes: weight, codes, scales, zeros and Gram matrix do not fit together");
 }
 
+// descend_chunk with libtorch's operators, for tensors of other devices than the CPU: a column of all rows at a time. What is
+// worked on lies transposed, so that a column's numbers lie together.
+void descend_with_operators(const QuantizedWeight& quantized, const at::Tensor& weight, const at::Tensor& gram, float levels,
+                            int sweeps) {
+  const int64_t columns = weight.size(1);
+  const int64_t groups = quantized.scales.size(1);
+  const at::Tensor w = weight.t().contiguous();
+  const at::Tensor codes = quantized.codes.t().to(at::kFloat).contiguous();
+  const at::Tensor scales = quantized.scales.t().contiguous();
+  const at::Tensor zeros = quantized.zeros.to(at::kFloat).t().contiguous();
+  const at::Tensor error = dequantize(quantized).sub_(weight).t().contiguous();
+  const at::Tensor gradient = at::mm(gram, error);
+  const at::Tensor objective = (error * gradient).sum(0, /*keepdim=*/false, at::kDouble);
+  const at::Tensor inverse = gram.diagonal().reciprocal();
+  const at::Tensor usable = at::where((gram.diagonal() > 0).logical_and(inverse.isfinite()), inverse, at::zeros_like(inverse));
+  const at::Tensor amounts = at::empty({std::min(kPanel, columns), weight.size(0)}, weight.options());
+  for (int sweep = 0; sweep < sweeps; ++sweep) {
+    const at::Tensor before = codes.clone();
+    for (int64_t begin = 0; begin < columns; begin += kPanel) {
+      check_cancelled();
+      const int64_t width = std::min(kPanel, columns - begin);
+      const at::Tensor changed = amounts.narrow(0, 0, width).zero_();
+      const at::Tensor local = gradient.narrow(0, begin, width);
+      const at::Tensor rows = gram.narrow(0, begin, width);
+      for (int64_t at = 0; at < width * kPanelPasses; ++at) {
+        const int64_t j = at % width;
+        const int64_t column = begin + j;
+        const at::Tensor scale = scales[column / (columns / groups)];
+        const at::Tensor zero = zeros[column / (columns / groups)];
+        const at::Tensor move = -local[j] * usable[column];
+        const at::Tensor wish = move / scale;
+        const at::Tensor delta = (codes[column] + wish).round_().clamp_(0.0, levels).sub_(codes[column]);
+        const at::Tensor gains = (move.abs() > 0.5 * scale.abs()).logical_and(2.0 * delta * wish - delta * delta > kLeastGain);
+        const at::Tensor moved = at::where(gains, codes[column] + delta, codes[column]);
+        const at::Tensor after = at::where(gains, (moved - zero).mul_(scale).sub_(w[column]), error[column]);
+        const at::Tensor amount = after - error[column];
+        codes[column].copy_(moved);
+        error[column].copy_(after);
+        local.addr_(rows[j].narrow(0, begin, width), amount);
+        changed[j].add_(amount);
+      }
+      if (begin > 0) gradient.narrow(0, 0, begin).addmm_(rows.narrow(1, 0, begin).t(), changed);
+      if (const int64_t rest = columns - begin - width; rest > 0)
+        gradient.narrow(0, begin + width, rest).addmm_(rows.narrow(1, begin + width, rest).t(), changed);
+    }
+    if (at::equal(codes, before)) break;
+  }
+  const at::Tensor lost = (error * gradient).sum(0, /*keepdim=*/false, at::kDouble) > objective;
+  quantized.codes.copy_(at::where(lost.unsqueeze(1), quantized.codes, codes.t().to(at::kByte)));
+}
+
 }  // namespace
 
 void descend_codes(QuantizedWeight& quantized, const at::Tensor& weight, const at::Tensor& gram, const AffineOptions& options,
@@ -186,7 +244,8 @@ void descend_codes(QuantizedWeight& quantized, const at::Tensor& weight, const a
     const int64_t count = std::min(kDescentRows, weight.size(0) - begin);
     const QuantizedWeight part{quantized.codes.narrow(0, begin, count), quantized.zeros.narrow(0, begin, count),
                                quantized.scales.narrow(0, begin, count)};
-    descend_chunk(part, weight.narrow(0, begin, count), gram, levels, sweeps);
+    const auto descend = weight.is_cpu() ? descend_chunk : descend_with_operators;
+    descend(part, weight.narrow(0, begin, count), gram, levels, sweeps);
   }
 }
 

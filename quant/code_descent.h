@@ -15,10 +15,10 @@
 namespace salient::quant {
 
 // Changes quantized.codes in place; scales and zeros stay. The error of no row gets larger.
-// quantized: of `weight`, any rounding. weight: float32 [out, in]. gram: float32 [in, in], symmetric, on the CPU; its scale does
-// not matter. sweeps: passes over all columns at most, 0 = nothing is done; it ends earlier where no code changes any more. Time:
-// one product [out, in] x [in, in], and for each sweep that product's share of codes that change. Channels with G_jj = 0 are left
-// alone. Errors: internal when shapes or dtypes do not match.
+// quantized: of `weight`, any rounding. weight: float32 [out, in]. gram: float32 [in, in], symmetric; its scale does not matter.
+// All on one device. sweeps: passes over all columns at most, 0 = nothing is done; it ends earlier where no code changes any more.
+// Time: one product [out, in] x [in, in], and for each sweep that product's share of codes that change. Channels with G_jj = 0 are
+// left alone. Errors: internal when shapes or dtypes do not match.
 void descend_codes(QuantizedWeight& quantized, const at::Tensor& weight, const at::Tensor& gram, const AffineOptions& options,
                    int sweeps);
 

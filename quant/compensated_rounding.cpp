@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -52,6 +53,11 @@ int64_t short_and_long(int64_t at, int64_t parts) { return at % 2 == 0 ? at / 2 
 // lie.
 void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::Tensor& to) {
   const int64_t n = gram.size(0);
+  if (!gram.is_cpu()) {  // whole: its upper half is what is asked for
+    const at::Tensor ordered = order.defined() ? gram.index_select(0, order).index_select(1, order) : gram;
+    to.copy_(ordered.flip({0, 1}).t());
+    return;
+  }
   std::vector<int64_t> place(static_cast<size_t>(n));  // of the reversed order
   for (int64_t i = 0; i < n; ++i)
     place[static_cast<size_t>(i)] = order.defined() ? order.const_data_ptr<int64_t>()[n - 1 - i] : n - 1 - i;
@@ -80,6 +86,10 @@ void gather_reversed(const at::Tensor& gram, const at::Tensor& order, const at::
 // Of an upper triangular matrix, entry (a, b) becomes what entry (n-1-b, n-1-a) was: rows and columns of its transpose reversed.
 void reflect_upper(const at::Tensor& matrix) {
   const int64_t n = matrix.size(0);
+  if (!matrix.is_cpu()) {
+    matrix.copy_(matrix.flip({0, 1}).t());
+    return;
+  }
   auto* data = matrix.data_ptr<float>();
   const int64_t strips = (n / 2 + kReflectedRows - 1) / kReflectedRows;
   at::parallel_for(0, strips, 1, [&](int64_t first, int64_t last) {
@@ -92,6 +102,42 @@ void reflect_upper(const at::Tensor& matrix) {
       }
     }
   });
+}
+
+// round_compensated with libtorch's operators, for tensors of other devices than the CPU. A column of all rows at a time: what is
+// worked on lies transposed, so that a column's numbers lie together.
+QuantizedWeight round_with_operators(const at::Tensor& weight, const CompensationFactor& factor, const QuantizedWeight& start,
+                                     int bits) {
+  const int64_t columns = weight.size(1);
+  const at::Tensor groups =
+      at::arange(columns, factor.factor.options().dtype(at::kLong)).floor_divide(columns / start.scales.size(1));
+  const at::Tensor group_of = factor.order.defined() ? groups.index_select(0, factor.order) : groups;
+  const at::Tensor steps = start.scales.t().contiguous();
+  const at::Tensor zeros = start.zeros.to(at::kFloat).t().contiguous();
+  at::Tensor target = weight.t().contiguous();
+  if (factor.order.defined()) target = target.index_select(0, factor.order);
+  const at::Tensor error = target.clone();
+  at::Tensor codes = at::empty(target.sizes(), start.codes.options());
+  const double levels = (1 << bits) - 1;
+  for (int64_t begin = 0; begin < columns; begin += kPanel) {
+    check_cancelled();
+    const int64_t end = std::min(begin + kPanel, columns);
+    const at::Tensor step = steps.index_select(0, group_of.narrow(0, begin, end - begin));
+    const at::Tensor zero = zeros.index_select(0, group_of.narrow(0, begin, end - begin));
+    for (int64_t k = begin; k < end; ++k) {
+      const at::Tensor code = (target[k] / step[k - begin]).add_(zero[k - begin]).clamp_(-1e6, 1e6).round_().clamp_(0.0, levels);
+      codes[k].copy_(code);
+      error[k].sub_((code - zero[k - begin]).mul_(step[k - begin]));
+      if (k + 1 < end) target.narrow(0, k + 1, end - k - 1).addr_(factor.factor[k].narrow(0, k + 1, end - k - 1), error[k]);
+    }
+    if (end < columns) {
+      target.narrow(0, end, columns - end)
+          .addmm_(factor.factor.narrow(0, begin, end - begin).narrow(1, end, columns - end).t(),
+                  error.narrow(0, begin, end - begin));
+    }
+  }
+  if (factor.order.defined()) codes = at::empty_like(codes).index_copy_(0, factor.order, codes);
+  return {codes.t().contiguous(), start.zeros, start.scales};
 }
 
 }  // namespace
@@ -130,6 +176,7 @@ QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFa
 
 QuantizedWeight round_compensated(const at::Tensor& weight, const CompensationFactor& factor, const QuantizedWeight& start,
                                   int bits) {
+  if (!weight.is_cpu()) return round_with_operators(weight, factor, start, bits);
   QuantizedWeight result{at::empty_like(start.codes), start.zeros, start.scales};
   const int64_t rows = weight.size(0);
   const int64_t columns = weight.size(1);

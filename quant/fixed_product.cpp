@@ -80,6 +80,10 @@ void add_product(const at::Tensor& to, const at::Tensor& a, const at::Tensor& b,
 }
 
 void add_upper_gram(const at::Tensor& to, const at::Tensor& rows, const std::vector<int64_t>& pieces) {
+  if (!to.is_cpu()) {  // one large product is what a GPU is good at
+    to.addmm_(rows.t(), rows);
+    return;
+  }
   const auto add = [&](int64_t i, int64_t j) {
     const at::Tensor sum = part(part(to, 0, j, kTriangleSide), 1, i, kTriangleSide);
     const at::Tensor left = part(rows, 1, j, kTriangleSide).t();
@@ -97,6 +101,10 @@ void add_upper_gram(const at::Tensor& to, const at::Tensor& rows, const std::vec
 }
 
 void mirror_upper(const at::Tensor& matrix) {
+  if (!matrix.is_cpu()) {
+    matrix.copy_(matrix.triu() + matrix.triu(1).t());
+    return;
+  }
   for_triangle(tiles_along(matrix.size(0), kTriangleSide), [&](int64_t i, int64_t j) {
     const at::Tensor below = part(part(matrix, 0, i, kTriangleSide), 1, j, kTriangleSide);
     const at::Tensor above = part(part(matrix, 0, j, kTriangleSide), 1, i, kTriangleSide);

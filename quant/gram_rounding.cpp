@@ -46,8 +46,8 @@ QuantizedWeight compensate(const WeightToRound& weight, const Trusted& by, const
 }
 
 WeightToRound evenly_spread_rows(const WeightToRound& weight) {
-  const at::Tensor rows =
-      at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kGramChoiceRows), at::kLong);
+  const at::Tensor rows = at::arange(0, weight.weight.size(0), std::max<int64_t>(1, weight.weight.size(0) / kGramChoiceRows),
+                                     weight.weight.options().dtype(at::kLong));
   WeightToRound part{weight.weight.index_select(0, rows).contiguous(), weight.options, {}};
   if (weight.range() != nullptr) part.clip = {weight.clip.low.index_select(0, rows), weight.clip.high.index_select(0, rows)};
   if (const QuantizedWeight& start = weight.start; start.codes.defined())
@@ -112,7 +112,8 @@ void take_better_rows(RoundedWeight& rounded, const QuantizedWeight& other, cons
 
 at::Tensor divided_gram(const at::Tensor& gram, const at::Tensor& columns) {
   if (!gram.defined() || !columns.defined()) return gram;
-  return gram.div(columns.unsqueeze(0)).div_(columns.unsqueeze(1));
+  const at::Tensor there = columns.to(gram.device());
+  return gram.div(there.unsqueeze(0)).div_(there.unsqueeze(1));
 }
 
 InputStatistics divided(InputStatistics statistics, const at::Tensor& columns) {

@@ -55,7 +55,7 @@ RoundedWeights round_weights(const std::vector<WeightToRound>& weights, const In
 std::vector<double> held_back_errors(const std::vector<WeightToRound>& weights, const at::Tensor& fit_gram,
                                      const InputStatistics& statistics, const RoundingOptions& options);
 
-// The Gram matrix of x / columns. columns: float32 [in_features], such as AWQ scales; undefined = `gram` itself.
+// The Gram matrix of x / columns. columns: float32 [in_features] on any device, such as AWQ scales; undefined = `gram` itself.
 at::Tensor divided_gram(const at::Tensor& gram, const at::Tensor& columns);
 // All Gram matrices of x / columns; abs_sum stays that of x. One matrix more than before is in memory at a time where `statistics`
 // is moved here and nobody else holds its matrices.

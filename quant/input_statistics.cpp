@@ -119,6 +119,15 @@ void finish(InputStatistics& statistics) {
   statistics.gram.add_(statistics.held_gram);
 }
 
+InputStatistics to_device(InputStatistics statistics, at::Device device) {
+  const auto move = [device](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.to(device);
+  };
+  for (at::Tensor* tensor : {&statistics.gram, &statistics.abs_sum, &statistics.held_gram}) move(*tensor);
+  for (CurvePoint& point : statistics.curve) move(point.gram);
+  return statistics;
+}
+
 InputStatistics clone(const InputStatistics& statistics) {
   const auto copy = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.clone() : tensor; };
   InputStatistics result = statistics;

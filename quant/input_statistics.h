@@ -47,6 +47,9 @@ void accumulate_curve(InputStatistics& statistics, const at::Tensor& x, const Ro
 // Ends that point.
 void end_curve_point(InputStatistics& statistics, int64_t blocks);
 
+// With all tensors on `device`; those that lie there already are shared.
+InputStatistics to_device(InputStatistics statistics, at::Device device);
+
 // Tensors of their own, so that both can be added to.
 InputStatistics clone(const InputStatistics& statistics);
 

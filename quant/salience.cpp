@@ -24,7 +24,7 @@ constexpr double kGainOfABit = 0.75;
 constexpr double kQuantiles[] = {0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0};
 
 std::vector<double> to_vector(const at::Tensor& values) {
-  const at::Tensor copy = values.to(at::kDouble).contiguous();
+  const at::Tensor copy = values.to(at::kCPU, at::kDouble).contiguous();
   std::vector<double> result(copy.const_data_ptr<double>(), copy.const_data_ptr<double>() + copy.numel());
   for (double& value : result) value = std::isnan(value) ? 0.0 : value;
   return result;
@@ -79,7 +79,7 @@ at::Tensor find_salient_channels(const at::Tensor& mean_abs, const at::Tensor& w
 }
 
 at::Tensor channel_error_share(const at::Tensor& weight_error, const at::Tensor& gram) {
-  at::Tensor squares = at::zeros({weight_error.size(1)}, at::kDouble);
+  at::Tensor squares = at::zeros({weight_error.size(1)}, weight_error.options().dtype(at::kDouble));
   for (int64_t begin = 0; begin < weight_error.size(0); begin += kSalienceRows) {
     const at::Tensor part = weight_error.narrow(0, begin, std::min(kSalienceRows, weight_error.size(0) - begin)).to(at::kDouble);
     squares.add_(sum_of_rows(part * part));

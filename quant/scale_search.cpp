@@ -32,8 +32,9 @@ constexpr int64_t kShortlistRows = 256;
 constexpr int64_t kProductRows = 2048;  // of the errors of several candidates that are multiplied at a time
 
 // Mean of `values` over the channels that share a scale, spread back to every channel.
-at::Tensor average_tied(const at::Tensor& values, const at::Tensor& tie) {
-  if (!tie.defined()) return values;
+at::Tensor average_tied(const at::Tensor& values, const at::Tensor& shared) {
+  if (!shared.defined()) return values;
+  const at::Tensor tie = shared.to(values.device());
   const int64_t tied = tie.max().item<int64_t>() + 1;
   at::Tensor sum = at::zeros({tied}, values.options()).index_add_(0, tie, values);
   at::Tensor count = at::zeros({tied}, values.options()).index_add_(0, tie, at::ones_like(values));
@@ -73,12 +74,13 @@ std::vector<double> candidate_errors(const at::Tensor& weight, const std::vector
     const at::Tensor part = weight.narrow(0, begin, std::min(slice, weight.size(0) - begin));
     for (size_t first = 0; first < scales.size(); first += together) {
       const auto count = static_cast<int64_t>(std::min(together, scales.size() - first));
-      const at::Tensor left = at::empty({count, part.size(0), part.size(1)}, at::kFloat);
+      const at::Tensor left = at::empty({count, part.size(0), part.size(1)}, weight.options());
       for (int64_t i = 0; i < count; ++i)
         write_quantization_error(part, scales[first + static_cast<size_t>(i)], options, nullptr, left[i]);
       const at::Tensor sums = output_error_by_row(left.flatten(0, 1), statistics.gram, statistics.rows)
                                   .view({count, -1})
-                                  .sum(1, /*keepdim=*/false, at::kDouble);
+                                  .sum(1, /*keepdim=*/false, at::kDouble)
+                                  .cpu();
       for (int64_t i = 0; i < count; ++i) errors[first + static_cast<size_t>(i)] += sums.const_data_ptr<double>()[i];
     }
   }
@@ -112,7 +114,7 @@ DuoScaling parse_duo_scaling(std::string_view name) {
 }
 
 at::Tensor relative_weight_magnitude(const std::vector<at::Tensor>& weights, int64_t group_size) {
-  at::Tensor sum = at::zeros({weights.front().size(1)}, at::kDouble);
+  at::Tensor sum = at::zeros({weights.front().size(1)}, weights.front().options().dtype(at::kDouble));
   int64_t rows = 0;
   for (const at::Tensor& weight : weights) {
     sum.add_(magnitude_sum(weight, group_size));
@@ -254,7 +256,7 @@ bool ScaleSearch::refine() {
 
 ScaleSearchResult ScaleSearch::finish() const {
   const Candidate& found = best();
-  return {found.scales, candidates_.front().error, found.error, found.kind, found.ratio};
+  return {found.scales.cpu(), candidates_.front().error, found.error, found.kind, found.ratio};
 }
 
 std::vector<ScaleSearchResult> ScaleSearch::finalists(size_t count) const {
@@ -263,7 +265,8 @@ std::vector<ScaleSearchResult> ScaleSearch::finalists(size_t count) const {
   order.resize(std::min(order.size(), count));
   order.insert(order.begin(), candidates_.front());
   std::vector<ScaleSearchResult> results;
-  for (const Candidate& one : order) results.push_back({one.scales, candidates_.front().error, one.error, one.kind, one.ratio});
+  for (const Candidate& one : order)
+    results.push_back({one.scales.cpu(), candidates_.front().error, one.error, one.kind, one.ratio});
   return results;
 }
 

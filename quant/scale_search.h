@@ -35,7 +35,7 @@ struct ScaleSearchOptions {
 };
 
 struct ScaleSearchResult {
-  at::Tensor scales;      // float32 [in_features]
+  at::Tensor scales;      // float32 [in_features], on the CPU
   double rtn_error = 0;   // tr(D G D^T) / rows summed over the linears, with identity
   double best_error = 0;  // with `scales`
   std::string kind;       // "identity", "plain" or "duo"
@@ -46,7 +46,7 @@ struct ScaleSearchResult {
 //   ScaleSearch search(...);  for each: search.add_magnitude(w);  do { for each: search.add_error(w); } while (search.refine());  search.finish();
 class ScaleSearch {
  public:
-  // `statistics` of the shared input must outlive the search.
+  // `statistics` of the shared input must outlive the search. It runs on their device, where the weights must be, too.
   // `tie`: empty, or int64 [in_features] with the index of the scale that each input channel must share with others (0 .. tied-1):
   // how v_proj -> o_proj works under grouped-query attention.
   ScaleSearch(const InputStatistics& statistics, const ScaleSearchOptions& search, at::Tensor tie = {});
