@@ -62,7 +62,7 @@ class StandInMemory final : public c10::Allocator {
 
  private:
   static constexpr size_t kAlignment = 64;
-  static constexpr size_t kAddresses = size_t{1} << 40;  // none is given twice
+  static constexpr size_t kAddresses = size_t{1} << 38;  // none is given twice
 
   StandInMemory() {
     void* reserved = ::mmap(nullptr, kAddresses, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
