@@ -95,9 +95,10 @@ TEST(ConfigNode, RefusesTreesThatUnfoldWithoutEnd) {
     bomb += "]\n";
   }
   EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse(bomb); }), HasSubstr("more than 100000 values"));
-  std::string paths = std::string(100'000, 'k') + ": [";  // each value has the path of its keys
+  std::string paths = "? " + std::string(100'000, 'k') + "\n: [";  // each value has the path of its keys
   for (int i = 0; i < 90'000; ++i) paths += "1,";
-  EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse(paths + "1]"); }), HasSubstr("100000 bytes together, expected at most 4000"));
+  EXPECT_THAT(error_of(ErrorKind::kCorruption, [&] { parse(paths + "1]"); }),
+              HasSubstr("100000 bytes together, expected at most 4000"));
   std::string keys = "{";
   for (int i = 0; i < 90'000; ++i) keys += fmt::format("k{}: 1, ", i);
   EXPECT_EQ(parse(keys + "}").map().size(), 90'000u);

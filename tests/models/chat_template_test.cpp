@@ -68,7 +68,8 @@ TEST_F(ChatTemplateTest, MissingAndBrokenFiles) {
   std::string tokens = R"({"chat_template": "t")";
   for (int i = 0; i <= 1000; ++i) tokens += fmt::format(", \"t{}_token\": \"x\"", i);
   write("tokenizer_config.json", tokens + "}");
-  EXPECT_EQ(kind_of([&] { ChatTemplate::from_folder(folder_); }, "more than 1000 keys that end in _token"), ErrorKind::kUnsupported);
+  EXPECT_EQ(kind_of([&] { ChatTemplate::from_folder(folder_); }, "more than 1000 keys that end in _token"),
+            ErrorKind::kUnsupported);
   write("tokenizer_config.json", R"({"chat_template": 5})");
   EXPECT_EQ(kind_of([&] { ChatTemplate::from_folder(folder_); }, "chat_template: found number"), ErrorKind::kCorruption);
   write("tokenizer_config.json", R"({"chat_template": [{"name": "default"}]})");

@@ -165,9 +165,10 @@ TEST(JinjaErrors, SigmasAreLoweredByTheirNeighbours) {
 // std::string::rfind compares the whole part at every position.
 TEST(JinjaErrors, SearchesFromTheRightTakeTheTimeOfOneReading) {
   const std::string text = "{% set a = 'a' * 3000000 %}{% set part = a ~ 'b' %}{% set text = a ~ a %}";
-  EXPECT_EQ(Template::parse(text + "{{ text.rfind(part) }} {{ text.rsplit(part)|length }} {{ text.rpartition(part)[0]|length }}", "t")
-                .render({}),
-            "-1 1 0");
+  EXPECT_EQ(
+      Template::parse(text + "{{ text.rfind(part) }} {{ text.rsplit(part)|length }} {{ text.rpartition(part)[0]|length }}", "t")
+          .render({}),
+      "-1 1 0");
   EXPECT_EQ(Template::parse(text + "{{ (part ~ text).rfind(part) }}", "t").render({}), "0");
 }
 

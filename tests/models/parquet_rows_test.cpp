@@ -111,8 +111,8 @@ TEST_F(ParquetRowsTest, DamagedFilesAreErrors) {
 TEST_F(ParquetRowsTest, RunsThatUnfoldWithoutEndAreRefused) {
   const std::string text = read_text_file(kData / "runs.parquet");
   ASSERT_LT(text.size(), 10'000u);
-  const Error error = error_of([&] { read_parquet_rows(bytes_of(text), "runs", [](const Json&) { FAIL() << "a row"; }); },
-                               ErrorKind::kUnsupported);
+  const Error error =
+      error_of([&] { read_parquet_rows(bytes_of(text), "runs", [](const Json&) { FAIL() << "a row"; }); }, ErrorKind::kUnsupported);
   EXPECT_THAT(error.message(), HasSubstr("runs: Parquet: found 80000000 values in "));
 }
 
