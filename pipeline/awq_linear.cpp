@@ -19,13 +19,15 @@
 namespace salient::pipeline {
 namespace {
 
-// rows: what the output channels were multiplied by, undefined for nothing; goes back to the units of the original output.
+// by_row: on any device. rows: what the output channels were multiplied by, on the CPU, undefined for nothing; goes back to the
+// units of the original output.
 double total_error(const at::Tensor& by_row, const at::Tensor& rows) {
-  return quant::total(rows.defined() ? by_row * rows * rows : by_row);
+  const at::Tensor here = by_row.cpu();
+  return quant::total(rows.defined() ? here * rows * rows : here);
 }
 
 double error_of(const at::Tensor& weight_error, const at::Tensor& gram, int64_t tokens, const at::Tensor& rows) {
-  return total_error(quant::output_error_by_row(weight_error, gram, tokens).cpu(), rows);
+  return total_error(quant::output_error_by_row(weight_error, gram, tokens), rows);
 }
 
 void store_bias(const models::LinearSpec& spec, models::FloatLinear& linear, at::ScalarType dtype, const TensorSink& sink) {
@@ -243,9 +245,9 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
       continue;
     }
     quant::ClipSearchResult clip = find_clip(weight, gram, input.rows, affine, search && options.clip, options, report.name, sink);
-    report.scaled_error = total_error(clip.error_before.cpu(), rows);
+    report.scaled_error = total_error(clip.error_before, rows);
     report.clipped_share = clip.clipped_share;
-    if (clip.range.low.defined()) report.clipped_error = total_error(clip.error_after.cpu(), rows);
+    if (clip.range.low.defined()) report.clipped_error = total_error(clip.error_after, rows);
     weights.push_back({weight, affine, std::move(clip.range)});
     // Rounding does not see the channels that stay in float (round_linears).
     if (!salient.back().defined()) weights.back().nearest_error = std::move(clip.error_after);
@@ -277,7 +279,7 @@ std::vector<LinearReport> quantize_linears(const std::vector<LinearJob>& jobs, q
     if (kept.defined()) dense = dense.index_copy(1, kept, job.linear->weight.index_select(1, kept));
     if (kept.defined() || !error.defined())
       error = quant::output_error_by_row((dense - job.linear->weight).to(gram.device()), gram, input.rows);
-    report.error = total_error(error.cpu(), job.applied.rows);
+    report.error = total_error(error, job.applied.rows);
     report.off_diagonal = rounded[i].off_diagonal;
     report.held_back_nearest = result.held_back_nearest;
     report.held_back_error = result.held_back_error;
