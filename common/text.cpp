@@ -63,6 +63,9 @@ size_t columns(char32_t value) { return contains(kZeroWidth, value) ? 0 : contai
 }  // namespace
 
 size_t edit_distance(std::string_view a, std::string_view b) {
+  constexpr size_t kMost = 256;
+  a = a.substr(0, kMost);
+  b = b.substr(0, kMost);
   std::vector<size_t> before_last(b.size() + 1), last(b.size() + 1), current(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) current[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {

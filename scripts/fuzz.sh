@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fuzzes the readers of files from others with libFuzzer, under ASan and UBSan, and prints what was run and found: now, and in all calls together.
 #
-# usage: scripts/fuzz.sh [--seconds N] [--runs N] [--jobs N] [TARGET...]     for example: scripts/fuzz.sh --seconds 60 gguf template
+# usage: scripts/fuzz.sh [--seconds N] [--runs N | --until N] [--jobs N] [TARGET...]     for example: scripts/fuzz.sh --seconds 60 gguf template
+#        --until N: as many inputs as are missing to N in all calls together, within the seconds; a target that has them is left out
 #        scripts/fuzz.sh --report       what all calls ran so far; runs nothing
 #        scripts/fuzz.sh --pack [TARGET...]   writes what the inputs reach, with few of them, to tests/fuzz/corpus
 # default: all targets of tests/fuzz/fuzz_targets.cpp, 60 seconds each, one at a time (--jobs). Needs clang from 16 on
@@ -18,6 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 seconds=60
 runs=-1
+until=-1
 jobs=1
 does=fuzz
 targets=()
@@ -25,6 +27,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=${2:?--seconds wants a number}; shift 2 ;;
     --runs) runs=${2:?--runs wants a number}; shift 2 ;;
+    --until) until=${2:?--until wants a number}; shift 2 ;;
     --jobs) jobs=${2:?--jobs wants a number}; shift 2 ;;
     --report | --pack) does=${1#--}; shift ;;
     -*) die "unknown option $1; see the head of scripts/fuzz.sh" ;;
@@ -82,7 +85,12 @@ lengths=(512 512 512 16384)
 
 # fuzz TARGET: runs it, notes what it ran, prints its row; fails where something was found.
 fuzz() {
-  local target=$1 corpus=$build_dir/corpus/$1 log=$build_dir/log/$1 status=0 started=$SECONDS took before after inputs=0 part ran
+  local target=$1 corpus=$build_dir/corpus/$1 log=$build_dir/log/$1 status=0 started=$SECONDS took before after inputs=0 part ran runs=$runs all
+  if [ "$until" -ge 0 ]; then
+    read -r -a all <<<"$(all_of "$target")"
+    runs=$((until - all[0]))
+    [ "$runs" -gt 0 ] || return 0
+  fi
   collect "$target"
   before=$(find "$build_dir/found" -name "$target-*" | wc -l)
   for part in "${!lengths[@]}"; do

@@ -157,7 +157,7 @@ BlockWeights load_block(const Checkpoint& checkpoint, const DecoderConfig& confi
   for (const LinearSpec& spec : layout.linears) {
     // Routers in float32 whatever the rest is: close scores must not change places.
     const at::ScalarType stored = spec.id.slot == LinearSlot::kRouter ? at::kFloat : dtype;
-    weights.at(spec.id) = to_device(load_linear(checkpoint, spec, stored, activation_bits), device);
+    weights.at(spec.id) = place(load_linear(checkpoint, spec, stored, activation_bits), device, stored);
   }
   for (const NormSpec& spec : layout.norms) weights.at(spec.slot) = load_norm(checkpoint, spec, dtype, device);
   for (const ParameterSpec& spec : layout.parameters) {
@@ -180,7 +180,7 @@ MlpWeights load_expert(const Checkpoint& checkpoint, const DecoderConfig& config
   const at::NoGradGuard no_grad;
   MlpWeights weights;
   for (const LinearSpec& spec : expert_layout(config, block, expert)) {
-    weights.at(spec.id.slot) = to_device(load_linear(checkpoint, spec, dtype, activation_bits), device);
+    weights.at(spec.id.slot) = place(load_linear(checkpoint, spec, dtype, activation_bits), device, dtype);
   }
   return weights;
 }

@@ -63,7 +63,7 @@ Linear load_head(const Checkpoint& checkpoint, const DecoderConfig& config, cons
   spec.in_features = config.hidden_size;
   if (!config.tie_word_embeddings && has_codes(checkpoint, spec.name)) {
     spec.bias = config.lm_head_bias;
-    return to_device(load_linear(checkpoint, spec, dtype), device);
+    return place(load_linear(checkpoint, spec, dtype), device, dtype);
   }
   FloatLinear head{embedding.tokens, {}};
   if (!config.tie_word_embeddings) {

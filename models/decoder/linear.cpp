@@ -337,6 +337,10 @@ at::Tensor forward(const Linear& linear, const at::Tensor& given) {
     return forward_rows(integer->weight.in_features, integer->weight.out_features, x,
                         [&](const at::Tensor& rows) { return multiply_integers(*integer, rows); });
   }
+  if (const auto* placed = std::get_if<OperatorLinear>(&linear)) {
+    return forward_rows(placed->in_features, placed->out_features, x,
+                        [&](const at::Tensor& rows) { return operator_product(*placed, rows); });
+  }
   const auto& packed = std::get<PackedLinear>(linear);
   return forward_rows(packed.in_features, packed.out_features, x, [&](const at::Tensor& rows) {
     const bool in_registers = rows.is_cpu() && rows.size(0) <= max_register_rows(x.scalar_type());
@@ -349,6 +353,7 @@ at::Tensor dense_weight(const Linear& linear) {
   if (const auto* plain = std::get_if<FloatLinear>(&linear)) return plain->weight.to(at::kFloat);
   if (const auto* bytes = std::get_if<ByteLinear>(&linear)) return dequantize_with_operators(*bytes, 0, bytes->out_features);
   if (std::holds_alternative<IntegerLinear>(linear)) return dense_weight(with_float_activations(linear));
+  if (const auto* placed = std::get_if<OperatorLinear>(&linear)) return dense_weight(*placed);
   const auto& packed = std::get<PackedLinear>(linear);
   return dequantize_with_operators(packed, 0, packed.out_features);
 }
@@ -362,6 +367,8 @@ uint64_t memory_bytes(const Linear& linear) {
     return bytes(coded->codes) + bytes(coded->scales) + bytes(coded->zeros) + bytes(coded->bias);
   }
   if (const auto* integer = std::get_if<IntegerLinear>(&linear)) return quant::memory_bytes(integer->weight) + bytes(integer->bias);
+  if (const auto* placed = std::get_if<OperatorLinear>(&linear))
+    return bytes(placed->packed) + bytes(placed->scales_and_zeros) + bytes(placed->bias);
   const auto& packed = std::get<PackedLinear>(linear);
   return bytes(packed.packed) + bytes(packed.scales) + bytes(packed.zeros) + bytes(packed.bias);
 }
@@ -378,9 +385,26 @@ Linear to_device(const Linear& linear, at::Device device) {
   }
   if (std::holds_alternative<IntegerLinear>(linear))
     return device.is_cpu() ? linear : to_device(with_float_activations(linear), device);
+  if (std::holds_alternative<OperatorLinear>(linear)) {
+    if (std::get<OperatorLinear>(linear).packed.device() != device)
+      fail(ErrorKind::kInternal, "linear: codes in the order of one device cannot be moved to {}", device.str());
+    return linear;
+  }
   PackedLinear packed = std::get<PackedLinear>(linear);
   for (at::Tensor* tensor : {&packed.packed, &packed.scales, &packed.zeros, &packed.bias}) *tensor = move(*tensor);
   return packed;
+}
+
+Linear place(const Linear& linear, at::Device device, at::ScalarType compute_dtype) {
+  Linear placed = to_device(linear, device);
+  const auto* packed = std::get_if<PackedLinear>(&placed);
+  const bool fits = packed != nullptr && compute_dtype == at::kBFloat16 &&
+                    fits_operator(packed->in_features, packed->out_features, packed->group_size) && has_int4_operator(device);
+  if (!fits) return placed;
+  OperatorLinear faster = make_operator_linear(natural_codes(*packed, 0, packed->out_features), packed->zeros, packed->scales,
+                                               packed->bias, packed->group_size);
+  faster.activation_bits = packed->activation_bits;
+  return faster;
 }
 
 }  // namespace salient::models

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <variant>
 
+#include "models/decoder/operator_linear.h"
 #include "models/decoder/packed_kernel.h"
 #include "quant/kernels/interleaved_weight.h"
 
@@ -26,10 +27,10 @@ struct FloatLinear {
 //
 // The codes' order in `packed` is described in models/decoder/packed_kernel.h.
 //
-// libtorch's own int4 operator (aten::_weight_int4pack_mm_for_cpu, 2.13) is not used. For float32 it is scalar code: 31 ms for one
-// row of 4096 x 4096 on two cores with AVX-512, where the dense product takes 2.7 and this layout 1.0. For bfloat16 it is faster
-// with up to 16 rows (0.43 ms for one, here 1.1), but its layout differs by processor and cannot be read back to dequantize, which
-// prompts need.
+// On the CPU libtorch's own int4 operator (aten::_weight_int4pack_mm_for_cpu, 2.13) is not used; other devices: OperatorLinear. For
+// float32 it is scalar code: 31 ms for one row of 4096 x 4096 on two cores with AVX-512, where the dense product takes 2.7 and this
+// layout 1.0. For bfloat16 it is faster with up to 16 rows (0.43 ms for one, here 1.1), but its layout differs by processor and
+// cannot be read back to dequantize, which prompts need.
 struct PackedLinear {
   int64_t in_features = 0;
   int64_t out_features = 0;
@@ -60,7 +61,7 @@ struct IntegerLinear {
   at::Tensor bias;  // compute dtype [out_features], or undefined
 };
 
-using Linear = std::variant<FloatLinear, PackedLinear, ByteLinear, IntegerLinear>;
+using Linear = std::variant<FloatLinear, PackedLinear, ByteLinear, IntegerLinear, OperatorLinear>;
 
 // codes: uint8 [out, in] in 0..15; zeros: uint8 [out, groups]; scales: float [out, groups]; all on one device.
 // bias: float [out] or undefined, converted to `compute_dtype`. Errors: invalid argument for shapes that do not fit, a group size
@@ -103,5 +104,8 @@ uint64_t memory_bytes(const Linear& linear);
 uint64_t memory_bytes(const at::Tensor& tensor);  // 0 where it is undefined
 // The same layer with all tensors on `device`. An IntegerLinear becomes with_float_activations of it on other devices than the CPU.
 Linear to_device(const Linear& linear, at::Device device);
+// The same, in the form that runs fastest there: with inputs in bfloat16 a PackedLinear becomes an OperatorLinear where the device
+// has_int4_operator and the shape fits_operator.
+Linear place(const Linear& linear, at::Device device, at::ScalarType compute_dtype);
 
 }  // namespace salient::models

@@ -126,17 +126,16 @@ std::vector<std::string> nearest_types(std::string_view model_type, std::string_
     if (is_supported(certain)) return {std::string(certain)};
   }
   if (const auto typo = nearest_match(model_type, known)) return {*typo};
-  std::vector<std::string> ranked = known;
-  const auto rank = [&](const std::string& type) {
-    const size_t common = common_beginning(type, model_type);
-    return std::tuple(common < kFamilyLetters, edit_distance(type, model_type), std::string_view(type));
-  };
-  std::sort(ranked.begin(), ranked.end(), [&](const std::string& a, const std::string& b) { return rank(a) < rank(b); });
-  size_t count = 1;
-  while (count < kMostSuggestions && count < ranked.size() && common_beginning(ranked[count], model_type) >= kFamilyLetters)
-    ++count;
-  ranked.resize(count);
-  return ranked;
+  std::vector<std::tuple<bool, size_t, std::string>> ranked;  // of another family, edits, name
+  for (const std::string& type : known)
+    ranked.emplace_back(common_beginning(type, model_type) < kFamilyLetters, edit_distance(type, model_type), type);
+  std::sort(ranked.begin(), ranked.end());
+  std::vector<std::string> nearest;
+  for (const auto& [other_family, edits, type] : ranked) {
+    if (!nearest.empty() && (other_family || nearest.size() == kMostSuggestions)) break;
+    nearest.push_back(type);
+  }
+  return nearest;
 }
 
 }  // namespace

@@ -21,6 +21,13 @@ TEST(EditDistance, CountsEditsAndExchanges) {
   }
 }
 
+TEST(EditDistance, LooksAtTheBeginningOfNamesThatNoFileHonestlyHas) {
+  const std::string endless(100'000'000, 'x');
+  EXPECT_EQ(edit_distance(endless, "bits"), 256u);
+  EXPECT_EQ(edit_distance("bits", endless), 256u);
+  EXPECT_EQ(edit_distance(endless, endless), 0u);
+}
+
 TEST(NearestMatch, FindsTyposAndRefusesStrangers) {
   const std::vector<std::string> keys = {"bits", "group_size", "zero_point", "lm_head"};
   EXPECT_EQ(nearest_match("group_sise", keys), "group_size");
