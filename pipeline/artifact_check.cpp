@@ -18,6 +18,7 @@
 #include "pipeline/model_card.h"
 #include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_session.h"
+#include "pipeline/source_files.h"
 #include "pipeline/torch_options.h"
 #include "pipeline/work_folder.h"
 

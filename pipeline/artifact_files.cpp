@@ -105,13 +105,4 @@ Json hash_files(const fs::path& folder, const std::function<bool(const std::stri
   return hashes;
 }
 
-Json hash_source_files(const fs::path& folder, const std::function<std::string(const fs::path& file)>& hash) {
-  Json hashes = Json::object();
-  for (const auto& [name, path] : models::list_model_files(folder)) {
-    if (is_side_file(name) || name == "config.json" || name == "adapter_config.json" || name.ends_with(".safetensors"))
-      hashes[name] = hash ? hash(path) : sha256_file(path);
-  }
-  return hashes;
-}
-
 }  // namespace salient::pipeline

@@ -26,11 +26,6 @@ Json awq_config(Json source_config, const quant::QuantizationSpec& spec, const s
 // source's is its embedding.
 Json artifact_config(Json source_config, const Json& quantization_config, const std::string& dtype, bool untied_head = false);
 
-// {file name: SHA-256} of what an artifact is made from: config.json, every safetensors file and the side files; of an adapter its
-// own and its base's. `hash`: of one file, where a store knows it; empty = it is read.
-Json hash_source_files(const std::filesystem::path& folder,
-                       const std::function<std::string(const std::filesystem::path& file)>& hash = {});
-
 // {file name: SHA-256} of every file in a folder that `counts` is true for.
 Json hash_files(const std::filesystem::path& folder, const std::function<bool(const std::string& name)>& counts,
                 const std::function<std::string(const std::filesystem::path& file)>& hash = {});

@@ -21,6 +21,7 @@
 #include "pipeline/quantize_plan.h"
 #include "pipeline/reached.h"
 #include "pipeline/search_result.h"
+#include "pipeline/source_files.h"
 #include "pipeline/warning_digest.h"
 
 namespace salient::pipeline {

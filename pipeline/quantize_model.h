@@ -42,6 +42,7 @@ struct QuantizeModelOptions {
   Json calibration_record;        // goes into quantization_metadata.json, its "coverage" completed (reached.h)
   uint64_t seed = 0;              // recorded; the search itself draws nothing
   Json source_hashes;             // those of hash_source_files, where they are known already; null = the files are read
+  Json source_state;              // of pipeline/source_files.h, taken before the hashes; null = taken when the job begins
   uint64_t max_memory_bytes = 0;  // refuse to start when more would be needed; 0 = what the machine has free
   // The processes that share the work (pipeline/quantize_ranks.h), each of which must call quantize_model with the same; must
   // outlive the call. Null = this one alone.

@@ -3,6 +3,7 @@
 #include <ATen/ops/sum.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "pipeline/rows_curve.h"
 #include "pipeline/runtime_scheme.h"
 #include "pipeline/search_file.h"
+#include "pipeline/source_files.h"
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
 
@@ -99,6 +101,32 @@ std::optional<QuantizeProgress> finished_work(const QuantizeWork& job) {
   std::optional<QuantizeProgress> finished = load_finished(job.work);
   if (!finished || finished->fingerprint != job.fingerprint || !find_changed_file(job.work).empty()) return std::nullopt;
   return finished;
+}
+
+void check_other_work(const QuantizeWork& job) {
+  const std::optional<StoppedWork> other = find_other_work(job.work, job.fingerprint, job.inputs);
+  if (!other) return;
+  // What the same command cannot bring back: the old weights, another build.
+  const auto is_gone = [](const std::string& name) { return name == kSourceInput || name == "version" || name == "libtorch"; };
+  const bool gone = other->differences.empty() || std::any_of(other->differences.begin(), other->differences.end(), is_gone);
+  const std::string what = fmt::format(
+      "{}: {} of {} blocks are done, of a quantization with other inputs ({})", job.work.string(), other->blocks_done, job.blocks(),
+      other->differences.empty() ? "which is not known" : fmt::to_string(fmt::join(other->differences, ", ")));
+  if (gone || job.options.replace_output) return job.say(what + ": beginning again");
+  throw Error(ErrorKind::kInvalidArgument, what)
+      .with_hint(fmt::format("give what it was begun with to go on; or remove that folder to begin again; or: {}",
+                             job.options.exists_hint));
+}
+
+void check_source(const QuantizeWork& job) {
+  const std::string changed = changed_source_file(job.checkpoint.folder(), job.source_state, job.source_hashes);
+  if (changed.empty()) return;
+  throw Error(ErrorKind::kCorruption, fmt::format("{}: {} was changed while the model was quantized: expected the file that the "
+                                                  "job began with",
+                                                  job.checkpoint.folder().string(), changed))
+      .with_hint(
+          "put the old file back and give the same command again: finished blocks are kept; or give it with the new one, "
+          "which begins again");
 }
 
 void write_other_files(const QuantizeWork& job, const AwqOptions& awq, const std::optional<BitPlan>& bits,

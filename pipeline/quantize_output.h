@@ -16,6 +16,13 @@ std::optional<QuantizeProgress> reusable_output(const QuantizeWork& job);
 // Of a job that was stopped between the last file and the rename: everything is there.
 std::optional<QuantizeProgress> finished_work(const QuantizeWork& job);
 
+// Says what becomes of blocks that another job left in the work folder: they are lost. Errors: invalid argument where other
+// settings alone would go on with them, and nobody said that they may be replaced.
+void check_other_work(const QuantizeWork& job);
+
+// Errors: corruption when the source's files are not what was hashed when the job began.
+void check_source(const QuantizeWork& job);
+
 // Writes the files that are not tensors into the work folder; the metadata and config.json last. `head`: what is to be said of a
 // head in blocks, null otherwise.
 void write_other_files(const QuantizeWork& job, const AwqOptions& awq, const std::optional<BitPlan>& bits,

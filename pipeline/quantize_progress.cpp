@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <set>
 #include <span>
 
 #include "common/checksum.h"
@@ -144,23 +145,62 @@ LinearReport linear_report_from_json(const Json& json, const std::string& where)
   return report;
 }
 
-std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint, bool hidden) {
-  const fs::path file = work_folder / kProgressFile;
-  if (!fs::exists(file)) return std::nullopt;
-  const std::string where = file.string();
+namespace {
+
+// Null where there is none that is whole.
+Json read_progress(const fs::path& file) {
+  if (!fs::exists(file)) return nullptr;
   Json json;
   try {
     json = read_json_file(file);
   } catch (const Error& error) {  // damaged: as good as none
     log_warn("progress_unreadable reason=\"{}\"", error.message());
-    return std::nullopt;
+    return nullptr;
   }
-  if (!has_own_checksum(json)) {
-    log_warn("progress_changed file=\"{}\": beginning again", where);
-    return std::nullopt;
+  if (has_own_checksum(json)) return json;
+  log_warn("progress_changed file=\"{}\": beginning again", file.string());
+  return nullptr;
+}
+
+// Keys whose values differ, those of objects with the object's name before them; not of the source, whose keys are names of files.
+void add_differences(const Json& one, const Json& other, const std::string& prefix, std::vector<std::string>& names) {
+  std::set<std::string> keys;
+  for (const Json* json : {&one, &other}) {
+    for (const auto& [key, value] : json->items()) keys.insert(key);
   }
+  for (const std::string& key : keys) {
+    const Json mine = one.value(key, Json()), theirs = other.value(key, Json());
+    if (mine == theirs) continue;
+    if (mine.is_object() && theirs.is_object() && key != kSourceInput) {
+      add_differences(mine, theirs, prefix + key + ".", names);
+    } else {
+      names.push_back(prefix + key);
+    }
+  }
+}
+
+}  // namespace
+
+std::optional<StoppedWork> find_other_work(const fs::path& work_folder, const std::string& fingerprint, const Json& inputs) {
+  const fs::path file = work_folder / kProgressFile;
+  const Json json = read_progress(file);
+  if (json.is_null() || require<std::string>(json, "fingerprint", file.string()) == fingerprint) return std::nullopt;
+  StoppedWork work;
+  work.blocks_done = require<int64_t>(json, "blocks_done", file.string());
+  const Json theirs = json.value("inputs", Json());
+  if (work.blocks_done == 0) return std::nullopt;
+  if (theirs.is_object()) add_differences(inputs, theirs, "", work.differences);
+  return work;
+}
+
+std::optional<QuantizeProgress> load_progress(const fs::path& work_folder, const std::string& fingerprint, bool hidden) {
+  const fs::path file = work_folder / kProgressFile;
+  const std::string where = file.string();
+  const Json json = read_progress(file);
+  if (json.is_null()) return std::nullopt;
   QuantizeProgress progress;
   progress.fingerprint = require<std::string>(json, "fingerprint", where);
+  progress.inputs = json.value("inputs", Json());
   progress.blocks_done = require<int64_t>(json, "blocks_done", where);
   if (progress.fingerprint != fingerprint) return std::nullopt;
   progress.files = require<Json>(json, "files", where).get<std::map<std::string, std::string>>();
@@ -212,6 +252,7 @@ void save_progress(const fs::path& work_folder, const QuantizeProgress& progress
   Json reports = Json::array();
   for (const LinearReport& report : progress.reports) reports.push_back(to_json(report));
   write_file(work_folder / kProgressFile, dump_json(with_own_checksum({{"fingerprint", progress.fingerprint},
+                                                                       {"inputs", progress.inputs},
                                                                        {"blocks_done", progress.blocks_done},
                                                                        {"reports", reports},
                                                                        {"files", progress.files},

@@ -14,8 +14,12 @@
 
 namespace salient::pipeline {
 
+// Of a job's inputs, the key of the source's hashes.
+inline constexpr const char* kSourceInput = "source";
+
 struct QuantizeProgress {
   std::string fingerprint;  // of everything that decides the result's bytes
+  Json inputs;              // that everything
   int64_t blocks_done = 0;
   std::vector<LinearReport> reports;  // of the blocks done
   // Checksums (common/checksum.h) of what another call goes on from: files of the work folder, tensors in the shards.
@@ -33,6 +37,16 @@ LinearReport linear_report_from_json(const Json& json, const std::string& where)
 // nothing. `hidden`: with the input of the next block. The tensors are not looked at (CheckpointWriter::find_changed).
 std::optional<QuantizeProgress> load_progress(const std::filesystem::path& work_folder, const std::string& fingerprint,
                                               bool hidden = true);
+
+// Blocks of another job that were done in `work_folder` when it was stopped, and what its inputs have that `inputs` have not:
+// "batch_tokens", "search.group_size". No names where its inputs are not known.
+struct StoppedWork {
+  int64_t blocks_done = 0;
+  std::vector<std::string> differences;
+};
+// Nothing where there is none, or it is this fingerprint's.
+std::optional<StoppedWork> find_other_work(const std::filesystem::path& work_folder, const std::string& fingerprint,
+                                           const Json& inputs);
 
 // The file with the input of block `block`, of rank `rank` where ranks share the work. There is one for each index: the old one is
 // still there until the progress names the new one.

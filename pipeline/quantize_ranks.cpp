@@ -10,6 +10,7 @@
 #include "pipeline/gguf_head.h"
 #include "pipeline/quantize_session.h"
 #include "pipeline/search_result.h"
+#include "pipeline/source_files.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -136,6 +137,7 @@ QuantizeModelResult quantize_over_ranks(const QuantizeModelOptions& given, const
   QuantizeModelOptions options = given;
   // The source is read once, not by every rank.
   std::string hashes;
+  if (ranks.is_root() && options.source_hashes.is_null()) options.source_state = source_state(options.model_folder);
   if (ranks.is_root())
     hashes = dump_json(options.source_hashes.is_null() ? hash_source_files(models::Checkpoint(options.model_folder).folder())
                                                        : options.source_hashes);

@@ -196,6 +196,7 @@ bool QuantizeSession::begin() {
       publish(job_);
       return true;
     }
+    check_other_work(job_);
   }
   check_needs(job_, /*disk=*/!lock_);
   if (lock_) return true;
@@ -237,6 +238,7 @@ void QuantizeSession::prepare() {
     progress_ = *progress;
   } else {
     remove_progress(job_.work);
+    remove_results(job_.work);
     if (bits_) save_bit_plan(job_.work, job_.fingerprint, *bits_);
     begin_work(outer);
   }
@@ -260,7 +262,7 @@ void QuantizeSession::begin_work(const OuterTensors& outer) {
     if (!outer.head.empty()) put_head(*writer_, job_.checkpoint, job_.config, awq_, packed_dtype(job_.config, awq_.format));
     copy_kept(*writer_, job_.checkpoint, job_.kept);
   }
-  progress_ = {job_.fingerprint, 0, {}, {}, {}};
+  progress_ = {job_.fingerprint, job_.inputs, 0, {}, {}, {}};
   note_tensors();
   if (hidden_ == HiddenStates::kShared) {
     writer_->sync();
@@ -382,6 +384,11 @@ QuantizeModelResult QuantizeSession::finish(const RowReader& last_output) {
   }
   const Json head = job_.gguf ? put_gguf_head(last_output) : Json();
   tell_ranks(job_, end_order());
+  // Days may lie between the first shard and the last: what was written then is what gets its SHA-256 now.
+  if (const std::string changed = writer_->find_changed(progress_.tensors); !changed.empty()) {
+    throw Error(ErrorKind::kCorruption, fmt::format("{}: tensor '{}' is not as it was written", job_.work.string(), changed))
+        .with_hint("something else wrote there, or the disk fails: check it, then give the same command again, which begins anew");
+  }
   writer_->finish();
   result_.reports = std::move(progress_.reports);
   if (!job_.options.search_output.empty()) save_search(job_);
@@ -389,8 +396,9 @@ QuantizeModelResult QuantizeSession::finish(const RowReader& last_output) {
     result_.bytes = fs::file_size(job_.options.search_output);
     fs::remove_all(job_.work);
   } else {
-    write_other_files(job_, awq_, bits_, QuantizeProgress{progress_.fingerprint, progress_.blocks_done, result_.reports, {}, {}},
-                      head);
+    check_source(job_);
+    write_other_files(job_, awq_, bits_,
+                      QuantizeProgress{progress_.fingerprint, {}, progress_.blocks_done, result_.reports, {}, {}}, head);
     publish(job_);
   }
   result_.seconds = seconds();

@@ -8,12 +8,12 @@
 #include "common/error.h"
 #include "common/hash.h"
 #include "models/io/spec_json.h"
-#include "pipeline/artifact_files.h"
 #include "pipeline/gguf_linear.h"
 #include "pipeline/pad_intermediate.h"
 #include "pipeline/quantization_settings.h"
 #include "pipeline/quantize_progress.h"
 #include "pipeline/search_result.h"
+#include "pipeline/source_files.h"
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
 
@@ -51,9 +51,19 @@ std::string hash_tensor(const at::Tensor& tensor) {
   return hash.hex();
 }
 
+namespace {
+
+// Empty where there is no such folder: opening it will say so.
+Json state_before(const fs::path& model_folder) {
+  return fs::is_directory(model_folder) ? source_state(model_folder) : Json::object();
+}
+
+}  // namespace
+
 QuantizeWork::QuantizeWork(const QuantizeModelOptions& given, const calibration::TokenBlocks& calibration_tokens)
     : options(normalized(given)),
       tokens(calibration_tokens),
+      source_state(options.source_state.is_null() ? state_before(options.model_folder) : options.source_state),
       checkpoint(open_source(options.model_folder, options.awq, &padding_notes)),
       config(models::load_decoder_config(checkpoint)),
       kept(plan_kept(checkpoint, config)),
@@ -66,21 +76,22 @@ QuantizeWork::QuantizeWork(const QuantizeModelOptions& given, const calibration:
     kept.clear();  // a file of its own, for llama.cpp
   }
   stored = gguf ? gguf->stored() : stored_dtypes(checkpoint, config, options.awq);
-  Json inputs = {{"version", SALIENT_VERSION},
-                 {"source", source_hashes},
-                 {"spec", models::spec_to_json(options.awq.spec)},
-                 {"search", settings_json(options.awq)},
-                 {"given_search", options.awq.search ? options.awq.search->sha256 : ""},
-                 {"save_search", !options.search_output.empty()},
-                 {"ids", hash_tensor(tokens.ids)},
-                 {"lengths", hash_tensor(tokens.lengths)},
-                 {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
-                 {"calibration", options.calibration_record},
-                 {"seed", options.seed},
-                 {"libtorch", TORCH_VERSION},
-                 {"device", options.device.str()},
-                 {"batch_tokens", options.batch_tokens},
-                 {"max_shard_bytes", options.max_shard_bytes}};
+  inputs = {{"version", SALIENT_VERSION},
+            {kSourceInput, source_hashes},
+            {"spec", models::spec_to_json(options.awq.spec)},
+            {"search", settings_json(options.awq)},
+            {"given_search", options.awq.search ? options.awq.search->sha256 : ""},
+            {"save_search", !options.search_output.empty()},
+            {"ids", hash_tensor(tokens.ids)},
+            {"lengths", hash_tensor(tokens.lengths)},
+            {"mask", tokens.mask.defined() ? hash_tensor(tokens.mask) : ""},
+            {"calibration", options.calibration_record},
+            {"seed", options.seed},
+            {"libtorch", TORCH_VERSION},
+            {"device", options.device.str()},
+            {"max_shard_bytes", options.max_shard_bytes}};
+  // The processor's sums are those of the token blocks, one after the other, however many are run at a time.
+  if (!options.device.is_cpu()) inputs["batch_tokens"] = options.batch_tokens;
   if (is_shared()) {  // sums have another order
     inputs["ranks"] = options.ranks->size();
     inputs["device"] = at::Device(options.device.type()).str();  // each rank has one of its own

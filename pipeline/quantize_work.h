@@ -52,6 +52,7 @@ struct QuantizeWork {
   QuantizeModelOptions options;
   const calibration::TokenBlocks& tokens;
   std::vector<std::string> padding_notes;
+  Json source_state;              // before anything is read of the files
   models::Checkpoint checkpoint;  // as pad_intermediate shows it
   models::DecoderConfig config;
   std::vector<models::PlannedTensor> kept;
@@ -59,7 +60,8 @@ struct QuantizeWork {
   std::filesystem::path work;
   std::optional<GgufOutput> gguf;  // where that is the format
   StoredDtype stored;
-  std::string fingerprint;  // of everything that decides the result's bytes
+  Json inputs;              // everything that decides the result's bytes
+  std::string fingerprint;  // of the inputs
 };
 
 }  // namespace salient::pipeline

@@ -25,6 +25,7 @@
 #include "pipeline/report/report_data.h"
 #include "pipeline/report/report_page.h"
 #include "pipeline/search_result.h"
+#include "pipeline/source_files.h"
 #include "pipeline/torch_options.h"
 #include "pipeline/tracking/run_tracker.h"
 #include "pipeline/tracking/tracking_facts.h"
@@ -194,10 +195,12 @@ Stage quantize_stage(const RunConfig& config, const QuantizeJob& job, const std:
     stage.input_files["calibration"] = job.calibration_file;
   }
   if (config.quantization.awq.search != nullptr) stage.input_files["search"] = config.quantization.awq.search->file;
+  if (!job.sources.empty()) stage.settings["calibration_fields"] = {job.render.fields.question, job.render.fields.answer};
   for (const calibration::CalibrationSource& source : job.sources)
     stage.input_files["calibration:" + calibration::domain_of(source)] = source.file;
   stage.body = [job = QuantizeJob(job), own_calibration, name, dataset](StageContext& context) mutable {
     if (own_calibration) job.calibration_file = context.output("calibrate", "texts");
+    job.model.source_state = source_state(job.model.model_folder);
     job.model.source_hashes = stored_source_hashes(context.store(), job.model.model_folder);
     const QuantizeJobResult result = run_quantize_job(job);
     ArtifactRecord artifact;

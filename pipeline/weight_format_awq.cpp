@@ -85,7 +85,7 @@ std::vector<PlannedTensor> plan_marlin(const LinearSpec& linear, const LinearSet
 
 // PackedGemm, PackedGemv, PackedGemvFast
 template <auto Pack>
-NamedTensors pack(const std::string& module, const QuantizedWeight& weight, const LinearSetting&, at::ScalarType) {
+NamedTensors pack_codes(const std::string& module, const QuantizedWeight& weight, const LinearSetting&, at::ScalarType) {
   const auto packed = Pack(weight);
   return {{module + ".qweight", packed.qweight}, {module + ".qzeros", packed.qzeros}, {module + ".scales", packed.scales}};
 }
@@ -108,11 +108,11 @@ Json config(const QuantizationSpec& spec, const std::map<std::string, LinearSett
 
 }  // namespace
 
-const WeightFormatFunctions kAwqGemmFunctions = {nullptr, check_gemm, plan_gemm, pack<quant::pack_awq_gemm>,
+const WeightFormatFunctions kAwqGemmFunctions = {nullptr, check_gemm, plan_gemm, pack_codes<quant::pack_awq_gemm>,
                                                  config<WeightFormat::kAwqGemm>};
-const WeightFormatFunctions kAwqGemvFunctions = {check_padded_groups, check_gemv, plan_gemv, pack<quant::pack_awq_gemv>,
+const WeightFormatFunctions kAwqGemvFunctions = {check_padded_groups, check_gemv, plan_gemv, pack_codes<quant::pack_awq_gemv>,
                                                  config<WeightFormat::kAwqGemv>};
-const WeightFormatFunctions kAwqGemvFastFunctions = {check_padded_groups, check_gemv_fast, plan_gemv_fast, pack<pack_half>,
+const WeightFormatFunctions kAwqGemvFastFunctions = {check_padded_groups, check_gemv_fast, plan_gemv_fast, pack_codes<pack_half>,
                                                      config<WeightFormat::kAwqGemvFast>};
 const WeightFormatFunctions kAwqMarlinFunctions = {check_marlin_groups, check_marlin, plan_marlin, pack_marlin,
                                                    config<WeightFormat::kAwqMarlin>};

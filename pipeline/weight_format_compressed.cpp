@@ -12,7 +12,8 @@ namespace {
 // The version of the package whose reader the written configuration was checked with.
 constexpr const char* kCompressedTensorsVersion = "0.20.0";
 
-std::vector<models::PlannedTensor> plan(const models::LinearSpec& linear, const LinearSetting& setting, at::ScalarType dtype) {
+std::vector<models::PlannedTensor> plan_compressed(const models::LinearSpec& linear, const LinearSetting& setting,
+                                                   at::ScalarType dtype) {
   const int64_t out = linear.out_features;
   const int64_t groups = linear.in_features / quant::resolve_group_size(setting.group_size, linear.in_features);
   std::vector<models::PlannedTensor> tensors = {
@@ -24,8 +25,8 @@ std::vector<models::PlannedTensor> plan(const models::LinearSpec& linear, const 
   return tensors;
 }
 
-NamedTensors pack(const std::string& module, const quant::QuantizedWeight& weight, const LinearSetting& setting,
-                  at::ScalarType dtype) {
+NamedTensors pack_compressed(const std::string& module, const quant::QuantizedWeight& weight, const LinearSetting& setting,
+                             at::ScalarType dtype) {
   const quant::PackQuantized packed = quant::pack_quantized(weight, setting.bits, setting.zero_point, dtype);
   NamedTensors tensors = {{module + ".weight_packed", packed.packed}, {module + ".weight_scale", packed.scale}};
   if (packed.zero_point.defined()) tensors.emplace_back(module + ".weight_zero_point", packed.zero_point);
@@ -149,7 +150,7 @@ Json config_of(const quant::QuantizationSpec&, const std::map<std::string, Linea
 
 }  // namespace
 
-const WeightFormatFunctions kCompressedTensorsFunctions = {nullptr, nullptr, plan, pack, config_of};
+const WeightFormatFunctions kCompressedTensorsFunctions = {nullptr, nullptr, plan_compressed, pack_compressed, config_of};
 
 std::string part_pattern(std::string_view part) { return fmt::format("re:(.*\\.)?{}\\..*", escape_regex(part)); }
 

@@ -8,11 +8,12 @@
 namespace salient::pipeline {
 namespace {
 
-std::vector<models::PlannedTensor> plan(const models::LinearSpec& linear, const LinearSetting&, at::ScalarType dtype) {
+std::vector<models::PlannedTensor> plan_float(const models::LinearSpec& linear, const LinearSetting&, at::ScalarType dtype) {
   return {{linear.name + ".weight", dtype, {linear.out_features, linear.in_features}}};
 }
 
-NamedTensors pack(const std::string& module, const quant::QuantizedWeight& weight, const LinearSetting&, at::ScalarType dtype) {
+NamedTensors pack_float(const std::string& module, const quant::QuantizedWeight& weight, const LinearSetting&,
+                        at::ScalarType dtype) {
   const at::Tensor dense = quant::dequantize(weight).to(dtype);
   if (!dense.isfinite().all().item<bool>()) {
     fail(ErrorKind::kUnsupported, "a dequantized value of magnitude {} does not fit {}",
@@ -23,7 +24,7 @@ NamedTensors pack(const std::string& module, const quant::QuantizedWeight& weigh
 
 }  // namespace
 
-const WeightFormatFunctions kDequantizedFunctions = {nullptr, nullptr, plan, pack, nullptr};
-const WeightFormatFunctions kSmoothedFunctions = {nullptr, nullptr, plan, nullptr, nullptr};
+const WeightFormatFunctions kDequantizedFunctions = {nullptr, nullptr, plan_float, pack_float, nullptr};
+const WeightFormatFunctions kSmoothedFunctions = {nullptr, nullptr, plan_float, nullptr, nullptr};
 
 }  // namespace salient::pipeline

@@ -9,6 +9,15 @@
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
+namespace {
+
+fs::path free_name(const fs::path& wanted) {
+  fs::path name = wanted;
+  for (int count = 2; fs::exists(fs::symlink_status(name)); ++count) name = fmt::format("{}-{}", wanted.string(), count);
+  return name;
+}
+
+}  // namespace
 
 fs::path work_folder_of(const fs::path& output) { return output.string() + ".partial"; }
 
@@ -41,16 +50,26 @@ std::string find_changed_file(const fs::path& folder) {
   return "";
 }
 
+void remove_results(const fs::path& work) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(work)) {
+    const std::string name = entry.path().filename().string();
+    if (is_side_file(name) || name == "config.json" || name == kMetadataFile || name == kModelCard) files.push_back(entry.path());
+  }
+  for (const fs::path& file : files) fs::remove(file);
+}
+
 void publish_folder(const fs::path& work, const fs::path& output) {
   remove_progress(work);
-  const fs::path replaced = output.string() + ".replaced";
+  const fs::path parent = output.has_parent_path() ? output.parent_path() : fs::path(".");
+  fs::path replaced;
   if (fs::exists(output)) {
-    fs::remove_all(replaced);
+    replaced = free_name(output.string() + ".replaced");
     fs::rename(output, replaced);
   }
   fs::rename(work, output);
-  fs::remove_all(replaced);
-  sync_folder(output.has_parent_path() ? output.parent_path() : fs::path("."));
+  sync_folder(parent);  // before the old one goes
+  if (!replaced.empty()) fs::remove_all(replaced);
 }
 
 }  // namespace salient::pipeline

@@ -23,8 +23,12 @@ std::optional<QuantizeProgress> load_finished(const std::filesystem::path& folde
 // The name of a file of an artifact that is not as it was made; "" when all are.
 std::string find_changed_file(const std::filesystem::path& folder);
 
+// Removes what is no tensor of an artifact from its work folder: another job's, which this one does not write over.
+void remove_results(const std::filesystem::path& work);
+
 // Gives a complete work folder, without what served the work only, the artifact's name; what has that name is removed afterwards.
-// Errors: io.
+// Between the two it is called "<output>.replaced", or "<output>.replaced-2" where there is such a folder, and so on: those are
+// left alone. Errors: io.
 void publish_folder(const std::filesystem::path& work, const std::filesystem::path& output);
 
 }  // namespace salient::pipeline

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <map>
 
 #include "common/error.h"
 #include "pipeline/current_error.h"
@@ -36,12 +37,26 @@ PointResult run_point(Store& store, const RunPlan& plan, const RunObserver& obse
   return result;
 }
 
+// The base of an adapter is the program's, not a point's (models::set_adapter_base).
+void check_bases(const std::vector<RunPlan>& plans) {
+  std::map<fs::path, std::string> bases;
+  for (const RunPlan& plan : plans) {
+    const auto [known, is_new] = bases.try_emplace(plan.model_folder, plan.config.base);
+    if (is_new || known->second == plan.config.base) continue;
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("model.base: found '{}' and '{}' for points of one adapter, {}, expected one", known->second,
+                            plan.config.base, plan.model_folder.string()))
+        .with_hint("make a sweep for each base, with an output.folder of its own");
+  }
+}
+
 }  // namespace
 
 std::vector<RunPlan> plan_sweep(const SweepConfig& config, const RunObserver& observer) {
   std::vector<RunPlan> plans;
   for (const SweepPoint& point : config.points)
     plans.push_back(with_context(fmt::format("point {}", point.name), [&] { return plan_run(point.run, observer); }));
+  check_bases(plans);
   return plans;
 }
 

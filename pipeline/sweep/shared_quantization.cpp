@@ -14,6 +14,7 @@
 #include "pipeline/pad_intermediate.h"
 #include "pipeline/quantize_family.h"
 #include "pipeline/quantize_session.h"
+#include "pipeline/source_files.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -134,6 +135,7 @@ class Group {
       try {
         QuantizeJob job = candidate.plan->job;
         job.calibration_file = find_texts(store_, sweep_, *candidate.plan, texts, observer_);
+        job.model.source_state = source_state(job.model.model_folder);
         job.model.source_hashes = stored_source_hashes(store_, job.model.model_folder);
         job.model.on_message = say_once;
         jobs.push_back(prepare_job(job));

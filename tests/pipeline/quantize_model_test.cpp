@@ -59,20 +59,6 @@ TEST(QuantizeModel, StoppedBeforeTheRenameItOnlyRenames) {
   EXPECT_TRUE(test::folder_bytes(options.output) == expected);
 }
 
-TEST(QuantizeModel, WorkOfOtherSettingsIsNotTakenOver) {
-  const test::TemporaryFolder folder;
-  const calibration::TokenBlocks tokens = test::demo_tokens(12, 128);
-  QuantizeModelOptions options = demo_options(folder.path() / "out");
-  options.on_progress = [](int64_t done, int64_t) {
-    if (done == 2) throw test::Stopped{};
-  };
-  EXPECT_THROW(quantize_model(options, tokens), test::Stopped);
-  options.on_progress = nullptr;
-  options.awq.spec.group_size = 64;
-  EXPECT_EQ(quantize_model(options, tokens).resumed_blocks, 0);
-  EXPECT_EQ(models::detect_model(options.output).spec->group_size, 64);
-}
-
 TEST(QuantizeModel, NoLinearIsWorseThanRoundToNearestAndMostAreFarBetter) {
   const test::TemporaryFolder folder;
   const QuantizeModelResult result = quantize_model(demo_options(folder.path() / "out"), test::demo_tokens(24, 128));
