@@ -17,9 +17,13 @@ struct KindName {
   std::string_view name;
 };
 constexpr std::array kKinds = {
-    KindName{FlagKind::kNanLogits, "nan_logits"},  KindName{FlagKind::kConstantAnswers, "constant_answers"},
-    KindName{FlagKind::kRepetition, "repetition"}, KindName{FlagKind::kChanceLevel, "chance_level"},
-    KindName{FlagKind::kUnparsed, "unparsed"},     KindName{FlagKind::kCutByLength, "cut_by_length"},
+    KindName{FlagKind::kNanLogits, "nan_logits"},
+    KindName{FlagKind::kNoRightChoice, "no_right_choice"},
+    KindName{FlagKind::kConstantAnswers, "constant_answers"},
+    KindName{FlagKind::kRepetition, "repetition"},
+    KindName{FlagKind::kChanceLevel, "chance_level"},
+    KindName{FlagKind::kUnparsed, "unparsed"},
+    KindName{FlagKind::kCutByLength, "cut_by_length"},
 };
 
 constexpr double kConstantShare = 0.95;
@@ -85,6 +89,21 @@ Common most_common(const TaskResult& result, TextOf text_of) {
   const auto most =
       std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   return {most->first, count_of(result, [&](const DocumentRecord& document) { return text_of(document) == most->first; })};
+}
+
+std::optional<HealthFlag> no_right_choice(const TaskDefinition& task, const TaskResult& result) {
+  if (task.output_type != OutputType::kMultipleChoice || !task.process_results.empty()) return std::nullopt;
+  const auto has_none = [](const DocumentRecord& document) {
+    const std::vector<int64_t>& golds = document.gold_choices;
+    return !golds.empty() && std::all_of(golds.begin(), golds.end(), [](int64_t gold) { return gold < 0; });
+  };
+  const Count count = count_of(result, has_none);
+  if (!count.line) return std::nullopt;
+  return HealthFlag{
+      FlagKind::kNoRightChoice, count.share, count.line,
+      fmt::format("{} of the documents have a right answer that is none of their choices, and score 0 whatever the model "
+                  "says; look at doc_to_target and at the data",
+                  percent(count.share))};
 }
 
 std::optional<HealthFlag> constant_answers(const TaskDefinition& task, const TaskResult& result, const TaskResult* base) {
@@ -216,6 +235,7 @@ bool is_loop(std::string_view text) {
 
 std::vector<HealthFlag> find_flags(const TaskDefinition& task, const TaskResult& result, const TaskResult* base) {
   std::vector<HealthFlag> flags;
+  if (auto flag = no_right_choice(task, result)) flags.push_back(*flag);
   if (static_cast<int64_t>(result.documents.size()) < kFewestFlagged) return flags;
   if (base != nullptr && base->documents.size() != result.documents.size()) base = nullptr;
   for (auto& flag : {constant_answers(task, result, base), repetition(task, result, base), chance_level(result, base),

@@ -18,13 +18,14 @@ struct Evaluation;
 
 enum class FlagKind {
   kNanLogits,        // the task has no scores at all
+  kNoRightChoice,    // documents whose right answer is none of their choices
   kConstantAnswers,  // one choice or text for nearly every document, although the right ones differ
   kRepetition,       // generations that end in a loop
   kChanceLevel,      // not measurably above guessing
   kUnparsed,         // the task's filter finds no answer in the text
   kCutByLength       // no generation comes to its end
 };
-// "nan_logits", "constant_answers", "repetition", "chance_level", "unparsed", "cut_by_length".
+// "nan_logits", "no_right_choice", "constant_answers", "repetition", "chance_level", "unparsed", "cut_by_length".
 std::string_view to_string(FlagKind kind);
 std::optional<FlagKind> find_flag_kind(std::string_view name);
 
@@ -35,11 +36,12 @@ struct HealthFlag {
   std::string text;                 // what was seen, and what to do
 };
 
-// Fewer documents show no pattern: nothing but NaN is flagged.
+// Fewer documents show no pattern: nothing but NaN and what is wrong in a single document is flagged.
 inline constexpr int64_t kFewestFlagged = 10;
 
 // Flags of a task's scored documents. `base`: the same documents of the base, so that the text can tell a defect of the
 // quantization from one of the task or prompt; may be null.
+//   no_right_choice   one document, which scores 0 as in the reference
 //   constant_answers  at least 95 % of the documents, while no right answer covers 75 %
 //   repetition        at least 20 % of the texts end in a loop (is_loop)
 //   chance_level      the headline score less 1.64 standard errors is not above guessing (0 where nothing can be guessed)

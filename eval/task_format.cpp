@@ -84,7 +84,15 @@ Json TaskFormat::text(const Document& document) const {
 
 Json TaskFormat::target(const Document& document) const {
   auto [value, rendered] = target_.of(document);
-  if (!rendered) return plain(std::move(value));
+  if (!rendered) {
+    // CSV has texts alone, where the data set's own loader makes numbers: digits that are no choice's text are the choice's index.
+    if (task_has_choices_ && value.is_string() && is_digits(value.get_ref<const std::string&>())) {
+      const std::vector<std::string> texts = choices(document);
+      if (std::find(texts.begin(), texts.end(), value.get_ref<const std::string&>()) == texts.end())
+        return std::stoll(value.get<std::string>());
+    }
+    return plain(std::move(value));
+  }
   const auto& text = value.get_ref<const std::string&>();
   if (task_has_choices_ && is_digits(text)) return std::stoll(text);
   if (text.size() >= 2 && text.front() == '[' && text.back() == ']') {

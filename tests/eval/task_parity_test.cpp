@@ -270,6 +270,53 @@ TEST(MultipleChoice, ClassMetricsAreOfTwoClasses) {
   }
 }
 
+// A label is the same number in every format, also where there are texts alone; one that is none of the choices is said.
+TEST(MultipleChoice, LabelsOfTablesAreNumbers) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "t.yaml",
+             "task: t\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_choice: '{{[a, b]}}'\n"
+             "doc_to_target: label\nmetric_list: [{metric: acc}]\n");
+  const auto run = [&](const fs::path& file) {
+    EvaluationOptions options;
+    options.throughput = false;
+    return evaluate(demo(), nullptr, {{(folder.path() / "t.yaml").string(), file, 0, 0, {}, {}}}, options).model.tasks.at(0);
+  };
+  const auto golds = [](const TaskResult& result) {
+    std::vector<int64_t> found;
+    for (const DocumentRecord& document : result.documents) found.push_back(document.gold_choices.at(0));
+    return found;
+  };
+  const Json rows = {{{"q", "one"}, {"a", "two"}, {"b", "three"}, {"label", 1}},
+                     {{"q", "two"}, {"a", "x"}, {"b", "y"}, {"label", 0}}};
+  const TaskResult typed = run(write_rows(folder.path() / "rows.jsonl", rows));
+  EXPECT_EQ(golds(typed), (std::vector<int64_t>{1, 0}));
+  write_file(folder.path() / "rows.csv", "q,a,b,label\none,two,three,1\ntwo,x,y,0\n");
+  const TaskResult table = run(folder.path() / "rows.csv");
+  EXPECT_EQ(golds(table), golds(typed));
+  EXPECT_EQ(table.metrics.at(0).value.value, typed.metrics.at(0).value.value);
+  EXPECT_TRUE(table.flags.empty());
+
+  // Digits that are a choice's text mean that choice.
+  write_file(folder.path() / "rows.csv", "q,a,b,label\none,1,0,1\n");
+  EXPECT_EQ(golds(run(folder.path() / "rows.csv")), (std::vector<int64_t>{0}));
+
+  write_file(folder.path() / "rows.csv", "q,a,b,label\none,two,three,3\ntwo,x,y,maybe\ntwo,x,y,0\n");
+  const TaskResult wrong = run(folder.path() / "rows.csv");
+  EXPECT_EQ(golds(wrong), (std::vector<int64_t>{-1, -1, 0}));
+  ASSERT_EQ(wrong.flags.size(), 1u);
+  EXPECT_EQ(wrong.flags[0].kind, FlagKind::kNoRightChoice);
+  EXPECT_NE(wrong.flags[0].text.find("67 %"), std::string::npos) << wrong.flags[0].text;
+  EXPECT_EQ(wrong.flags[0].document, 2);
+
+  const Error error = test::error_of(
+      [&] {
+        run(write_rows(folder.path() / "rows.jsonl", {{{"q", "one"}, {"a", "two"}, {"b", "three"}}}));
+      },
+      ErrorKind::kCorruption);
+  EXPECT_NE(error.message().find("rows.jsonl:1: doc_to_target"), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("a, b, q"), std::string::npos) << error.message();
+}
+
 TEST(MultipleChoice, ABrierScoreNeedsAnAnswer) {
   const test::TemporaryFolder folder;
   write_file(folder.path() / "t.yaml",
