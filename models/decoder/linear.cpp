@@ -386,7 +386,8 @@ Linear to_device(const Linear& linear, at::Device device) {
   if (std::holds_alternative<IntegerLinear>(linear))
     return device.is_cpu() ? linear : to_device(with_float_activations(linear), device);
   if (std::holds_alternative<OperatorLinear>(linear)) {
-    if (std::get<OperatorLinear>(linear).packed.device() != device)
+    const at::Device place = std::get<OperatorLinear>(linear).packed.device();
+    if (place.type() != device.type() || (device.has_index() && place.index() != device.index()))
       fail(ErrorKind::kInternal, "linear: codes in the order of one device cannot be moved to {}", device.str());
     return linear;
   }
