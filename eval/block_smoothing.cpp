@@ -51,12 +51,16 @@ void apply(BlockWeights& weights, const GroupScales& found) {
 
 // In float32 on the CPU, where scales are found and applied.
 BlockWeights to_float(BlockWeights weights) {
+  // Before anything is moved: codes in a device's own order cannot be.
+  for_each_linear(weights, [](Linear& linear) {
+    if (std::holds_alternative<FloatLinear>(linear)) return;
+    fail(ErrorKind::kUnsupported, "the base is quantized itself: only whole blocks can be exchanged with it");
+  });
   weights = models::to_device(std::move(weights), at::kCPU);
   for_each_linear(weights, [](Linear& linear) {
-    auto* plain = std::get_if<FloatLinear>(&linear);
-    if (plain == nullptr) fail(ErrorKind::kUnsupported, "the base is quantized itself: only whole blocks can be exchanged with it");
-    if (plain->weight.defined()) plain->weight = plain->weight.to(at::kFloat);
-    if (plain->bias.defined()) plain->bias = plain->bias.to(at::kFloat);
+    auto& plain = std::get<FloatLinear>(linear);
+    if (plain.weight.defined()) plain.weight = plain.weight.to(at::kFloat);
+    if (plain.bias.defined()) plain.bias = plain.bias.to(at::kFloat);
   });
   return weights;
 }

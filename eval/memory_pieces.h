@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "common/log.h"
+#include "quant/out_of_memory.h"
 
 namespace salient::eval {
 
@@ -18,7 +19,7 @@ class MemoryPieces {
   // twice.
   explicit MemoryPieces(bool may_repeat) : may_repeat_(may_repeat) {}
 
-  // work(begin, count) for all items at once, or where that ends in c10::OutOfMemoryError for half as many at a time, and so on;
+  // work(begin, count) for all items at once, or where that ends in quant::is_out_of_memory for half as many at a time, and so on;
   // from then on never for more. Errors: that one, for a single item or where nothing may be repeated.
   template <typename Work>
   void run(int64_t begin, int64_t count, const Work& work) {
@@ -27,8 +28,8 @@ class MemoryPieces {
       try {
         work(begin, now);
         begin += now;
-      } catch (const c10::OutOfMemoryError&) {
-        if (now == 1 || !may_repeat_) throw;
+      } catch (const c10::Error& error) {
+        if (!quant::is_out_of_memory(error) || now == 1 || !may_repeat_) throw;
         most_ = now / 2;
         log_warn("batch_does_not_fit items={} now={}", now, most_);
       }

@@ -10,14 +10,16 @@
 #include <span>
 #include <variant>
 
-#include "common/error.h"
+#include "common/log.h"
 #include "common/memory.h"
+#include "common/text.h"
 #include "models/decoder/mlp.h"
 #include "models/decoder/router.h"
 #include "pipeline/block_objective.h"
 #include "pipeline/rank_exchange.h"
 #include "pipeline/runtime_scheme.h"
 #include "pipeline/uncalibrated_step.h"
+#include "quant/out_of_memory.h"
 
 namespace salient::pipeline {
 namespace {
@@ -41,8 +43,24 @@ void store_parameters(const BlockStep& step, const models::BlockLayout& layout) 
 // Where scales and clip ranges are searched and weights are rounded: where the blocks run, unless what is asked for has loops of
 // the CPU alone.
 at::Device search_device(const BlockStep& step) {
-  const bool on_cpu = !step.options.ggml_types.empty() || step.options.rounding.kind == quant::RoundingKind::kAdaround;
+  const bool on_cpu =
+      step.search_on_cpu || !step.options.ggml_types.empty() || step.options.rounding.kind == quant::RoundingKind::kAdaround;
   return on_cpu ? at::Device(at::kCPU) : step.pass.device();
+}
+
+// search(), of whose needs the size of a batch says nothing, unless it runs modules.
+template <typename Search>
+auto search_in_memory(const BlockStep& step, const Search& search) {
+  try {
+    return search();
+  } catch (const c10::Error& error) {
+    const bool runs_batches = step.options.objective == Objective::kBlock;
+    if (search_device(step).is_cpu() || runs_batches || !quant::is_out_of_memory(error)) throw;
+    SearchOutOfMemory told(ErrorKind::kIo, fmt::format("search and rounding do not fit into the device's memory ({})",
+                                                       first_line(error.what_without_backtrace())));
+    told.with_code("CUDA_OUT_OF_MEMORY").with_hint("use the device cpu");
+    throw told;
+  }
 }
 
 // What the scale search runs modules on, where it does.
@@ -77,10 +95,20 @@ class Observer {
 
 QuantizedBlock quantize_measured(const BlockStep& step, const models::BlockLayout& layout, MeasuredBlock measured,
                                  BlockObjective* objective) {
-  QuantizedBlock quantized = quantize_block(step.config, layout, std::move(measured.weights), std::move(measured.statistics), {},
-                                            step.options, step.stored, step.sink, step.linears, objective, step.pass.ranks());
+  QuantizedBlock quantized = search_in_memory(step, [&] {
+    return quantize_block(step.config, layout, std::move(measured.weights), std::move(measured.statistics), {}, step.options,
+                          step.stored, step.sink, step.linears, objective, step.pass.ranks());
+  });
   store_kv_scales(step.config, layout.block, step.options, step.pass, quantized.weights, measured.input, step.stored, step.sink);
   return quantized;
+}
+
+// The same block with its statistics on `device`. Errors: SearchOutOfMemory.
+MeasuredBlock moved_statistics(const BlockStep& step, MeasuredBlock measured, at::Device device) {
+  search_in_memory(step, [&] {
+    for (auto& [input, statistics] : measured.statistics) statistics = quant::to_device(std::move(statistics), device);
+  });
+  return measured;
 }
 
 std::vector<LinearReport> run_dense(const BlockStep& step, const models::BlockLayout& layout, const ActivationFile& input,
@@ -145,8 +173,10 @@ class MixtureStep {
     const BlockStatistics statistics = observe(weights);
     const models::Norm float_output_norm = weights.at(models::NormSlot::kMlpOutput);
     if (!step_.options.propagate_error) prepare_experts(weights);
-    QuantizedBlock quantized = quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options,
-                                              step_.stored, step_.sink, step_.linears, objective_.get(), step_.pass.ranks());
+    QuantizedBlock quantized = search_in_memory(step_, [&] {
+      return quantize_block(step_.config, layout_, std::move(weights), statistics, load_expert, step_.options, step_.stored,
+                            step_.sink, step_.linears, objective_.get(), step_.pass.ranks());
+    });
     store_kv_scales(step_.config, layout_.block, step_.options, step_.pass, quantized.weights, reader_of(input_), step_.stored,
                     step_.sink);
     if (step_.options.propagate_error) prepare_experts(quantized.weights);
@@ -198,9 +228,10 @@ class MixtureStep {
       Expert& expert = experts[static_cast<size_t>(number - first)];
       if (!is_own(expert)) continue;
       const TensorSink sink = expert.owner == 0 ? step_.sink : expert.parcel.sink(step_.sink);
-      QuantizedExpert done =
-          quantize_expert(step_.config, layout_.block, number, std::move(expert.weights), input, expert.hidden, expert_input,
-                          routed_[static_cast<size_t>(number)], step_.options, step_.stored, sink, step_.linears);
+      QuantizedExpert done = search_in_memory(step_, [&] {
+        return quantize_expert(step_.config, layout_.block, number, std::move(expert.weights), input, expert.hidden, expert_input,
+                               routed_[static_cast<size_t>(number)], step_.options, step_.stored, sink, step_.linears);
+      });
       expert.weights = std::move(done.weights);
       expert.parcel.reports = std::move(done.reports);
     }
@@ -336,7 +367,20 @@ std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, c
 
 std::vector<LinearReport> run_measured_step(const BlockStep& step, int64_t block, MeasuredBlock measured) {
   const models::BlockLayout layout = models::block_layout(step.config, block);
-  std::vector<LinearReport> reports = quantize_measured(step, layout, std::move(measured), nullptr).reports;
+  const auto quantize = [&] {
+    const at::Device device = search_device(step);
+    if (device.is_cpu()) return quantize_measured(step, layout, std::move(measured), nullptr).reports;
+    try {
+      return quantize_measured(step, layout, moved_statistics(step, measured, device), nullptr).reports;
+    } catch (const SearchOutOfMemory& error) {
+      log_warn("search_on_cpu block={} reason=\"{}\"", block, error.message());
+    }
+    if (step.sink.found != nullptr) *step.sink.found = {};
+    BlockStep on_cpu = step;
+    on_cpu.search_on_cpu = true;
+    return quantize_measured(on_cpu, layout, std::move(measured), nullptr).reports;
+  };
+  std::vector<LinearReport> reports = quantize();
   store_parameters(step, layout);
   return reports;
 }

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/error.h"
 #include "models/io/checkpoint.h"
 #include "pipeline/activation_file.h"
 #include "pipeline/awq_block.h"
@@ -31,21 +32,29 @@ struct BlockStep {
   TensorSink sink;
   std::function<void(double done)> on_progress;  // share of this block, 0 to 1; may be empty
   LinearsWork linears = quantize_linears;
-  bool needs_output = true;  // false: nothing will read the output, and it may be left as it is
+  bool needs_output = true;    // false: nothing will read the output, and it may be left as it is
+  bool search_on_cpu = false;  // search and round there, wherever the pass runs
+};
+
+// A device's memory held the batches of a block, but not the search or the rounding. Kind io, code CUDA_OUT_OF_MEMORY.
+class SearchOutOfMemory : public Error {
+ public:
+  using Error::Error;
 };
 
 // Reads the block's input from `input`, stores its tensors, writes its output to `output`. Without any calibration tokens
-// (options.search: needs_calibration) both are left alone: pipeline/uncalibrated_step.h.
+// (options.search: needs_calibration) both are left alone: pipeline/uncalibrated_step.h. Errors: SearchOutOfMemory, after which the
+// block can be run again with search_on_cpu; where the memory does not hold a batch, libtorch's own (quant::is_out_of_memory).
 std::vector<LinearReport> run_block_step(const BlockStep& step, int64_t block, const ActivationFile& input, ActivationFile& output);
 
 // A dense block whose inputs were measured on its float weights, for several quantizations at once (shared_pass.h).
 struct MeasuredBlock {
   models::BlockWeights weights;  // float32, on the CPU
-  BlockStatistics statistics;    // finished
+  BlockStatistics statistics;    // finished, on the CPU
   RowReader input;               // of the block, in the rows of the step's pass
 };
 // Stores the block's tensors; its output is the caller's. step.options must not need more of a block: shares_float_pass
-// (quantize_session.h).
+// (quantize_session.h). Searches and rounds where the pass runs, and where that memory is too small, on the CPU.
 std::vector<LinearReport> run_measured_step(const BlockStep& step, int64_t block, MeasuredBlock measured);
 
 // A file of a work folder that is worth nothing once the process has ended; `name` without an extension.

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "common/text.h"
+#include "quant/out_of_memory.h"
 
 namespace salient::pipeline {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 // What libtorch throws has a back trace behind its first line.
 Error from_torch(const c10::Error& error) {
   const std::string text = one_line(first_line(error.what_without_backtrace()));
-  if (text.find("out of memory") != std::string::npos) {
+  if (quant::is_out_of_memory(error)) {
     return Error(ErrorKind::kIo, text)
         .with_code("CUDA_OUT_OF_MEMORY")
         .with_hint("use fewer tokens at a time (--batch-tokens; evaluation.batch_tokens of a config), or the device cpu");

@@ -23,6 +23,7 @@
 #include "pipeline/weight_formats.h"
 #include "pipeline/work_folder.h"
 #include "quant/affine.h"
+#include "quant/out_of_memory.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -308,14 +309,21 @@ void QuantizeSession::run_block_as(const Run& run) {
   if (job_.options.on_progress) job_.options.on_progress(progress_.blocks_done, job_.blocks());
 }
 
-// run_block_step; where a device's memory does not hold the rows of a batch, again with half of them, and so on: that changes no
-// tensor. Ranks that share a block wait for each other in places that one that begins again would miss: there it is an error.
+// run_block_step; where a device's memory does not hold the rows of a batch, again with half of them, and so on: sums over them
+// keep their order, so that on the CPU no tensor changes. Where it does not hold the search, again with that on the CPU. Ranks that
+// share a block wait for each other in places that one that begins again would miss: there it is an error.
 std::vector<LinearReport> QuantizeSession::run_step(const BlockStep& step, int64_t block, const ActivationFile& input,
                                                     ActivationFile& output) {
+  BlockStep now = step;
   for (;;) {
     try {
-      return run_block_step(step, block, input, output);
-    } catch (const c10::OutOfMemoryError& error) {
+      return run_block_step(now, block, input, output);
+    } catch (const SearchOutOfMemory& error) {
+      if (job_.is_shared()) throw;
+      now.search_on_cpu = true;
+      job_.say(fmt::format("block {} of {}: {}: going on with them on the CPU", block + 1, job_.blocks(), error.message()));
+    } catch (const c10::Error& error) {
+      if (!quant::is_out_of_memory(error)) throw;
       const auto tokens = [&] { return pass_->rows_of_batch() * pass_->width(); };
       const std::string what = fmt::format("block {} of {}: {} tokens at a time do not fit into the device's memory", block + 1,
                                            job_.blocks(), tokens());

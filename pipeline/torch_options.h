@@ -14,8 +14,9 @@ namespace salient::pipeline {
 
 // "float32" or "bfloat16". Errors: invalid argument.
 at::ScalarType parse_dtype(const std::string& name);
-// "cpu", "cuda" or "cuda:1". Errors: invalid argument; unsupported (KERNEL_NOT_FOUND) when this libtorch has no CUDA or no device
-// is there.
+// "cpu", "cuda" or "cuda:1". With a CUDA device, products of float32 keep float32's precision from then on, in the whole process.
+// Errors: invalid argument, also for a device that is not there; unsupported (KERNEL_NOT_FOUND) when this libtorch has no CUDA or
+// there is none at all.
 at::Device parse_device(const std::string& name);
 // "cuda" of a rank (common/ranks.h; null = no ranks): the ranks of a machine take its devices in turn. Others stay as they are.
 at::Device device_of_rank(at::Device device, const Ranks* ranks);

@@ -80,8 +80,13 @@ void add_product(const at::Tensor& to, const at::Tensor& a, const at::Tensor& b,
 }
 
 void add_upper_gram(const at::Tensor& to, const at::Tensor& rows, const std::vector<int64_t>& pieces) {
-  if (!to.is_cpu()) {  // one large product is what a GPU is good at
-    to.addmm_(rows.t(), rows);
+  if (!to.is_cpu()) {
+    int64_t first = 0;
+    for (const int64_t count : pieces) {  // whole: a piece is a sequence of tokens, large enough for a GPU
+      const at::Tensor piece = rows.narrow(0, first, count);
+      if (count > 0) to.addmm_(piece.t(), piece);
+      first += count;
+    }
     return;
   }
   const auto add = [&](int64_t i, int64_t j) {

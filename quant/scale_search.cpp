@@ -34,6 +34,8 @@ constexpr int64_t kProductRows = 2048;  // of the errors of several candidates t
 // Mean of `values` over the channels that share a scale, spread back to every channel.
 at::Tensor average_tied(const at::Tensor& values, const at::Tensor& shared) {
   if (!shared.defined()) return values;
+  // A device adds in whatever order its threads come by, with other last bits each time; these are a few thousand numbers.
+  if (!values.is_cpu()) return average_tied(values.cpu(), shared).to(values.device());
   const at::Tensor tie = shared.to(values.device());
   const int64_t tied = tie.max().item<int64_t>() + 1;
   at::Tensor sum = at::zeros({tied}, values.options()).index_add_(0, tie, values);

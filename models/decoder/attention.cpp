@@ -39,6 +39,9 @@ HeadSizes cached_heads(const DecoderConfig& config) {
   return {config.num_key_value_heads, config.head_dim, config.head_dim};
 }
 
+// Each key head for the query heads that share it.
+at::Tensor repeat_heads(const at::Tensor& x, int64_t repeat) { return repeat == 1 ? x : x.repeat_interleave(repeat, 1); }
+
 // Attention with logits in the open, for what the library's operator does not have: soft-capping and sinks. A few queries at a
 // time.
 at::Tensor explicit_attention(const DecoderConfig& config, const at::Tensor& sinks, const at::Tensor& query, const at::Tensor& keys,
@@ -48,8 +51,8 @@ at::Tensor explicit_attention(const DecoderConfig& config, const at::Tensor& sin
   const int64_t tokens = query.size(2);
   const int64_t total = keys.size(2);
   const int64_t repeat = heads / keys.size(1);
-  const at::Tensor wide_keys = repeat == 1 ? keys : keys.repeat_interleave(repeat, 1);
-  const at::Tensor wide_values = repeat == 1 ? values : values.repeat_interleave(repeat, 1);
+  const at::Tensor wide_keys = repeat_heads(keys, repeat);
+  const at::Tensor wide_values = repeat_heads(values, repeat);
   const int64_t step = std::max<int64_t>(1, kLogitElements / (batch * heads * total));
   std::vector<at::Tensor> parts;
   for (int64_t begin = 0; begin < tokens; begin += step) {
@@ -94,8 +97,14 @@ at::Tensor attend_float(const DecoderConfig& config, const AttentionTerms& terms
     const at::Tensor grouped = query.reshape({batch, keys.size(1), group, query.size(3)});
     return at::scaled_dot_product_attention(grouped, keys, values, given, 0.0, false, terms.scale).reshape({batch, 1, -1});
   }
-  return joined(at::scaled_dot_product_attention(query, keys, values, given, /*dropout_p=*/0.0, terms.mask.causal, terms.scale,
-                                                 /*enable_gqa=*/group > 1));
+  const auto attention = [&](const at::Tensor& k, const at::Tensor& v, bool grouped) {
+    return joined(at::scaled_dot_product_attention(query, k, v, given, /*dropout_p=*/0.0, terms.mask.causal, terms.scale, grouped));
+  };
+  // On a GPU only flash attention knows groups of heads, and it wants half precision and no mask. Otherwise libtorch would keep all
+  // logits in memory, [batch, heads, tokens, total]: keys and values for every head are far less.
+  const bool no_groups = !query.is_cpu() && (query.scalar_type() == at::kFloat || given);
+  if (group > 1 && no_groups) return attention(repeat_heads(keys, group), repeat_heads(values, group), false);
+  return attention(keys, values, /*grouped=*/group > 1);
 }
 
 // Of a size of 1 that stands for all, itself.

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
@@ -67,7 +68,7 @@ at::Tensor dequantize_codes(const Codes& linear, const at::Tensor& codes, int64_
   const int64_t count = codes.size(0);
   const at::Tensor zeros = linear.zeros.narrow(0, begin, count).unsqueeze(2).to(at::kFloat);
   const at::Tensor scales = linear.scales.narrow(0, begin, count).unsqueeze(2);
-  return ((codes.view({count, -1, linear.group_size}).to(at::kFloat) - zeros) * scales).view({count, linear.in_features});
+  return codes.view({count, -1, linear.group_size}).to(at::kFloat).sub_(zeros).mul_(scales).view({count, linear.in_features});
 }
 
 at::Tensor dequantize_with_operators(const ByteLinear& linear, int64_t begin, int64_t end) {
@@ -81,10 +82,9 @@ at::Tensor natural_codes(const PackedLinear& linear, int64_t begin, int64_t end)
   const at::Tensor bytes = linear.packed.narrow(0, begin, count);
   at::Tensor codes;
   if (is_wide(linear.in_features, linear.group_size)) {
-    const at::Tensor words = bytes.view(at::kInt).view({count, -1, kWideLanes});
-    std::vector<at::Tensor> runs;
-    for (int64_t shift = 0; shift < 32; shift += 4) runs.push_back(words.__rshift__(shift).bitwise_and(15));
-    codes = at::stack(runs, 2);
+    const at::Tensor words = bytes.view(at::kInt).view({count, -1, 1, kWideLanes});
+    const at::Tensor shifts = at::arange(0, 32, 4, words.options()).view({8, 1});  // of a word's eight codes
+    codes = words.__rshift__(shifts).bitwise_and_(15);
   } else {
     codes = at::stack({bytes.bitwise_and(15), bytes.__rshift__(4)}, 2);
   }
@@ -137,7 +137,8 @@ at::Tensor multiply_in_registers(const PackedLinear& linear, const at::Tensor& x
 // rows_of(begin, end): the weight of these output channels in x's dtype. x: [rows, in_features]
 template <typename RowsOf>
 at::Tensor multiply_in_blocks(const at::Tensor& x, int64_t out_features, const at::Tensor& bias, RowsOf rows_of) {
-  const int64_t block = std::max<int64_t>(16, kDequantizedElements / x.size(1));
+  const int64_t elements = x.is_cpu() ? kDequantizedElements : kDequantizedElementsOnDevice;
+  const int64_t block = std::max<int64_t>(16, elements / x.size(1));
   if (out_features <= block) return float_product(x, rows_of(0, out_features), bias);
   at::Tensor output = at::empty({x.size(0), out_features}, x.options());
   for (int64_t begin = 0; begin < out_features; begin += block) {
@@ -386,7 +387,8 @@ Linear to_device(const Linear& linear, at::Device device) {
   if (std::holds_alternative<IntegerLinear>(linear))
     return device.is_cpu() ? linear : to_device(with_float_activations(linear), device);
   if (std::holds_alternative<OperatorLinear>(linear)) {
-    if (std::get<OperatorLinear>(linear).packed.device() != device)
+    const at::Device place = std::get<OperatorLinear>(linear).packed.device();
+    if (place.type() != device.type() || (device.has_index() && place.index() != device.index()))
       fail(ErrorKind::kInternal, "linear: codes in the order of one device cannot be moved to {}", device.str());
     return linear;
   }

@@ -94,9 +94,12 @@ bool set_activation_bits(Linear& linear, int bits);
 
 // x: [..., in_features] -> [..., out_features], in x's dtype. Packed weights, except for 8-bit activations, are dequantized in
 // float32; beyond a few rows of x in blocks of output channels, so that at most kDequantizedElements of them are in memory at a
-// time.
+// time (kDequantizedElementsOnDevice on other devices than the CPU).
 at::Tensor forward(const Linear& linear, const at::Tensor& x);
 inline constexpr int64_t kDequantizedElements = int64_t{1} << 21;
+// A block takes a device a dozen kernels, whose starts cost the same whatever its size: most linears should be one. 256 MiB of
+// float32, and half of that again while they are made.
+inline constexpr int64_t kDequantizedElementsOnDevice = int64_t{1} << 26;
 
 // The weight in float32, [out_features, in_features]: for references and tests.
 at::Tensor dense_weight(const Linear& linear);

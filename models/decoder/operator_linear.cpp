@@ -6,9 +6,11 @@
 #include <ATen/ops/_convert_weight_to_int4pack.h>
 #include <ATen/ops/_weight_int4pack_mm.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/stack.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <string>
@@ -91,16 +93,28 @@ OperatorLinear make_operator_linear(const at::Tensor& codes, const at::Tensor& z
   const at::Tensor pairs = codes.view({linear.out_features, linear.in_features / 2, 2});
   const at::Tensor bytes = pairs.select(2, 0).__lshift__(4).bitwise_or(pairs.select(2, 1));
   linear.packed = at::_convert_weight_to_int4pack(bytes.contiguous(), inner_tiles(linear.in_features));
-  const at::Tensor exact = scales.to(at::kFloat);
-  const at::Tensor of_middle = (kMiddleCode - zeros.to(at::kFloat)) * exact;
-  linear.scales_and_zeros = at::stack({exact.t(), of_middle.t()}, 2).to(at::kBFloat16).contiguous();
+  // The zero goes with the scale that the operator multiplies by: of another one, every code of the group would be off alike.
+  const at::Tensor rounded = scales.to(at::kBFloat16).to(at::kFloat);
+  const at::Tensor of_middle = (kMiddleCode - zeros.to(at::kFloat)) * rounded;
+  linear.scales_and_zeros = at::stack({rounded.t(), of_middle.t()}, 2).to(at::kBFloat16).contiguous();
   if (bias.defined()) linear.bias = bias.to(at::kBFloat16);
   return linear;
 }
 
-at::Tensor operator_product(const OperatorLinear& linear, const at::Tensor& x) {
-  const at::Tensor y = at::_weight_int4pack_mm(x.contiguous(), linear.packed, linear.group_size, linear.scales_and_zeros);
-  return linear.bias.defined() ? y + linear.bias : y;
+at::Tensor operator_product(const OperatorLinear& linear, const at::Tensor& x, int64_t most_elements) {
+  const auto multiply = [&](const at::Tensor& rows) {
+    const at::Tensor y = at::_weight_int4pack_mm(rows.contiguous(), linear.packed, linear.group_size, linear.scales_and_zeros);
+    return linear.bias.defined() ? y + linear.bias : y;
+  };
+  const int64_t rows = x.size(0);
+  const int64_t slice = std::max<int64_t>(1, most_elements / std::max(linear.in_features, linear.out_features));
+  if (rows > 0 && rows <= slice) return multiply(x);
+  const at::Tensor y = at::empty({rows, linear.out_features}, x.options());
+  for (int64_t begin = 0; begin < rows; begin += slice) {
+    const int64_t count = std::min(slice, rows - begin);
+    y.narrow(0, begin, count).copy_(multiply(x.narrow(0, begin, count)));
+  }
+  return y;
 }
 
 at::Tensor dense_weight(const OperatorLinear& linear) {

@@ -9,7 +9,8 @@ namespace salient::models {
 
 // y = x W^T + b with W[n, k] = (code[n, k] - 8) * scale[k / group_size, n] + zero[k / group_size, n], zero = (8 - zero point) *
 // scale: aten::_weight_int4pack_mm, libtorch 2.13 (aten/src/ATen/native/cuda/int4mm.cu: NVIDIA from compute capability 8.0 on).
-// Scales, zeros and weights are rounded to bfloat16, which moves a weight by at most a sixteenth of the step between two codes.
+// Scales, zeros and weights are rounded to bfloat16, the zero as a multiple of the rounded scale: a weight moves by at most 1/128
+// of itself and 1/32 of the step between two codes.
 struct OperatorLinear {
   int64_t in_features = 0;
   int64_t out_features = 0;
@@ -34,8 +35,12 @@ bool has_int4_operator(at::Device device);
 OperatorLinear make_operator_linear(const at::Tensor& codes, const at::Tensor& zeros, const at::Tensor& scales,
                                     const at::Tensor& bias, int64_t group_size);
 
-// x: bfloat16 [rows, in_features] -> bfloat16 [rows, out_features]
-at::Tensor operator_product(const OperatorLinear& linear, const at::Tensor& x);
+// Elements of a product's input or output at most: the operator counts them in an int32, and its tiles reach beyond the last row.
+inline constexpr int64_t kOperatorElements = int64_t{1} << 30;
+
+// x: bfloat16 [rows, in_features] -> bfloat16 [rows, out_features]. So many rows at a time that neither has more than
+// `most_elements`; no rows, which the operator refuses, give an empty result.
+at::Tensor operator_product(const OperatorLinear& linear, const at::Tensor& x, int64_t most_elements = kOperatorElements);
 
 // The weight that the operator multiplies with, float32 [out_features, in_features]: products of unit vectors.
 at::Tensor dense_weight(const OperatorLinear& linear);

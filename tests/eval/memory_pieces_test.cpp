@@ -48,6 +48,13 @@ TEST(MemoryPieces, OneItemThatDoesNotFitIsAnError) {
   EXPECT_THROW(MemoryPieces(true).run(0, 7, holds(0, done)), c10::OutOfMemoryError);
   EXPECT_THROW(MemoryPieces(false).run(0, 7, holds(6, done)), c10::OutOfMemoryError);  // somebody watches
   EXPECT_TRUE(done.empty());
+  // A library that asks for memory of its own says it in words.
+  const auto library = [&](int64_t begin, int64_t count) {
+    TORCH_CHECK(count <= 4, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`");
+    done.emplace_back(begin, count);
+  };
+  MemoryPieces(true).run(0, 7, library);
+  EXPECT_THAT(done, ElementsAre(Pair(0, 3), Pair(3, 3), Pair(6, 1)));
   // Other errors are no reason to try again.
   int calls = 0;
   const auto fails = [&](int64_t, int64_t) {

@@ -7,13 +7,16 @@
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <tuple>
 
 #include "models/decoder/linear.h"
 #include "support/stand_in_int4.h"
+#include "support/thrown_error.h"
 
 namespace salient::models {
 namespace {
@@ -30,9 +33,19 @@ Codes make_codes(int64_t out, int64_t in, int64_t group_size) {
 // float64, as the header defines it, with scales and zeros as bfloat16 holds them.
 at::Tensor weight_of(const Codes& given, int64_t group_size) {
   const auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kDouble); };
-  const at::Tensor zeros = rounded((8 - given.zeros.to(at::kFloat)) * given.scales);
-  return (given.codes.to(at::kDouble) - 8) * rounded(given.scales).repeat_interleave(group_size, 1) +
-         zeros.repeat_interleave(group_size, 1);
+  const at::Tensor scales = rounded(given.scales);
+  const at::Tensor zeros = rounded((8 - given.zeros.to(at::kDouble)) * scales);
+  return (given.codes.to(at::kDouble) - 8) * scales.repeat_interleave(group_size, 1) + zeros.repeat_interleave(group_size, 1);
+}
+
+// What the codes stand for, without any rounding, and how far the header allows the operator's weight to be from it.
+struct Exact {
+  at::Tensor weight, bound;
+};
+Exact exact_weight(const Codes& given, int64_t group_size) {
+  const auto wide = [&](const at::Tensor& x) { return x.to(at::kDouble).repeat_interleave(group_size, 1); };
+  const at::Tensor weight = (given.codes.to(at::kDouble) - wide(given.zeros)) * wide(given.scales);
+  return {weight, weight.abs() / 128 + wide(given.scales) / 32};
 }
 
 class OperatorLinearTest : public ::testing::TestWithParam<c10::DeviceType> {
@@ -47,21 +60,28 @@ class OperatorLinearTest : public ::testing::TestWithParam<c10::DeviceType> {
 TEST_P(OperatorLinearTest, ProductsAreThoseOfTheDefinition) {
   ASSERT_TRUE(has_int4_operator(device()));
   for (const auto& [out, in, group_size] :
-       {std::tuple{64, 256, 32}, {128, 512, 64}, {64, 384, 128}, {192, 256, 256}, {64, 96, 32}}) {
+       {std::tuple<int64_t, int64_t, int64_t>{64, 256, 32}, {128, 512, 64}, {64, 384, 128}, {192, 256, 256}, {64, 96, 32}}) {
     const Codes given = make_codes(out, in, group_size);
     const auto there = [&](const at::Tensor& tensor) { return tensor.to(device()); };
     const OperatorLinear linear =
         make_operator_linear(there(given.codes), there(given.zeros), there(given.scales), there(given.bias), group_size);
     const at::Tensor weight = weight_of(given, group_size);
     const double largest = weight.abs().max().item<double>();
-    EXPECT_LE((dense_weight(linear).cpu().to(at::kDouble) - weight).abs().max().item<double>(), largest / 256) << in;
+    const at::Tensor found = dense_weight(linear).cpu().to(at::kDouble);
+    EXPECT_LE((found - weight).abs().max().item<double>(), largest / 256) << in;
+    const Exact exact = exact_weight(given, group_size);
+    EXPECT_TRUE((found - exact.weight).abs().le(exact.bound).all().item<bool>()) << in;
+    EXPECT_EQ(operator_product(linear, there(at::zeros({0, in}, at::kBFloat16))).sizes(), at::IntArrayRef({0, out}));
     for (const int64_t rows : {1, 5, 40}) {
       const at::Tensor x = at::randn({rows, in}).to(at::kBFloat16);
-      const at::Tensor y = operator_product(linear, there(x)).cpu();
-      EXPECT_EQ(y.scalar_type(), at::kBFloat16);
       const at::Tensor expected = at::linear(x.to(at::kDouble), weight, given.bias.to(at::kBFloat16).to(at::kDouble));
-      EXPECT_LT((y.to(at::kDouble) - expected).abs().max().item<double>(), expected.abs().max().item<double>() / 64)
-          << out << " x " << in << ", " << rows << " rows";
+      for (const int64_t at_a_time : {kOperatorElements / in, int64_t{3}}) {  // all rows, and three of them
+        const at::Tensor y = operator_product(linear, there(x), at_a_time * std::max(in, out)).cpu();
+        EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+        ASSERT_EQ(y.sizes(), expected.sizes());
+        EXPECT_LT((y.to(at::kDouble) - expected).abs().max().item<double>(), expected.abs().max().item<double>() / 64)
+            << out << " x " << in << ", " << rows << " rows, " << at_a_time << " at a time";
+      }
     }
   }
 }
@@ -78,6 +98,17 @@ TEST_P(OperatorLinearTest, IsChosenInBfloat16WhereTheShapeFits) {
   EXPECT_TRUE(std::holds_alternative<PackedLinear>(placed(64, 256, 128, at::kFloat)));
   EXPECT_TRUE(std::holds_alternative<PackedLinear>(placed(64, 192, 96, at::kBFloat16)));
   EXPECT_TRUE(std::holds_alternative<PackedLinear>(placed(12, 256, 128, at::kBFloat16)));
+}
+
+TEST_P(OperatorLinearTest, StaysWhereItIs) {
+  const Codes given = make_codes(64, 256, 128);
+  const Linear linear =
+      place(make_quantized_linear(given.codes, given.zeros, given.scales, {}, 128, at::kBFloat16), device(), at::kBFloat16);
+  ASSERT_TRUE(std::holds_alternative<OperatorLinear>(linear));
+  for (const at::Device same : {device(), at::Device(GetParam())})  // the second names no device of the kind
+    EXPECT_TRUE(std::get<OperatorLinear>(to_device(linear, same)).packed.is_same(std::get<OperatorLinear>(linear).packed));
+  test::error_of([&] { to_device(linear, at::kCPU); }, ErrorKind::kInternal);
+  test::error_of([&] { to_device(linear, at::Device(GetParam(), 1)); }, ErrorKind::kInternal);
 }
 
 TEST_P(OperatorLinearTest, InputsInEightBitsAreRoundedFirst) {

@@ -110,6 +110,25 @@ TEST_P(DeviceTest, StatisticsAreThoseOfTheProcessor) {
   EXPECT_EQ(found.skipped_rows, 1);
 }
 
+// The same pieces in one call or in several: a smaller batch changes no Gram matrix.
+TEST_P(DeviceTest, PiecesOfAGramMatrixMayComeOneByOne) {
+  const at::Tensor rows = there(correlated_rows(128, 9));
+  const RowPieces pieces = {200, 0, 1, 100, rows.size(0) - 301};
+  InputStatistics together = make_input_statistics(128, device());
+  accumulate(together, rows, pieces);
+  InputStatistics one_by_one = make_input_statistics(128, device());
+  int64_t begin = 0;
+  for (const int64_t count : pieces) {
+    accumulate(one_by_one, rows.narrow(0, begin, count), {count});
+    begin += count;
+  }
+  EXPECT_TRUE(at::equal(together.gram.cpu(), one_by_one.gram.cpu()));
+  // In another order the last bits differ, or the test would say nothing.
+  InputStatistics whole = make_input_statistics(128, device());
+  accumulate(whole, rows);
+  EXPECT_FALSE(at::equal(together.gram.cpu(), whole.gram.cpu()));
+}
+
 TEST_P(DeviceTest, ScaleSearchFindsTheSame) {
   const InputStatistics here = statistics(256);
   const InputStatistics moved = to_device(here, device());
