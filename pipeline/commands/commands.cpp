@@ -66,7 +66,8 @@ std::string usage() {
       "  salient eval demo_awq --compare-with models/demo --tasks perplexity --data perplexity=heldout.txt\n"
       "\nsalient COMMAND --help explains a command. Exit codes: 0 done, 2 invalid argument, 3 not found, 4 corrupt data, 5 "
       "unsupported,\n"
-      "6 input/output error, 7 a check failed, 8 cancelled, 1 internal error.\n";
+      "6 input/output error, 7 a check failed, 8 cancelled, 1 internal error; ended by a signal 128 and its number, as a shell "
+      "counts.\n";
   return text;
 }
 
@@ -76,6 +77,7 @@ std::span<const Command> commands() { return kCommands; }
 
 void run_words(const std::vector<std::string>& words) {
   if (words.empty()) throw Error(ErrorKind::kInvalidArgument, "no command is named").with_hint("salient --help lists the commands");
+  if (words[0] == "help" && words.size() > 1) return run_words({words[1], "--help"});
   if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") return print_text(usage());
   if (words[0] == "--version") return print_text("salient " SALIENT_VERSION);
   const auto found =

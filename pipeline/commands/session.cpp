@@ -1,6 +1,8 @@
 #include "pipeline/commands/session.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -49,8 +51,10 @@ void print_text(const std::string& text) {
 
 void print_part(std::string_view text) {
   if (current_host != nullptr) return current_host->result(text);
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
+  const int code = errno;
+  throw Error(ErrorKind::kIo, fmt::format("standard output: cannot write: {}", std::strerror(code)))
+      .with_hint("what is stored is kept: free the disk, or give the output another place, and give the same command again");
 }
 
 void print_json(const Json& value) { print_text(dump_json(value, 2)); }

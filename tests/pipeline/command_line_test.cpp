@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "common/file.h"
@@ -63,6 +64,25 @@ TEST(CommandLine, HelpOfEveryCommandHasExamples) {
 TEST(CommandLine, VersionIsOneLine) {
   const ProgramResult result = run_ok({"--version"}, {});
   EXPECT_EQ(result.out, "salient " SALIENT_VERSION "\n");
+}
+
+TEST(CommandLine, HelpOfACommandMayBeAskedForLikeGits) {
+  EXPECT_EQ(run_ok({"help", "quantize"}, {}).out, run_ok({"quantize", "--help"}, {}).out);
+}
+
+// A full disk behind ">", a closed output: a script must not take an empty file for an answer.
+TEST(CommandLine, OutputThatCannotBeWrittenIsAnError) {
+  const TemporaryFolder folder;
+  for (const char* output : {"> /dev/full", ">&-"}) {
+    for (const char* words : {"architectures", "--help", "inspect models/demo --json"}) {
+      const std::string command = fmt::format("cd {} && {} {} {} 2> {}", SALIENT_SOURCE_DIR, SALIENT_PROGRAM, words, output,
+                                              (folder.path() / "err").string());
+      const int status = std::system(command.c_str());
+      ASSERT_TRUE(WIFEXITED(status));
+      EXPECT_EQ(WEXITSTATUS(status), 6) << command;
+      EXPECT_THAT(read_text_file(folder.path() / "err"), HasSubstr("standard output: cannot write")) << command;
+    }
+  }
 }
 
 TEST(CommandLine, WrongCallsSayWhatIsWrong) {
