@@ -339,6 +339,7 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
                       {"compare_with_base", evaluation.compare_with_base},
                       {"dtype", config.runtime.dtype},
                       {"device", config.runtime.device}};
+    if (task.num_fewshot) stage.settings["num_fewshot"] = *task.num_fewshot;  // else the task's own, which its hash stands for
     add_runtime_bits(stage.settings, evaluation);
     if (!evaluation.output_path.empty()) {  // what is up to date has written its files
       stage.settings[kFileKeys[0]] = evaluation.output_path.string();
