@@ -226,7 +226,7 @@ class BatchRunner {
     }
     record_evaluation(store_, run_id_, evaluation, files, stored_base);
     results_.read_again(path);
-    const ResultKey key = result_key(settings_, planned.model, planned.model_hash, planned.base_hash);
+    const ResultKey key = result_key(settings_, planned.model, planned.pairing.base, planned.model_hash, planned.base_hash);
     for (const size_t i : planned.missing) {
       if (!results_.find(key, i))
         log_warn("result_not_recognised model={} task={}: the next call evaluates it again", path.string(),
@@ -271,7 +271,7 @@ class BatchRunner {
   bool has_been_done(ModelOutcome& outcome) const {
     PlannedEvaluation& planned = outcome.planned;
     results_.read_again(planned.model.path);
-    const ResultKey key = result_key(settings_, planned.model, planned.model_hash, planned.base_hash);
+    const ResultKey key = result_key(settings_, planned.model, planned.pairing.base, planned.model_hash, planned.base_hash);
     std::erase_if(planned.missing, [&](size_t request) { return results_.find(key, request).has_value(); });
     if (planned.throughput) planned.throughput = !results_.find_throughput(key).has_value();
     return planned.missing.empty() && !planned.throughput;
