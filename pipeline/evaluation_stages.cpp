@@ -16,6 +16,7 @@
 #include "eval/task_library.h"
 #include "eval/window_text.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/hashed_model.h"
 #include "pipeline/journal_store.h"
 #include "pipeline/sensitivity_records.h"
 #include "pipeline/torch_options.h"
@@ -41,16 +42,18 @@ class EvaluatedPair {
   }
 
   const eval::TaskLibrary& tasks() const { return tasks_; }
-  const eval::LanguageModel& model(const fs::path& artifact) {
-    if (!model_) model_.emplace(load(artifact, name_, activation_bits_, kv_bits_));
+  // What a stage before has loaded serves as long as its files are the same. Errors: those of load_hashed_model.
+  const HashedModel& model(Store& store, const fs::path& artifact) {
+    if (model_ && find_change(store, model_->files, kWhileEvaluated)) model_.reset();
+    if (!model_) model_.emplace(load_hashed_model(store, artifact, options(name_, activation_bits_, kv_bits_)));
     return *model_;
   }
-  const eval::LanguageModel* base() {
+  const HashedModel* base(Store& store) {
     if (!compare_) return nullptr;
-    if (!base_) base_.emplace(load(base_folder_, base_name_, {}, {}));
+    if (base_ && find_change(store, base_->files, kWhileEvaluated)) base_.reset();
+    if (!base_) base_.emplace(load_hashed_model(store, base_folder_, options(base_name_, {}, {})));
     return &*base_;
   }
-  const fs::path& base_folder() const { return base_folder_; }
 
   const std::string& name() const { return name_; }
 
@@ -59,18 +62,18 @@ class EvaluatedPair {
     model_.reset();
     base_.reset();
   }
-  // Another copy, with these bits.
-  eval::LanguageModel rounded(const fs::path& artifact, int activation_bits, int kv_bits) const {
-    return load(artifact, name_, activation_bits, kv_bits);
+  // Another copy, with these bits, of the same files.
+  eval::LanguageModel rounded(Store& store, const EvaluatedModel& files, int activation_bits, int kv_bits) const {
+    return load_hashed_model(store, files.folder, options(name_, activation_bits, kv_bits), files.hash).model;
   }
 
  private:
-  eval::LanguageModel load(const fs::path& folder, const std::string& name, std::optional<int> activation_bits,
-                           std::optional<int> kv_bits) const {
+  eval::LanguageModelOptions options(const std::string& name, std::optional<int> activation_bits,
+                                     std::optional<int> kv_bits) const {
     eval::LanguageModelOptions options;
     options.decoder = {dtype_, device_, activation_bits, kv_bits};
     options.name = name;
-    return eval::load_language_model(folder, options);
+    return options;
   }
 
   at::ScalarType dtype_;
@@ -82,8 +85,8 @@ class EvaluatedPair {
   std::string base_name_;
   std::string name_;
   eval::TaskLibrary tasks_;
-  std::optional<eval::LanguageModel> model_;
-  std::optional<eval::LanguageModel> base_;
+  std::optional<HashedModel> model_;
+  std::optional<HashedModel> base_;
 };
 
 // `tasks` outlives the options.
@@ -168,21 +171,27 @@ class LmEvalFiles {
 StageOutputs evaluate_body(StageContext& context, EvaluatedPair& pair, const std::vector<eval::TaskRequest>& requests,
                            eval::EvaluationOptions options, const LmEvalFiles& files) {
   const fs::path& artifact = context.output("quantize", "artifact");
-  const eval::LanguageModel* base = pair.base();
-  const eval::LanguageModel& model = pair.model(artifact);
+  Store& store = context.store();
+  const HashedModel* base = pair.base(store);
+  const eval::LanguageModel* base_model = base != nullptr ? &base->model : nullptr;
+  const HashedModel& model = pair.model(store, artifact);
   const double started = LmEvalFiles::seconds_since_1970();
-  const eval::RequestJournal journal = make_journal(context.store(), model_hash(context.store(), artifact), model);
+  const eval::RequestJournal journal = make_journal(store, model.files.hash, model.model);
   std::optional<eval::RequestJournal> base_journal;
-  if (base != nullptr) base_journal = make_journal(context.store(), model_hash(context.store(), pair.base_folder()), *base);
+  std::optional<EvaluatedModel> base_files;
+  if (base != nullptr) {
+    base_journal = make_journal(store, base->files.hash, base->model);
+    base_files = base->files;
+  }
   options.journal = &journal;
   options.base_journal = base_journal ? &*base_journal : nullptr;
-  const eval::Evaluation evaluation = eval::evaluate(model, base, requests, options);
-  std::optional<EvaluatedModel> stored_base;
-  if (base != nullptr) stored_base = EvaluatedModel{pair.base_folder(), model_hash(context.store(), pair.base_folder())};
-  record_evaluation(context.store(), context.run_id(), evaluation, {artifact, model_hash(context.store(), artifact)}, stored_base);
+  const eval::Evaluation evaluation = eval::evaluate(model.model, base_model, requests, options);
+  check_unchanged(store, model.files, kWhileEvaluated);
+  if (base_files) check_unchanged(store, *base_files, kWhileEvaluated);
+  record_evaluation(store, context.run_id(), evaluation, model.files, base_files);
   StageOutputs outputs{{}, {{"evaluation", eval::to_json(evaluation)}}, headline(evaluation.model)};
   if (files.wanted() && !requests.empty())
-    outputs.paths["results"] = files.write(evaluation, model, base, options, requests.front().limit, started);
+    outputs.paths["results"] = files.write(evaluation, model.model, base_model, options, requests.front().limit, started);
   return outputs;
 }
 
@@ -250,17 +259,15 @@ Stage sensitivity_stage(const RunConfig& config, const std::vector<Stage>& stage
   }
   stage.body = [pair, options, file = stage.input_files.begin()->second, wanted = text.window,
                 limit = text.limit](StageContext& context) {
-    const fs::path& artifact = context.output("quantize", "artifact");
-    const eval::LanguageModel& model = pair->model(artifact);
-    const eval::LanguageModel& base = *pair->base();
+    Store& store = context.store();
+    const auto& [model_files, model] = pair->model(store, context.output("quantize", "artifact"));
+    const auto& [base_files, base] = *pair->base(store);
     const eval::WindowText source = eval::read_window_text(file);
     eval::WindowOptions cut;
     cut.window = std::min({wanted > 0 ? wanted : eval::kSensitivityWindow, model.max_length, base.max_length});
     cut.limit_windows = limit > 0 ? std::min(limit, eval::kSensitivityWindows) : eval::kSensitivityWindows;
     const eval::TokenWindows windows = eval::common_windows(model, base, source, file, cut);
-    Store& store = context.store();
-    const SensitivityInputs inputs{
-        model, base, {artifact, model_hash(store, artifact)}, model_hash(store, pair->base_folder()), windows, source.sha256, ""};
+    const SensitivityInputs inputs{model, base, model_files, base_files.hash, windows, source.sha256, ""};
     const eval::Sensitivity found = measure_sensitivity(store, inputs, options, context.run_id());
     const Json json = eval::to_json(found);
     const Json& most = json.at("parts").at(0);
@@ -278,19 +285,22 @@ Stage runtime_cost_stage(const RunConfig& config, const std::vector<Stage>& stag
   for (const char* key : {"activation_bits", "kv_bits", "compare_with_base"}) stage.settings.erase(key);
   stage.body = [pair, request = eval::TaskRequest{text.name, text.file, text.limit, text.window, text.splits, text.num_fewshot},
                 options = evaluation_options(config.evaluation, pair->tasks(), observer)](StageContext& context) {
+    Store& store = context.store();
     const fs::path& artifact = context.output("quantize", "artifact");
+    const EvaluatedModel model_files{artifact, model_hash(store, artifact)};
     eval::Evaluation evaluation;
     evaluation.model.model = pair->name();
     pair->release();
     try {
       evaluation.runtime_costs = eval::measure_runtime_costs(
-          [&](int activation_bits, int kv_bits) { return pair->rounded(artifact, activation_bits, kv_bits); }, request, options);
+          [&](int activation_bits, int kv_bits) { return pair->rounded(store, model_files, activation_bits, kv_bits); }, request,
+          options);
     } catch (const Error& error) {  // NaN: the run goes on to its report, as after a task that could not be scored
       if (error.kind() != ErrorKind::kCheckFailed) throw;
       return StageOutputs{{}, {}, "not measured: " + error.message()};
     }
-    record_evaluation(context.store(), context.run_id(), evaluation, {artifact, model_hash(context.store(), artifact)},
-                      std::nullopt);
+    check_unchanged(store, model_files, kWhileEvaluated);
+    record_evaluation(store, context.run_id(), evaluation, model_files, std::nullopt);
     const eval::RuntimeCost& all = evaluation.runtime_costs.back();
     std::string message =
         fmt::format("a{} kv{}: mean KL {:.2g} nats", all.activation_bits, all.kv_bits, all.find("kl_divergence")->value.value);
@@ -329,6 +339,7 @@ std::vector<Stage> evaluate_stages(const RunConfig& config, const fs::path& mode
                       {"compare_with_base", evaluation.compare_with_base},
                       {"dtype", config.runtime.dtype},
                       {"device", config.runtime.device}};
+    if (task.num_fewshot) stage.settings["num_fewshot"] = *task.num_fewshot;  // else the task's own, which its hash stands for
     add_runtime_bits(stage.settings, evaluation);
     if (!evaluation.output_path.empty()) {  // what is up to date has written its files
       stage.settings[kFileKeys[0]] = evaluation.output_path.string();

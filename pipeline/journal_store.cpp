@@ -3,10 +3,9 @@
 #include <c10/core/ScalarType.h>
 #include <fmt/format.h>
 
-#include <vector>
+#include <memory>
 
-#include "common/error.h"
-#include "common/log.h"
+#include "pipeline/answer_queue.h"
 #include "pipeline/state_cache.h"
 
 namespace salient::pipeline {
@@ -22,19 +21,14 @@ eval::RequestJournal make_journal(Store& store, const std::string& model_hash, c
                                             .hash = model_hash,
                                             .runtime = runtime,
                                             .used = {}});
-  journal.find = [&store, fresh](const std::string& key) { return fresh ? std::nullopt : store.find_request(key); };
-  // An answer that cannot be kept is no reason to lose the others.
-  journal.add = [&store, id, failed = false](std::span<const eval::JournalEntry> entries) mutable {
-    if (failed) return;
-    std::vector<RequestRow> rows;
-    for (const eval::JournalEntry& entry : entries) rows.push_back({entry.key, entry.value});
-    try {
-      store.put_requests(id, rows);
-    } catch (const Error& error) {
-      failed = true;
-      log_warn("answers are kept no longer, a stopped evaluation would ask them again: {}", error.message());
-    }
+  // It goes with the last copy of the journal, and what still waits in it then is tried once more.
+  const auto queue = std::make_shared<AnswerQueue>(store, id);
+  journal.find = [&store, queue, fresh](const std::string& key) -> std::optional<std::string> {
+    if (fresh) return std::nullopt;
+    if (std::optional<std::string> waiting = queue->find(key)) return waiting;
+    return store.find_request(key);
   };
+  journal.add = [queue](std::span<const eval::JournalEntry> entries) { queue->add(entries); };
   if (StateCache::current() != nullptr) {
     journal.find_states = [](const std::string& key) {
       const StateCache* cache = StateCache::current();

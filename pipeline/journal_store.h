@@ -8,7 +8,8 @@
 namespace salient::pipeline {
 
 // Answers are known by the model's files (model_hash) and by what it runs with: dtype, device, bits of activations and cache.
-// `fresh`: what is there is not read, but replaced. `store` outlives the journal.
+// `fresh`: what is there is not read, but replaced. Answers that a locked store does not take wait (answer_queue.h). `store`
+// outlives the journal and its copies.
 eval::RequestJournal make_journal(Store& store, const std::string& model_hash, const eval::LanguageModel& model,
                                   bool fresh = false);
 

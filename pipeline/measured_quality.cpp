@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
+#include <optional>
 #include <vector>
 
+#include "common/cancellation.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/text.h"
@@ -31,6 +34,42 @@ bool is_figure(const Json& figure) { return figure.is_object() && figure.contain
 bool same_figure(const Json& a, const Json& b) {
   constexpr std::array kKeys = {"task", "metric", "data"};
   return std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return string_of(a, key) == string_of(b, key); });
+}
+
+constexpr std::chrono::milliseconds kFolderLockPoll{50};
+
+// Two evaluations of one artifact would each write back what the other one has not seen.
+FolderLock lock_figures(const fs::path& folder) {
+  for (;;) {
+    if (std::optional<FolderLock> lock = FolderLock::try_lock(folder)) return std::move(*lock);
+    sleep_unless_cancelled(kFolderLockPoll);
+    check_cancelled();
+  }
+}
+
+// Of a folder without metadata null.
+Json metadata_if_there(const fs::path& folder) {
+  const fs::path file = folder / kMetadataFile;
+  if (!fs::exists(file)) return {};
+  Json metadata = read_json_file(file);
+  if (!metadata.is_object())
+    fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", file.string(), metadata.type_name());
+  return metadata;
+}
+
+// Whoever makes an artifact takes no lock of this kind, and puts a whole folder in the place of the one before.
+void check_same_artifact(const fs::path& folder, const Json& read) {
+  const Json now = metadata_if_there(folder);
+  for (const char* key : {"fingerprint", "files_sha256"}) {
+    const Json before = read.is_object() ? read.value(key, Json()) : Json();
+    const Json found = now.is_object() ? now.value(key, Json()) : Json();
+    if (found == before) continue;
+    throw Error(ErrorKind::kIo,
+                fmt::format("{}: {} is {:.40} now, expected {:.40}: another artifact has taken the place of the one "
+                            "that was measured",
+                            (folder / kMetadataFile).string(), key, dump_json(found), dump_json(before)))
+        .with_hint("the figures are in the store; evaluate the artifact that is there now");
+  }
 }
 
 // What a task is known by: perplexity itself has no share of right answers.
@@ -169,23 +208,30 @@ void check_card(const fs::path& folder) {
 
 void publish_figures(const fs::path& folder, const Json& figures) {
   check_card(folder);
+  const FolderLock lock = lock_figures(folder);
+  write_figures(folder, metadata_if_there(folder), figures);
+}
+
+void write_figures(const fs::path& folder, Json metadata, const Json& figures) {
   const fs::path card = folder / kModelCard;
-  const fs::path metadata_file = folder / kMetadataFile;
+  const Json read = metadata;
   Json all = figures;
   std::string name = fs::absolute(folder).lexically_normal().filename().string();
-  if (fs::exists(metadata_file)) {
-    Json metadata = read_json_file(metadata_file);
-    if (!metadata.is_object())
-      fail(ErrorKind::kCorruption, "{}: expected a JSON object, found {}", metadata_file.string(), metadata.type_name());
+  if (metadata.is_object()) {
     all = merge_figures(metadata.value("evaluation", Json()), figures);
     name = model_name(metadata);
     if (metadata.value("evaluation", Json()) != all) {
       metadata["evaluation"] = all;
-      write_file(metadata_file, dump_json(metadata, 2) + "\n");
+      const std::string text = dump_json(metadata, 2) + "\n";
+      check_same_artifact(folder, read);
+      write_file(folder / kMetadataFile, text);
     }
   }
   const std::string before = read_text_file(card);
-  if (const std::string after = with_figures(before, name, all); after != before) write_file(card, after);
+  if (const std::string after = with_figures(before, name, all); after != before) {
+    check_same_artifact(folder, read);
+    write_file(card, after);
+  }
 }
 
 }  // namespace salient::pipeline

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "pipeline/store.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -25,7 +26,9 @@ void fail_sqlite(const fs::path& path, int code, std::string_view reason) {
               "move the file and its -wal and -shm away; artifacts do not depend on it, a new store is made by the next run");
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      fail(ErrorKind::kIo, "{}: another process has kept the store locked for {} s", path.string(), kBusyMilliseconds / 1000);
+      throw Error(ErrorKind::kIo,
+                  fmt::format("{}: another process has kept the store locked for {} s", path.string(), kBusyMilliseconds / 1000))
+          .with_code(kStoreLocked);
     case SQLITE_FULL:
       throw Error(ErrorKind::kIo, fmt::format("{}: cannot write: the disk is full", path.string()))
           .with_code("DISK_FULL")

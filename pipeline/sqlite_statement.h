@@ -22,8 +22,8 @@ namespace salient::pipeline {
 // How long a writer waits for another one.
 inline constexpr int kBusyMilliseconds = 30'000;
 
-// Throws the error of a result code: corruption (STORE_CORRUPT), io (locked, DISK_FULL, no permission), internal. `path`: of the
-// database.
+// Throws the error of a result code: corruption (STORE_CORRUPT), io (STORE_LOCKED, DISK_FULL, no permission), internal. `path`: of
+// the database.
 [[noreturn]] void fail_sqlite(const std::filesystem::path& path, int code, std::string_view reason);
 
 // Call order: bind (step >>*)*. Errors of all: those of fail_sqlite. `path` must outlive the statement.

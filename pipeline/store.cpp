@@ -423,10 +423,10 @@ bool Store::KeyLock::lock(int64_t offset) {
 
 // ---- transactions ----
 
-Transaction::Transaction(Store& store) : store_(store) {
+Transaction::Transaction(Store& store, TransactionKind kind) : store_(store) {
   Store::Impl& impl = *store.impl_;
-  impl.execute_script(impl.transaction_depth == 0 ? "BEGIN IMMEDIATE"
-                                                  : fmt::format("SAVEPOINT level{}", impl.transaction_depth).c_str());
+  const char* const begin = kind == TransactionKind::kRead ? "BEGIN" : "BEGIN IMMEDIATE";
+  impl.execute_script(impl.transaction_depth == 0 ? begin : fmt::format("SAVEPOINT level{}", impl.transaction_depth).c_str());
   ++impl.transaction_depth;
 }
 

@@ -5,6 +5,7 @@
 // without that lock belongs to a process that died, and is read as "interrupted". Times are UTC, "2025-01-31T08:30:00Z".
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -17,6 +18,9 @@
 #include "common/json.h"
 
 namespace salient::pipeline {
+
+// The code of the error that a store gives which another process keeps locked: the same call may pass later.
+inline constexpr std::string_view kStoreLocked = "STORE_LOCKED";
 
 // In every record: id 0 = not stored yet; `started`, `finished`, `created` are set by the store.
 
@@ -179,8 +183,8 @@ enum class StoreMode {
 class Store {
  public:
   // Errors: not found (kExisting), corruption (STORE_CORRUPT: no database, or a damaged one), unsupported (written by a newer
-  // version, or a database of another program), io (locked for 30 s, no permission, full disk). Every other member function may
-  // fail with corruption or io as well.
+  // version, or a database of another program), io (STORE_LOCKED: for 30 s, no permission, full disk). Every other member function
+  // may fail with corruption or io as well.
   explicit Store(const std::filesystem::path& path, StoreMode mode = StoreMode::kCreate);
   ~Store();
   Store(const Store&) = delete;
@@ -215,9 +219,11 @@ class Store {
   // The journal of an evaluation's requests (eval/request_journal.h), each answer of the model with the id that answering_model
   // gave. Entries survive the end of the process as soon as put_requests returns, all of them or none; a loss of power may take the
   // last ones along, which then are run again: a wait for the disk after each would cost more than small models do. An answer whose
-  // bytes have changed since is not found, which is logged.
+  // bytes have changed since is not found, which is logged. `patience`: how long put_requests waits for another writer; nothing: as
+  // long as every writer waits.
   std::optional<std::string> find_request(std::string_view key) const;
-  void put_requests(int64_t model, std::span<const RequestRow> rows);
+  void put_requests(int64_t model, std::span<const RequestRow> rows,
+                    std::optional<std::chrono::milliseconds> patience = std::nullopt);
   // Its id; notes that the model is used now, under this name and path.
   int64_t answering_model(const AnsweringModel& model);
   std::vector<AnsweringModel> list_answering_models() const;  // with their answers counted; the one that was used last first
@@ -261,10 +267,15 @@ class Store {
   std::unique_ptr<Impl> impl_;
 };
 
+enum class TransactionKind {
+  kWrite,  // waits for other writers, and keeps them waiting
+  kRead,   // sees the store as it is at its first read; nobody waits
+};
+
 // Several changes that happen together or not at all; rolled back unless commit() was called. May be nested.
 class Transaction {
  public:
-  explicit Transaction(Store& store);
+  explicit Transaction(Store& store, TransactionKind kind = TransactionKind::kWrite);
   ~Transaction();
   Transaction(const Transaction&) = delete;
   Transaction& operator=(const Transaction&) = delete;

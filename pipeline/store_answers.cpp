@@ -29,15 +29,17 @@ std::optional<std::string> Store::find_request(std::string_view key) const {
   return value;
 }
 
-void Store::put_requests(int64_t model, std::span<const RequestRow> rows) {
-  impl_->execute_script("PRAGMA synchronous = NORMAL");
+void Store::put_requests(int64_t model, std::span<const RequestRow> rows, std::optional<std::chrono::milliseconds> patience) {
   const auto waits_again = [&](Store* store) {
     try {
-      store->impl_->execute_script("PRAGMA synchronous = FULL");
+      store->impl_->execute_script(fmt::format("PRAGMA synchronous = FULL; PRAGMA busy_timeout = {}", kBusyMilliseconds).c_str());
     } catch (const Error&) {  // follows one that is already on its way
     }
   };
   const std::unique_ptr<Store, decltype(waits_again)> guard(this, waits_again);
+  impl_->execute_script(
+      fmt::format("PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = {}", patience ? patience->count() : kBusyMilliseconds)
+          .c_str());
   const std::string now = utc_now();
   Transaction transaction(*this);
   for (const RequestRow& row : rows) {

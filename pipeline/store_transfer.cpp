@@ -186,7 +186,7 @@ class StoreTransfer {
   TransferCounts write(Store& store, const fs::path& file, const StoreExportOptions& options) {
     TransferWriter writer(file);
     writer.line({{"salient_store", kFormat}, {"schema", newest_schema_version()}, {"version", SALIENT_VERSION}});
-    Transaction snapshot(store);  // rows of one moment
+    Transaction snapshot(store, TransactionKind::kRead);  // rows of one moment
     for (const TransferTable& table : transfer_tables()) {
       Statement statement = impl_.prepare(fmt::format("SELECT {}{} FROM {}{} ORDER BY {}", table.name == "documents" ? "" : "id, ",
                                                       column_names(table), table.name,

@@ -18,7 +18,7 @@ namespace {
 std::optional<eval::Evaluation> stored_evaluation(const PlannedEvaluation& planned, const BatchSettings& settings,
                                                   const StoredResults& results) {
   if (planned.model_hash.empty()) return std::nullopt;
-  const ResultKey key = result_key(settings, planned.model, planned.model_hash, planned.base_hash);
+  const ResultKey key = result_key(settings, planned.model, planned.pairing.base, planned.model_hash, planned.base_hash);
   Json merged = Json::object();
   for (size_t i = 0; i < settings.requests.size(); ++i) {
     const std::optional<StoredTasks> stored = results.find(key, i);

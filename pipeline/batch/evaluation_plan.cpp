@@ -100,7 +100,7 @@ class Planner {
   }
 
   void find_missing(PlannedEvaluation& planned) const {
-    const ResultKey key = result_key(settings_, planned.model, planned.model_hash, planned.base_hash);
+    const ResultKey key = result_key(settings_, planned.model, planned.pairing.base, planned.model_hash, planned.base_hash);
     std::vector<std::string> broken;
     for (size_t i = 0; i < settings_.requests.size(); ++i) {
       const std::optional<StoredTasks> stored = settings_.fresh ? std::nullopt : results_.find(key, i);

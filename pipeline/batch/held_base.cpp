@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "pipeline/hashed_model.h"
+
 namespace salient::pipeline {
 
 void HeldBase::remember(const eval::ModelResult& result) {
@@ -22,7 +24,7 @@ HeldBase& BaseHolder::hold(Store& store, const std::filesystem::path& path, cons
                            const eval::LanguageModelOptions& options, bool fresh) {
   if (holds(path, hash)) return *held_;
   release();
-  eval::LanguageModel model = eval::load_language_model(path, options);
+  eval::LanguageModel model = load_hashed_model(store, path, options, hash).model;
   eval::RequestJournal journal = make_journal(store, hash, model, fresh);
   held_.reset(new HeldBase{path, hash, std::move(model), std::move(journal), std::nullopt});
   return *held_;

@@ -27,8 +27,8 @@ struct HeldBase {
 // Holds one at a time.
 class BaseHolder {
  public:
-  // The one that is held, where it is this; else it is loaded, after the other one is let go. `options.name` is taken. Errors:
-  // those of load_language_model.
+  // The one that is held, where it is this; else it is loaded, after the other one is let go. `hash`: of its files, model_hash;
+  // `options.name` is taken. Errors: those of load_hashed_model.
   HeldBase& hold(Store& store, const std::filesystem::path& path, const std::string& hash,
                  const eval::LanguageModelOptions& options, bool fresh);
   bool holds(const std::filesystem::path& path, const std::string& hash) const {

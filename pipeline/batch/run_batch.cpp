@@ -18,6 +18,7 @@
 #include "pipeline/batch/held_base.h"
 #include "pipeline/current_error.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/hashed_model.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/model_card.h"
 #include "pipeline/state_cache.h"
@@ -181,7 +182,8 @@ class BatchRunner {
       of_base.name = last_part(planned.pairing.base_label);
       base = &bases_.hold(store_, *planned.pairing.base, planned.base_hash, of_base, settings_.fresh);
     }
-    const eval::LanguageModel model = eval::load_language_model(planned.model.path, model_options(settings_, planned.model));
+    const eval::LanguageModel model =
+        load_hashed_model(store_, planned.model.path, model_options(settings_, planned.model), planned.model_hash).model;
     const eval::RequestJournal journal = make_journal(store_, planned.model_hash, model, settings_.fresh);
     eval::EvaluationOptions options = options_of(planned);
     options.journal = &journal;
@@ -215,15 +217,16 @@ class BatchRunner {
   void keep(const PlannedEvaluation& planned, const eval::Evaluation& evaluation, const eval::LanguageModel& model,
             const HeldBase* base) {
     const fs::path& path = planned.model.path;
-    if (model_hash(store_, path) != planned.model_hash) {
-      throw Error(ErrorKind::kIo, fmt::format("{}: its files have changed while it was evaluated", path.string()))
-          .with_hint("give the same command again when they are complete");
-    }
+    const EvaluatedModel files{path, planned.model_hash};
+    check_unchanged(store_, files, kWhileEvaluated);
     std::optional<EvaluatedModel> stored_base;
-    if (base != nullptr) stored_base = EvaluatedModel{base->path, base->hash};
-    record_evaluation(store_, run_id_, evaluation, {path, planned.model_hash}, stored_base);
+    if (base != nullptr) {
+      stored_base = EvaluatedModel{base->path, base->hash};
+      check_unchanged(store_, *stored_base, kWhileEvaluated);
+    }
+    record_evaluation(store_, run_id_, evaluation, files, stored_base);
     results_.read_again(path);
-    const ResultKey key = result_key(settings_, planned.model, planned.model_hash, planned.base_hash);
+    const ResultKey key = result_key(settings_, planned.model, planned.pairing.base, planned.model_hash, planned.base_hash);
     for (const size_t i : planned.missing) {
       if (!results_.find(key, i))
         log_warn("result_not_recognised model={} task={}: the next call evaluates it again", path.string(),
@@ -268,7 +271,7 @@ class BatchRunner {
   bool has_been_done(ModelOutcome& outcome) const {
     PlannedEvaluation& planned = outcome.planned;
     results_.read_again(planned.model.path);
-    const ResultKey key = result_key(settings_, planned.model, planned.model_hash, planned.base_hash);
+    const ResultKey key = result_key(settings_, planned.model, planned.pairing.base, planned.model_hash, planned.base_hash);
     std::erase_if(planned.missing, [&](size_t request) { return results_.find(key, request).has_value(); });
     if (planned.throughput) planned.throughput = !results_.find_throughput(key).has_value();
     return planned.missing.empty() && !planned.throughput;

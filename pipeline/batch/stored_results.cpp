@@ -2,9 +2,12 @@
 
 #include <algorithm>
 
+#include "common/error.h"
 #include "eval/prepared_task.h"
 #include "eval/task_data.h"
+#include "models/gguf/gguf_summary.h"
 #include "models/io/compressed_config.h"
+#include "models/text/chat_template.h"
 
 namespace salient::pipeline {
 namespace fs = std::filesystem;
@@ -21,6 +24,23 @@ models::RuntimeBits stored_bits(const ListedModel& model) {
   const Json config = read_json_file(file);
   if (!config.contains("quantization_config") || !config.at("quantization_config").is_object()) return {};
   return models::read_runtime_bits(config.at("quantization_config"), file.string() + ": quantization_config");
+}
+
+// Of the template that a loaded model would have. One that cannot be read fits no result: the evaluation will say what is wrong.
+std::string template_sha256(const fs::path& model) {
+  const auto gguf = models::find_gguf_model(model);
+  const fs::path folder = gguf ? *gguf : fs::is_directory(model) ? model : fs::absolute(model).parent_path();
+  try {
+    return models::ChatTemplate::exists_in(folder) ? models::ChatTemplate::from_folder(folder).sha256() : "";
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
+    return "";
+  }
+}
+
+// Results without a template's hash are of tasks that apply none, or of a group.
+bool has_template(const Json& task, const std::string& sha256) {
+  return task.value("settings", Json::object()).value("chat_template_sha256", sha256) == sha256;
 }
 
 bool has_headline(const Json& metrics) {
@@ -40,13 +60,18 @@ Json without_tasks(Json result) {
 
 }  // namespace
 
-ResultKey result_key(const BatchSettings& settings, const ListedModel& model, std::string model_hash, std::string base_hash) {
+ResultKey result_key(const BatchSettings& settings, const ListedModel& model, const std::optional<fs::path>& base,
+                     std::string model_hash, std::string base_hash) {
   const models::DecoderOptions options = model_options(settings, model).decoder;
   const models::RuntimeBits stored = stored_bits(model);
-  ResultKey key{std::move(model_hash), std::move(base_hash), dtype_name(options.dtype), options.device.str(), 16, 16};
+  ResultKey key{std::move(model_hash), std::move(base_hash), dtype_name(options.dtype), options.device.str(), 16, 16, "", ""};
   if (model.kind == ModelKind::kTorchscript) key.dtype.clear();
   key.activation_bits = options.activation_bits.value_or(stored.activation_bits.value_or(16));
   key.kv_bits = options.kv_bits.value_or(stored.kv_bits.value_or(16));
+  if (settings.options.apply_chat_template) {
+    key.template_sha256 = template_sha256(model.path);
+    if (base) key.base_template_sha256 = template_sha256(*base);
+  }
   return key;
 }
 
@@ -141,6 +166,8 @@ std::optional<StoredTasks> StoredResults::pick(const EvaluationRecord& record, s
   const auto take = [&](const auto& fits) {
     for (size_t i = 0; i < tasks.size(); ++i) {
       if (!fits(tasks[i]) || (beside && i >= base_tasks.size())) continue;
+      if (!has_template(tasks[i], key.template_sha256)) continue;
+      if (beside && !has_template(base_tasks[i], key.base_template_sha256)) continue;
       found.model.push_back(tasks[i]);
       if (beside) found.base.push_back(base_tasks[i]);
       return true;

@@ -2,9 +2,11 @@
 //
 // A result counts when model and base have the same files (model_hash), the data have the same bytes, and everything that figures
 // depend on is the same: task definition, limit, window, examples and their seed, template, system prompt, length of generations,
-// dtype, device, bits, BOS policy. Paths do not matter.
+// dtype, device, bits, BOS policy. Paths do not matter. What tokenizer_config.json and generation_config.json say of special tokens
+// is not looked at: of the tokens that end a generation results have nothing.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -24,10 +26,14 @@ struct ResultKey {
   std::string device;
   int activation_bits = 16;
   int kv_bits = 16;
+  // Of the chat templates, which are no part of the models' hashes; "" where none is applied, or there is none that can be read.
+  std::string template_sha256;
+  std::string base_template_sha256;
 };
 
-// `hash`: of Store and model_hash. Errors: corruption of config.json.
-ResultKey result_key(const BatchSettings& settings, const ListedModel& model, std::string model_hash, std::string base_hash);
+// `model_hash`, `base_hash`: of the function model_hash. `base`: where there is one. Errors: corruption of config.json.
+ResultKey result_key(const BatchSettings& settings, const ListedModel& model, const std::optional<std::filesystem::path>& base,
+                     std::string model_hash, std::string base_hash);
 
 // The part of an evaluation that one request asks for, in the form of eval/report.h: tasks of the model, and of the base beside
 // them.

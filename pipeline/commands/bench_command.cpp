@@ -12,6 +12,7 @@
 #include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/hashed_model.h"
 #include "pipeline/store.h"
 
 namespace salient::pipeline {
@@ -60,15 +61,23 @@ void bench_command(const std::vector<std::string>& words) {
   const std::filesystem::path path = models::resolve_model(arguments.positional().front());
   std::optional<Store> store;
   if (arguments.has("store")) store.emplace(arguments.text("store"));
-  const auto start = Clock::now();
-  const eval::LanguageModel model = eval::load_language_model(path, options);
-  const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  double load_seconds = 0;
+  const auto load = [&](const std::filesystem::path& from, const eval::LanguageModelOptions& with) {
+    const auto start = Clock::now();
+    eval::LanguageModel loaded = eval::load_language_model(from, with);
+    load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    return loaded;
+  };
+  // Without a store nobody asks for the hash.
+  const auto [files, model] =
+      store ? load_hashed_model(*store, path, options, "", load) : HashedModel{{path, ""}, load(path, options)};
   const uint64_t loaded_rss = peak_memory_bytes();
   const eval::Throughput found = eval::measure_throughput(model, measured);
   const Json description = eval::describe(model);
   if (store) {
+    check_unchanged(*store, files, "while it was measured");
     Transaction transaction(*store);
-    record_throughput(*store, std::nullopt, model.name, description, {path, model_hash(*store, path)}, found);
+    record_throughput(*store, std::nullopt, model.name, description, files, found);
     transaction.commit();
   }
 

@@ -20,6 +20,7 @@
 #include "pipeline/commands/session.h"
 #include "pipeline/commands/tracking_options.h"
 #include "pipeline/evaluation_records.h"
+#include "pipeline/hashed_model.h"
 #include "pipeline/journal_store.h"
 #include "pipeline/measured_quality.h"
 #include "pipeline/online_calibration.h"
@@ -141,17 +142,22 @@ void eval_command(const std::vector<std::string>& words) {
 
   std::optional<Store> store;
   if (!arguments.flag("no-store")) store.emplace(arguments.text_or("store", "runs/salient.db"));
-  std::optional<eval::LanguageModel> base;
-  std::filesystem::path base_folder;
+  // `expected_hash`: as load_hashed_model takes it. Without a store nobody asks for the hash.
+  const auto load_model = [&](const std::filesystem::path& path, const eval::LanguageModelOptions& with,
+                              const std::string& expected_hash = "") {
+    return store ? load_hashed_model(*store, path, with, expected_hash)
+                 : HashedModel{{path, ""}, eval::load_language_model(path, with)};
+  };
+  std::optional<HashedModel> base;
   if (arguments.has("compare-with")) {
-    base_folder = models::resolve_model(arguments.text("compare-with"));
+    const std::filesystem::path base_folder = models::resolve_model(arguments.text("compare-with"));
     eval::LanguageModelOptions as_stored = model_options;  // the bits that are asked for are the model's, not the original's
     as_stored.decoder.activation_bits = std::nullopt;
     as_stored.decoder.kv_bits = std::nullopt;
-    base.emplace(eval::load_language_model(base_folder, as_stored));
+    base.emplace(load_model(base_folder, as_stored));
   }
   std::optional<eval::RequestJournal> base_journal;
-  if (store && base) base_journal = make_journal(*store, model_hash(*store, base_folder), *base, arguments.flag("fresh"));
+  if (store && base) base_journal = make_journal(*store, base->files.hash, base->model, arguments.flag("fresh"));
   options.base_journal = base_journal ? &*base_journal : nullptr;
   Json output = Json::array();
   std::optional<eval::ModelResult> known_base;
@@ -175,52 +181,57 @@ void eval_command(const std::vector<std::string>& words) {
   };
   for (const std::string& name : arguments.positional()) {
     const std::filesystem::path folder = models::resolve_model(name);
-    std::optional<eval::LanguageModel> model(eval::load_language_model(folder, model_options));
-    Json lm_eval_facts = lm_eval_model(*model, options.apply_chat_template);
+    std::optional<HashedModel> model(load_model(folder, model_options));
+    const EvaluatedModel files = model->files;
+    Json lm_eval_facts = lm_eval_model(model->model, options.apply_chat_template);
     lm_eval_run.started = seconds_since_1970();
     std::optional<OnlineCalibration> recorder;
     if (arguments.has("record")) {
       recorder.emplace(OnlineCalibrationOptions{.file = arguments.text("record"),
                                                 .max_rows = arguments.integer_or("record-rows", 128, 0, 1 << 30)},
-                       *model);
+                       model->model);
       options.run_observer = &recorder->observer();
     }
     std::optional<eval::RequestJournal> journal;
-    if (store) journal = make_journal(*store, model_hash(*store, folder), *model, arguments.flag("fresh"));
+    if (store) journal = make_journal(*store, files.hash, model->model, arguments.flag("fresh"));
     options.journal = journal ? &*journal : nullptr;
     eval::Evaluation evaluation =
-        eval::evaluate(*model, base ? &*base : nullptr, requests, options, known_base ? &*known_base : nullptr);
+        eval::evaluate(model->model, base ? &base->model : nullptr, requests, options, known_base ? &*known_base : nullptr);
     progress.finish();
     if (recorder) print_note(describe(recorder->finish(), arguments.text("record")));
     model.reset();
     int64_t evaluation_id = 0;
-    const auto store_evaluation = [&] {
-      if (!store) return;
-      std::optional<EvaluatedModel> stored_base;
-      if (base) stored_base = EvaluatedModel{base_folder, model_hash(*store, base_folder)};
-      evaluation_id = record_evaluation(*store, std::nullopt, evaluation, {folder, model_hash(*store, folder)}, stored_base);
+    // Where the files are others by now: the figures are shown, and kept nowhere.
+    const auto store_evaluation = [&]() -> std::optional<Error> {
+      if (!store) return std::nullopt;
+      std::optional<Error> change = find_change(*store, files, kWhileEvaluated);
+      if (!change && base) change = find_change(*store, base->files, kWhileEvaluated);
+      if (change) return change;
+      evaluation_id = record_evaluation(*store, std::nullopt, evaluation, files, base ? std::optional(base->files) : std::nullopt);
+      return std::nullopt;
     };
-    store_evaluation();
-    if (arguments.has("output-path")) {
+    const std::optional<Error> changed = store_evaluation();
+    if (arguments.has("output-path") && !changed) {
       write_results(evaluation, name, std::move(lm_eval_facts));
       if (evaluation.base && !known_base)  // once for all models
         write_results({*evaluation.base, std::nullopt, {}}, arguments.text("compare-with"),
-                      lm_eval_model(*base, options.apply_chat_template));
+                      lm_eval_model(base->model, options.apply_chat_template));
     }
     if (evaluation.base) known_base = evaluation.base;
-    if (arguments.flag("update-card")) publish_figures(folder, quality_figures(evaluation.model));
-    const std::optional<Error> broken_here = eval::broken_error(evaluation);
+    if (arguments.flag("update-card") && !changed) publish_figures(folder, quality_figures(evaluation.model));
+    const std::optional<Error> broken_here = changed ? changed : eval::broken_error(evaluation);
     if (!broken) broken = broken_here;
     if (cost_text != nullptr && !broken_here) {
       const auto load = [&](int activation_bits, int kv_bits) {
         eval::LanguageModelOptions rounded = model_options;
         rounded.decoder.activation_bits = activation_bits;
         rounded.decoder.kv_bits = kv_bits;
-        return eval::load_language_model(folder, rounded);
+        return load_model(folder, rounded, files.hash).model;
       };
       evaluation.runtime_costs = eval::measure_runtime_costs(load, *cost_text, options);
       progress.finish();
-      store_evaluation();  // again, with them
+      const std::optional<Error> changed_since = store_evaluation();  // again, with them
+      if (!broken) broken = changed_since;
     }
     if (!targets.empty()) {
       EvaluationFilter of_folder;

@@ -12,6 +12,7 @@
 #include "pipeline/commands/commands.h"
 #include "pipeline/commands/runtime_options.h"
 #include "pipeline/commands/session.h"
+#include "pipeline/hashed_model.h"
 #include "pipeline/search_file.h"
 #include "pipeline/sensitivity_records.h"
 #include "pipeline/store.h"
@@ -73,11 +74,17 @@ void sensitivity_command(const std::vector<std::string>& words) {
   }
 
   const eval::LanguageModelOptions model_options = language_model_options(arguments);
-  const eval::LanguageModel model = eval::load_language_model(model_path, model_options);
+  std::optional<Store> store;
+  if (!arguments.flag("no-store")) store.emplace(arguments.text_or("store", "runs/salient.db"));
+  // Without a store nobody asks for the hash.
+  const auto load = [&](const std::filesystem::path& path, const eval::LanguageModelOptions& with) {
+    return store ? load_hashed_model(*store, path, with) : HashedModel{{path, ""}, eval::load_language_model(path, with)};
+  };
+  const auto [model_files, model] = load(model_path, model_options);
   eval::LanguageModelOptions as_stored = model_options;  // the bits that are asked for are the model's, not the original's
   as_stored.decoder.activation_bits = std::nullopt;
   as_stored.decoder.kv_bits = std::nullopt;
-  const eval::LanguageModel base = eval::load_language_model(base_path, as_stored);
+  const auto [base_files, base] = load(base_path, as_stored);
   eval::WindowOptions window_options;
   window_options.window =
       arguments.integer_or("window", std::min(eval::kSensitivityWindow, std::min(model.max_length, base.max_length)), 2, 1 << 20);
@@ -87,18 +94,11 @@ void sensitivity_command(const std::vector<std::string>& words) {
   ProgressLine progress;
   options.progress = [&](int64_t done, int64_t total) { progress.show("sensitivity", "blocks", done, total); };
   eval::Sensitivity found;
-  if (arguments.flag("no-store")) {
-    found = eval::measure_sensitivity(model, base, windows, options);
+  if (store) {
+    const SensitivityInputs inputs{model, base, model_files, base_files.hash, windows, text.sha256, search ? search->sha256 : ""};
+    found = measure_sensitivity(*store, inputs, options);
   } else {
-    Store store(arguments.text_or("store", "runs/salient.db"));
-    const SensitivityInputs inputs{model,
-                                   base,
-                                   {model_path, model_hash(store, model_path)},
-                                   model_hash(store, base_path),
-                                   windows,
-                                   text.sha256,
-                                   search ? search->sha256 : ""};
-    found = measure_sensitivity(store, inputs, options);
+    found = eval::measure_sensitivity(model, base, windows, options);
   }
   progress.finish();
   if (!arguments.flag("json")) return print_text(eval::to_table(found, arguments.integer_or("top", 0, 0, 1 << 30)));

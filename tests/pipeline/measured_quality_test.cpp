@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <thread>
 
 #include "common/file.h"
 #include "common/yaml.h"
@@ -147,6 +148,49 @@ TEST(PublishFigures, WeightsAndTheirHashesStay) {
   publish_figures(artifact, Json::array());
   EXPECT_FALSE(fs::exists(artifact / kMetadataFile));
   EXPECT_THAT(read_text_file(artifact / kModelCard), HasSubstr("Not measured yet"));
+}
+
+// Evaluations that end at once: each adds its own figure.
+TEST(PublishFigures, NoneIsLostWhereSeveralAddThem) {
+  test::TinyQuantization tiny;
+  const test::TemporaryFolder folder;
+  const fs::path artifact = folder.path() / "artifact";
+  fs::copy(tiny("format: awq-gemm").folder, artifact);
+  constexpr int kWriters = 8;
+  std::vector<std::thread> writers;
+  for (int i = 0; i < kWriters; ++i) {
+    eval::ModelResult result = measured();
+    result.tasks[0].file = fmt::format("text{}.txt", i);
+    result.tasks[0].metrics.resize(1);
+    writers.emplace_back([artifact, figures = quality_figures(result)] { publish_figures(artifact, figures); });
+  }
+  for (std::thread& writer : writers) writer.join();
+  const Json after = read_json_file(artifact / kMetadataFile);
+  EXPECT_EQ(after.at("evaluation").size(), static_cast<size_t>(kWriters));
+  EXPECT_EQ(read_text_file(artifact / kModelCard), model_card(after));
+}
+
+TEST(PublishFigures, AnotherArtifactInTheSamePlaceGetsNone) {
+  test::TinyQuantization tiny;
+  const test::TemporaryFolder folder;
+  const fs::path artifact = folder.path() / "artifact";
+  fs::copy(tiny("format: awq-gemm").folder, artifact);
+  const Json read = read_json_file(artifact / kMetadataFile);
+  const std::string card = read_text_file(artifact / kModelCard);
+  for (const char* key : {"fingerprint", "files_sha256"}) {
+    Json other = read;
+    other[key] = "another one";
+    write_file(artifact / kMetadataFile, dump_json(other));
+    EXPECT_THAT(test::message_of([&] { write_figures(artifact, read, quality_figures(measured())); }, ErrorKind::kIo),
+                AllOf(HasSubstr(key), HasSubstr("another one"), HasSubstr("another artifact")));
+    EXPECT_EQ(read_json_file(artifact / kMetadataFile), other);
+    EXPECT_EQ(read_text_file(artifact / kModelCard), card);
+  }
+  Json measured_before = read;  // by somebody else, meanwhile: the same artifact
+  measured_before["evaluation"] = Json::array();
+  write_file(artifact / kMetadataFile, dump_json(measured_before));
+  write_figures(artifact, read, quality_figures(measured()));
+  EXPECT_THAT(read_text_file(artifact / kModelCard), HasSubstr("12.35"));
 }
 
 TEST(PublishFigures, FoldersWithoutACardAreRefused) {

@@ -178,5 +178,44 @@ TEST(AnswersCommand, DropsWhatNobodyCanAskAgain) {
   EXPECT_EQ(test::run_program({"answers", "--store", "absent.db"}, folder.path()).exit_code, 3);
 }
 
+// A disk that is not mounted has no models, but they are not deleted.
+TEST(AnswersCommand, AnUnmountedDiskIsNoDeletedModel) {
+  const test::TemporaryFolder folder;
+  fs::create_directories(folder.path() / "disk/Models");
+  {
+    Store store(folder.path() / "s.db");
+    for (const char* path : {"disk/Models/gone", "unmounted/Models/away", "unmounted/Models/named"}) {
+      const std::string name = fs::path(path).filename().string();
+      const int64_t id = store.answering_model({.name = name,
+                                                .path = (folder.path() / path).string(),
+                                                .hash = "hash of " + name,
+                                                .runtime = "Float cpu a16 kv16",
+                                                .used = {}});
+      store.put_requests(id, std::vector<RequestRow>{{"key of " + name, "answer"}});
+    }
+  }
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"answers", "--store", "s.db"});
+    const test::ProgramResult result = test::run_program(more, folder.path());
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.out;
+  };
+  std::map<std::string, std::string> states;
+  for (const Json& row : parse_json(run({"--json"}), "answers")) states[row.at("model")] = row.at("state").get<std::string>();
+  EXPECT_EQ(states, (std::map<std::string, std::string>{{"away", "unreachable"}, {"gone", "gone"}, {"named", "unreachable"}}));
+  const Json dropped = parse_json(run({"--drop-gone", "--drop-model", "named", "--json"}), "answers --drop-gone");
+  EXPECT_EQ(dropped.at("dropped").size(), 2u);
+  EXPECT_EQ(dropped.at("answers"), 2);
+  ASSERT_EQ(dropped.at("left").size(), 1u);
+  EXPECT_EQ(dropped.at("left")[0].at("model"), "away");
+  const std::string said = run({"--drop-gone"});
+  EXPECT_THAT(said, HasSubstr("left: away"));
+  EXPECT_THAT(said, HasSubstr((folder.path() / "unmounted/Models").string()));
+  EXPECT_EQ(parse_json(run({"--json"}), "answers").size(), 1u);
+  EXPECT_TRUE(Store(folder.path() / "s.db").find_request("key of away"));
+  fs::create_directories(folder.path() / "unmounted/Models");  // mounted again: now it is known to be deleted
+  EXPECT_THAT(run({"--drop-gone"}), HasSubstr("dropped: away"));
+}
+
 }  // namespace
 }  // namespace salient::pipeline

@@ -78,6 +78,25 @@ class StoreTransferTest : public testing::Test {
   ErrorKind kind_ = ErrorKind::kCorruption;
 };
 
+// It only reads: whoever writes keeps nobody from it, nor does it keep them.
+TEST_F(StoreTransferTest, IsWrittenBesideAWriter) {
+  Store store(path("main.db"));
+  fill(store, "first", 0.5);
+  const std::string before = rows_of(store);
+  Store other(path("main.db"));
+  Transaction writing(other);
+  CalibrationRow calibration;
+  calibration.path = "/calibration/other";
+  other.put_calibration(calibration);
+  EXPECT_EQ(rows_of(store), before);  // else it would wait for half a minute, and fail
+  writing.commit();
+  Transaction reading(store, TransactionKind::kRead);
+  EXPECT_EQ(store.list_calibrations().size(), 2u);
+  calibration.path = "/calibration/third";
+  other.put_calibration(calibration);
+  EXPECT_EQ(store.list_calibrations().size(), 2u);  // the moment of the first read
+}
+
 TEST_F(StoreTransferTest, CarriesAllTablesIntoAnotherStoreWithIdsOfItsOwn) {
   Store main(path("main.db"));
   fill(main, "first", 0.5);
