@@ -201,9 +201,17 @@ std::string with_figures(std::string card, std::string_view model_name, const Js
 }
 
 void check_card(const fs::path& folder) {
-  if (fs::is_directory(folder) && fs::is_regular_file(folder / kModelCard)) return;
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("{}: no {} to put figures into", folder.string(), kModelCard))
-      .with_hint("folders that salient quantize, run and export make have one");
+  const fs::path card = folder / kModelCard;
+  const bool there = fs::is_directory(folder) && fs::is_regular_file(card);
+  // A card that its owner wrote is not ours to edit.
+  if (there && (fs::exists(folder / kMetadataFile) || find_heading("\n" + read_text_file(card), kHeading) != std::string::npos))
+    return;
+  throw Error(ErrorKind::kInvalidArgument,
+              there ? fmt::format("{}: found a card of somebody else's, without '{}', expected Salient's", card.string(),
+                                  first_line(kHeading))
+                    : fmt::format("{}: no {} to put figures into", folder.string(), kModelCard))
+      .with_hint(there ? fmt::format("a line '{}' in it says that figures may be put there", first_line(kHeading))
+                       : "folders that salient quantize, run and export make have one");
 }
 
 void publish_figures(const fs::path& folder, const Json& figures) {

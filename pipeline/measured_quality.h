@@ -33,7 +33,7 @@ std::string with_figures(std::string card, std::string_view model_name, const Js
 void check_card(const std::filesystem::path& folder);
 // Adds figures to the metadata and the card of an artifact folder. A folder with a card alone, as an export leaves, gets these
 // figures and loses earlier ones. Waits for others that add figures to the same folder. Errors: invalid argument for anything but a
-// folder with a README.md; corruption; io; cancelled.
+// folder with a README.md of Salient's, which has its metadata beside it or the section's heading in it; corruption; io; cancelled.
 void publish_figures(const std::filesystem::path& folder, const Json& figures);
 // Its second half, for whoever holds the folder: `metadata` as it was read, null where there is none. Errors: io where another
 // artifact has taken the folder's place since, by "fingerprint" and "files_sha256" of its metadata; nothing is written then.

@@ -23,6 +23,7 @@
 #include "pipeline/hashed_model.h"
 #include "pipeline/journal_store.h"
 #include "pipeline/measured_quality.h"
+#include "pipeline/model_card.h"
 #include "pipeline/online_calibration.h"
 #include "pipeline/store.h"
 #include "pipeline/tracking/run_tracker.h"
@@ -218,7 +219,10 @@ void eval_command(const std::vector<std::string>& words) {
                       lm_eval_model(base->model, options.apply_chat_template));
     }
     if (evaluation.base) known_base = evaluation.base;
-    if (arguments.flag("update-card") && !changed) publish_figures(folder, quality_figures(evaluation.model));
+    if (arguments.flag("update-card") && !changed) {
+      publish_figures(folder, quality_figures(evaluation.model));
+      print_note(fmt::format("figures written into {}", (folder / kModelCard).string()));
+    }
     const std::optional<Error> broken_here = changed ? changed : eval::broken_error(evaluation);
     if (!broken) broken = broken_here;
     if (cost_text != nullptr && !broken_here) {

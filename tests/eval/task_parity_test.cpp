@@ -276,7 +276,7 @@ TEST(MultipleChoice, LabelsOfTablesAreNumbers) {
   write_file(folder.path() / "t.yaml",
              "task: t\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: q\ndoc_to_choice: '{{[a, b]}}'\n"
              "doc_to_target: label\nmetric_list: [{metric: acc}]\n");
-  const auto run = [&](const fs::path& file) {
+  const auto run = [&](const std::filesystem::path& file) {
     EvaluationOptions options;
     options.throughput = false;
     return evaluate(demo(), nullptr, {{(folder.path() / "t.yaml").string(), file, 0, 0, {}, {}}}, options).model.tasks.at(0);

@@ -200,6 +200,18 @@ TEST(PublishFigures, FoldersWithoutACardAreRefused) {
 }
 
 // Figures of the source are not those of what is exported, unless its codes are the same.
+// A base model's card is its owner's, until there is a place for figures in it.
+TEST(PublishFigures, CardsOfOthersAreLeftAlone) {
+  const test::TemporaryFolder folder;
+  write_file(folder.path() / "README.md", "# Mine\n");
+  EXPECT_THAT(test::message_of([&] { publish_figures(folder.path(), Json::array()); }, ErrorKind::kInvalidArgument),
+              HasSubstr("somebody else's"));
+  EXPECT_EQ(read_text_file(folder.path() / "README.md"), "# Mine\n");
+  write_file(folder.path() / "README.md", "# Mine\n\n## Measured quality\n");
+  publish_figures(folder.path(), Json::array());
+  EXPECT_THAT(read_text_file(folder.path() / "README.md"), HasSubstr("Not measured yet"));
+}
+
 TEST(PublishFigures, ExportsTakeThemOverWhereTheWeightsAreTheSame) {
   const test::TemporaryFolder folder;
   Json with = metadata();
