@@ -11,8 +11,8 @@
 
 namespace salient {
 
-// Edits between the first 256 bytes of two strings: insertion, deletion, replacement, exchange of two neighbours; no part is edited twice
-// (the optimal string alignment form of the Damerau-Levenshtein distance). Longer names come from hostile files, and the steps are a product.
+// Edits between the first 256 bytes of two strings (longer names are hostile): insertion, deletion, replacement, exchange of two
+// neighbours; no part is edited twice (the optimal string alignment form of the Damerau-Levenshtein distance).
 size_t edit_distance(std::string_view a, std::string_view b);
 
 // The candidate nearest to `word`, letter case counting half an edit; nothing when none is within a third of the word's length (at

@@ -127,12 +127,18 @@ class TaskRun {
            gold.choices.front() < 0 ? "none of them right" : fmt::format("right is number {}", gold.choices.front() + 1));
   }
 
-  void check_target(size_t i, const Json& target) const {
-    if (!target.is_null() || !task_.process_results.empty()) return;
+  // A column's name that is no column of the row is a template without variables, and gives itself.
+  void check_target(size_t i, const Json& target, const std::vector<std::string>& choices) const {
+    if (!task_.process_results.empty()) return;
+    const Json& row = *prepared_.documents[i].row;
+    const Field& field = task_.doc_to_target;
+    const bool is_name = field.kind == Field::Kind::kTemplate && !row.contains(field.text) && target == Json(field.text) &&
+                         std::find(choices.begin(), choices.end(), field.text) == choices.end();
+    if (!target.is_null() && !is_name) return;
     std::vector<std::string> columns;
-    for (const auto& [name, value] : prepared_.documents[i].row->items()) columns.push_back(name);
-    throw Error(ErrorKind::kCorruption, fmt::format("{}: doc_to_target: found nothing, expected the right choice; the row has {}",
-                                                    where(i), fmt::join(columns, ", ")))
+    for (const auto& [name, value] : row.items()) columns.push_back(name);
+    throw Error(ErrorKind::kCorruption, fmt::format("{}: doc_to_target: found no '{}', expected the right choice; the row has {}",
+                                                    where(i), field.text, fmt::join(columns, ", ")))
         .with_hint("name the column with the right choice in the task's doc_to_target, or add it to the data");
   }
 
@@ -151,7 +157,7 @@ class TaskRun {
     for (size_t i = 0; i < prepared_.documents.size(); ++i) {
       const std::vector<std::string>& texts = choices.emplace_back(format.choices(prepared_.documents[i]));
       const Json& target = prepared_.targets[i];
-      check_target(i, target);
+      check_target(i, target, texts);
       const std::string& delimiter = prepared_.choice_delimiter;
       if (prepared_.multiple_inputs) {
         const std::string continuation = target.is_string() ? target.get<std::string>() : dump_json(target);

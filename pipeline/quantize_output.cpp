@@ -4,6 +4,7 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -106,8 +107,11 @@ std::optional<QuantizeProgress> finished_work(const QuantizeWork& job) {
 void check_other_work(const QuantizeWork& job) {
   const std::optional<StoppedWork> other = find_other_work(job.work, job.fingerprint, job.inputs);
   if (!other) return;
-  // What the same command cannot bring back: the old weights, another build.
-  const auto is_gone = [](const std::string& name) { return name == kSourceInput || name == "version" || name == "libtorch"; };
+  // What other settings cannot bring back: the old weights or calibration file, another build or machine.
+  constexpr std::array kNoSettings = {kSourceInput, "calibration.sha256", "version", "libtorch", "device", "ranks"};
+  const auto is_gone = [&](const std::string& name) {
+    return std::find(kNoSettings.begin(), kNoSettings.end(), name) != kNoSettings.end();
+  };
   const bool gone = other->differences.empty() || std::any_of(other->differences.begin(), other->differences.end(), is_gone);
   const std::string what = fmt::format(
       "{}: {} of {} blocks are done, of a quantization with other inputs ({})", job.work.string(), other->blocks_done, job.blocks(),

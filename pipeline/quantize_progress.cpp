@@ -189,7 +189,18 @@ std::optional<StoppedWork> find_other_work(const fs::path& work_folder, const st
   work.blocks_done = require<int64_t>(json, "blocks_done", file.string());
   const Json theirs = json.value("inputs", Json());
   if (work.blocks_done == 0) return std::nullopt;
-  if (theirs.is_object()) add_differences(inputs, theirs, "", work.differences);
+  if (!theirs.is_object()) return work;
+  std::vector<std::string> names;
+  add_differences(inputs, theirs, "", names);
+  // What follows from the rows is one thing.
+  const auto of_rows = [](const std::string& name) {
+    return name == "ids" || name == "lengths" || name == "mask" || name.starts_with("calibration.coverage.") ||
+           name.starts_with("calibration.tokens.");
+  };
+  const size_t all = names.size();
+  std::erase_if(names, of_rows);
+  if (names.size() < all) names.emplace_back("calibration rows");
+  work.differences = std::move(names);
   return work;
 }
 
