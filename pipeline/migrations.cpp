@@ -175,6 +175,8 @@ CREATE INDEX tracking_outbox_by_state ON tracking_outbox (state, tracked_run_id,
 )sql"},
     // Of key and value (common/checksum.h); NULL: taken before this version.
     {6, "ALTER TABLE requests ADD COLUMN checksum INTEGER"},
+    // Of the inode's last change, which no copying program sets back; 0: hashed before this version, and once more.
+    {7, "ALTER TABLE file_hashes ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0"},
 };
 
 }  // namespace

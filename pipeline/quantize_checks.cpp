@@ -1,6 +1,10 @@
 #include "pipeline/quantize_checks.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -83,6 +87,15 @@ void check_disk(const fs::path& output, const QuantizeEstimate& estimate) {
         .with_code("DISK_FULL")
         .with_hint("free some space or choose another output folder with --out");
   }
+}
+
+void check_writable(const fs::path& output) {
+  fs::path folder = fs::absolute(output).parent_path();
+  while (!fs::exists(folder) && folder.has_relative_path()) folder = folder.parent_path();
+  if (::access(folder.c_str(), W_OK | X_OK) == 0) return;
+  throw Error(ErrorKind::kIo,
+              fmt::format("{}: nothing can be written to {}: {}", output.string(), folder.string(), std::strerror(errno)))
+      .with_hint("choose another output folder with --out, or ask for the right to write there");
 }
 
 // The hidden states before and after a block, and what is found, by block and joined: less than a byte for each 16 weights.
@@ -170,6 +183,16 @@ void check_needs(const QuantizeWork& job, bool disk) {
                       job.is_shared() ? " for each rank" : "", human_bytes(estimate.disk_bytes)));
   check_memory(options, estimate);
   if (disk) check_disk(options.output, estimate);
+}
+
+void check_room(const QuantizeModelOptions& given, const DecoderConfig& config, int64_t tokens, int64_t row_tokens) {
+  const QuantizeModelOptions options = normalized(given);
+  if (fs::exists(options.output)) return;  // it may be this job's
+  const QuantizeEstimate estimate = estimate_quantize(config, options.awq, tokens, std::max(options.batch_tokens, row_tokens));
+  check_memory(options, estimate);
+  if (fs::exists(work_folder_of(options.output))) return;  // which has its room
+  check_writable(options.output);
+  if (!options.awq.search_only) check_disk(options.output, estimate);
 }
 
 void check_search_output(const QuantizeWork& job) {

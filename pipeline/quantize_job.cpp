@@ -104,6 +104,7 @@ void add_own_rows(const QuantizeJob& job, const models::Tokenizer* tokenizer, Ca
   options.seed = input.seed.value_or(job.seed);
   options.openings = openings(job.model.model_folder, config, tokenizer);
   for (const int64_t id : config.eos_token_ids) options.end_ids.push_back(static_cast<models::TokenId>(id));
+  check_room(job.model, config, input.blocks.ids.numel() + options.tokens, input.blocks.ids.size(1));
   // It runs before the blocks are quantized, and needs no more than they and the process itself are reckoned with.
   options.memory_bytes = std::max(estimate.block_bytes, kLeastMemory);
   options.on_progress = job.on_generation;

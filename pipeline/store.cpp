@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -379,10 +380,13 @@ std::string Store::file_sha256(const fs::path& file) {
   const std::string path = fs::absolute(file).lexically_normal().string();
   const auto bytes = static_cast<int64_t>(status.st_size);
   const auto inode = static_cast<int64_t>(status.st_ino);
-  const int64_t modified = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+  const auto nanoseconds = [](const struct timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; };
+  const int64_t modified = nanoseconds(status.st_mtim);
+  const int64_t changed = nanoseconds(status.st_ctim);
   {
-    Statement known = impl_->prepare("SELECT sha256 FROM file_hashes WHERE path = ? AND bytes = ? AND mtime_ns = ? AND inode = ?");
-    if (known.bind(path, bytes, modified, inode).step()) {
+    Statement known = impl_->prepare(
+        "SELECT sha256 FROM file_hashes WHERE path = ? AND bytes = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?");
+    if (known.bind(path, bytes, modified, changed, inode).step()) {
       std::string hash;
       known >> hash;
       return hash;
@@ -392,11 +396,12 @@ std::string Store::file_sha256(const fs::path& file) {
   const int64_t now =
       std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   struct stat after {};
-  const bool is_settled = ::stat(file.c_str(), &after) == 0 && after.st_mtim.tv_sec == status.st_mtim.tv_sec &&
-                          after.st_mtim.tv_nsec == status.st_mtim.tv_nsec && now - modified > kFreshNanoseconds;
+  const bool is_settled = ::stat(file.c_str(), &after) == 0 && after.st_size == status.st_size &&
+                          nanoseconds(after.st_mtim) == modified && nanoseconds(after.st_ctim) == changed &&
+                          now - std::max(modified, changed) > kFreshNanoseconds;
   if (is_settled) {
-    impl_->run("INSERT OR REPLACE INTO file_hashes (path, bytes, mtime_ns, inode, sha256) VALUES (?, ?, ?, ?, ?)", path, bytes,
-               modified, inode, hash);
+    impl_->run("INSERT OR REPLACE INTO file_hashes (path, bytes, mtime_ns, ctime_ns, inode, sha256) VALUES (?, ?, ?, ?, ?, ?)",
+               path, bytes, modified, changed, inode, hash);
   }
   return hash;
 }

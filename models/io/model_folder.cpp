@@ -103,10 +103,19 @@ std::string near_text(const std::vector<std::string>& names) {
   return names.empty() ? "" : fmt::format("; near names there: {}", fmt::join(names, ", "));
 }
 
-[[noreturn]] void fail_not_cached(const RepositoryName& repository, const std::string& what) {
+// What stands beside a path that is not there.
+std::vector<std::string> near_paths(const fs::path& path) {
+  return near_names(path.filename().string(), entry_names(fs::absolute(path).lexically_normal().parent_path()));
+}
+
+// `beside`: near names in the folder where it would be if it was a path.
+[[noreturn]] void fail_not_cached(const RepositoryName& repository, const std::string& what,
+                                  const std::vector<std::string>& beside = {}) {
   const std::string revision = repository.revision.empty() ? "" : " --revision " + repository.revision;
+  const std::string meant = beside.empty() ? "" : fmt::format("did you mean {}? else ", list_choices(beside));
   throw Error(ErrorKind::kNotFound, what)
-      .with_hint(fmt::format("download it first: hf download {}{}  (nothing is downloaded here)", repository.id, revision));
+      .with_hint(
+          fmt::format("{}download it first: hf download {}{}  (nothing is downloaded here)", meant, repository.id, revision));
 }
 
 std::string trimmed(std::string text) {
@@ -171,17 +180,17 @@ fs::path resolve_model_folder(const std::string& name_or_path) {
 
   const auto repository = parse_repository(name_or_path);
   if (!repository) {
-    const fs::path parent = fs::absolute(name_or_path).lexically_normal().parent_path();
-    const auto nearby = near_names(fs::path(name_or_path).filename().string(), entry_names(parent));
-    throw Error(ErrorKind::kNotFound, fmt::format("{}: no such folder{}", name_or_path, near_text(nearby)))
+    throw Error(ErrorKind::kNotFound, fmt::format("{}: no such folder{}", name_or_path, near_text(near_paths(name_or_path))))
         .with_hint("give a folder with config.json and safetensors files, or org/name of a model in the Hugging Face cache");
   }
   const fs::path cache = hugging_face_cache();
   const fs::path folder = cache_folder_of(cache, repository->id);
   if (!fs::is_directory(folder, ignored)) {
-    fail_not_cached(*repository, fmt::format("model '{}': no folder {}, and nothing in the Hugging Face cache at {}{}",
-                                             name_or_path, fs::absolute(name_or_path).string(), folder.string(),
-                                             near_text(near_names(repository->id, cached_models(cache)))));
+    fail_not_cached(*repository,
+                    fmt::format("model '{}': no folder {}, and nothing in the Hugging Face cache at {}{}", name_or_path,
+                                fs::absolute(name_or_path).string(), folder.string(),
+                                near_text(near_names(repository->id, cached_models(cache)))),
+                    near_paths(name_or_path));
   }
   return snapshot_of(*repository, folder);
 }

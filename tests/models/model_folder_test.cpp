@@ -107,6 +107,18 @@ TEST_F(ModelFolder, MissingNameSaysWhereAndWhatIsNear) {
   EXPECT_THAT(error_of("somebody/qwen3-0.6b").message(), HasSubstr("Qwen/Qwen3-0.6B"));
 }
 
+// A folder's name with a typing error looks like a name of the Hub.
+TEST_F(ModelFolder, MissingNameSaysWhatIsNearInTheWorkingFolder) {
+  const fs::path before = fs::current_path();
+  fs::create_directories(root_ / "here/demo_awq");
+  fs::current_path(root_ / "here");
+  const Error error = error_of("demo_awqq");
+  const Error stranger = error_of("llama");
+  fs::current_path(before);
+  EXPECT_THAT(error.hint(), AllOf(HasSubstr("did you mean 'demo_awq'?"), HasSubstr("hf download demo_awqq")));
+  EXPECT_THAT(stranger.hint(), Not(HasSubstr("did you mean")));
+}
+
 TEST_F(ModelFolder, PathsAreNotLookedUpInTheCache) {
   fs::create_directories(root_ / "runs/final_model");
   const Error error = error_of((root_ / "runs/finl_model").string());
