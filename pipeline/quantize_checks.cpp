@@ -186,6 +186,7 @@ void check_needs(const QuantizeWork& job, bool disk) {
 }
 
 void check_room(const QuantizeModelOptions& given, const DecoderConfig& config, int64_t tokens, int64_t row_tokens) {
+  if (given.output.empty()) return;  // rows for something else than an artifact
   const QuantizeModelOptions options = normalized(given);
   if (fs::exists(options.output)) return;  // it may be this job's
   const QuantizeEstimate estimate = estimate_quantize(config, options.awq, tokens, std::max(options.batch_tokens, row_tokens));

@@ -21,7 +21,8 @@ std::vector<std::string> quantization_notes(const QuantizeWork& job);
 void check_needs(const QuantizeWork& job, bool disk);
 
 // What of it is known before calibration rows are made, which may take as long as quantizing: of `tokens` in rows of `row_tokens`.
-// Of an output that is there already nothing. Errors: those of check_needs; io where the output cannot be written.
+// Nothing where there is no output folder to be, or it is there already. Errors: those of check_needs; io where the output cannot
+// be written.
 void check_room(const QuantizeModelOptions& options, const models::DecoderConfig& config, int64_t tokens, int64_t row_tokens);
 
 // Errors: invalid argument when options.search_output exists and is not of this job.
